@@ -1,0 +1,235 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""EfficientNet as a feature extractor: squeeze-excite, MBConv and the network.
+
+Reference: Tan and Le, ICML 2019 (https://arxiv.org/abs/1905.11946), table 1 and section 4.
+"""
+
+import dataclasses
+
+import tensorflow as tf
+import tf_keras as keras
+
+from backbone import layers
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockArgs:
+    """One MBConv block: what it takes, what it gives, and how it widens in between."""
+
+    kernel_size: int
+    strides: int
+    expand_ratio: int
+    input_filters: int
+    output_filters: int
+    se_ratio: float | None  # of input_filters; None leaves squeeze-excite out
+
+
+def conv_initializer() -> keras.initializers.Initializer:
+    """N(0, sqrt(2 / fan_out)), untruncated; a fresh one for each layer, since an initializer draws only once."""
+    return keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal")
+
+
+def conv(filters: int, name: str, kernel_size: int = 1, strides: int = 1, use_bias: bool = False):
+    """A SAME convolution as EfficientNet uses it."""
+    return keras.layers.Conv2D(
+        filters,
+        kernel_size,
+        strides=strides,
+        padding="same",
+        use_bias=use_bias,
+        kernel_initializer=conv_initializer(),
+        name=name,
+    )
+
+
+@keras.utils.register_keras_serializable(package="efficientdet")
+class Stem(keras.layers.Layer):
+    """The first layers: convolution 3x3 with stride 2, normalization, activation.
+
+    Call: [B, H, W, 3] -> [B, H / 2, W / 2, filters].
+    """
+
+    def __init__(self, filters: int, act_type: str, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.act_type = act_type
+        self.act = layers.activation(act_type)
+        self.conv = conv(filters, "conv2d", kernel_size=3, strides=2)
+        self.bn = layers.BatchNormalization(name="tpu_batch_normalization")
+
+    def build(self, input_shape):
+        layers.build(self.bn, layers.build(self.conv, input_shape[-1]))
+        super().build(input_shape)
+
+    def call(self, inputs, training=False):
+        return self.act(self.bn(self.conv(inputs), training=training))
+
+    def compute_output_shape(self, input_shape):
+        return self.conv.compute_output_shape(input_shape)
+
+    def get_config(self):
+        return {**super().get_config(), "filters": self.filters, "act_type": self.act_type}
+
+
+@keras.utils.register_keras_serializable(package="efficientdet")
+class SqueezeExcite(keras.layers.Layer):
+    """Channel attention: x * sigmoid(expand(act(reduce(mean over H and W of x)))).
+
+    Call: [B, H, W, C] -> [B, H, W, C].
+    Reference: Hu et al., CVPR 2018 (https://arxiv.org/abs/1709.01507).
+    """
+
+    def __init__(self, reduced_filters: int, filters: int, act_type: str, **kwargs):
+        super().__init__(**kwargs)
+        self.reduced_filters = reduced_filters
+        self.filters = filters
+        self.act_type = act_type
+        self.act = layers.activation(act_type)
+        self.reduce = conv(reduced_filters, "conv2d", use_bias=True)
+        self.expand = conv(filters, "conv2d_1", use_bias=True)
+
+    def build(self, input_shape):
+        layers.build(self.reduce, input_shape[-1])
+        layers.build(self.expand, self.reduced_filters)
+        super().build(input_shape)
+
+    def call(self, inputs):
+        squeezed = tf.reduce_mean(inputs, axis=[1, 2], keepdims=True)
+        return inputs * tf.sigmoid(self.expand(self.act(self.reduce(squeezed))))
+
+    def get_config(self):
+        own = {"reduced_filters": self.reduced_filters, "filters": self.filters, "act_type": self.act_type}
+        return {**super().get_config(), **own}
+
+
+@keras.utils.register_keras_serializable(package="efficientdet")
+class MBConvBlock(keras.layers.Layer):
+    """Mobile inverted bottleneck: expand 1x1, depthwise, squeeze-excite, project 1x1, shortcut.
+
+    Call: [B, H, W, input_filters] -> [B, H / strides, W / strides, output_filters].
+    Sublayer names are those of the published checkpoints, where a counter gave them.
+
+    Reference: Sandler et al., CVPR 2018 (https://arxiv.org/abs/1801.04381).
+    """
+
+    def __init__(self, args: BlockArgs | dict, act_type: str, survival_prob: float = 1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.args = args = args if isinstance(args, BlockArgs) else BlockArgs(**args)
+        self.act_type = act_type
+        self.survival_prob = survival_prob
+        self.act = layers.activation(act_type)
+        self.has_shortcut = args.strides == 1 and args.input_filters == args.output_filters
+
+        conv_names = iter(("conv2d", "conv2d_1"))
+        norm_names = iter(f"tpu_batch_normalization{suffix}" for suffix in ("", "_1", "_2"))
+        filters = args.input_filters * args.expand_ratio
+        self.expand_conv = None
+        if args.expand_ratio != 1:
+            self.expand_conv = conv(filters, next(conv_names))
+            self.expand_bn = layers.BatchNormalization(name=next(norm_names))
+        self.depthwise_conv = keras.layers.DepthwiseConv2D(
+            args.kernel_size,
+            strides=args.strides,
+            padding="same",
+            use_bias=False,
+            depthwise_initializer=conv_initializer(),
+            name="depthwise_conv2d",
+        )
+        self.depthwise_bn = layers.BatchNormalization(name=next(norm_names))
+        self.squeeze_excite = None
+        if args.se_ratio:
+            # The width comes from the block's input, not from its expanded filters.
+            reduced_filters = max(1, int(args.input_filters * args.se_ratio))
+            self.squeeze_excite = SqueezeExcite(reduced_filters, filters, act_type, name="se")
+        self.project_conv = conv(args.output_filters, next(conv_names))
+        self.project_bn = layers.BatchNormalization(name=next(norm_names))
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        if self.expand_conv:
+            channels = layers.build(self.expand_conv, channels)
+            layers.build(self.expand_bn, channels)
+        layers.build(self.depthwise_conv, channels)
+        layers.build(self.depthwise_bn, channels)
+        if self.squeeze_excite:
+            layers.build(self.squeeze_excite, channels)
+        layers.build(self.project_bn, layers.build(self.project_conv, channels))
+        super().build(input_shape)
+
+    def call(self, inputs, training=False):
+        x = inputs
+        if self.expand_conv:
+            x = self.act(self.expand_bn(self.expand_conv(x), training=training))
+        x = self.act(self.depthwise_bn(self.depthwise_conv(x), training=training))
+        if self.squeeze_excite:
+            x = self.squeeze_excite(x)
+        x = self.project_bn(self.project_conv(x), training=training)
+        if self.has_shortcut:
+            x = inputs + layers.drop_connect(x, self.survival_prob, training)
+        return x
+
+    def compute_output_shape(self, input_shape):
+        height, width = (side and -(-side // self.args.strides) for side in input_shape[1:3])
+        return (input_shape[0], height, width, self.args.output_filters)
+
+    def get_config(self):
+        own = {"args": dataclasses.asdict(self.args), "act_type": self.act_type, "survival_prob": self.survival_prob}
+        return {**super().get_config(), **own}
+
+
+@keras.utils.register_keras_serializable(package="efficientdet")
+class Model(keras.Model):
+    """EfficientNet without its classification head.
+
+    Call: [B, H, W, 3] float, normalized -> five maps [B, H / 2^k, W / 2^k, C_k], k = 1..5, finest first.
+    Each is the output of the last block of its stride, before any activation.
+    """
+
+    def __init__(
+        self,
+        blocks: list[BlockArgs | dict],
+        *,
+        stem_filters: int,
+        act_type: str,
+        survival_prob: float = 1.0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.block_args = [args if isinstance(args, BlockArgs) else BlockArgs(**args) for args in blocks]
+        self.stem_filters = stem_filters
+        self.act_type = act_type
+        self.survival_prob = survival_prob
+        self.stem = Stem(stem_filters, act_type, name="stem")
+        # The deeper a block, the likelier it is dropped.
+        self.blocks = [
+            MBConvBlock(args, act_type, 1 - (1 - survival_prob) * i / len(self.block_args), name=f"blocks_{i}")
+            for i, args in enumerate(self.block_args)
+        ]
+        next_strides = [args.strides for args in self.block_args[1:]] + [2]
+        self.taps = [i for i, strides in enumerate(next_strides) if strides == 2]
+        self.feature_channels = [self.block_args[i].output_filters for i in self.taps]
+
+    def build(self, input_shape):
+        channels = layers.build(self.stem, input_shape[-1])
+        for block in self.blocks:
+            channels = layers.build(block, channels)
+        self.built = True
+
+    def call(self, inputs, training=False):
+        x = self.stem(inputs, training=training)
+        features = []
+        for i, block in enumerate(self.blocks):
+            x = block(x, training=training)
+            if i in self.taps:
+                features.append(x)
+        return features
+
+    def get_config(self):
+        return {
+            "name": self.name,
+            "blocks": [dataclasses.asdict(args) for args in self.block_args],
+            "stem_filters": self.stem_filters,
+            "act_type": self.act_type,
+            "survival_prob": self.survival_prob,
+        }

@@ -1,0 +1,328 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""BiFPN: resampling, weighted fusion, nodes, and cells of nodes.
+
+Reference: Tan et al., CVPR 2020, section 3 (https://arxiv.org/abs/1911.09070).
+"""
+
+import tensorflow as tf
+import tf_keras as keras
+
+from backbone import layers
+from efficientdet.fpn_configs import Node
+
+
+@keras.utils.register_keras_serializable(package="efficientdet")
+class ResampleFeatureMap(keras.layers.Layer):
+    """Brings a map to a number of channels and to the grid of another level.
+
+    Channels change by a 1x1 convolution (and batch normalization), only where they differ. A grid
+    shrinks by max pooling and grows by nearest neighbour. Shrinking goes after the convolution, unless
+    `conv_after_downsample`.
+
+    Call: [B, H, W, C], size (h, w) -> [B, h, w, filters].
+    """
+
+    def __init__(self, filters: int, apply_bn: bool = True, conv_after_downsample: bool = False, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.apply_bn = apply_bn
+        self.conv_after_downsample = conv_after_downsample
+        self.conv = self.bn = None
+
+    def build(self, input_shape):
+        if input_shape[-1] != self.filters:
+            self.conv = keras.layers.Conv2D(self.filters, 1, padding="same", name="conv2d")
+            layers.build(self.conv, input_shape[-1])
+            if self.apply_bn:
+                self.bn = layers.BatchNormalization(name="bn")
+                layers.build(self.bn, self.filters)
+        super().build(input_shape)
+
+    def call(self, inputs, size, training=False):
+        if self.conv_after_downsample:
+            return upsample(self._project(downsample(inputs, size), training), size)
+        return upsample(downsample(self._project(inputs, training), size), size)
+
+    def _project(self, x, training):
+        if self.conv:
+            x = self.conv(x)
+        if self.bn:
+            x = self.bn(x, training=training)
+        return x
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.filters)
+
+    def get_config(self):
+        own = {k: getattr(self, k) for k in ("filters", "apply_bn", "conv_after_downsample")}
+        return {**super().get_config(), **own}
+
+
+def downsample(x: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """Max-pools [B, H, W, C] to [B, h, w, C] where size = (h, w) is smaller; else returns x."""
+    (height, width), (h, w) = x.shape[1:3], size
+    if h >= height and w >= width:
+        return x
+    if h > height or w > width:
+        raise ValueError(f"cannot resample a map of {height}x{width} to {h}x{w}: one side shrinks, one grows")
+    strides = ((height - 1) // h + 1, (width - 1) // w + 1)
+    return tf.nn.max_pool2d(x, [stride + 1 for stride in strides], strides, "SAME")
+
+
+def upsample(x: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """Repeats pixels of [B, H, W, C] up to [B, h, w, C]: out[i] = x[floor(i * H / h)]; x where nothing grows."""
+    if tuple(x.shape[1:3]) == tuple(size):
+        return x
+    # The op of TensorFlow 1: the checkpoints were trained without half-pixel centres.
+    return tf.raw_ops.ResizeNearestNeighbor(images=x, size=size, align_corners=False, half_pixel_centers=False)
+
+
+@keras.utils.register_keras_serializable(package="efficientdet")
+class SumFusion(keras.layers.Layer):
+    """Unweighted fusion: sum(x_i). Call: a list of K maps [B, H, W, F] -> [B, H, W, F]."""
+
+    def call(self, inputs):
+        return tf.add_n(inputs)
+
+
+class WeightedFusion(keras.layers.Layer):
+    """sum(w_i * x_i) with one trained weight an input, named as in the checkpoints: WSM, WSM_1, WSM_2.
+
+    What makes the variants differ is `normalize`: [K] or [K, F] trained values -> w, adding up to about one.
+    Call: a list of K maps [B, H, W, F] -> [B, H, W, F].
+    """
+
+    per_channel = False
+
+    def build(self, input_shape):
+        shape = (input_shape[0][-1],) if self.per_channel else ()
+        names = ["WSM", *(f"WSM_{i}" for i in range(1, len(input_shape)))]
+        self.edges = [self.add_weight(name=name, shape=shape, initializer="ones") for name in names]
+        super().build(input_shape)
+
+    def call(self, inputs):
+        weights = self.normalize(tf.stack(self.edges))
+        return tf.add_n([tf.cast(w, x.dtype) * x for w, x in zip(tf.unstack(weights), inputs, strict=True)])
+
+
+@keras.utils.register_keras_serializable(package="efficientdet")
+class FastFusion(WeightedFusion):
+    """Fast normalized fusion, w_i = relu(v_i) / (epsilon + sum of relu(v_j)) (section 3.3)."""
+
+    def __init__(self, epsilon: float = 1e-4, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def normalize(self, weights):
+        weights = tf.nn.relu(weights)
+        return weights / (tf.reduce_sum(weights, axis=0) + self.epsilon)
+
+    def get_config(self):
+        return {**super().get_config(), "epsilon": self.epsilon}
+
+
+@keras.utils.register_keras_serializable(package="efficientdet")
+class SoftmaxFusion(WeightedFusion):
+    """Softmax-based fusion, w_i = exp(v_i) / sum of exp(v_j) (section 3.3)."""
+
+    def normalize(self, weights):
+        return tf.nn.softmax(weights, axis=0)
+
+
+@keras.utils.register_keras_serializable(package="efficientdet")
+class ChannelFastFusion(FastFusion):
+    """Fast normalized fusion with a weight a channel."""
+
+    per_channel = True
+
+
+@keras.utils.register_keras_serializable(package="efficientdet")
+class ChannelSoftmaxFusion(SoftmaxFusion):
+    """Softmax-based fusion with a weight a channel."""
+
+    per_channel = True
+
+
+FUSIONS = {
+    "fastattn": FastFusion,
+    "attn": SoftmaxFusion,
+    "channel_fastattn": ChannelFastFusion,
+    "channel_attn": ChannelSoftmaxFusion,
+    "sum": SumFusion,
+}
+
+
+@keras.utils.register_keras_serializable(package="efficientdet")
+class ConvAfterFusion(keras.layers.Layer):
+    """Activation, 3x3 convolution, normalization; with `conv_bn_act_pattern` the activation comes last.
+
+    Call: [B, H, W, F] -> [B, H, W, F].
+    """
+
+    def __init__(self, filters: int, act_type: str, separable_conv: bool, conv_bn_act_pattern: bool, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.act_type = act_type
+        self.separable_conv = separable_conv
+        self.conv_bn_act_pattern = conv_bn_act_pattern
+        self.act = layers.activation(act_type)
+        conv_class = keras.layers.SeparableConv2D if separable_conv else keras.layers.Conv2D
+        self.conv = conv_class(filters, 3, padding="same", use_bias=not conv_bn_act_pattern, name="conv")
+        self.bn = layers.BatchNormalization(name="bn")
+
+    def build(self, input_shape):
+        layers.build(self.bn, layers.build(self.conv, input_shape[-1]))
+        super().build(input_shape)
+
+    def call(self, inputs, training=False):
+        if self.conv_bn_act_pattern:
+            return self.act(self.bn(self.conv(inputs), training=training))
+        return self.bn(self.conv(self.act(inputs)), training=training)
+
+    def get_config(self):
+        keys = ("filters", "act_type", "separable_conv", "conv_bn_act_pattern")
+        return {**super().get_config(), **{k: getattr(self, k) for k in keys}}
+
+
+@keras.utils.register_keras_serializable(package="efficientdet")
+class FNode(keras.layers.Layer):
+    """One node of the pyramid: resample its inputs to one grid, fuse them, convolve.
+
+    Call: all maps so far (a list of [B, H, W, C]), size (h, w) -> [B, h, w, filters].
+    `number` is the node's own number in the cell, which its sublayers' names carry.
+    """
+
+    def __init__(
+        self,
+        inputs: tuple[int, ...],
+        number: int,
+        *,
+        filters: int,
+        act_type: str,
+        weight_method: str = "fastattn",
+        apply_bn_for_resampling: bool = True,
+        conv_after_downsample: bool = False,
+        separable_conv: bool = True,
+        conv_bn_act_pattern: bool = False,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.config = {
+            "inputs": tuple(inputs),
+            "number": number,
+            "filters": filters,
+            "act_type": act_type,
+            "weight_method": weight_method,
+            "apply_bn_for_resampling": apply_bn_for_resampling,
+            "conv_after_downsample": conv_after_downsample,
+            "separable_conv": separable_conv,
+            "conv_bn_act_pattern": conv_bn_act_pattern,
+        }
+        self.inputs = tuple(inputs)
+        self.filters = filters
+        self.resamples = [
+            ResampleFeatureMap(
+                filters, apply_bn_for_resampling, conv_after_downsample, name=f"resample_{i}_{source}_{number}"
+            )
+            for i, source in enumerate(inputs)
+        ]
+        if weight_method not in FUSIONS:
+            raise ValueError(f"unknown fpn_weight_method {weight_method!r}; use one of {', '.join(FUSIONS)}")
+        self.fusion = FUSIONS[weight_method]()
+        self.op_after_combine = ConvAfterFusion(
+            filters, act_type, separable_conv, conv_bn_act_pattern, name=f"op_after_combine{number}"
+        )
+
+    def build(self, input_shape):
+        # Built outside a scope of its own: the checkpoints name the edge weights directly below the node.
+        self.fusion.build([(None, None, None, self.filters)] * len(self.inputs))
+        for resample, source in zip(self.resamples, self.inputs, strict=True):
+            layers.build(resample, input_shape[source][-1])
+        layers.build(self.op_after_combine, self.filters)
+        super().build(input_shape)
+
+    def call(self, feats, size, training=False):
+        resampled = [
+            resample(feats[source], size, training=training)
+            for resample, source in zip(self.resamples, self.inputs, strict=True)
+        ]
+        return self.op_after_combine(self.fusion(resampled), training=training)
+
+    def get_config(self):
+        return {**super().get_config(), **self.config}
+
+
+@keras.utils.register_keras_serializable(package="efficientdet")
+class FPNCell(keras.layers.Layer):
+    """All nodes once: one map a level in, one map a level out, finest first.
+
+    Call: list of [B, Hl, Wl, C] -> list of [B, Hl, Wl, filters].
+    `node_options` are the keyword arguments of `FNode`.
+    """
+
+    def __init__(self, nodes: list[Node], min_level: int, max_level: int, node_options: dict, **kwargs):
+        super().__init__(**kwargs)
+        self.nodes = tuple(Node(level, tuple(inputs)) for level, inputs in nodes)
+        self.min_level = min_level
+        self.max_level = max_level
+        self.node_options = dict(node_options)
+        self.num_levels = max_level - min_level + 1
+        self.fnodes = [
+            FNode(node.inputs, self.num_levels + i, name=f"fnode{i}", **node_options)
+            for i, node in enumerate(self.nodes)
+        ]
+
+    def build(self, input_shape):
+        shapes = list(input_shape)
+        for fnode in self.fnodes:
+            with tf.name_scope(fnode.name):
+                fnode.build(shapes)
+            shapes.append((None, None, None, fnode.filters))
+        super().build(input_shape)
+
+    def call(self, feats, training=False):
+        feats = list(feats)
+        sizes = {self.min_level + i: tuple(feat.shape[1:3]) for i, feat in enumerate(feats)}
+        last = {}
+        for node, fnode in zip(self.nodes, self.fnodes, strict=True):
+            feats.append(fnode(feats, sizes[node.level], training=training))
+            last[node.level] = feats[-1]
+        return [last[level] for level in sizes]
+
+    def get_config(self):
+        keys = ("nodes", "min_level", "max_level", "node_options")
+        return {**super().get_config(), **{k: getattr(self, k) for k in keys}}
+
+
+@keras.utils.register_keras_serializable(package="efficientdet")
+class FPNCells(keras.layers.Layer):
+    """The pyramid: a cell repeated, each time with weights of its own.
+
+    Call: list of [B, Hl, Wl, C] -> list of [B, Hl, Wl, filters].
+    """
+
+    def __init__(self, repeats: int, nodes: list[Node], min_level: int, max_level: int, node_options: dict, **kwargs):
+        super().__init__(**kwargs)
+        self.repeats = repeats
+        self.nodes = tuple(Node(level, tuple(inputs)) for level, inputs in nodes)
+        self.min_level = min_level
+        self.max_level = max_level
+        self.node_options = dict(node_options)
+        self.cells = [FPNCell(nodes, min_level, max_level, node_options, name=f"cell_{i}") for i in range(repeats)]
+
+    def build(self, input_shape):
+        for cell in self.cells:
+            with tf.name_scope(cell.name):
+                cell.build(input_shape)
+            input_shape = [(None, None, None, self.node_options["filters"])] * len(input_shape)
+        super().build(input_shape)
+
+    def call(self, feats, training=False):
+        for cell in self.cells:
+            feats = cell(feats, training=training)
+        return feats
+
+    def get_config(self):
+        keys = ("repeats", "nodes", "min_level", "max_level", "node_options")
+        return {**super().get_config(), **{k: getattr(self, k) for k in keys}}

@@ -1,0 +1,143 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Boxes [ymin, xmin, ymax, xmax]: area, the IoU family, coding against anchors, clipping. Pure functions."""
+
+import math
+
+import tensorflow as tf
+
+# Sides below this count as this when they are encoded, so that no logarithm or quotient is infinite.
+MIN_SIDE = 1e-8
+# Decoded sides end at e^10, 22,000 anchor sides. exp() overflows from a code of 88 on, and the product of two such
+# sides from 44 on; a published or sanely trained network stays below 5, so no number of theirs changes.
+MAX_LOG_SCALE = 10.0
+
+
+def area(boxes: tf.Tensor) -> tf.Tensor:
+    """Area of [..., 4] boxes: [...] in the square of their unit, 0 for a box whose sides are not positive."""
+    ymin, xmin, ymax, xmax = tf.unstack(boxes, axis=-1)
+    return tf.nn.relu(ymax - ymin) * tf.nn.relu(xmax - xmin)
+
+
+def center_size(boxes: tf.Tensor) -> tf.Tensor:
+    """[..., 4] boxes as [ycenter, xcenter, height, width], in the same unit."""
+    mins, maxs = tf.split(boxes, 2, axis=-1)
+    return tf.concat([(mins + maxs) / 2, maxs - mins], -1)
+
+
+def iou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
+    """Intersection over union, element by element.
+
+    Args:
+        boxes: [..., 4] float, in any unit.
+        others: [..., 4] float, in the same unit; the leading dimensions broadcast.
+
+    Returns:
+        [...] float in [0, 1]; 0 where both boxes are empty.
+    """
+    intersection, union = _intersection_and_union(boxes, others)
+    # no_nan, here and below: background rows have no area, and one NaN would poison the gradients of the whole batch.
+    return tf.math.divide_no_nan(intersection, union)
+
+
+def giou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
+    """Generalized IoU, element by element; arguments as in `iou`.
+
+    Returns:
+        [...] float in [-1, 1]: 1 for equal boxes, below 0 where a gap dominates.
+
+    Reference: Rezatofighi et al., CVPR 2019, algorithm 1 (https://arxiv.org/abs/1902.09630).
+    """
+    intersection, union = _intersection_and_union(boxes, others)
+    hull = area(_hull(boxes, others))
+    return tf.math.divide_no_nan(intersection, union) - tf.math.divide_no_nan(hull - union, hull)
+
+
+def diou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
+    """Distance IoU, element by element; arguments as in `iou`.
+
+    Returns:
+        [...] float in [-1, 1]: IoU less the squared distance of the centers in diagonals of the common hull.
+
+    Reference: Zheng et al., AAAI 2020, equation 7 (https://arxiv.org/abs/1911.08287).
+    """
+    distance = (center_size(boxes) - center_size(others))[..., :2]
+    diagonal = center_size(_hull(boxes, others))[..., 2:]
+    distance2, diagonal2 = (tf.reduce_sum(tf.square(vector), -1) for vector in (distance, diagonal))
+    return iou(boxes, others) - tf.math.divide_no_nan(distance2, diagonal2)
+
+
+def ciou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
+    """Complete IoU, element by element: DIoU less a penalty for another aspect ratio; arguments as in `iou`.
+
+    Returns:
+        [...] float in (-2, 1]. The weight of the penalty is a constant to the gradient, as in the paper; the penalty
+        itself has its true gradient to both arguments (in the published code it has none to the prediction).
+
+    Reference: Zheng et al., AAAI 2020, equations 8 to 11 (https://arxiv.org/abs/1911.08287).
+    """
+    penalty = tf.square((_diagonal_angle(boxes) - _diagonal_angle(others)) * (2 / math.pi))
+    weight = tf.stop_gradient(tf.math.divide_no_nan(penalty, 1 - iou(boxes, others) + penalty))
+    return diou(boxes, others) - weight * penalty
+
+
+IOU_TYPES = {"iou": iou, "giou": giou, "diou": diou, "ciou": ciou}
+
+
+def pairwise_iou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
+    """IoU of every box [K, 4] with every other [N, 4]: [K, N] in [0, 1]."""
+    return iou(boxes[:, tf.newaxis], others[tf.newaxis])
+
+
+def encode(boxes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
+    """Codes boxes against their anchors: what the box head is trained to give.
+
+    Args:
+        boxes: [..., 4] float, pixels.
+        anchors: [..., 4] float, pixels; one an entry of boxes.
+
+    Returns:
+        [..., 4] float, [ty, tx, th, tw]: the way from center to center in anchor sides, and the natural logarithm of
+        the quotient of the sides.
+
+    Reference: Girshick et al., CVPR 2014, appendix C (https://arxiv.org/abs/1311.2524).
+    """
+    centers, sizes = tf.split(center_size(boxes), 2, axis=-1)
+    anchor_centers, anchor_sizes = tf.split(center_size(anchors), 2, axis=-1)
+    sizes, anchor_sizes = tf.maximum(sizes, MIN_SIDE), tf.maximum(anchor_sizes, MIN_SIDE)
+    return tf.concat([(centers - anchor_centers) / anchor_sizes, tf.math.log(sizes / anchor_sizes)], -1)
+
+
+def decode(codes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
+    """The inverse of `encode`: codes [..., 4] and anchors [..., 4] (pixels) to boxes [..., 4] in pixels, finite."""
+    shifts, log_scales = tf.split(codes, 2, axis=-1)
+    anchor_centers, anchor_sizes = tf.split(center_size(anchors), 2, axis=-1)
+    centers = shifts * anchor_sizes + anchor_centers
+    half_sizes = tf.exp(tf.minimum(log_scales, MAX_LOG_SCALE)) * anchor_sizes / 2
+    return tf.concat([centers - half_sizes, centers + half_sizes], -1)
+
+
+def clip(boxes: tf.Tensor, height: float, width: float) -> tf.Tensor:
+    """[..., 4] boxes cut at the border of an image [0, height] x [0, width], all in one unit."""
+    return tf.clip_by_value(boxes, 0.0, tf.constant([height, width, height, width], boxes.dtype))
+
+
+def _intersection_and_union(boxes: tf.Tensor, others: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    # By coordinate, and not through stacked boxes: pairwise_iou then never holds a [K, N, 4].
+    ymin, xmin, ymax, xmax = tf.unstack(boxes, axis=-1)
+    other_ymin, other_xmin, other_ymax, other_xmax = tf.unstack(others, axis=-1)
+    height = tf.nn.relu(tf.minimum(ymax, other_ymax) - tf.maximum(ymin, other_ymin))
+    width = tf.nn.relu(tf.minimum(xmax, other_xmax) - tf.maximum(xmin, other_xmin))
+    intersection = height * width
+    return intersection, area(boxes) + area(others) - intersection
+
+
+def _hull(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
+    """The smallest boxes that hold both."""
+    return tf.concat([tf.minimum(boxes[..., :2], others[..., :2]), tf.maximum(boxes[..., 2:], others[..., 2:])], -1)
+
+
+def _diagonal_angle(boxes: tf.Tensor) -> tf.Tensor:
+    """atan(width / height), 0 for a box without height."""
+    heights, widths = tf.unstack(center_size(boxes)[..., 2:], axis=-1)
+    return tf.atan(tf.math.divide_no_nan(widths, heights))

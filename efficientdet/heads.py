@@ -1,0 +1,112 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The class and the box network: convolutions shared by all levels, normalizations that are not.
+
+Reference: Tan et al., CVPR 2020, section 4.2 (https://arxiv.org/abs/1911.09070);
+Lin et al., ICCV 2017, section 4 (https://arxiv.org/abs/1708.02002).
+"""
+
+import math
+
+import tf_keras as keras
+
+from backbone import layers
+
+PRIOR = 0.01  # of an anchor to be an object, before training: keeps the first losses finite
+
+
+class PredictionNet(keras.layers.Layer):
+    """`repeats` times convolution, normalization, activation; then one convolution that predicts.
+
+    Call: list of [B, Hl, Wl, F], finest level first -> list of [B, Hl, Wl, outputs].
+    Sublayer names: {prefix}-{i}, {prefix}-{i}-bn-{level}, {prefix}-predict.
+    """
+
+    prefix: str
+    prediction_bias = 0.0
+
+    def __init__(
+        self,
+        outputs: int,
+        *,
+        filters: int,
+        repeats: int,
+        min_level: int,
+        max_level: int,
+        act_type: str,
+        separable_conv: bool = True,
+        survival_prob: float | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.outputs = outputs
+        self.filters = filters
+        self.repeats = repeats
+        self.min_level = min_level
+        self.max_level = max_level
+        self.act_type = act_type
+        self.separable_conv = separable_conv
+        self.survival_prob = survival_prob
+        self.act = layers.activation(act_type)
+        self.convs = [self._conv(filters, f"{self.prefix}-{i}") for i in range(repeats)]
+        self.bns = [
+            [
+                layers.BatchNormalization(name=f"{self.prefix}-{i}-bn-{level}")
+                for level in range(min_level, max_level + 1)
+            ]
+            for i in range(repeats)
+        ]
+        self.predict = self._conv(outputs, f"{self.prefix}-predict", bias=self.prediction_bias)
+
+    def _conv(self, filters: int, name: str, bias: float = 0.0) -> keras.layers.Layer:
+        options = {"padding": "same", "bias_initializer": keras.initializers.Constant(bias), "name": name}
+        if not self.separable_conv:
+            kernel_initializer = keras.initializers.RandomNormal(stddev=0.01)
+            return keras.layers.Conv2D(filters, 3, kernel_initializer=kernel_initializer, **options)
+        return keras.layers.SeparableConv2D(
+            filters,
+            3,
+            depthwise_initializer=keras.initializers.VarianceScaling(),
+            pointwise_initializer=keras.initializers.VarianceScaling(),
+            **options,
+        )
+
+    def build(self, input_shape):
+        channels = input_shape[0][-1]
+        for conv, bns in zip(self.convs, self.bns, strict=True):
+            channels = layers.build(conv, channels)
+            for bn in bns:
+                layers.build(bn, channels)
+        layers.build(self.predict, channels)
+        super().build(input_shape)
+
+    def call(self, feats, training=False):
+        return [self._predict_level(level, feat, training) for level, feat in enumerate(feats)]
+
+    def _predict_level(self, level, x, training):
+        for i, (conv, bns) in enumerate(zip(self.convs, self.bns, strict=True)):
+            shortcut = x
+            x = self.act(bns[level](conv(x), training=training))
+            if i > 0 and self.survival_prob:
+                x = shortcut + layers.drop_connect(x, self.survival_prob, training)
+        return self.predict(x)
+
+    def get_config(self):
+        keys = ("outputs", "filters", "repeats", "min_level", "max_level", "act_type", "separable_conv")
+        own = {**{k: getattr(self, k) for k in keys}, "survival_prob": self.survival_prob}
+        return {**super().get_config(), **own}
+
+
+@keras.utils.register_keras_serializable(package="efficientdet")
+class ClassNet(PredictionNet):
+    """Logits of every class at every anchor; outputs = A * num_classes, anchor by anchor."""
+
+    prefix = "class"
+    prediction_bias = -math.log((1 - PRIOR) / PRIOR)
+
+
+@keras.utils.register_keras_serializable(package="efficientdet")
+class BoxNet(PredictionNet):
+    """(ty, tx, th, tw) of every anchor; outputs = A * 4, anchor by anchor."""
+
+    prefix = "box"

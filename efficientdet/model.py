@@ -1,0 +1,116 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""EfficientDetNet, the network, and EfficientDetModel: preprocessing, network and postprocessing in one.
+
+Reference: Tan et al., CVPR 2020 (https://arxiv.org/abs/1911.09070).
+"""
+
+import tensorflow as tf
+import tf_keras as keras
+
+from backbone import efficientnet_builder, layers
+from efficientdet import fpn_configs
+from efficientdet.bifpn import FPNCells, ResampleFeatureMap
+from efficientdet.config import Config
+from efficientdet.heads import BoxNet, ClassNet
+
+
+class EfficientDetNet(keras.Model):
+    """Backbone, BiFPN and heads.
+
+    Call: [B, H, W, 3] float, normalized, H and W of any static size ->
+    (cls_outputs, box_outputs): lists over min_level..max_level, finest first, of logits
+    [B, Hl, Wl, A * num_classes] and box regressions [B, Hl, Wl, A * 4], float32.
+
+    Its variables exist from the start, with the names of the published checkpoints, and are the same
+    for any number of networks in one process.
+    """
+
+    def __init__(self, config: Config, **kwargs):
+        super().__init__(name=kwargs.pop("name", config.name), **kwargs)
+        self.config = config
+        nodes, weight_method = _pyramid(config)
+        # Drop connect hurts the smallest network.
+        survival_prob = 1.0 if config.backbone_name == "efficientnet-b0" else 0.8
+        self.backbone = efficientnet_builder.get_model(
+            config.backbone_name, act_type=config.act_type, survival_prob=survival_prob
+        )
+        resample_options = {
+            "apply_bn": config.apply_bn_for_resampling,
+            "conv_after_downsample": config.conv_after_downsample,
+        }
+        self.resample_layers = [
+            ResampleFeatureMap(config.fpn_num_filters, **resample_options, name=f"resample_p{level}")
+            for level in range(6, config.max_level + 1)
+        ]
+        self.fpn_cells = FPNCells(
+            config.fpn_cell_repeats,
+            nodes,
+            config.min_level,
+            config.max_level,
+            {
+                "filters": config.fpn_num_filters,
+                "act_type": config.act_type,
+                "weight_method": weight_method,
+                "apply_bn_for_resampling": config.apply_bn_for_resampling,
+                "conv_after_downsample": config.conv_after_downsample,
+                "separable_conv": config.separable_conv,
+                "conv_bn_act_pattern": config.conv_bn_act_pattern,
+            },
+            name="fpn_cells",
+        )
+        num_anchors = config.num_scales * len(config.aspect_ratios)
+        head_options = {
+            "filters": config.fpn_num_filters,
+            "repeats": config.box_class_repeats,
+            "min_level": config.min_level,
+            "max_level": config.max_level,
+            "act_type": config.act_type,
+            "separable_conv": config.separable_conv,
+            "survival_prob": config.survival_prob,
+        }
+        self.class_net = ClassNet(num_anchors * config.num_classes, **head_options, name="class_net")
+        self.box_net = BoxNet(num_anchors * 4, **head_options, name="box_net")
+
+        with tf.init_scope(), tf.name_scope(""):
+            self.build((None, None, None, 3))
+        for layer in self.submodules:
+            if isinstance(layer, layers.BatchNormalization):
+                layer.batch_statistics = config.is_training_bn
+
+    def build(self, input_shape):
+        with tf.name_scope(self.backbone.name):
+            self.backbone.build(input_shape)
+        shapes = [(None, None, None, channels) for channels in self.backbone.feature_channels]
+        for resample in self.resample_layers:
+            shapes.append((None, None, None, layers.build(resample, shapes[-1][-1])))
+        shapes = shapes[self.config.min_level - 1 : self.config.max_level]
+        for layer in (self.fpn_cells, self.class_net, self.box_net):
+            with tf.name_scope(layer.name):
+                layer.build(shapes)
+            shapes = [(None, None, None, self.config.fpn_num_filters)] * len(shapes)
+        self.built = True
+
+    def call(self, inputs, training=False):
+        if None in inputs.shape[1:3]:
+            raise ValueError(f"the network needs images of a static size, got shape {tuple(inputs.shape)}")
+        feats = self.backbone(inputs, training=training)
+        for resample in self.resample_layers:
+            height, width = feats[-1].shape[1:3]
+            feats.append(resample(feats[-1], ((height + 1) // 2, (width + 1) // 2), training=training))
+        feats = self.fpn_cells(feats[self.config.min_level - 1 : self.config.max_level], training=training)
+        cls_outputs = self.class_net(feats, training=training)
+        box_outputs = self.box_net(feats, training=training)
+        return [tf.cast(x, tf.float32) for x in cls_outputs], [tf.cast(x, tf.float32) for x in box_outputs]
+
+    def get_config(self):
+        return {"config": self.config, "name": self.name}
+
+
+def _pyramid(config: Config) -> tuple[list[fpn_configs.Node], str]:
+    """The nodes and the fusion of a config; `fpn_config` wins over the names."""
+    weight_method = config.fpn_weight_method or "fastattn"
+    if config.fpn_config is None:
+        return fpn_configs.get_nodes(config.fpn_name, config.min_level, config.max_level), weight_method
+    nodes = [fpn_configs.Node(node["feat_level"], tuple(node["inputs_offsets"])) for node in config.fpn_config["nodes"]]
+    return nodes, config.fpn_config.get("weight_method") or weight_method

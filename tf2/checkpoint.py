@@ -1,0 +1,401 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints: one reader a published format, each yielding {official name: array}, and one assigner.
+
+Three formats exist, told apart by what is in the file, never by its name:
+  name-based    TensorFlow's V2 format, one entry a variable name, with `/ExponentialMovingAverage` beside;
+                the released checkpoints, and the ones written here;
+  object-based  the same container, with keys that follow attributes instead of names;
+  HDF5          `save_weights("x.h5")`; read as plain arrays, nothing in it is executed.
+"""
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterable, Mapping
+
+import h5py
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from backbone import efficientnet_builder
+from efficientdet import config as config_lib
+from efficientdet.model import EfficientDetNet
+
+AVERAGE = "/ExponentialMovingAverage"
+OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+OBJECT_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+# What optimizers and loops leave beside the weights, in any version of the published code and here.
+TRAINING_STATE = re.compile(r".*/(Momentum|RMSProp(_1)?|Adam(_1)?|(SGD|Adam)/[mv])$|beta[12]_power$|global_step$|seed$")
+PREFIX = "model.ckpt"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, damaged, or of another network."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """The weights of a checkpoint."""
+
+    path: str
+    format: str  # name-based, object-based or HDF5
+    averaged: bool  # whether the values are moving averages
+    values: dict[str, np.ndarray]  # by official variable name
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What an assignment did, variable by variable."""
+
+    loaded: list[str]
+    mismatched: list[str]  # "name: [3] in the checkpoint, [4] in the network"
+    missing: list[str]  # in the network, not in the checkpoint
+    unused: list[str]  # in the checkpoint, not in the network
+
+
+def find(path: str) -> str:
+    """The checkpoint that a path means.
+
+    Args:
+        path: a prefix, an .h5 file, a directory (its newest checkpoint), or a state file called `checkpoint`.
+
+    Returns:
+        A prefix, or the path of an HDF5 file.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
+    if os.path.basename(path) == "checkpoint" and not tf.io.gfile.isdir(path):
+        path = os.path.dirname(path) or "."
+    if tf.io.gfile.isdir(path):
+        prefix = latest(path)
+        if prefix is None:
+            raise CheckpointError(
+                f"no checkpoint in {path}; expected a state file `checkpoint` and the files it names, "
+                f"but the directory holds {_some(tf.io.gfile.listdir(path)) or 'nothing'}"
+            )
+        return prefix
+    if tf.io.gfile.exists(path + ".index"):
+        return path
+    if re.search(r"\.(index|data-\d+-of-\d+)$", path) and tf.io.gfile.exists(path):
+        return find(re.sub(r"\.(index|data-\d+-of-\d+)$", "", path))
+    if tf.io.gfile.exists(path):
+        return path
+    raise CheckpointError(f"no checkpoint at {path}; give a directory, a prefix (x of x.index) or an .h5 file")
+
+
+def latest(directory: str) -> str | None:
+    """Prefix of the newest checkpoint that the state file of a directory names, or None.
+
+    A state file may hold paths of the machine that wrote it; the file beside it counts.
+    """
+    state = tf.train.get_checkpoint_state(directory)
+    if state is None:
+        return None
+    for prefix in (os.path.join(directory, os.path.basename(state.model_checkpoint_path)), state.model_checkpoint_path):
+        if tf.io.gfile.exists(prefix + ".index"):
+            return prefix
+    raise CheckpointError(
+        f"the state file in {directory} names {state.model_checkpoint_path}, which has no .index file; "
+        f"give the prefix of a checkpoint that exists"
+    )
+
+
+def read(path: str, names: Iterable[str]) -> Checkpoint:
+    """Reads the weights of a checkpoint of any published format.
+
+    Args:
+        path: see `find`.
+        names: official names of the network's variables; the object-based format, which has no names,
+            is read through them.
+
+    Returns:
+        All weights in the file, moving averages where it holds them.
+
+    Raises:
+        CheckpointError: if there is no checkpoint or it cannot be read.
+    """
+    prefix = find(path)
+    try:
+        if not tf.io.gfile.exists(prefix + ".index"):
+            return _read_hdf5(prefix)
+        reader = tf.train.load_checkpoint(prefix)
+        if reader.has_tensor(OBJECT_GRAPH):
+            return _read_objects(prefix, reader, names)
+        return _read_names(prefix, reader)
+    except (tf.errors.OpError, OSError, RuntimeError) as error:
+        raise CheckpointError(f"cannot read {prefix}: {str(error).splitlines()[0]}") from error
+
+
+def _read_names(prefix: str, reader) -> Checkpoint:
+    entries = reader.get_variable_to_shape_map()
+    names = [name for name in entries if not name.endswith(AVERAGE) and not TRAINING_STATE.match(name)]
+    averaged = [name for name in names if name + AVERAGE in entries]
+    values = {name: reader.get_tensor(name + AVERAGE if name + AVERAGE in entries else name) for name in names}
+    return Checkpoint(prefix, "name-based", bool(averaged), values)
+
+
+def _read_objects(prefix: str, reader, names: Iterable[str]) -> Checkpoint:
+    keys = object_keys(names)
+    values = {}
+    for key in reader.get_variable_to_shape_map():
+        path = key.removesuffix(OBJECT_VALUE)
+        if path == key or ".OPTIMIZER_SLOT" in key or path.startswith(("optimizer/", "save_counter")):
+            continue
+        values[keys.get(path, path)] = reader.get_tensor(key)
+    # Whether these are averages is known to the trainer that wrote them alone, which named the file so.
+    return Checkpoint(prefix, "object-based", os.path.basename(prefix).startswith("emackpt"), values)
+
+
+def _read_hdf5(path: str) -> Checkpoint:
+    values = {}
+
+    def visit(name, item):
+        if isinstance(item, h5py.Dataset):
+            values[name.split("/", 1)[-1].removesuffix(":0")] = item[()]
+
+    with tf.io.gfile.GFile(path, "rb") as file:
+        if file.read(8) != b"\x89HDF\r\n\x1a\n":
+            raise CheckpointError(f"{path} is neither a TensorFlow checkpoint (no {path}.index) nor an HDF5 file")
+        file.seek(0)
+        with h5py.File(file, "r") as weights:
+            weights.visititems(visit)
+    return Checkpoint(path, "HDF5", False, values)
+
+
+def object_keys(names: Iterable[str]) -> dict[str, str]:
+    """Keys of the object-based format, by attributes, for variables known by name.
+
+    Args:
+        names: official names of all variables of one network.
+
+    Returns:
+        {object key without its suffix: official name}.
+    """
+    names = set(names)
+    levels = {int(match[1]) for name in names if (match := re.match(r"class_net/class-0-bn-(\d+)/", name))}
+    min_level = min(levels, default=0)
+    return {_object_key(name, names, min_level): name for name in names}
+
+
+def _object_key(name: str, names: set[str], min_level: int) -> str:
+    head, *rest = name.split("/")
+    if head.startswith("efficientnet-"):
+        return "/".join(["backbone", *_backbone_key(head, rest, names)])
+    if head.startswith("resample_p"):
+        return "/".join(["resample_layers", str(int(head.removeprefix("resample_p")) - 6), *rest])
+    if head == "fpn_cells":
+        key = re.sub(r"/cell_(\d+)/fnode(\d+)/", r"/cells/\1/fnodes/\2/", name)
+        key = re.sub(r"/resample_(\d+)_\d+_\d+/", r"/resample_layers/\1/", key)
+        return re.sub(
+            r"/op_after_combine\d+/(conv)?", lambda m: "/op_after_combine/" + ("conv_op" if m[1] else ""), key
+        )
+    key = re.sub(r"/(class|box)-(\d+)-bn-(\d+)/", lambda m: f"/bns/{m[2]}/{int(m[3]) - min_level}/", name)
+    key = re.sub(r"/(class|box)-(\d+)/", r"/conv_ops/\2/", key)
+    return key.replace("/class-predict/", "/classes/").replace("/box-predict/", "/boxes/")
+
+
+def _backbone_key(backbone: str, rest: list[str], names: set[str]) -> list[str]:
+    block, *layer, variable = rest
+    if block == "stem":
+        return ["_stem", {"conv2d": "_conv_stem"}.get(layer[0], "_bn"), variable]
+    if layer[0] == "se":
+        return ["_blocks", block.removeprefix("blocks_"), "_se", *_pick(layer[1:], _SE_KEYS), variable]
+    # A block that does not expand has one convolution and one normalization less, and its counters start later.
+    expands = f"{backbone}/{block}/conv2d_1/kernel" in names
+    return ["_blocks", block.removeprefix("blocks_"), *_pick(layer, _MBCONV_KEYS if expands else _PLAIN_KEYS), variable]
+
+
+def _pick(layer: list[str], keys: Mapping[str, str]) -> list[str]:
+    return [keys.get(part, part) for part in layer]
+
+
+_SE_KEYS = {"conv2d": "_se_reduce", "conv2d_1": "_se_expand"}
+_MBCONV_KEYS = {
+    "conv2d": "_expand_conv",
+    "conv2d_1": "_project_conv",
+    "depthwise_conv2d": "_depthwise_conv",
+    "tpu_batch_normalization": "_bn0",
+    "tpu_batch_normalization_1": "_bn1",
+    "tpu_batch_normalization_2": "_bn2",
+}
+_PLAIN_KEYS = {
+    "conv2d": "_project_conv",
+    "depthwise_conv2d": "_depthwise_conv",
+    "tpu_batch_normalization": "_bn1",
+    "tpu_batch_normalization_1": "_bn2",
+}
+
+
+def assign(variables: Mapping[str, tf.Variable], checkpoint: Checkpoint) -> Report:
+    """Gives variables the values of a checkpoint wherever name and shape agree.
+
+    Args:
+        variables: {official name: variable}.
+        checkpoint: from `read`.
+
+    Returns:
+        What was loaded and what was not.
+    """
+    report = Report([], [], [], sorted(checkpoint.values.keys() - variables.keys()))
+    for name, variable in variables.items():
+        value = checkpoint.values.get(name)
+        if value is None:
+            report.missing.append(name)
+        elif value.shape != tuple(variable.shape):
+            shapes = f"{list(value.shape)} in the checkpoint, {variable.shape.as_list()} in the network"
+            report.mismatched.append(f"{name}: {shapes}")
+        else:
+            variable.assign(value)
+            report.loaded.append(name)
+    return report
+
+
+def restore(net: EfficientDetNet, path: str, *, partial: bool = False, scope: str = "") -> Checkpoint:
+    """Loads a checkpoint into a network and logs one summary of what was loaded, skipped and missed.
+
+    Args:
+        net: the network.
+        path: see `find`.
+        partial: accepts variables that the checkpoint lacks or holds in another shape, as a start of
+            training does; otherwise each of them is an error.
+        scope: first part of the names to load, such as a backbone's; "" for all.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        CheckpointError: if a variable is left out and `partial` is False, or if next to nothing fits.
+    """
+    variables = {name: v for name, v in named_variables(net).items() if name.startswith(scope)}
+    checkpoint = read(path, variables)
+    report = assign(variables, checkpoint)
+    logging.info("%s", summary(checkpoint, report, len(variables)))
+    if len(report.loaded) < 0.1 * len(variables):
+        raise CheckpointError(
+            f"{checkpoint.path} fits {net.name} in {len(report.loaded)} of {len(variables)} variables; "
+            f"it looks like {looks_like(checkpoint.values)}: choose --model_name accordingly, or another checkpoint"
+        )
+    if not partial and (report.missing or report.mismatched):
+        raise CheckpointError(
+            f"{checkpoint.path} lacks {len(report.missing) + len(report.mismatched)} of the {len(variables)} variables "
+            f"of {net.name} with num_classes {net.config.num_classes} ({_some(report.mismatched + report.missing)}); "
+            f"it looks like {looks_like(checkpoint.values)}: set --model_name and --hparams as in its training"
+        )
+    return checkpoint
+
+
+def named_variables(net: EfficientDetNet) -> dict[str, tf.Variable]:
+    """{official name: variable} of all weights of a network."""
+    return {variable.name.removesuffix(":0"): variable for variable in net.weights}
+
+
+def summary(checkpoint: Checkpoint, report: Report, total: int) -> str:
+    """A few lines that say what came out of a checkpoint."""
+    kind = "moving averages" if checkpoint.averaged else "plain values, no moving averages in it"
+    lines = [f"{checkpoint.path} ({checkpoint.format}, {kind}): {len(report.loaded)} of {total} variables loaded"]
+    for what, items in (
+        ("skipped, other shape", report.mismatched),
+        ("missing in the checkpoint", report.missing),
+        ("unused", report.unused),
+    ):
+        if items:
+            lines.append(f"  {what}: {len(items)} ({_some(items)})")
+    return "\n".join(lines)
+
+
+def _some(items: list[str], limit: int = 4) -> str:
+    return ", ".join(items[:limit]) + (f" and {len(items) - limit} more" if len(items) > limit else "")
+
+
+def looks_like(values: Mapping[str, np.ndarray]) -> str:
+    """Names the published models whose structure weights have, and their number of classes.
+
+    Args:
+        values: weights by official name, or by object key where a network of another structure read them.
+
+    Returns:
+        Such as "efficientdet-d6 or efficientdet-d7 with num_classes 90", for messages.
+    """
+    heads = {"class_net/class-predict/bias", "box_net/box-predict/bias"}
+    if not heads <= values.keys():
+        backbones = sorted({name.split("/")[0] for name in values if name.startswith("efficientnet-")})
+        return f"a backbone, {backbones[0]}" if backbones else "no EfficientDet"
+    structure = (
+        _count(r"(?:efficientnet-[^/]+/blocks_|backbone/_blocks/)(\d+)/", values),
+        any(re.search(r"/_?se/", name) for name in values),
+        _count(r"fpn_cells/(?:cell_|cells/)(\d+)/", values),
+        _count(r"class_net/(?:class-|conv_ops/)(\d+)/", values),
+        next(
+            value.shape[-2] for name, value in values.items() if re.match(r"class_net/class-predict/(point|ker)", name)
+        ),
+        any("/WSM" in name for name in values),
+    )
+    fitting = [name for name in config_lib.MODELS if _structure(config_lib.load(name)) == structure]
+    num_anchors = values["box_net/box-predict/bias"].size // 4
+    num_classes = values["class_net/class-predict/bias"].size // num_anchors
+    return f"{' or '.join(fitting) or 'a customized EfficientDet'} with num_classes {num_classes}"
+
+
+def _structure(config: config_lib.Config) -> tuple:
+    blocks = efficientnet_builder.block_args(config.backbone_name)
+    return (
+        len(blocks),
+        blocks[0].se_ratio is not None,
+        config.fpn_cell_repeats,
+        config.box_class_repeats,
+        config.fpn_num_filters,
+        config.fpn_weight_method != "sum",
+    )
+
+
+def _count(pattern: str, names: Iterable[str]) -> int:
+    return len({match[1] for name in names if (match := re.match(pattern, name))})
+
+
+def save(directory: str, step: int, tensors: Mapping[str, np.ndarray], keep: int = 5) -> str:
+    """Writes a name-based checkpoint and makes it the newest of its directory.
+
+    The state file is written last and renamed into place, so that a kill at any moment leaves a
+    directory whose state file names a whole checkpoint.
+
+    Args:
+        directory: exists.
+        step: number in the file name.
+        tensors: {entry: value}.
+        keep: how many checkpoints stay; older ones are deleted.
+
+    Returns:
+        The prefix written.
+    """
+    prefix = os.path.join(directory, f"{PREFIX}-{step}")
+    kept = [name for name in saved(directory) if name != os.path.basename(prefix)] + [os.path.basename(prefix)]
+    names = list(tensors)
+    tf.raw_ops.SaveV2(
+        prefix=prefix,
+        tensor_names=names,
+        shape_and_slices=[""] * len(names),
+        tensors=[tf.convert_to_tensor(tensors[name]) for name in names],
+    )
+    write_state(directory, kept[-keep:])
+    for name in kept[:-keep]:
+        for file in tf.io.gfile.glob(os.path.join(directory, name) + ".*"):
+            tf.io.gfile.remove(file)
+    return prefix
+
+
+def saved(directory: str) -> list[str]:
+    """Names of the checkpoints that a directory's state file lists, oldest first."""
+    state = tf.train.get_checkpoint_state(directory)
+    return [os.path.basename(path) for path in state.all_model_checkpoint_paths] if state else []
+
+
+def write_state(directory: str, names: list[str]) -> None:
+    """Replaces the state file; names are relative, so that a directory may move."""
+    lines = [f'model_checkpoint_path: "{names[-1]}"', *(f'all_model_checkpoint_paths: "{name}"' for name in names)]
+    temporary = os.path.join(directory, "checkpoint.tmp")
+    with tf.io.gfile.GFile(temporary, "w") as file:
+        file.write("\n".join(lines) + "\n")
+    tf.io.gfile.rename(temporary, os.path.join(directory, "checkpoint"), overwrite=True)
