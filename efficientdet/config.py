@@ -130,7 +130,6 @@ class Config(_Section):
     max_instances_per_image: int = _key(100, "[1, inf)")  # groundtruth boxes are padded to it
     skip_crowd_during_training: bool = _key(True)  # crowd boxes then train as background
     regenerate_source_id: bool = _key(False)  # image ids from a hash of the image instead of the record
-    drop_remainder: bool = _key(True)  # training leaves out a last batch that is not full
 
     # Augmentation, in training only.
     input_rand_hflip: bool = _key(True)  # mirrors half of the images left to right
@@ -196,7 +195,7 @@ class Config(_Section):
 
     # Training run.
     num_epochs: int = _key(300, "[1, inf)")
-    map_freq: int = _key(5, "[1, inf)")  # train_and_eval: epochs from one evaluation to the next
+    map_freq: int = _key(1, "[1, inf)")  # train_and_eval: epochs from one evaluation to the next
     ckpt_var_scope: str | None = _key(None)  # scope of the backbone inside --backbone_ckpt; None: backbone_name
     skip_mismatch: bool = _key(True)  # training start: list what does not fit and go on; False: stop
     strategy: str | None = _key(None, choices=("gpus", "tpu"))  # None: one device
@@ -211,8 +210,8 @@ class Config(_Section):
         for field in dataclasses.fields(self):
             if field.name in NOT_YET and getattr(self, field.name) != field.default:
                 raise ConfigError(f"{field.name} is not available in this version; leave it at {field.default}")
-        if self.min_level > self.max_level:
-            raise ConfigError(f"min_level {self.min_level} must not be above max_level {self.max_level}")
+        if self.min_level >= self.max_level:
+            raise ConfigError(f"min_level {self.min_level} must be below max_level {self.max_level}")
         if self.jitter_min > self.jitter_max:
             raise ConfigError(f"jitter_min {self.jitter_min} must not be above jitter_max {self.jitter_max}")
         if self.lr_decay_method == "stepwise" and self.first_lr_drop_epoch > self.second_lr_drop_epoch:
@@ -246,8 +245,8 @@ class Config(_Section):
 
     def to_yaml(self) -> str:
         """Returns every key as YAML in plain types, which `override` reads back to an equal Config."""
-        values = _plain(dataclasses.asdict(self))
-        return yaml.safe_dump(values, sort_keys=False, default_flow_style=None, allow_unicode=True, width=120)
+        # Other alphabets are escaped: PyYAML reads some of what it writes as plain Unicode back differently (U+0085).
+        return yaml.safe_dump(_plain(dataclasses.asdict(self)), sort_keys=False, default_flow_style=None, width=120)
 
 
 # Keys whose feature is still to come: fields above, but held at their default.
@@ -265,6 +264,10 @@ NOT_YET = {
 ALIASES = {"autoaugmentation_policy": "autoaugment_policy"}
 # Keys of the published program without a field here: values that ask for nothing, and what to do about others.
 RETIRED = {
+    "drop_remainder": (
+        (True, False),
+        "training batches run on over the end of an epoch, evaluation takes every image; remove the key",
+    ),
     "use_keras_model": ((True,), "there is one model, built with Keras; remove the key"),
     "dataset_type": ((None, "tfrecord"), "records are always read from TFRecord files; remove the key"),
     "data_format": (("channels_last",), "every tensor is channels last; remove the key"),
@@ -420,6 +423,8 @@ def _parse_value(key: str, value: str) -> Any:
         return words[value.lower()]
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         return value[1:-1]
+    if value.lower().startswith("0x"):  # a size of no width, not a hexadecimal number
+        return value
     for parts in ([value], value.split("*")):
         try:
             parsed = [ast.literal_eval(part.strip()) for part in parts]

@@ -1,0 +1,98 @@
+# `make demo` and `make test` need nothing but this file, a Python and a network: they make a virtual environment in
+# .venv/ (one for every Python version), install into it what is missing, and run. PYTHON=python3.13, or any path,
+# chooses the Python. POSIX sh and make 3.81, as on macOS.
+
+PYTHON ?=
+# What pytest gets beside the marks: make test ARGS="tests/test_boxes.py -x".
+ARGS ?= tests
+# Which of the slow tests, an expression of marks.
+SLOW ?= slow
+
+# "py311 /path/of/python" for the first Python 3.10-3.13 that can make a virtual environment. A version that pyenv has
+# installed counts although no `pyenv global` names it: its shim on PATH fails, the file below versions/ works.
+PROBE = import ensurepip, sys, venv; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or sys.exit(1); \
+	print("py%d%d" % v, sys.executable)
+FOUND := $(shell \
+	for name in $(or $(PYTHON),python3.11 python3 python3.13 python3.12 python3.10); do \
+		for python in "$$name" "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/*/bin/"$$name"; do \
+			"$$python" -c '$(PROBE)' 2>/dev/null && exit; \
+		done; \
+	done)
+LANE := $(word 1,$(FOUND))
+BASE_PYTHON := $(wordlist 2,99,$(FOUND))
+
+VENV := .venv/$(LANE)
+RUN := $(VENV)/bin/python
+CONSTRAINTS := $(if $(filter py310 py311,$(LANE)),constraints-py311.txt,constraints-py313.txt)
+# Named after what it stands for: the same requirements are never installed twice, changed ones always are.
+INSTALLED := $(VENV)/installed-$(shell cat requirements.txt requirements-dev.txt $(CONSTRAINTS) | cksum | cut -d ' ' -f 1)
+
+# TensorFlow's start-up notes about CPU features and missing GPUs; warnings and errors stay.
+TF_CPP_MIN_LOG_LEVEL ?= 1
+export TF_CPP_MIN_LOG_LEVEL
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test slow lint setup python clean
+
+help:
+	@echo "make demo    sample pictures -> TFRecords -> training -> AP -> export -> drawn detections, in demo/"
+	@echo "make test    the fast tests"
+	@echo "make slow    the others: whole models, training, exports"
+	@echo "make lint    ruff format --check and ruff check"
+	@echo "make setup   the virtual environment alone, $(VENV)"
+	@echo "make clean   removes .venv/, demo/ and caches"
+	@echo "PYTHON=python3.13, or any path, chooses the Python (now: $(or $(BASE_PYTHON),none found))"
+
+test: $(INSTALLED)
+	$(RUN) -m pytest -c tests/pytest.ini -m "not slow" $(ARGS)
+
+slow: $(INSTALLED)
+	$(RUN) -m pytest -c tests/pytest.ini -m "$(SLOW)" $(ARGS)
+
+lint: $(INSTALLED)
+	@status=0; $(RUN) -m ruff format --check . || status=1; $(RUN) -m ruff check . || status=1; exit $$status
+
+setup: $(INSTALLED)
+
+python:
+ifeq ($(FOUND),)
+	@echo "no Python 3.10-3.13 with venv found$(if $(PYTHON), as $(PYTHON)); install one (Debian and Ubuntu: apt-get \
+	install python3.11 python3.11-venv; macOS: brew install python@3.11; pyenv: pyenv install 3.11) or name one: \
+	make PYTHON=/path/to/python3.11" >&2; exit 1
+endif
+	@echo "$(BASE_PYTHON), packages in $(VENV)"
+
+# Missing, half made, or its Python gone from the machine: made from scratch.
+$(RUN): | python
+	"$(BASE_PYTHON)" -m venv --clear $(VENV)
+
+$(INSTALLED): $(RUN)
+	@echo "installing what $(VENV) lacks; TensorFlow and all the rest are about 700 MB, downloaded once"
+	@rm -f $(VENV)/installed-*
+	$(RUN) -m pip install --disable-pip-version-check \
+		-r requirements.txt -r requirements-dev.txt -c $(CONSTRAINTS)
+	@touch $@
+
+DEMO := demo
+DEMO_MODEL := --model_name=efficientdet-lite0 --hparams=image_size=128,num_classes=3
+DEMO_DATA := --train_file_pattern="$(DEMO)/train/train-*" --num_examples_per_epoch=1600 --train_batch_size=16 \
+	--val_file_pattern="$(DEMO)/val/val-*" --val_json_file=$(DEMO)/val/annotations.json --eval_samples=200 --eval_batch_size=8
+
+demo: $(INSTALLED)
+	@echo "== 1/5 pictures of shapes with exact boxes, as COCO JSON and TFRecords"
+	$(RUN) dataset/create_sample_data.py --output_dir=$(DEMO)/train --prefix=train --num_images=1600 --seed=1
+	$(RUN) dataset/create_sample_data.py --output_dir=$(DEMO)/val --prefix=val --num_images=200 --seed=2
+	@echo "== 2/5 training and AP; continues where it was interrupted"
+	$(RUN) main.py --mode=train_and_eval --model_dir=$(DEMO)/model $(DEMO_MODEL) $(DEMO_DATA) --num_epochs=8
+	@echo "== 3/5 export"
+	@rm -rf $(DEMO)/saved_model $(DEMO)/drawn
+	$(RUN) model_inspect.py --runmode=saved_model --ckpt_path=$(DEMO)/model $(DEMO_MODEL) --saved_model_dir=$(DEMO)/saved_model
+	@echo "== 4/5 detections drawn"
+	$(RUN) model_inspect.py --runmode=infer --ckpt_path=$(DEMO)/model $(DEMO_MODEL) \
+		--input_image="$(DEMO)/val/images/*1.jpg" --output_image_dir=$(DEMO)/drawn
+	@echo "== 5/5 files written (pictures: $(DEMO)/train/images, $(DEMO)/val/images)"
+	@find $(DEMO) -type f ! -path "*/images/*" | sort
+
+clean:
+	rm -rf .venv demo .pytest_cache .hypothesis .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

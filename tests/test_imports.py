@@ -1,0 +1,172 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Who may import whom: one direction through the packages and through the files of each, one Keras."""
+
+import ast
+import fnmatch
+import pathlib
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+# From the bottom up: a file imports only what stands in a line above its own. A package's name is its __init__.py.
+ORDER = [
+    "backbone.layers",
+    "backbone.efficientnet_model",
+    "backbone.efficientnet_builder",
+    "backbone",
+    "efficientdet.config",
+    "efficientdet.boxes",
+    "efficientdet.anchors",
+    "efficientdet.targets",
+    "efficientdet.preprocess",
+    "efficientdet.losses",
+    "efficientdet.nms",
+    "efficientdet.postprocess",
+    "efficientdet.fpn_configs",
+    "efficientdet.bifpn",
+    "efficientdet.heads",
+    "efficientdet.model",
+    "efficientdet",
+    "dataset.label_map",
+    "dataset.tfrecord",
+    "dataset.augment.geometry",
+    "dataset.augment.*",  # the operations
+    "dataset.augment.autoaugment",  # which policies put together
+    "dataset.augment",
+    "dataset.dataloader",
+    "dataset.visualize",
+    "dataset.create_coco_tfrecord",
+    "dataset.create_pascal_tfrecord",
+    "dataset.create_*",
+    "dataset.inspect_tfrecords",
+    "dataset.check_tfrecords",
+    "dataset",
+    "tf2.strategy",
+    "tf2.optimizer",
+    "tf2.checkpoint",
+    "tf2.coco_metric",
+    "tf2.trainer",
+    "tf2.callbacks",
+    "tf2.train",
+    "tf2.drivers",
+    "tf2.evaluate",
+    "tf2.report",
+    "tf2.export",
+    "tf2.proof",
+    "tf2.infer",
+    "tf2.benchmark",
+    "tf2",
+    "main",
+    "model_inspect",
+    "testdata.*",
+]
+PACKAGES = ["backbone", "efficientdet", "dataset", "tf2"]
+PROGRAM = [path for package in [*PACKAGES, "testdata"] for path in sorted((ROOT / package).rglob("*.py"))]
+PROGRAM += sorted(ROOT.glob("*.py"))
+TESTS = sorted((ROOT / "tests").glob("*.py"))
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def rank(module):
+    """The line of a module in ORDER, or None; its own name counts before a pattern."""
+    if module in ORDER:
+        return ORDER.index(module)
+    return next((i for i, pattern in enumerate(ORDER) if fnmatch.fnmatchcase(module, pattern)), None)
+
+
+def imports(tree):
+    """Yields (statement, dotted name) for all that a tree imports, in functions too; `from a import b` is a.b."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node, f"{'.' * node.level}{node.module or ''}.{alias.name}") for alias in node.names)
+
+
+def our_module(name):
+    """The longest part of a dotted name that is a file or a package of ours, or None."""
+    parts = name.split(".")
+    if parts[0] not in [*PACKAGES, "testdata", "tests", "main", "model_inspect"]:
+        return None
+    for end in range(len(parts), 0, -1):
+        path = ROOT.joinpath(*parts[:end])
+        if path.with_suffix(".py").exists() or path.is_dir():
+            return ".".join(parts[:end])
+    return name
+
+
+@pytest.mark.parametrize("path", PROGRAM, ids=module_name)
+def test_imports_point_one_way(path):
+    own = rank(module_name(path))
+    assert own is not None, f"{path} is not in ORDER: give it a line above everything that imports it"
+    for node, name in imports(ast.parse(path.read_text())):
+        assert not name.startswith("."), f"{path}:{node.lineno} imports {name}: spell the package out"
+        module = our_module(name)
+        if module is not None:
+            position = rank(module)
+            assert position is not None and position < own, (
+                f"{path}:{node.lineno} imports {module}, which is not below it"
+            )
+
+
+@pytest.mark.parametrize("path", PROGRAM + TESTS, ids=module_name)
+def test_keras_is_tf_keras(path):
+    tree = ast.parse(path.read_text())
+    for node, name in imports(tree):
+        where = f"{path}:{node.lineno}: {name}"
+        assert name.split(".")[0] != "keras" and not name.startswith("tensorflow.keras"), where
+        if name.split(".")[0] == "tf_keras":
+            assert ast.unparse(node) == "import tf_keras as keras", where
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr == "keras":
+            assert ast.unparse(node.value) not in ("tf", "tensorflow", "tf.compat.v1"), f"{path}:{node.lineno}"
+
+
+@pytest.mark.parametrize("path", PROGRAM, ids=module_name)
+def test_what_the_program_does_not_need_to_run(path):
+    """Addons is a reference of the tests; OpenCV wants libGL, which a server that trains need not have."""
+    tree = ast.parse(path.read_text())
+    in_functions = [f for f in ast.walk(tree) if isinstance(f, ast.FunctionDef)]
+    late = {id(node) for function in in_functions for node in ast.walk(function)}
+    for node, name in imports(tree):
+        assert name.split(".")[0] != "tensorflow_addons", f"{path}:{node.lineno}"
+        assert name.split(".")[0] != "cv2" or id(node) in late, f"{path}:{node.lineno}: import cv2 where video is read"
+
+
+@pytest.mark.parametrize("path", [p for p in PROGRAM if p.parent.name in PACKAGES[:2]], ids=module_name)
+def test_the_detector_knows_no_files_flags_or_clocks(path):
+    banned = {"argparse", "datetime", "glob", "io", "os", "pathlib", "shutil", "tempfile", "time"}
+    if path.name == "config.py":  # which reads the YAML file that it is given
+        banned -= {"io", "os", "pathlib"}
+    for node, name in imports(ast.parse(path.read_text())):
+        assert name.split(".")[0] not in banned and not name.startswith("absl.flags"), f"{path}:{node.lineno}: {name}"
+
+
+def test_config_needs_only_the_standard_library_and_yaml():
+    """So that a typing error on the command line is answered before TensorFlow is imported."""
+    for node, name in imports(ast.parse((ROOT / "efficientdet/config.py").read_text())):
+        assert name.split(".")[0] in sys.stdlib_module_names | {"yaml"}, f"config.py:{node.lineno}: {name}"
+
+
+@pytest.mark.parametrize(
+    "source, module, allowed",
+    [
+        ("from efficientdet import boxes", "efficientdet.anchors", True),
+        ("from efficientdet.boxes import area", "efficientdet.anchors", True),
+        ("from efficientdet import model", "efficientdet.anchors", False),  # a file further down
+        ("import tf2.trainer", "dataset.dataloader", False),  # a package further down
+        ("def late():\n    import tf2", "dataset.dataloader", False),  # hidden in a function
+        ("from tests import conftest", "main", False),
+    ],
+)
+def test_order_tells_up_from_down(source, module, allowed):
+    [(_, name)] = imports(ast.parse(source))
+    position = rank(our_module(name))
+    assert (position is not None and position < rank(module)) == allowed

@@ -1,0 +1,113 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Label maps: the built-in ones against their published ids, and the user's own."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataset import label_map
+from dataset.label_map import LabelMapError, check, name_of, resolve
+
+
+@pytest.mark.parametrize(
+    "name, count, some",
+    [
+        (
+            "coco",
+            80,
+            {1: "person", 11: "fire hydrant", 13: "stop sign", 17: "cat", 27: "backpack", 31: "handbag", 44: "bottle"}
+            | {46: "wine glass", 62: "chair", 67: "dining table", 70: "toilet", 72: "tv", 84: "book"}
+            | {90: "toothbrush"},
+        ),
+        ("voc", 20, {1: "aeroplane", 11: "diningtable", 15: "person", 20: "tvmonitor"}),
+        ("waymo", 3, {1: "vehicle", 2: "pedestrian", 3: "cyclist"}),
+    ],
+)
+def test_built_in_golden(name, count, some):
+    names = resolve(name)
+    assert len(names) == len(set(names.values())) == count
+    assert {class_id: names[class_id] for class_id in some} == some
+
+
+def test_coco_gaps():
+    assert set(range(1, 91)) - set(resolve("coco")) == {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+
+
+def test_result_belongs_to_the_caller():
+    resolve("waymo").clear()
+    assert len(label_map.WAYMO) == 3
+
+
+@pytest.mark.parametrize(
+    "given_map, expected",
+    [
+        (None, {}),
+        ({}, {}),
+        ({2: "b", 1: "a"}, {1: "a", 2: "b"}),
+        ({"RBC": 1, "WBC": 2, "Platelets": 3}, {1: "RBC", 2: "WBC", 3: "Platelets"}),
+        ({0: "background", 1: "a"}, {1: "a"}),
+        ({"__background__": 0, "a": 7}, {7: "a"}),
+    ],
+)
+def test_mappings(given_map, expected):
+    assert resolve(given_map) == expected
+    assert list(resolve(given_map)) == sorted(expected)
+
+
+@given(st.dictionaries(st.integers(1, 10**6), st.text(min_size=1).filter(str.strip)))
+def test_both_directions_mean_the_same(names):
+    names = {class_id: name for name, class_id in {name: class_id for class_id, name in names.items()}.items()}
+    assert resolve(names) == resolve({name: class_id for class_id, name in names.items()}) == names
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".yml"])
+def test_file(tmp_path, suffix):
+    path = tmp_path / f"map{suffix}"
+    path.write_text("0: background\n2: white cell\n1: red cell\n")
+    assert resolve(str(path)) == {1: "red cell", 2: "white cell"}
+
+
+@pytest.mark.parametrize(
+    "given_map, message",
+    [
+        ("COCCO", "label_map 'COCCO' is not coco, voc, waymo or a file ending in .yaml; did you mean 'coco'?"),
+        ("names.txt", "label_map 'names.txt' is not coco, voc, waymo or a file ending in .yaml"),
+        ("no_such.yaml", "label_map: cannot read no_such.yaml: No such file or directory"),
+        ({1: "a", 2: "a"}, "label_map gives the name 'a' to both id 1 and id 2"),
+        ({"a": 1, "b": 1}, "label_map gives id 1 to both 'a' and 'b'"),
+        ({0: "cat", 1: "dog"}, "label_map gives id 0, the background, to 'cat'; class ids start at 1"),
+        ({"1": "cat"}, "label_map must pair ids from 1 with names in quotes, got '1': 'cat'"),
+        ({1.0: "cat"}, "label_map must pair ids from 1 with names in quotes, got 1.0: 'cat'"),
+        ({True: "cat"}, "label_map must pair ids from 1 with names in quotes, got True: 'cat'"),
+        ({-1: "cat"}, "label_map must pair ids from 1 with names in quotes, got -1: 'cat'"),
+        ({1: False}, "label_map must pair ids from 1 with names in quotes, got 1: False"),
+        ({1: " "}, "label_map must pair ids from 1 with names in quotes, got 1: ' '"),
+    ],
+)
+def test_bad_maps_get_one_sentence(given_map, message):
+    with pytest.raises(LabelMapError) as error:
+        resolve(given_map)
+    assert str(error.value) == message
+
+
+def test_bad_file_is_named(tmp_path):
+    path = tmp_path / "map.yaml"
+    path.write_text("1: cat\n2: no\n")
+    with pytest.raises(LabelMapError) as error:
+        resolve(str(path))
+    assert str(error.value) == f"{path} must pair ids from 1 with names in quotes, got 2: False"
+
+
+@pytest.mark.parametrize("class_id, expected", [(1, "vehicle"), (3.0, "cyclist"), (7, "class 7"), (7.0, "class 7")])
+def test_name_of(class_id, expected):
+    assert name_of(resolve("waymo"), class_id) == expected
+
+
+def test_check_wants_room_for_every_id():
+    check(resolve("coco"), 90)
+    check(resolve("voc"), 21)
+    check({}, 1)
+    with pytest.raises(LabelMapError) as error:
+        check(resolve("coco"), 80)
+    assert str(error.value) == "label_map has id 90 ('toothbrush') but num_classes is 80; set num_classes to 90 or more"

@@ -1,0 +1,207 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""tests of dataset/tfrecord.py."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from dataset import tfrecord
+
+
+def png(image):
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def record(**changes):
+    image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    defaults = {
+        "encoded": png(image),
+        "height": 4,
+        "width": 6,
+        "filename": "a.png",
+        "source_id": "17",
+        "image_format": "png",
+        "boxes_norm": [[0.0, 0.0, 0.5, 0.5], [0.25, 0.0, 1.0, 1.0]],
+        "classes": [1, 90],
+        "class_names": ["person", "toothbrush"],
+    }
+    return tfrecord.Record(**{**defaults, **changes})
+
+
+def parse(serialized):
+    return tf.train.Example.FromString(serialized).features.feature
+
+
+@st.composite
+def records(draw):
+    height, width, num_boxes = draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(0, 4))
+    image = draw(hnp.arrays(np.uint8, (height, width, 3)))
+    corners = draw(hnp.arrays(np.float32, (num_boxes, 2, 2), elements=st.floats(0, 1, width=32)))
+    optional = st.one_of(st.just([]), st.lists(st.integers(0, 1), min_size=num_boxes, max_size=num_boxes))
+    encoded = tfrecord.Record(
+        encoded=png(image),
+        height=height,
+        width=width,
+        filename=draw(st.text(max_size=5)),
+        source_id=draw(st.text(min_size=1, max_size=5)),
+        boxes_norm=np.sort(corners, axis=1).reshape(-1, 4),
+        classes=draw(st.lists(st.integers(1, 2**31 - 1), min_size=num_boxes, max_size=num_boxes)),
+        is_crowd=draw(optional),
+        area=[float(x) for x in draw(optional)],
+    )
+    return image, encoded
+
+
+@settings(max_examples=40, deadline=None)
+@given(records())
+def test_decode_is_the_inverse_of_encode(image_and_record):
+    image, rec = image_and_record
+    sample = tfrecord.decode(tfrecord.encode(rec))
+    num_boxes = len(rec.boxes_norm)
+    np.testing.assert_array_equal(sample["image"], image)
+    np.testing.assert_array_equal(sample["boxes_norm"], rec.boxes_norm)
+    np.testing.assert_array_equal(sample["classes"], rec.classes)
+    np.testing.assert_array_equal(sample["is_crowd"], np.array(rec.is_crowd or [0] * num_boxes, bool))
+    assert sample["source_id"].numpy().decode("utf-8") == rec.source_id
+    assert (int(sample["height"]), int(sample["width"])) == (rec.height, rec.width)
+    if rec.area:
+        np.testing.assert_array_equal(sample["area"], rec.area)
+
+
+def test_encode_writes_the_published_features():
+    rec = record(is_crowd=[0, 1], area=[3.0, 18.0], captions=["two things"], difficult=[0, 1], poses=["Left", ""])
+    features = parse(tfrecord.encode(rec))
+    assert features["image/object/bbox/ymin"].float_list.value == [0.0, 0.25]
+    assert features["image/object/bbox/xmax"].float_list.value == [0.5, 1.0]
+    assert features["image/object/class/label"].int64_list.value == [1, 90]
+    assert features["image/object/class/text"].bytes_list.value == [b"person", b"toothbrush"]
+    assert features["image/object/is_crowd"].int64_list.value == [0, 1]
+    assert features["image/object/area"].float_list.value == [3.0, 18.0]
+    assert features["image/object/difficult"].int64_list.value == [0, 1]
+    assert features["image/object/view"].bytes_list.value == [b"Left", b""]
+    assert features["image/caption"].bytes_list.value == [b"two things"]
+    assert features["image/format"].bytes_list.value == [b"png"]
+    assert features["image/encoded"].bytes_list.value == [rec.encoded]
+    assert len(features["image/key/sha256"].bytes_list.value[0]) == 64
+    assert "image/object/truncated" not in features and "image/object/mask" not in features
+
+
+def test_encode_leaves_object_features_out_of_an_empty_image():
+    features = parse(tfrecord.encode(record(boxes_norm=[], classes=[], class_names=[])))
+    assert not [key for key in features if key.startswith("image/object")]
+
+
+def test_encode_refuses_columns_of_different_length():
+    with pytest.raises(ValueError, match=r"a\.png: 1 area for 2 boxes"):
+        tfrecord.encode(record(area=[1.0]))
+
+
+def test_decode_fills_in_what_a_record_lacks():
+    example = tf.train.Example.FromString(tfrecord.encode(record()))
+    for key in ("image/height", "image/width", "image/source_id"):
+        del example.features.feature[key]
+    sample = tfrecord.decode(example.SerializeToString())
+    assert (int(sample["height"]), int(sample["width"])) == (4, 6)
+    np.testing.assert_allclose(sample["area"], [2 * 3, 3 * 6])  # pixels, by hand
+    np.testing.assert_array_equal(sample["is_crowd"], [False, False])
+    fingerprint = int(sample["source_id"].numpy())
+    assert 0 <= fingerprint < 2**63
+
+
+def test_regenerated_source_id_depends_on_the_image_alone():
+    ids = [
+        tfrecord.decode(tfrecord.encode(rec), regenerate_source_id=True)["source_id"].numpy()
+        for rec in (
+            record(),
+            record(source_id="3", filename="b"),
+            record(encoded=png(np.zeros([4, 6, 3], np.uint8))),
+            record(source_id=""),
+        )
+    ]
+    assert ids[0] == ids[1] == ids[3] != ids[2]
+    assert tfrecord.decode(tfrecord.encode(record(source_id="")))["source_id"].numpy() == ids[0]
+
+
+def test_decode_is_the_same_eagerly_and_in_tf_data():
+    serialized = tfrecord.encode(record(is_crowd=[1, 0]))
+    eager = tfrecord.decode(serialized)
+    mapped = next(iter(tf.data.Dataset.from_tensors(serialized).map(tfrecord.decode)))
+    assert eager.keys() == mapped.keys()
+    for key, value in eager.items():
+        assert value.dtype == mapped[key].dtype
+        np.testing.assert_array_equal(value, mapped[key])
+
+
+@pytest.mark.parametrize("key", ["image/object/class/label", "image/object/bbox/xmin", "image/object/area"])
+def test_decode_names_the_record_whose_columns_differ(key):
+    example = tf.train.Example.FromString(tfrecord.encode(record(area=[1.0, 2.0])))
+    feature = example.features.feature[key]
+    (feature.float_list if key != "image/object/class/label" else feature.int64_list).value.pop()
+    dataset = tf.data.Dataset.from_tensors(example.SerializeToString()).map(tfrecord.decode)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"(?s)one value a box; record.*17"):
+        next(iter(dataset))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"(?s)one value a box; record.*17"):
+        tfrecord.decode(example.SerializeToString())
+
+
+def test_decode_needs_an_image():
+    with pytest.raises(tf.errors.InvalidArgumentError, match="image/encoded"):
+        tfrecord.decode(tf.train.Example().SerializeToString())
+
+
+def read_ids(path):
+    return [int(tfrecord.decode(raw)["source_id"]) for raw in tf.data.TFRecordDataset(str(path))]
+
+
+def write(prefix, num_shards, num_records):
+    with tfrecord.ShardWriter(prefix, num_shards) as writer:
+        for i in range(num_records):
+            writer.write(tfrecord.encode(record(source_id=str(i))))
+
+
+def test_shards_take_turns_and_keep_order(tmp_path):
+    write(tmp_path / "new" / "train", 3, 7)
+    names = sorted(path.name for path in (tmp_path / "new").iterdir())
+    assert names == [f"train-{i:05d}-of-00003.tfrecord" for i in range(3)]
+    assert [read_ids(tmp_path / "new" / name) for name in names] == [[0, 3, 6], [1, 4], [2, 5]]
+
+
+def test_failed_run_leaves_nothing_and_the_old_shards_untouched(tmp_path):
+    write(tmp_path / "train", 2, 4)
+    with pytest.raises(KeyboardInterrupt), tfrecord.ShardWriter(tmp_path / "train", 2) as writer:
+        writer.write(tfrecord.encode(record()))
+        assert len(list(tmp_path.glob("train*"))) == 2  # the unfinished ones do not match
+        raise KeyboardInterrupt
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"train-{i:05d}-of-00002.tfrecord" for i in range(2)]
+    assert read_ids(tmp_path / "train-00000-of-00002.tfrecord") == [0, 2]
+
+
+def test_shards_of_another_count_are_refused(tmp_path):
+    write(tmp_path / "train", 2, 4)
+    with pytest.raises(tfrecord.DataError, match=r"train-00000-of-00002.*another number of shards than 3"):
+        write(tmp_path / "train", 3, 4)
+    write(tmp_path / "train-2", 3, 4)  # another set
+    write(tmp_path / "train", 2, 1)  # the same count is replaced
+    assert read_ids(tmp_path / "train-00001-of-00002.tfrecord") == []
+
+
+@pytest.mark.parametrize("prefix, num_shards, message", [("a", 0, "at least 1"), ("", 1, "path"), ("a/", 1, "path")])
+def test_shard_writer_refuses_bad_arguments(prefix, num_shards, message):
+    with pytest.raises(tfrecord.DataError, match=message):
+        tfrecord.ShardWriter(prefix, num_shards)
+
+
+def test_summary_counts_and_names():
+    summary = tfrecord.Summary(num_images=3, num_boxes=5)
+    summary.note("empty boxes, left out", "a.xml cat")
+    summary.note("empty boxes, left out", "b.xml dog")
+    assert str(summary) == "3 images, 5 boxes\nempty boxes, left out: 2 (a.xml cat; b.xml dog)"
