@@ -50,7 +50,7 @@ class CocoMetric:
                     "instances_val2017.json"
                 )
             self._file_ids = {str(image["id"]): image["id"] for image in self._file["images"]}
-        self._seen = {}  # image id -> source id, in the order of arrival
+        self._image_ids = set()
 
     def add(
         self,
@@ -80,7 +80,7 @@ class CocoMetric:
         image_ids = self._register([str(source_id) for source_id in source_ids])
         self._evaluated = None
         boxes, scores, classes, valid_len = (np.asarray(field) for field in detections)
-        for i, (image_id, length) in enumerate(zip(image_ids, valid_len, strict=True)):
+        for i, (image_id, length) in enumerate(zip(image_ids, valid_len)):
             # Copies, as a slice would keep the padding of the whole batch alive.
             rows = (array[i, : int(length)].copy() for array in (boxes, scores, classes))
             self._detections.append((image_id, *rows))
@@ -97,7 +97,7 @@ class CocoMetric:
             ValueError: if no image was added.
         """
         evaluation, _ = self._evaluate()
-        metrics = {name: float(value) for name, value in zip(METRICS, evaluation.stats, strict=True)}
+        metrics = {name: float(value) for name, value in zip(METRICS, evaluation.stats)}
         # By category id: positions differ as soon as a named class has no groundtruth, or an unnamed one has.
         positions = {category: position for position, category in enumerate(evaluation.params.catIds)}
         for category, name in self.names.items():
@@ -118,7 +118,7 @@ class CocoMetric:
     def _register(self, source_ids: list[str]) -> list[int]:
         """The image ids of a batch: the file's own, or running numbers from 1, as records may repeat or lack ids."""
         if self._file is None:
-            image_ids = list(range(len(self._seen) + 1, len(self._seen) + 1 + len(source_ids)))
+            image_ids = [len(self._image_ids) + i for i in range(1, len(source_ids) + 1)]
         else:
             unknown = [source_id for source_id in source_ids if source_id not in self._file_ids]
             if unknown:
@@ -127,25 +127,29 @@ class CocoMetric:
                     f"{list(self._file_ids)[:5]}): pass the JSON file that belongs to these records"
                 )
             image_ids = [self._file_ids[source_id] for source_id in source_ids]
-            twice = [i for n, i in enumerate(image_ids) if i in self._seen or i in image_ids[:n]]
+            twice = [
+                image_id
+                for i, image_id in enumerate(image_ids)
+                if image_id in self._image_ids or image_id in image_ids[:i]
+            ]
             if twice:
                 raise ValueError(f"source ids {twice[:5]} came twice: give every image of {self.val_json_file} once")
-        self._seen.update(zip(image_ids, source_ids, strict=True))
+        self._image_ids.update(image_ids)
         return image_ids
 
     def _evaluate(self) -> tuple[COCOeval, str]:
         """COCOeval after its three steps, and what its summary printed; kept until the next batch."""
         if self._evaluated is None:
-            if not self._seen:
+            if not self._image_ids:
                 raise ValueError("no image was added, so there is nothing to score: check the validation file pattern")
             annotations = self._annotations if self._file is None else self._file["annotations"]
             categories = {annotation["category_id"] for annotation in annotations}
             if self._file is not None:
                 categories |= {category["id"] for category in self._file["categories"]}
             with contextlib.redirect_stdout(io.StringIO()):
-                groundtruth = _coco(self._seen, annotations, categories)
+                groundtruth = _coco(self._image_ids, annotations, categories)
                 results = [row for image in self._detections for row in _results(*image)]
-                evaluation = COCOeval(groundtruth, _coco(self._seen, results, categories), "bbox")
+                evaluation = COCOeval(groundtruth, _coco(self._image_ids, results, categories), "bbox")
                 evaluation.evaluate()
                 evaluation.accumulate()
             with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -185,7 +189,7 @@ def _annotations(image_id: int, groundtruth: Mapping[str, np.ndarray]) -> list[d
 
 def _results(image_id: int, boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray) -> list[dict]:
     """COCO's rows for the detections of one image."""
-    rows = zip(_xywh(boxes), scores.tolist(), classes.tolist(), strict=True)
+    rows = zip(_xywh(boxes), scores.tolist(), classes.tolist())
     return [
         {"image_id": image_id, "category_id": int(category), "bbox": box, "score": score}
         for box, score, category in rows
