@@ -103,7 +103,7 @@ class WeightedFusion(keras.layers.Layer):
 
     def call(self, inputs):
         weights = self.normalize(tf.stack(self.edges))
-        return tf.add_n([tf.cast(w, x.dtype) * x for w, x in zip(tf.unstack(weights), inputs, strict=True)])
+        return tf.add_n([tf.cast(w, x.dtype) * x for w, x in zip(tf.unstack(weights), inputs)])
 
 
 @keras.utils.register_keras_serializable(package="efficientdet")
@@ -237,15 +237,14 @@ class FNode(keras.layers.Layer):
     def build(self, input_shape):
         # Built outside a scope of its own: the checkpoints name the edge weights directly below the node.
         self.fusion.build([(None, None, None, self.filters)] * len(self.inputs))
-        for resample, source in zip(self.resamples, self.inputs, strict=True):
+        for resample, source in zip(self.resamples, self.inputs):
             layers.build(resample, input_shape[source][-1])
         layers.build(self.op_after_combine, self.filters)
         super().build(input_shape)
 
     def call(self, feats, size, training=False):
         resampled = [
-            resample(feats[source], size, training=training)
-            for resample, source in zip(self.resamples, self.inputs, strict=True)
+            resample(feats[source], size, training=training) for resample, source in zip(self.resamples, self.inputs)
         ]
         return self.op_after_combine(self.fusion(resampled), training=training)
 
@@ -285,7 +284,7 @@ class FPNCell(keras.layers.Layer):
         feats = list(feats)
         sizes = {self.min_level + i: tuple(feat.shape[1:3]) for i, feat in enumerate(feats)}
         last = {}
-        for node, fnode in zip(self.nodes, self.fnodes, strict=True):
+        for node, fnode in zip(self.nodes, self.fnodes):
             feats.append(fnode(feats, sizes[node.level], training=training))
             last[node.level] = feats[-1]
         return [last[level] for level in sizes]

@@ -9,7 +9,7 @@ import tensorflow as tf
 # Sides below this count as this when they are encoded, so that no logarithm or quotient is infinite.
 MIN_SIDE = 1e-8
 # Decoded sides end at e^10, 22,000 anchor sides. exp() overflows from a code of 88 on, and the product of two such
-# sides from 44 on; a published or sanely trained network stays below 5, so no number of theirs changes.
+# sides from 44 on. A box so large covers any image, and published networks stay below 6: none of their numbers changes.
 MAX_LOG_SCALE = 10.0
 
 

@@ -73,7 +73,7 @@ class PredictionNet(keras.layers.Layer):
 
     def build(self, input_shape):
         channels = input_shape[0][-1]
-        for conv, bns in zip(self.convs, self.bns, strict=True):
+        for conv, bns in zip(self.convs, self.bns):
             channels = layers.build(conv, channels)
             for bn in bns:
                 layers.build(bn, channels)
@@ -84,7 +84,7 @@ class PredictionNet(keras.layers.Layer):
         return [self._predict_level(level, feat, training) for level, feat in enumerate(feats)]
 
     def _predict_level(self, level, x, training):
-        for i, (conv, bns) in enumerate(zip(self.convs, self.bns, strict=True)):
+        for i, (conv, bns) in enumerate(zip(self.convs, self.bns)):
             shortcut = x
             x = self.act(bns[level](conv(x), training=training))
             if i > 0 and self.survival_prob:

@@ -5,14 +5,19 @@
 Reference: Tan et al., CVPR 2020 (https://arxiv.org/abs/1911.09070).
 """
 
+import dataclasses
+
 import tensorflow as tf
 import tf_keras as keras
 
 from backbone import efficientnet_builder, layers
-from efficientdet import fpn_configs
+from efficientdet import fpn_configs, postprocess, preprocess
+from efficientdet.anchors import Anchors
 from efficientdet.bifpn import FPNCells, ResampleFeatureMap
 from efficientdet.config import Config
 from efficientdet.heads import BoxNet, ClassNet
+from efficientdet.nms import NmsOptions
+from efficientdet.postprocess import Detections
 
 
 class EfficientDetNet(keras.Model):
@@ -105,6 +110,85 @@ class EfficientDetNet(keras.Model):
 
     def get_config(self):
         return {"config": self.config, "name": self.name}
+
+
+class EfficientDetModel(tf.Module):
+    """From pictures to boxes: preprocessing, the network, and postprocessing."""
+
+    def __init__(
+        self, config: Config, net: EfficientDetNet | None = None, *, post_mode: str = "global", clip: bool = True
+    ):
+        """Builds the network, unless one is given.
+
+        Args:
+            config: of network, preprocessing and non-maximum suppression.
+            net: the network to use; None for a new one with random weights.
+            post_mode: mode of `postprocess.postprocess`.
+            clip: whether boxes are cut off at the border of the network input.
+        """
+        super().__init__(name="efficientdet_model")
+        self.config = config
+        self.net = net or EfficientDetNet(config)
+        self.anchors = build_anchors(config)
+        self.post_mode = post_mode
+        self.clip = clip
+        self.nms_options = NmsOptions(**dataclasses.asdict(config.nms_configs))
+
+    def __call__(self, images: tf.Tensor) -> Detections:
+        """Detects in pictures of one size.
+
+        Args:
+            images: [B, H, W, 3] uint8, RGB; H and W may be unknown.
+
+        Returns:
+            Detections with boxes in pixels of the pictures.
+        """
+        inputs, image_scale = self.preprocess(images)
+        return self.detect(inputs, tf.fill(tf.shape(inputs)[:1], image_scale))
+
+    def preprocess(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Network inputs [(B,) height, width, 3] of pictures [(B,) H, W, 3], and their image_scale []."""
+        config = self.config
+        return preprocess.preprocess(
+            images,
+            config.image_size,
+            mean_rgb=config.mean_rgb,
+            stddev_rgb=config.stddev_rgb,
+            scale_range=config.scale_range,
+        )
+
+    def detect(self, inputs: tf.Tensor, image_scales: tf.Tensor) -> Detections:
+        """Detects in network inputs.
+
+        Args:
+            inputs: [B, height, width, 3] float32, preprocessed.
+            image_scales: [B] float32, pixels of the picture a pixel of the input.
+
+        Returns:
+            Detections with boxes in pixels of the pictures.
+        """
+        cls_outputs, box_outputs = self.net(inputs, training=False)
+        return postprocess.postprocess(
+            self.post_mode,
+            cls_outputs,
+            box_outputs,
+            anchors=self.anchors,
+            image_scales=image_scales,
+            options=self.nms_options,
+            clip=self.clip,
+        )
+
+
+def build_anchors(config: Config) -> Anchors:
+    """The anchors that a config describes."""
+    return Anchors(
+        config.image_size,
+        min_level=config.min_level,
+        max_level=config.max_level,
+        num_scales=config.num_scales,
+        aspect_ratios=config.aspect_ratios,
+        anchor_scale=config.anchor_scale,
+    )
 
 
 def _pyramid(config: Config) -> tuple[list[fpn_configs.Node], str]:

@@ -44,6 +44,7 @@ def preprocess(
         The input [(B,) height, width, 3] float32, and image_scale [] float32: boxes of the network input times
         image_scale are boxes in pixels of the given image (for a window: before its offset is added).
     """
+    image = tf.convert_to_tensor(image)
     height, width = image_size
     image_hw = tf.shape(image)[-3:-1]
     if scale is None:

@@ -25,7 +25,9 @@ class AnchorLabeler:
     def __init__(self, anchors: Anchors):
         self.anchors = anchors
 
-    def label(self, boxes: tf.Tensor, classes: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor]:
+    def label(
+        self, boxes: tf.Tensor, classes: tf.Tensor
+    ) -> tuple[tuple[tf.Tensor, ...], tuple[tf.Tensor, ...], tf.Tensor]:
         """Assigns the boxes of one image to anchors; works in eager mode, in graphs and in `tf.data`.
 
         Args:
@@ -61,8 +63,9 @@ class AnchorLabeler:
         claims = tf.math.unsorted_segment_min(tf.range(num_boxes), best_anchor, num_anchors)
         return tf.where(claims < num_boxes, claims, matches)
 
-    def _by_level(self, values: tf.Tensor, depth: int) -> list[tf.Tensor]:
+    def _by_level(self, values: tf.Tensor, depth: int) -> tuple[tf.Tensor, ...]:
         """Values of all anchors, in their order, as maps [Hl, Wl, depth * A]."""
+        # A tuple, and no list: tf.data would try to stack that to one tensor.
         shapes = [(h, w, self.anchors.num_anchors_per_location) for h, w in self.anchors.feat_sizes]
         levels = tf.split(values, [math.prod(shape) for shape in shapes])
-        return [tf.reshape(level, [h, w, depth * a]) for level, (h, w, a) in zip(levels, shapes)]
+        return tuple(tf.reshape(level, [h, w, depth * a]) for level, (h, w, a) in zip(levels, shapes))

@@ -103,6 +103,17 @@ def latest(directory: str) -> str | None:
     )
 
 
+def step_of(prefix: str) -> int:
+    """The step in the name of a checkpoint that `save` wrote."""
+    match = re.search(r"-(\d+)$", prefix)
+    if not match:
+        raise CheckpointError(
+            f"{prefix} is not of a training that can go on: its name has no step; "
+            f"start from it with --ckpt, in another --model_dir"
+        )
+    return int(match[1])
+
+
 def read(path: str, names: Iterable[str]) -> Checkpoint:
     """Reads the weights of a checkpoint of any published format.
 
@@ -163,6 +174,19 @@ def _read_hdf5(path: str) -> Checkpoint:
         with h5py.File(file, "r") as weights:
             weights.visititems(visit)
     return Checkpoint(path, "HDF5", False, values)
+
+
+def read_entries(prefix: str) -> dict[str, np.ndarray]:
+    """Every entry of a name-based checkpoint as it stands there, training state included.
+
+    Raises:
+        CheckpointError: if it cannot be read.
+    """
+    try:
+        reader = tf.train.load_checkpoint(prefix)
+        return {name: np.asarray(reader.get_tensor(name)) for name in reader.get_variable_to_shape_map()}
+    except (tf.errors.OpError, OSError, RuntimeError) as error:
+        raise CheckpointError(f"cannot read {prefix}: {str(error).splitlines()[0]}") from error
 
 
 def object_keys(names: Iterable[str]) -> dict[str, str]:
@@ -253,7 +277,9 @@ def assign(variables: Mapping[str, tf.Variable], checkpoint: Checkpoint) -> Repo
     return report
 
 
-def restore(net: EfficientDetNet, path: str, *, partial: bool = False, scope: str = "") -> Checkpoint:
+def restore(
+    net: EfficientDetNet, path: str, *, partial: bool = False, scope: str = "", source_scope: str | None = None
+) -> Checkpoint:
     """Loads a checkpoint into a network and logs one summary of what was loaded, skipped and missed.
 
     Args:
@@ -261,7 +287,8 @@ def restore(net: EfficientDetNet, path: str, *, partial: bool = False, scope: st
         path: see `find`.
         partial: accepts variables that the checkpoint lacks or holds in another shape, as a start of
             training does; otherwise each of them is an error.
-        scope: first part of the names to load, such as a backbone's; "" for all.
+        scope: first part of the names to load, such as "efficientnet-b0/"; "" for all.
+        source_scope: what stands in the checkpoint in place of `scope`; None for the same.
 
     Returns:
         The checkpoint.
@@ -271,6 +298,11 @@ def restore(net: EfficientDetNet, path: str, *, partial: bool = False, scope: st
     """
     variables = {name: v for name, v in named_variables(net).items() if name.startswith(scope)}
     checkpoint = read(path, variables)
+    if source_scope is not None:
+        renamed = {
+            scope + k.removeprefix(source_scope): v for k, v in checkpoint.values.items() if k.startswith(source_scope)
+        }
+        checkpoint = dataclasses.replace(checkpoint, values=renamed)
     report = assign(variables, checkpoint)
     logging.info("%s", summary(checkpoint, report, len(variables)))
     if len(report.loaded) < 0.1 * len(variables):
@@ -289,7 +321,12 @@ def restore(net: EfficientDetNet, path: str, *, partial: bool = False, scope: st
 
 def named_variables(net: EfficientDetNet) -> dict[str, tf.Variable]:
     """{official name: variable} of all weights of a network."""
-    return {variable.name.removesuffix(":0"): variable for variable in net.weights}
+    return {official_name(variable): variable for variable in net.weights}
+
+
+def official_name(variable: tf.Variable) -> str:
+    """Name of a variable as checkpoints have it, without TensorFlow's output number."""
+    return variable.name.removesuffix(":0")
 
 
 def summary(checkpoint: Checkpoint, report: Report, total: int) -> str:

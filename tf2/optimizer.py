@@ -117,12 +117,12 @@ class MovingAverage:
         """Takes in the variables' values after a step, a scalar integer."""
         step = tf.cast(step, tf.float32)
         decay = tf.minimum(self.decay, (1 + step) / (10 + step))
-        for variable, average in zip(self.variables, self.averages, strict=True):
+        for variable, average in zip(self.variables, self.averages):
             average.assign_sub((1 - decay) * (average - variable))
 
     def reset(self) -> None:
         """Starts again from the variables as they are."""
-        for variable, average in zip(self.variables, self.averages, strict=True):
+        for variable, average in zip(self.variables, self.averages):
             average.assign(variable)
 
     @contextlib.contextmanager
@@ -135,7 +135,7 @@ class MovingAverage:
             self._swap()
 
     def _swap(self) -> None:
-        for variable, average in zip(self.variables, self.averages, strict=True):
+        for variable, average in zip(self.variables, self.averages):
             value = variable.numpy()
             variable.assign(average)
             average.assign(value)

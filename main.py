@@ -1,0 +1,129 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Trains and evaluates EfficientDet over TFRecords.
+
+    python main.py --mode=train_and_eval --model_name=efficientdet-d0 --model_dir=/tmp/d0 \\
+        --train_file_pattern='data/train-*.tfrecord' --val_file_pattern='data/val-*.tfrecord' \\
+        --backbone_ckpt=efficientnet-b0 --hparams='num_classes=20,label_map=voc' \\
+        --num_examples_per_epoch=5717 --num_epochs=50 --train_batch_size=16
+    python main.py --mode=eval --model_name=efficientdet-d0 --model_dir=/tmp/d0 --val_file_pattern='data/val-*.tfrecord'
+"""
+
+import json
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported: its C++ notes are not ours
+
+from absl import app, flags, logging
+
+from dataset import label_map
+from efficientdet import config as config_lib
+
+FLAGS = flags.FLAGS
+
+# Flags of the published program that mean nothing here: accepted, so that published commands run.
+MEANINGLESS = {
+    "iterations_per_loop": "progress is shown step by step",
+    "num_cores": "the device tells how many cores it has",
+    "use_spatial_partition": "images are not partitioned over cores",
+    "num_cores_per_replica": "images are not partitioned over cores",
+    "input_partition_dims": "images are not partitioned over cores",
+    "run_epoch_in_child_process": "one process trains and evaluates, and its memory does not grow",
+    "eval_name": "metrics go to the event file of model_dir",
+}
+
+
+def define_flags() -> None:
+    """Defines every flag; a function, so that reading this file defines none."""
+    flags.DEFINE_enum("mode", "train", ["train", "eval", "train_and_eval"], "What to do.")
+    flags.DEFINE_string("model_name", "efficientdet-d1", "One of the models of efficientdet/config.py.")
+    flags.DEFINE_string(
+        "hparams", "", "Keys of efficientdet/config.py: a .yaml file, or 'k=v,nms_configs.method=hard'."
+    )
+    flags.DEFINE_string(
+        "model_dir", None, "Directory of checkpoints, config.yaml and event files; a training resumes there."
+    )
+    flags.DEFINE_string("train_file_pattern", None, "Glob of the records to train on.")
+    flags.DEFINE_string("val_file_pattern", None, "Glob of the records to evaluate on.")
+    flags.DEFINE_string("val_json_file", None, "COCO groundtruth of the evaluation; default: what is in the records.")
+    flags.DEFINE_string(
+        "ckpt", None, "Detector checkpoint to start a training from, or to evaluate instead of model_dir's."
+    )
+    flags.DEFINE_string("backbone_ckpt", None, "Classifier checkpoint to start the backbone of a training from.")
+    flags.DEFINE_integer("train_batch_size", 64, "Images a training step.", lower_bound=1)
+    flags.DEFINE_integer("eval_batch_size", 1, "Images an evaluation step.", lower_bound=1)
+    flags.DEFINE_integer("eval_samples", 5000, "Images to evaluate at most; 0 for all.", lower_bound=0)
+    flags.DEFINE_integer("num_examples_per_epoch", 120000, "Images in the training records.", lower_bound=1)
+    flags.DEFINE_integer("num_epochs", None, "Epochs to train; default: the config's num_epochs.", lower_bound=1)
+    flags.DEFINE_integer("save_checkpoints_steps", 1000, "Steps from one checkpoint to the next.", lower_bound=1)
+    flags.DEFINE_bool("eval_after_train", False, "With --mode=train: evaluates once, after the last epoch.")
+    flags.DEFINE_bool("use_fake_data", False, "Repeats the first batch, to measure speed without reading.")
+    flags.DEFINE_integer("tf_random_seed", None, "Seed of weights, order and augmentation; default: drawn, and kept.")
+    flags.DEFINE_string("strategy", None, "tpu or gpus; default: one device.")
+    for name, why in MEANINGLESS.items():
+        flags.DEFINE_string(name, None, f"Of the published program; has no effect: {why}.")
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}; every option starts with --")
+    try:
+        results = run()
+    except (ValueError, FloatingPointError, OSError) as error:
+        logging.debug("%s", error, exc_info=True)
+        sys.exit(f"error: {error}")
+    if results:
+        print(json.dumps(results))
+
+
+def run() -> dict[str, float]:
+    """Checks the flags and does the mode's work; returns metrics, if it evaluated."""
+    for name, why in MEANINGLESS.items():
+        if FLAGS[name].present:
+            logging.info("--%s has no effect: %s", name, why)
+    config = config_lib.load(FLAGS.model_name, FLAGS.hparams, num_epochs=FLAGS.num_epochs, strategy=FLAGS.strategy)
+    label_map.check(label_map.resolve(config.label_map), config.num_classes)
+    require("model_dir" if FLAGS.mode != "eval" or not FLAGS.ckpt else "ckpt")
+    if FLAGS.mode != "eval":
+        require("train_file_pattern")
+        if FLAGS.ckpt and FLAGS.backbone_ckpt:
+            raise ValueError("--ckpt and --backbone_ckpt are mutually exclusive; give the one to start from")
+    evaluates = FLAGS.mode != "train" or FLAGS.eval_after_train
+    if evaluates:
+        require("val_file_pattern")
+
+    from tf2 import evaluate, train  # TensorFlow takes seconds: a typing error answers before
+
+    evaluator = None
+    if evaluates:
+        evaluation = evaluate.Evaluation(
+            FLAGS.val_file_pattern, FLAGS.val_json_file, FLAGS.eval_batch_size, FLAGS.eval_samples or None
+        )
+        evaluator = evaluate.Evaluator(config, evaluation)
+    if FLAGS.mode == "eval":
+        return evaluate.run(evaluator, FLAGS.ckpt or FLAGS.model_dir)
+    training = train.Training(
+        model_dir=FLAGS.model_dir,
+        train_file_pattern=FLAGS.train_file_pattern,
+        batch_size=FLAGS.train_batch_size,
+        num_examples_per_epoch=FLAGS.num_examples_per_epoch,
+        ckpt=FLAGS.ckpt,
+        backbone_ckpt=FLAGS.backbone_ckpt,
+        save_checkpoints_steps=FLAGS.save_checkpoints_steps,
+        seed=FLAGS.tf_random_seed,
+        use_fake_data=FLAGS.use_fake_data,
+    )
+    every = config.map_freq if FLAGS.mode == "train_and_eval" else 0
+    return train.run(config, training, evaluator, eval_every_epochs=every)
+
+
+def require(name: str) -> None:
+    """Raises ValueError if a flag that the mode needs is not set."""
+    if not FLAGS[name].value:
+        raise ValueError(f"Must specify --{name} for {FLAGS.mode}.")
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

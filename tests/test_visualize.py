@@ -1,0 +1,124 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""tests of dataset/visualize.py."""
+
+import numpy as np
+import pytest
+
+from dataset import visualize
+
+GRAY = 77
+NAMES = {1: "cat", 2: "dog"}
+
+
+def gray(height=120, width=200):
+    return np.full([height, width, 3], GRAY, np.uint8)
+
+
+def has_color(image, class_id):
+    return (image == visualize.class_color(class_id)).all(axis=-1).any()
+
+
+def changed(image):
+    """The smallest [ymin, xmin, ymax, xmax] around all that was drawn."""
+    rows, columns = np.nonzero((image != GRAY).any(axis=-1))
+    return [rows.min(), columns.min(), rows.max() + 1, columns.max() + 1]
+
+
+def test_box_is_drawn_at_its_place_in_the_color_of_its_class():
+    image = visualize.draw_boxes(gray(), [[50, 60, 100, 180]], [2], line_thickness=3)
+    color = visualize.class_color(2)
+    for y, x in [(99, 60), (99, 179), (50, 179), (75, 60), (75, 62), (97, 100)]:
+        np.testing.assert_array_equal(image[y, x], color)
+    for y, x in [(100, 100), (75, 59), (75, 63), (75, 180), (96, 100)]:
+        np.testing.assert_array_equal(image[y, x], GRAY)
+
+
+def test_input_is_not_changed():
+    image = gray()
+    visualize.draw_boxes(image, [[5, 5, 50, 50]], [1], [0.9])
+    assert (image == GRAY).all()
+
+
+def test_score_must_be_above_the_threshold():
+    boxes, classes = [[50, 10, 90, 60], [50, 110, 90, 160]], [1, 2]
+    image = visualize.draw_boxes(gray(), boxes, classes, [0.5, 0.5001], min_score_thresh=0.5)
+    assert not has_color(image, 1) and has_color(image, 2)
+    image = visualize.draw_boxes(gray(), boxes, classes, [0.4, 0.0])  # padding rows have score 0
+    assert (image == GRAY).all()
+
+
+def test_only_the_best_are_drawn_and_the_best_on_top():
+    boxes, classes = [[50, 10, 90, 60], [50, 110, 90, 160], [50, 10, 90, 60]], [1, 2, 3]
+    image = visualize.draw_boxes(gray(), boxes, classes, [0.6, 0.9, 0.8], max_boxes_to_draw=2)
+    assert has_color(image, 2) and has_color(image, 3) and not has_color(image, 1)
+    image = visualize.draw_boxes(gray(), boxes, classes, [0.6, 0.9, 0.8])
+    np.testing.assert_array_equal(image[80, 10], visualize.class_color(3))
+    assert visualize.draw_boxes(gray(), boxes, classes, max_boxes_to_draw=0).tolist() == gray().tolist()
+
+
+@pytest.mark.parametrize(
+    "box, place",
+    [
+        ([50, 60, 100, 180], "above"),
+        ([3, 60, 90, 180], "below"),  # no room above
+        ([0, 60, 120, 180], "inside"),
+    ],
+)
+def test_label_finds_its_place(box, place):
+    ymin, xmin, ymax, xmax = changed(visualize.draw_boxes(gray(), [box], [1], [0.87], names=NAMES))
+    assert (xmin, xmax) == (60, 180)
+    assert (ymin < box[0]) == (place == "above")
+    assert (ymax > box[2]) == (place == "below")
+
+
+def test_label_stays_within_the_image():
+    image = visualize.draw_boxes(gray(), [[60, 190, 80, 200]], [1], [0.87], names={1: "a rather long name"})
+    _, xmin, _, xmax = changed(image)
+    assert xmin < 100 and xmax == 200
+
+
+@pytest.mark.parametrize("side", [300, 1000, 4000])
+def test_label_grows_with_the_image(side):
+    box = np.array([[0.5, 0.5, 0.8, 0.8]]) * side
+    plate = side // 2 - changed(visualize.draw_boxes(gray(side, side), box, [1], [0.9]))[0]
+    assert max(12, side / 45) <= plate <= max(18, side / 25)
+
+
+def test_names_scores_and_unknown_classes_make_the_label():
+    def label_width(names, class_id, scores=None):
+        image = visualize.draw_boxes(gray(), [[60, 0, 64, 4]], [class_id], scores, names=names)
+        return changed(image)[3]
+
+    assert label_width(NAMES, 1) < label_width(NAMES, 1, [0.9]) < label_width({1: "caterpillar"}, 1, [0.9])
+    assert label_width(None, 7) == label_width(NAMES, 7) == label_width({7: "class 7"}, 7)
+    assert label_width(NAMES, 1.0) == label_width(NAMES, 1)  # Detections have float classes
+
+
+def test_odd_boxes_are_cut_off_at_the_image():
+    boxes = [[-50, -50, 500, 500], [80, 90, 70, 60], [200, 300, 210, 310], [-1, -1, -1, -1]]
+    image = visualize.draw_boxes(gray(), boxes, [1, 1, 1, 1])
+    assert image.shape == (120, 200, 3) and has_color(image, 1)
+    np.testing.assert_array_equal(image[119, 199], visualize.class_color(1))
+
+
+def test_no_boxes():
+    np.testing.assert_array_equal(visualize.draw_boxes(gray(), np.zeros([0, 4]), [], []), gray())
+
+
+@pytest.mark.parametrize("class_id", range(1, 91))
+def test_text_contrasts_with_every_color(class_id):
+    def luminance(color):
+        return (np.array(color) / 255) ** 2.2 @ [0.2126, 0.7152, 0.0722]
+
+    color = visualize.class_color(class_id)
+    low, high = sorted([luminance(color), luminance(visualize.text_color(color))])
+    assert (high + 0.05) / (low + 0.05) >= 4.5  # WCAG 2, level AA
+    assert color != visualize.class_color(class_id + 1)
+
+
+def test_bad_input_says_what_is_wrong():
+    with pytest.raises(ValueError, match=r"image must be uint8 \[H, W, 3\], got float32 \[4, 4, 3\]"):
+        visualize.draw_boxes(np.zeros([4, 4, 3], np.float32), [], [])
+    with pytest.raises(ValueError, match="a class and a score for each of 1 boxes"):
+        visualize.draw_boxes(gray(), [[1, 2, 3, 4]], [1], [0.5, 0.6])
