@@ -27,8 +27,8 @@ CONSTRAINTS := $(if $(filter py310 py311,$(LANE)),constraints-py311.txt,constrai
 # Named after what it stands for: the same requirements are never installed twice, changed ones always are.
 INSTALLED := $(VENV)/installed-$(shell cat requirements.txt requirements-dev.txt $(CONSTRAINTS) | cksum | cut -d ' ' -f 1)
 
-# TensorFlow's start-up notes about CPU features and missing GPUs; warnings and errors stay.
-TF_CPP_MIN_LOG_LEVEL ?= 1
+# Keeps back TensorFlow's start-up notes about CPU features and missing GPUs; what really fails is raised.
+TF_CPP_MIN_LOG_LEVEL ?= 3
 export TF_CPP_MIN_LOG_LEVEL
 
 .DELETE_ON_ERROR:
@@ -74,23 +74,25 @@ $(INSTALLED): $(RUN)
 	@touch $@
 
 DEMO := demo
-DEMO_MODEL := --model_name=efficientdet-lite0 --hparams=image_size=128,num_classes=3
-DEMO_DATA := --train_file_pattern="$(DEMO)/train/train-*" --num_examples_per_epoch=1600 --train_batch_size=16 \
-	--val_file_pattern="$(DEMO)/val/val-*" --val_json_file=$(DEMO)/val/annotations.json --eval_samples=200 --eval_batch_size=8
+DEMO_MODEL := --model_name=efficientdet-lite0 --hparams=configs/demo.yaml
 
 demo: $(INSTALLED)
 	@echo "== 1/5 pictures of shapes with exact boxes, as COCO JSON and TFRecords"
-	$(RUN) dataset/create_sample_data.py --output_dir=$(DEMO)/train --prefix=train --num_images=1600 --seed=1
-	$(RUN) dataset/create_sample_data.py --output_dir=$(DEMO)/val --prefix=val --num_images=200 --seed=2
+	$(RUN) dataset/create_sample_data.py --output_dir=$(DEMO)/train --prefix=train --num_images=1600 --seed=1 --image_size=128
+	$(RUN) dataset/create_sample_data.py --output_dir=$(DEMO)/val --prefix=val --num_images=200 --seed=2 --image_size=128
+	$(RUN) dataset/create_sample_data.py --output_dir=$(DEMO)/new --prefix=new --num_images=12 --seed=3 --image_size=400
 	@echo "== 2/5 training and AP; continues where it was interrupted"
-	$(RUN) main.py --mode=train_and_eval --model_dir=$(DEMO)/model $(DEMO_MODEL) $(DEMO_DATA) --num_epochs=8
+	$(RUN) main.py --mode=train_and_eval $(DEMO_MODEL) --model_dir=$(DEMO)/model \
+		--train_file_pattern="$(DEMO)/train/train-*" --num_examples_per_epoch=1600 --train_batch_size=8 --num_epochs=5 \
+		--val_file_pattern="$(DEMO)/val/val-*" --val_json_file=$(DEMO)/val/annotations.json --eval_batch_size=8 \
+		--tf_random_seed=1
 	@echo "== 3/5 export"
 	@rm -rf $(DEMO)/saved_model $(DEMO)/drawn
-	$(RUN) model_inspect.py --runmode=saved_model --ckpt_path=$(DEMO)/model $(DEMO_MODEL) --saved_model_dir=$(DEMO)/saved_model
+	$(RUN) model_inspect.py --runmode=saved_model $(DEMO_MODEL) --ckpt_path=$(DEMO)/model --saved_model_dir=$(DEMO)/saved_model
 	@echo "== 4/5 detections drawn"
-	$(RUN) model_inspect.py --runmode=infer --ckpt_path=$(DEMO)/model $(DEMO_MODEL) \
-		--input_image="$(DEMO)/val/images/*1.jpg" --output_image_dir=$(DEMO)/drawn
-	@echo "== 5/5 files written (pictures: $(DEMO)/train/images, $(DEMO)/val/images)"
+	$(RUN) model_inspect.py --runmode=infer $(DEMO_MODEL) --ckpt_path=$(DEMO)/model --batch_size=4 \
+		--input_image=$(DEMO)/new/images --output_image_dir=$(DEMO)/drawn
+	@echo "== 5/5 files written (pictures with boxes: $(DEMO)/drawn; AP: the table above)"
 	@find $(DEMO) -type f ! -path "*/images/*" | sort
 
 clean:

@@ -13,7 +13,9 @@ import json
 import os
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported: its C++ notes are not ours
+# Before TensorFlow is imported: level 3 keeps back notes about the CPU, and the three "errors" that TensorFlow 2.15
+# writes at every start where CUDA is absent. What really fails is raised.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags, logging
 
@@ -62,7 +64,9 @@ def define_flags() -> None:
     flags.DEFINE_integer("tf_random_seed", None, "Seed of weights, order and augmentation; default: drawn, and kept.")
     flags.DEFINE_string("strategy", None, "tpu or gpus; default: one device.")
     for name, why in MEANINGLESS.items():
-        flags.DEFINE_string(name, None, f"Of the published program; has no effect: {why}.")
+        switch = name in ("use_spatial_partition", "run_epoch_in_child_process")  # typed without a value
+        define = flags.DEFINE_bool if switch else flags.DEFINE_string
+        define(name, None, f"Of the published program; has no effect: {why}.")
 
 
 def main(argv: list[str]) -> None:

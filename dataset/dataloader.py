@@ -83,10 +83,10 @@ class InputReader:
         return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
     def _shuffled(self, seed: tf.Tensor) -> tf.data.Dataset:
+        # Of the graph that tf.data traces this into. Else the order would depend on the seed of the program, too.
+        tf.random.set_seed(1)
         files = tf.data.Dataset.from_tensor_slices(self.files).shuffle(len(self.files), seed=seed)
-        records = files.interleave(
-            tf.data.TFRecordDataset, cycle_length=min(len(self.files), MAX_FILES_AT_ONCE), deterministic=True
-        )
+        records = files.interleave(tf.data.TFRecordDataset, cycle_length=min(len(self.files), MAX_FILES_AT_ONCE))
         return records.shuffle(SHUFFLE_BUFFER, seed=seed)
 
     def _training_example(self, record: tf.Tensor, seed: tf.Tensor, labeler: AnchorLabeler) -> Batch:

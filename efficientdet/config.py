@@ -26,7 +26,7 @@ class ConfigError(ValueError):
 
 FUSIONS = ("fastattn", "attn", "channel_fastattn", "channel_attn", "sum")
 BACKBONES = (*(f"efficientnet-b{i}" for i in range(8)), *(f"efficientnet-lite{i}" for i in range(5)))
-ACTIVATIONS = ("swish", "silu", "swish_native", "hswish", "relu", "relu6", "mish", "srelu")
+ACTIVATIONS = ("swish", "silu", "swish_native", "hswish", "relu", "relu6", "mish")
 
 
 def _key(default: Any, within: str = "", *, choices: tuple[str, ...] = (), kind: str = "") -> Any:

@@ -29,6 +29,8 @@ OBJECT_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 # What optimizers and loops leave beside the weights, in any version of the published code and here.
 TRAINING_STATE = re.compile(r".*/(Momentum|RMSProp(_1)?|Adam(_1)?|(SGD|Adam)/[mv])$|beta[12]_power$|global_step$|seed$")
 PREFIX = "model.ckpt"
+# What the readers of TensorFlow and h5py raise over damaged files; a cut-off data file is an IndexError.
+UNREADABLE = (tf.errors.OpError, OSError, RuntimeError, LookupError, UnicodeDecodeError)
 
 
 class CheckpointError(ValueError):
@@ -136,7 +138,7 @@ def read(path: str, names: Iterable[str]) -> Checkpoint:
         if reader.has_tensor(OBJECT_GRAPH):
             return _read_objects(prefix, reader, names)
         return _read_names(prefix, reader)
-    except (tf.errors.OpError, OSError, RuntimeError) as error:
+    except UNREADABLE as error:
         raise CheckpointError(f"cannot read {prefix}: {str(error).splitlines()[0]}") from error
 
 
@@ -185,7 +187,7 @@ def read_entries(prefix: str) -> dict[str, np.ndarray]:
     try:
         reader = tf.train.load_checkpoint(prefix)
         return {name: np.asarray(reader.get_tensor(name)) for name in reader.get_variable_to_shape_map()}
-    except (tf.errors.OpError, OSError, RuntimeError) as error:
+    except UNREADABLE as error:
         raise CheckpointError(f"cannot read {prefix}: {str(error).splitlines()[0]}") from error
 
 
@@ -294,7 +296,8 @@ def restore(
         The checkpoint.
 
     Raises:
-        CheckpointError: if a variable is left out and `partial` is False, or if next to nothing fits.
+        CheckpointError: if next to nothing fits; without `partial`, also if a variable is left out, or if the
+            checkpoint is of a network with more parts.
     """
     variables = {name: v for name, v in named_variables(net).items() if name.startswith(scope)}
     checkpoint = read(path, variables)
@@ -316,7 +319,24 @@ def restore(
             f"of {net.name} with num_classes {net.config.num_classes} ({_some(report.mismatched + report.missing)}); "
             f"it looks like {looks_like(checkpoint.values)}: set --model_name and --hparams as in its training"
         )
+    surplus = [] if partial or scope else _surplus(report, variables)
+    if surplus:
+        raise CheckpointError(
+            f"{checkpoint.path} holds {len(surplus)} variables that {net.name} as configured has no place for "
+            f"({_some(surplus)}); "
+            f"it looks like {looks_like(checkpoint.values)}: set --model_name and --hparams as in its training"
+        )
     return checkpoint
+
+
+def _surplus(report: Report, variables: Mapping[str, tf.Variable]) -> list[str]:
+    """What a checkpoint holds beyond a network in the network's own parts.
+
+    Without a look at it, a network with a cell less or unweighted fusion would load without a gap and detect nonsense;
+    so would lite0 from an object-based d0, whose keys do not name the backbone.
+    """
+    parts = {"backbone", "resample_layers", *(name.split("/")[0] for name in variables)}
+    return [name for name in report.unused if name.split("/")[0] in parts]
 
 
 def named_variables(net: EfficientDetNet) -> dict[str, tf.Variable]:

@@ -52,6 +52,11 @@ class CocoMetric:
             self._file_ids = {str(image["id"]): image["id"] for image in self._file["images"]}
         self._image_ids = set()
 
+    @property
+    def num_file_images(self) -> int | None:
+        """Images in `val_json_file`; None without one."""
+        return len(self._file_ids) if self._file else None
+
     def add(
         self,
         source_ids: Sequence[str],

@@ -45,10 +45,12 @@ class KerasDriver:
             Detections of NumPy arrays, boxes in pixels of each picture.
 
         Raises:
-            ValueError: if an array is not a picture.
+            ValueError: if an array is not a picture, or there is none.
         """
+        if not images:
+            raise ValueError("expected at least one picture, got an empty list")
         for image in images:
-            if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
+            if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8 or not image.size:
                 raise ValueError(f"expected [H, W, 3] uint8 RGB pictures, got {list(image.shape)} {image.dtype}")
         inputs, image_scales = zip(*(self.model.preprocess(tf.constant(image)) for image in images))
         return Detections(*(x.numpy() for x in self._detect(tf.stack(inputs), tf.stack(image_scales))))

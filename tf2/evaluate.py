@@ -57,9 +57,9 @@ class Evaluator:
         """
         if net is not self._net:
             self._net, self._detect = net, self._detector(net)
-        metric, limit = self._metric(), self.evaluation.num_samples
-        with tqdm.tqdm(desc="evaluating", unit="image", total=limit) as bar:
-            for images, labels in self.reader.evaluation(self.evaluation.batch_size, limit):
+        metric = self._metric()
+        with tqdm.tqdm(desc="evaluating", unit="image", total=metric.num_file_images) as bar:
+            for images, labels in self.reader.evaluation(self.evaluation.batch_size, self.evaluation.num_samples):
                 detections = self._detect(images, labels["image_scale"])
                 labels = {name: column.numpy() for name, column in labels.items()}
                 source_ids = [source_id.decode() for source_id in labels["source_id"]]

@@ -36,12 +36,13 @@ def saved_model(driver: KerasDriver, path: str, *, batch_size: int = 1) -> list[
     """
     check_target(path)
     model = driver.model
-    images = tf.TensorSpec([batch_size or None, None, None, 3], tf.uint8, name="image_arrays")
-    serve = tf.function(
-        lambda image_arrays: {"detections": postprocess.to_rows(model(image_arrays))}, input_signature=[images]
-    )
+
+    @tf.function(input_signature=[tf.TensorSpec([batch_size or None, None, None, 3], tf.uint8, name="image_arrays")])
+    def serve(image_arrays):
+        return {"detections": postprocess.to_rows(model(image_arrays))}
+
+    # The variables alone: with its layers in it, every one of them would be traced and saved on its own.
     module = tf.Module()
-    module.model = model
-    module.serve = serve
-    tf.saved_model.save(module, path, signatures={"serving_default": serve})
+    module.weights = model.net.weights
+    tf.saved_model.save(module, path, signatures={"serving_default": serve.get_concrete_function()})
     return sorted(os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)

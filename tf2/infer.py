@@ -70,8 +70,6 @@ def run(
             )
             written.append(os.path.join(output_image_dir, f"{i}.jpg"))
             PIL.Image.fromarray(drawn).save(written[-1], quality=92)
-    for path in written:
-        print(f"writing file to {path}")
     if unreadable:
         logging.warning("%d of %d pictures could not be read: %s", len(unreadable), len(paths), "; ".join(unreadable))
     if not written:

@@ -72,7 +72,7 @@ def run(
         )
     last_step = config.num_epochs * steps_per_epoch
     reader = InputReader(training.train_file_pattern, config)
-    prefix = _existing(training, last_step)
+    prefix = _existing(training)
     if prefix and checkpoint.step_of(prefix) >= last_step:
         logging.info("%s has all %d steps: nothing left to train; raise num_epochs to go on", prefix, last_step)
         return {}
@@ -95,8 +95,8 @@ def run(
     return results
 
 
-def _existing(training: Training, last_step: int) -> str | None:
-    """The checkpoint to continue from, if model_dir has one; checks that model_dir can be written otherwise."""
+def _existing(training: Training) -> str | None:
+    """The checkpoint to continue from, if model_dir has one; makes model_dir where it does not exist."""
     tf.io.gfile.makedirs(training.model_dir)
     prefix = checkpoint.latest(training.model_dir)
     if prefix and (training.ckpt or training.backbone_ckpt):
