@@ -1,10 +1,27 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What every test file shares: how hypothesis runs."""
+"""What every test file shares: how hypothesis runs, and a model that is small."""
 
+import pytest
 from hypothesis import settings
+
+from efficientdet import config as config_lib
 
 # No deadline: the first call of a TensorFlow function traces it, which takes as long as a hundred later ones.
 # Derandomized: a run of an unchanged tree gives an unchanged result.
 settings.register_profile("tensorflow", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("tensorflow")
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> config_lib.Config:
+    """The smallest detector that has every part: 64 px, 8 filters, one FPN cell, one head convolution, 3 classes."""
+    return config_lib.load(
+        "efficientdet-lite0",
+        image_size=64,
+        fpn_num_filters=8,
+        fpn_cell_repeats=1,
+        box_class_repeats=1,
+        num_classes=3,
+        fpn_weight_method="fastattn",
+    )

@@ -30,7 +30,7 @@ OBJECT_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 TRAINING_STATE = re.compile(r".*/(Momentum|RMSProp(_1)?|Adam(_1)?|(SGD|Adam)/[mv])$|beta[12]_power$|global_step$|seed$")
 PREFIX = "model.ckpt"
 # What the readers of TensorFlow and h5py raise over damaged files; a cut-off data file is an IndexError.
-UNREADABLE = (tf.errors.OpError, OSError, RuntimeError, LookupError, UnicodeDecodeError)
+UNREADABLE = (tf.errors.OpError, OSError, RuntimeError, LookupError, TypeError, UnicodeDecodeError)
 
 
 class CheckpointError(ValueError):
@@ -437,9 +437,9 @@ def save(directory: str, step: int, tensors: Mapping[str, np.ndarray], keep: int
         tensors=[tf.convert_to_tensor(tensors[name]) for name in names],
     )
     write_state(directory, kept[-keep:])
-    for name in kept[:-keep]:
-        for file in tf.io.gfile.glob(os.path.join(directory, name) + ".*"):
-            tf.io.gfile.remove(file)
+    for file in tf.io.gfile.listdir(directory):
+        if file.startswith(tuple(f"{name}." for name in kept[:-keep])):
+            tf.io.gfile.remove(os.path.join(directory, file))
     return prefix
 
 

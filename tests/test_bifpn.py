@@ -1,0 +1,186 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""bifpn: resampling and fusion by hand, and the names that checkpoints know."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from efficientdet import bifpn
+from efficientdet.bifpn import ConvAfterFusion, FNode, FPNCell, FPNCells, ResampleFeatureMap
+from efficientdet.fpn_configs import Node
+
+OPTIONS = {"filters": 4, "act_type": "relu"}
+NODES = [Node(3, (0, 1)), Node(4, (1, 2))]  # a pyramid of two levels
+
+
+def ramp(*shape):
+    return tf.reshape(tf.range(np.prod(shape), dtype=tf.float32), [1, *shape, 1])
+
+
+@pytest.mark.parametrize(
+    "length, size, expected",
+    [
+        (3, 5, [0, 0, 1, 1, 2]),  # floor(i * 3 / 5)
+        (3, 7, [0, 0, 0, 1, 1, 2, 2]),  # floor(i * 3 / 7); with half pixels it would be 0 0 1 1 1 2 2
+        (2, 4, [0, 0, 1, 1]),
+        (1, 3, [0, 0, 0]),
+    ],
+)
+def test_upsample_golden(length, size, expected):
+    rows = bifpn.upsample(tf.repeat(ramp(length, 1), size, axis=2), (size, size))
+    np.testing.assert_array_equal(rows[0, :, 0, 0], expected)
+    columns = bifpn.upsample(ramp(1, length), (1, size))
+    np.testing.assert_array_equal(columns[0, 0, :, 0], expected)
+
+
+@pytest.mark.parametrize(
+    "length, size, expected",
+    [
+        (4, 2, [2, 3]),  # stride 2, window 3; padding of SAME is (0, 1): 0 1 2 | 2 3
+        (5, 3, [1, 3, 4]),  # stride 2, window 3; padding (1, 1): 0 1 | 1 2 3 | 3 4
+        (6, 2, [3, 5]),  # stride 3, window 4; padding (0, 1): 0 1 2 3 | 3 4 5
+        (7, 3, [2, 5, 6]),  # stride 3, window 4; padding (1, 2): 0 1 2 | 2 3 4 5 | 5 6
+    ],
+)
+def test_downsample_golden(length, size, expected):
+    np.testing.assert_array_equal(bifpn.downsample(ramp(length, length), (size, size))[0, :, -1, 0] // length, expected)
+    # A side that stays has stride 1 and window 2.
+    np.testing.assert_array_equal(bifpn.downsample(ramp(1, length), (1, size))[0, 0, :, 0], expected)
+
+
+def test_each_side_is_pooled_by_its_own_factor():
+    """Rows 5 -> 2 by stride 3 and window 4, padding (1, 1); columns 4 -> 2 by stride 2 and window 3, padding (0, 1)."""
+    pooled = bifpn.downsample(ramp(5, 4), (2, 2))
+    np.testing.assert_array_equal(pooled[0, ..., 0], [[10, 11], [18, 19]])
+
+
+def test_resampling_to_the_same_size_changes_nothing():
+    x = ramp(3, 2)
+    assert bifpn.downsample(x, (3, 2)) is x and bifpn.upsample(x, (3, 2)) is x
+
+
+@pytest.mark.parametrize("size", [(2, 8), (8, 2)])
+def test_one_side_up_and_one_down(size):
+    with pytest.raises(ValueError, match=f"a map of 4x4 to {size[0]}x{size[1]}: one side shrinks, one grows"):
+        ResampleFeatureMap(1)(ramp(4, 4), size)
+
+
+def test_resample_has_variables_only_where_channels_differ():
+    assert not _built(ResampleFeatureMap(3), 3).weights
+    with tf.name_scope("pyramid"):
+        resample = ResampleFeatureMap(3, name="resample_p6")
+    names = [v.name for v in _built(resample, 2).weights]
+    assert names == [f"conv2d/{v}:0" for v in ("kernel", "bias")] + [
+        f"bn/{v}:0" for v in ("gamma", "beta", "moving_mean", "moving_variance")
+    ]
+    assert len(_built(ResampleFeatureMap(3, apply_bn=False), 2).weights) == 2
+
+
+def test_order_of_convolution_and_pooling():
+    """With a negative kernel, the maximum before differs from the maximum after: -max(x) against max(-x)."""
+    for after, expected in ((False, 0.0), (True, -3.0)):
+        resample = _built(ResampleFeatureMap(2, apply_bn=False, conv_after_downsample=after), 1)
+        resample.conv.kernel.assign([[[[-1.0, -1.0]]]])
+        np.testing.assert_allclose(resample(ramp(2, 2), (1, 1)), np.full([1, 1, 1, 2], expected))
+
+
+# Two maps of [1, 3] and [3, 5], edge weights (2, -1) for scalars, and by channel ((2, -1), (1, 3)).
+E = np.exp([2.0, -1.0])
+FUSED = {
+    "sum": [4.0, 8.0],
+    "fastattn": np.array([1.0, 3.0]) * 2 / 2.0001,  # relu leaves the second out
+    "attn": (np.array([1.0, 3.0]) * E[0] + np.array([3.0, 5.0]) * E[1]) / E.sum(),
+    "channel_fastattn": [(2 * 1 + 1 * 3) / 3.0001, 3 * 5 / 3.0001],
+    "channel_attn": [
+        (np.exp(2) * 1 + np.exp(1) * 3) / (np.exp(2) + np.exp(1)),
+        (np.exp(-1) * 3 + np.exp(3) * 5) / (np.exp(-1) + np.exp(3)),
+    ],
+}
+
+
+@pytest.mark.parametrize("method", bifpn.FUSIONS)
+def test_fusion_golden(method):
+    maps = [tf.constant([[[[1.0, 3.0]]]]), tf.constant([[[[3.0, 5.0]]]])]
+    fusion = bifpn.FUSIONS[method]()
+    fusion(maps)
+    if fusion.weights:
+        values = ([2.0, -1.0], [1.0, 3.0]) if method.startswith("channel_") else (2.0, -1.0)
+        for edge, value in zip(fusion.weights, values):
+            edge.assign(value)
+    np.testing.assert_allclose(tf.squeeze(fusion(maps)), FUSED[method], rtol=1e-5)
+
+
+def test_fresh_fusion_is_the_published_mean():
+    """Two maps of [1, 3], weights 1: 2 / 2.0001 of them, as in the published unit test."""
+    maps = [tf.constant([[[[1.0, 3.0]]]])] * 2
+    np.testing.assert_allclose(tf.squeeze(bifpn.FastFusion()(maps)), [0.99995, 2.99985], atol=1e-6)
+    np.testing.assert_allclose(tf.squeeze(bifpn.SoftmaxFusion()(maps)), [1, 3], atol=1e-6)
+
+
+@pytest.mark.parametrize("conv_bn_act_pattern, expected", [(False, [-0.5, 1.5]), (True, [0.0, 2.0])])
+def test_order_of_activation_convolution_normalization(conv_bn_act_pattern, expected):
+    """Kernel: the centre times -1; shift -0.5 in the first pattern (where the convolution has a bias of 2.0 too)."""
+    layer = _built(ConvAfterFusion(1, "relu", False, conv_bn_act_pattern), 1)
+    layer.conv.kernel.assign(np.float32([[0, 0, 0], [0, -1, 0], [0, 0, 0]]).reshape(3, 3, 1, 1))
+    layer.bn.gamma.assign([np.sqrt(1.001)])
+    assert layer.conv.use_bias != conv_bn_act_pattern
+    if layer.conv.use_bias:
+        layer.conv.bias.assign([2.0])
+        layer.bn.beta.assign([-0.5])
+    # relu first: -(2, 0) + 2 - 0.5; relu last: relu(-2), relu(2).
+    np.testing.assert_allclose(layer(tf.constant([[[[2.0], [-2.0]]]])).numpy().ravel(), expected, atol=1e-6)
+
+
+def test_node_names_are_those_of_checkpoints():
+    node = FNode((0, 2), 5, **OPTIONS, name="fnode0")
+    with tf.name_scope("cell_0"), tf.name_scope(node.name):
+        node.build([(None, None, None, 3), (None, None, None, 3), (None, None, None, 4)])
+    bn = ["gamma", "beta", "moving_mean", "moving_variance"]
+    assert {v.name for v in node.weights} == {
+        "cell_0/fnode0/WSM:0",
+        "cell_0/fnode0/WSM_1:0",
+        *(f"cell_0/fnode0/resample_0_0_5/conv2d/{v}:0" for v in ("kernel", "bias")),
+        *(f"cell_0/fnode0/resample_0_0_5/bn/{v}:0" for v in bn),
+        *(f"cell_0/fnode0/op_after_combine5/conv/{v}:0" for v in ("depthwise_kernel", "pointwise_kernel", "bias")),
+        *(f"cell_0/fnode0/op_after_combine5/bn/{v}:0" for v in bn),
+    }
+
+
+def test_unknown_fusion():
+    with pytest.raises(ValueError, match="unknown fpn_weight_method 'mean'; use one of fastattn, attn"):
+        FNode((0, 1), 2, **OPTIONS, weight_method="mean")
+
+
+def test_cell_gives_the_last_node_of_each_level_at_its_size():
+    cell = FPNCell([*NODES, Node(3, (2, 3))], 3, 4, OPTIONS)
+    feats = [tf.ones([1, 5, 7, 3]), tf.ones([1, 3, 4, 3])]
+    outputs = cell(feats)
+    assert [tuple(x.shape) for x in outputs] == [(1, 5, 7, 4), (1, 3, 4, 4)]
+    first = cell.fnodes[0](feats, (5, 7))
+    second = cell.fnodes[1]([*feats, first], (3, 4))
+    np.testing.assert_allclose(outputs[1], second, rtol=1e-5)
+    np.testing.assert_allclose(outputs[0], cell.fnodes[2]([*feats, first, second], (5, 7)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        ResampleFeatureMap(8, apply_bn=False, conv_after_downsample=True, name="r"),
+        bifpn.FastFusion(epsilon=0.5),
+        bifpn.ChannelSoftmaxFusion(),
+        ConvAfterFusion(8, "swish", False, True),
+        FNode((0, 1), 2, **OPTIONS, weight_method="attn", separable_conv=False),
+        FPNCell(NODES, 3, 4, OPTIONS),
+        FPNCells(2, NODES, 3, 4, OPTIONS),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_config_round_trip(layer):
+    again = type(layer).from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+
+
+def _built(layer, channels):
+    layer.build((None, None, None, channels))
+    return layer

@@ -1,0 +1,165 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""EfficientNet: the published tables of blocks, taps and parameters; what a block computes."""
+
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from backbone import efficientnet_builder, layers
+from backbone.efficientnet_model import BlockArgs, MBConvBlock, Model, SqueezeExcite, Stem
+
+# As published: filters of the stem; filters x blocks of each stage; index: channels of each tap.
+TABLE = """
+b0 32 | 16x1 24x2 40x2 80x3 112x3 192x4 320x1 | 0:16 2:24 4:40 10:112 15:320
+b1 32 | 16x2 24x3 40x3 80x4 112x4 192x5 320x2 | 1:16 4:24 7:40 15:112 22:320
+b2 32 | 16x2 24x3 48x3 88x4 120x4 208x5 352x2 | 1:16 4:24 7:48 15:120 22:352
+b3 40 | 24x2 32x3 48x3 96x5 136x5 232x6 384x2 | 1:24 4:32 7:48 17:136 25:384
+b4 48 | 24x2 32x4 56x4 112x6 160x6 272x8 448x2 | 1:24 5:32 9:56 21:160 31:448
+b5 48 | 24x3 40x5 64x5 128x7 176x7 304x9 512x3 | 2:24 7:40 12:64 26:176 38:512
+b6 56 | 32x3 40x6 72x6 144x8 200x8 344x11 576x3 | 2:32 8:40 14:72 30:200 44:576
+b7 64 | 32x4 48x7 80x7 160x10 224x10 384x13 640x4 | 3:32 10:48 17:80 37:224 54:640
+lite0 32 | 16x1 24x2 40x2 80x3 112x3 192x4 320x1 | 0:16 2:24 4:40 10:112 15:320
+lite1 32 | 16x1 24x3 40x3 80x4 112x4 192x5 320x1 | 0:16 3:24 6:40 14:112 20:320
+lite2 32 | 16x1 24x3 48x3 88x4 120x4 208x5 352x1 | 0:16 3:24 6:48 14:120 20:352
+lite3 32 | 24x1 32x3 48x3 96x5 136x5 232x6 384x1 | 0:24 3:32 6:48 16:136 23:384
+lite4 32 | 24x1 32x4 56x4 112x6 160x6 272x8 448x1 | 0:24 4:32 8:56 20:160 29:448
+"""
+ROWS = [[part.split() for part in line.split("|")] for line in TABLE.strip().splitlines()]
+# Published trainable parameters of the classifiers with 1000 classes.
+CLASSIFIERS = {
+    **{"b0": 5_288_548, "b1": 7_794_184, "b2": 9_109_994, "b3": 12_233_232},
+    **{"b4": 19_341_616, "b5": 30_389_784, "b6": 43_040_704, "b7": 66_347_960},
+    **{"lite0": 4_652_008, "lite1": 5_416_680, "lite2": 6_092_072, "lite3": 8_197_096, "lite4": 13_006_568},
+}
+
+
+@pytest.mark.parametrize(
+    "filters, width, expected",
+    [
+        *[(32, 1.0, 32), (32, 1.1, 32), (32, 1.2, 40), (16, 1.4, 24), (40, 1.1, 48), (1280, 1.1, 1408)],
+        *[(7, 1.0, 8), (12, 1.0, 16), (17, 1.0, 16)],
+        (11, 1.0, 16),  # 8 would lose more than a tenth
+    ],
+)
+def test_round_filters(filters, width, expected):
+    assert efficientnet_builder.round_filters(filters, width) == expected
+
+
+@pytest.mark.parametrize("head, stages, taps", ROWS, ids=[row[0][0] for row in ROWS])
+def test_published_blocks(head, stages, taps):
+    name, stem = f"efficientnet-{head[0]}", int(head[1])
+    model = efficientnet_builder.get_model(name)
+    assert model.stem_filters == stem
+    assert [f"{i}:{c}" for i, c in zip(model.taps, model.feature_channels)] == taps
+    outputs = [args.output_filters for args in model.block_args]
+    assert [f"{filters}x{len(list(run))}" for filters, run in itertools.groupby(outputs)] == stages
+    assert [args.input_filters for args in model.block_args] == [stem, *outputs[:-1]]
+    # By stage, in its first block; later blocks keep the size.
+    first = [args for before, args in zip([None, *outputs], model.block_args) if args.output_filters != before]
+    assert [(args.kernel_size, args.strides, args.expand_ratio) for args in first] == [
+        *[(3, 1, 1), (3, 2, 6), (5, 2, 6), (3, 2, 6), (5, 1, 6), (5, 2, 6), (3, 1, 6)]
+    ]
+    assert sum(args.strides - 1 for args in model.block_args) == 4
+    assert {args.se_ratio for args in model.block_args} == ({None} if "lite" in name else {0.25})
+    assert model.act_type == ("relu6" if "lite" in name else "swish")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in ("b0", "lite0", "lite3") else pytest.param(n, marks=pytest.mark.slow) for n in CLASSIFIERS]
+)
+def test_published_parameters(name):
+    """The classifier's, less its head: convolution to 1280 * width, normalization, 1000 classes with bias."""
+    model = efficientnet_builder.get_model(f"efficientnet-{name}")
+    width = 1.0 if "lite" in name else efficientnet_builder.COEFFICIENTS[f"efficientnet-{name}"].width
+    filters = efficientnet_builder.round_filters(1280, width)
+    head = model.feature_channels[-1] * filters + 2 * filters + filters * 1000 + 1000
+    model.build((None, None, None, 3))
+    parameters = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    assert parameters == CLASSIFIERS[name] - head
+    if name == "b0":
+        assert parameters == 3_595_388  # published for the features alone
+
+
+def test_features_have_strides_2_to_32():
+    features = _tiny_model()(tf.zeros([2, 65, 40, 3]))
+    assert [tuple(x.shape) for x in features] == [
+        *[(2, 33, 20, 8), (2, 17, 10, 8), (2, 9, 5, 16), (2, 5, 3, 16), (2, 3, 2, 24)]
+    ]
+
+
+def test_names_of_a_second_model_are_the_same():
+    names = [[v.name for v in _tiny_model().weights] for _ in range(2)]
+    assert names[0] == names[1]
+    assert {"stem/conv2d/kernel:0", "blocks_0/conv2d/kernel:0", "blocks_1/se/conv2d_1/bias:0"} <= set(names[0])
+
+
+def test_block_golden():
+    """Kernels 1, or 1/9 in the depthwise one, on ones: expand gives 2, a corner of 3x3 sees 4 of 9, project adds 4."""
+    block = MBConvBlock(BlockArgs(3, 1, 2, 2, 2, None), "relu")
+    x = tf.ones([1, 3, 3, 2])
+    block(x)
+    block.expand_conv.kernel.assign(np.ones([1, 1, 2, 4]))
+    block.depthwise_conv.depthwise_kernel.assign(np.full([3, 3, 4, 1], 1 / 9))
+    block.project_conv.kernel.assign(np.ones([1, 1, 4, 2]))
+    for bn in (block.expand_bn, block.depthwise_bn, block.project_bn):
+        bn.gamma.assign(np.full(bn.gamma.shape, np.sqrt(1.001)))  # undoes epsilon
+    seen = np.array([[4, 6, 4], [6, 9, 6], [4, 6, 4]]) / 9
+    np.testing.assert_allclose(block(x)[0, ..., 0], 1 + 4 * 2 * seen, rtol=1e-5)
+
+
+def test_squeeze_excite_golden():
+    """Means 2 and 4 of two channels -> relu(2 + 4 - 5) = 1 -> sigmoid of (1, -1)."""
+    layer = SqueezeExcite(1, 2, "relu")
+    x = tf.constant([[[[1.0, 3.0]], [[3.0, 5.0]]]])
+    layer(x)
+    layer.reduce.kernel.assign(np.ones([1, 1, 2, 1]))
+    layer.reduce.bias.assign([-5.0])
+    layer.expand.kernel.assign(np.reshape([1.0, -1.0], [1, 1, 1, 2]))
+    gate = 1 / (1 + np.exp([-1.0, 1.0]))
+    np.testing.assert_allclose(layer(x)[0, :, 0], np.array([[1, 3], [3, 5]]) * gate, rtol=1e-5)
+
+
+def test_deeper_blocks_are_dropped_more_often():
+    model = Model([BlockArgs(3, 1, 1, 8, 8, None)] * 4, stem_filters=8, act_type="relu", survival_prob=0.8)
+    np.testing.assert_allclose([block.survival_prob for block in model.blocks], [1.0, 0.95, 0.9, 0.85])
+
+
+def test_spread_of_initial_kernels():
+    """Deviation sqrt(2 / fan_out): 3 * 3 * 64 for the convolution, 3 * 3 for the depthwise one."""
+    stem = Stem(64, "relu")
+    layers.build(stem, 64)
+    np.testing.assert_allclose(np.std(stem.conv.kernel), np.sqrt(2 / (9 * 64)), rtol=0.05)
+    block = MBConvBlock(BlockArgs(3, 1, 1, 512, 8, None), "relu")
+    layers.build(block, 512)
+    np.testing.assert_allclose(np.std(block.depthwise_conv.depthwise_kernel), np.sqrt(2 / 9), rtol=0.05)
+
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match="unknown backbone 'resnet50'; use one of efficientnet-b0"):
+        efficientnet_builder.get_model("resnet50")
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Stem(8, "relu"),
+        SqueezeExcite(2, 8, "swish", name="se"),
+        MBConvBlock(BlockArgs(5, 2, 6, 8, 16, 0.25), "relu6", 0.9, name="blocks_3"),
+        Model([BlockArgs(3, 1, 1, 8, 8, None)], stem_filters=8, act_type="relu", survival_prob=0.7, name="net"),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_config_round_trip(layer):
+    again = type(layer).from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+
+
+def _tiny_model():
+    blocks = [BlockArgs(3, 1, 1, 8, 8, None)]
+    blocks += [BlockArgs(3, 2, 2, *filters, 0.25) for filters in ((8, 8), (8, 16), (16, 16), (16, 24))]
+    model = Model(blocks, stem_filters=8, act_type="relu")
+    model.build((None, None, None, 3))
+    return model

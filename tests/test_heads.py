@@ -1,0 +1,89 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""heads: initial values, names, what levels share and what they do not."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from efficientdet.heads import BoxNet, ClassNet
+
+OPTIONS = {"filters": 4, "repeats": 2, "min_level": 3, "max_level": 4, "act_type": "relu"}
+
+
+def built(layer):
+    with tf.name_scope(layer.name):
+        layer.build([(None, None, None, 4)] * 2)
+    return layer
+
+
+@pytest.mark.parametrize("net_class, bias", [(ClassNet, -4.59512), (BoxNet, 0.0)])
+def test_initial_predictions(net_class, bias):
+    """-log((1 - 0.01) / 0.01): every class starts with a probability of 0.01."""
+    net = built(net_class(6, **OPTIONS))
+    np.testing.assert_allclose(net.predict.bias, np.full(6, bias), atol=1e-5)
+    for outputs in net([tf.zeros([1, 3, 2, 4]), tf.zeros([1, 2, 1, 4])]):
+        np.testing.assert_allclose(outputs, np.full(outputs.shape, bias), atol=1e-5)
+    assert not any(np.any(conv.bias) for conv in net.convs)
+
+
+@pytest.mark.parametrize("separable_conv", [True, False])
+def test_spread_of_initial_kernels(separable_conv):
+    """Separable: variance 1 / fan_in, fan_in 9 (for Keras, 9 * channels) and F; plain: deviation 0.01."""
+    net = ClassNet(6, **{**OPTIONS, "filters": 64, "separable_conv": separable_conv}, name="class_net")
+    net.build([(None, None, None, 64)] * 2)
+    if separable_conv:
+        np.testing.assert_allclose(np.std(net.convs[1].pointwise_kernel), np.sqrt(1 / 64), rtol=0.05)
+    else:
+        np.testing.assert_allclose(np.std(net.convs[1].kernel), 0.01, rtol=0.05)
+
+
+def test_names_are_those_of_checkpoints():
+    for net, prefix in (
+        (ClassNet(6, **OPTIONS, name="class_net"), "class"),
+        (BoxNet(6, **OPTIONS, name="box_net"), "box"),
+    ):
+        convs = [f"{prefix}-0", f"{prefix}-1", f"{prefix}-predict"]
+        bns = [f"{prefix}-{i}-bn-{level}" for i in (0, 1) for level in (3, 4)]
+        assert {v.name for v in built(net).weights} == {
+            *(f"{net.name}/{conv}/{v}:0" for conv in convs for v in ("depthwise_kernel", "pointwise_kernel", "bias")),
+            *(f"{net.name}/{bn}/{v}:0" for bn in bns for v in ("gamma", "beta", "moving_mean", "moving_variance")),
+        }
+
+
+def test_levels_share_convolutions_but_not_normalization():
+    net = built(ClassNet(6, **OPTIONS))
+    x = tf.random.stateless_normal([1, 3, 3, 4], [1, 2])
+    finer, coarser = net([x, x])
+    np.testing.assert_array_equal(finer, coarser)
+    net.bns[0][1].beta.assign([3.0] * 4)
+    again, changed = net([x, x])
+    np.testing.assert_array_equal(again, finer)
+    assert np.abs(changed - coarser).max() > 0.01
+
+
+def test_repeats_are_added_to_their_input_only_with_a_survival_probability():
+    """The second repeat gives nothing (gamma 0, beta 0): what is left is its shortcut, or zeros and the bias."""
+    x = tf.random.stateless_uniform([1, 3, 3, 4], [1, 2])
+    for survival_prob, alive in ((None, False), (0.9, True)):
+        net = built(BoxNet(6, **OPTIONS, survival_prob=survival_prob))
+        for bn in net.bns[1]:
+            bn.gamma.assign([0.0] * 4)
+        outputs = net([x, x])[0]
+        assert np.any(outputs) == alive
+        if alive:
+            first = net.act(net.bns[0][0](net.convs[0](x)))
+            np.testing.assert_allclose(outputs, net.predict(first), atol=1e-6)
+
+
+def test_no_repeats():
+    net = built(BoxNet(6, **{**OPTIONS, "repeats": 0}))
+    assert len(net.weights) == 3 and net([tf.zeros([1, 2, 2, 4])] * 2)[1].shape == (1, 2, 2, 6)
+
+
+@pytest.mark.parametrize("net_class", [ClassNet, BoxNet])
+def test_config_round_trip(net_class):
+    config = net_class(6, **OPTIONS, separable_conv=False, survival_prob=0.7, name="head").get_config()
+    again = net_class.from_config(config)
+    assert again.get_config() == config and {k: config[k] for k in OPTIONS} == OPTIONS
+    assert (config["outputs"], config["separable_conv"], config["survival_prob"]) == (6, False, 0.7)
