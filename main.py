@@ -34,6 +34,8 @@ MEANINGLESS = {
     "run_epoch_in_child_process": "one process trains and evaluates, and its memory does not grow",
     "eval_name": "metrics go to the event file of model_dir",
 }
+# Flags of the published program whose work is still to come: refused, so that nothing is left out silently.
+NOT_YET = ("tpu", "gcp_project", "tpu_zone", "testdev_dir", "min_eval_interval", "eval_timeout", "use_xla", "profile")
 
 
 def define_flags() -> None:
@@ -67,6 +69,9 @@ def define_flags() -> None:
         switch = name in ("use_spatial_partition", "run_epoch_in_child_process")  # typed without a value
         define = flags.DEFINE_bool if switch else flags.DEFINE_string
         define(name, None, f"Of the published program; has no effect: {why}.")
+    for name in NOT_YET:
+        define = flags.DEFINE_bool if name in ("use_xla", "profile") else flags.DEFINE_string
+        define(name, None, "Of the published program; not available in this version.")
 
 
 def main(argv: list[str]) -> None:
@@ -86,6 +91,9 @@ def run() -> dict[str, float]:
     for name, why in MEANINGLESS.items():
         if FLAGS[name].present:
             logging.info("--%s has no effect: %s", name, why)
+    for name in NOT_YET:
+        if FLAGS[name].value:
+            raise ValueError(f"--{name} is not available in this version; leave it out")
     config = config_lib.load(FLAGS.model_name, FLAGS.hparams, num_epochs=FLAGS.num_epochs, strategy=FLAGS.strategy)
     label_map.check(label_map.resolve(config.label_map), config.num_classes)
     require("model_dir" if FLAGS.mode != "eval" or not FLAGS.ckpt else "ckpt")

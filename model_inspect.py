@@ -21,6 +21,8 @@ from dataset import label_map
 from efficientdet import config as config_lib
 
 FLAGS = flags.FLAGS
+# Flags of the published program whose work is still to come: refused, so that nothing is left out silently.
+NOT_YET = ("tensorrt", "tflite_path", "export_ckpt", "input_video", "output_video", "trace_filename", "use_xla")
 
 
 def define_flags() -> None:
@@ -37,6 +39,9 @@ def define_flags() -> None:
     flags.DEFINE_float("min_score_thresh", 0.4, "Lowest score; an exported model keeps it.", 0.0, 1.0)
     flags.DEFINE_string("nms_method", "hard", "hard or gaussian; an exported model keeps it.")
     flags.DEFINE_string("saved_model_dir", "/tmp/saved_model", "saved_model: a folder that does not exist yet.")
+    for name in NOT_YET:
+        define = flags.DEFINE_bool if name == "use_xla" else flags.DEFINE_string
+        define(name, None, "Of the published program; not available in this version.")
 
 
 def main(argv: list[str]) -> None:
@@ -51,6 +56,9 @@ def main(argv: list[str]) -> None:
 
 def run() -> None:
     """Checks the flags and does the mode's work."""
+    for name in NOT_YET:
+        if FLAGS[name].value:
+            raise ValueError(f"--{name} is not available in this version; leave it out")
     nms_configs = {
         "method": FLAGS.nms_method,
         "score_thresh": FLAGS.min_score_thresh,

@@ -6,6 +6,9 @@ The order of records and every random choice are functions of (seed, position in
 timing, so a run that resumes at step n reads what it would have read.
 """
 
+import re
+from collections.abc import Iterator
+
 import tensorflow as tf
 
 from dataset import tfrecord
@@ -121,7 +124,8 @@ class InputReader:
         num_classes, classes = self.config.num_classes, sample["classes"]
         valid = tf.reduce_all((classes >= 1) & (classes <= num_classes))
         message = f"class ids must be in 1..num_classes = {num_classes}; set num_classes, or mend the record of image"
-        with tf.control_dependencies([tf.debugging.Assert(valid, [message, sample["source_id"], classes], 20)]):
+        data = [message, sample["source_id"], "with the classes", classes]
+        with tf.control_dependencies([tf.debugging.Assert(valid, data, 20)]):
             return {**sample, "classes": tf.identity(classes)}
 
     def _preprocess(self, sample: tfrecord.Sample, **window) -> tuple[tf.Tensor, tf.Tensor]:
@@ -160,6 +164,20 @@ class InputReader:
             "area": sample["area"],
         }
         return {name: _pad(tf.gather(column, order), limit) for name, column in columns.items()}
+
+
+def batches(dataset: tf.data.Dataset) -> Iterator[Batch]:
+    """The batches of a dataset of InputReader.
+
+    Raises:
+        DataError: if a file is damaged, or a record does not fit the config.
+    """
+    try:
+        yield from dataset
+    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
+        # Its first line, without the names of graph nodes and the brackets around what an Assert prints.
+        reason = re.sub(r"\{\{.*?\}\} |assertion failed: | ?\[Op:.*", "", error.message.splitlines()[0])
+        raise tfrecord.DataError(f"cannot use the records: {re.sub(r'[][]', '', reason)}") from error
 
 
 def keep_objects(sample: tfrecord.Sample, keep: tf.Tensor) -> tfrecord.Sample:

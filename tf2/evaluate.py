@@ -8,7 +8,7 @@ from collections.abc import Callable
 import tensorflow as tf
 import tqdm
 
-from dataset import label_map
+from dataset import dataloader, label_map
 from dataset.dataloader import InputReader
 from efficientdet.config import Config
 from efficientdet.model import EfficientDetModel, EfficientDetNet
@@ -58,8 +58,9 @@ class Evaluator:
         if net is not self._net:
             self._net, self._detect = net, self._detector(net)
         metric = self._metric()
+        dataset = self.reader.evaluation(self.evaluation.batch_size, self.evaluation.num_samples)
         with tqdm.tqdm(desc="evaluating", unit="image", total=metric.num_file_images) as bar:
-            for images, labels in self.reader.evaluation(self.evaluation.batch_size, self.evaluation.num_samples):
+            for images, labels in dataloader.batches(dataset):
                 detections = self._detect(images, labels["image_scale"])
                 labels = {name: column.numpy() for name, column in labels.items()}
                 source_ids = [source_id.decode() for source_id in labels["source_id"]]

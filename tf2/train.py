@@ -12,6 +12,7 @@ import tensorflow as tf
 import tf_keras as keras
 from absl import logging
 
+from dataset import dataloader
 from dataset.dataloader import Batch, InputReader
 from efficientdet.config import Config
 from efficientdet.model import EfficientDetNet
@@ -130,4 +131,4 @@ def _batches(reader: InputReader, training: Training, seed: int, start_batch: in
     dataset = reader.training(
         training.batch_size, seed=seed, start_batch=start_batch, num_examples=training.num_examples_per_epoch
     )
-    return iter(dataset.take(1).cache().repeat() if training.use_fake_data else dataset)
+    return dataloader.batches(dataset.take(1).cache().repeat() if training.use_fake_data else dataset)

@@ -1,0 +1,134 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""augment/: what a flip and a scale jitter may do to an image and its boxes, for any image, boxes and seed."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataset.augment.flip import random_flip
+from dataset.augment.jitter import random_jitter
+from efficientdet import preprocess
+
+SEEDS = st.tuples(st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1))
+STAYS, FLIPS = (0, 3), (0, 0)
+
+
+@st.composite
+def samples(draw):
+    height, width, num_boxes = draw(st.integers(1, 40)), draw(st.integers(1, 40)), draw(st.integers(0, 50))
+    rng = np.random.RandomState(draw(st.integers(0, 2**31)))
+    corners = np.sort(rng.uniform(size=(num_boxes, 2, 2)), axis=1)
+    return {
+        "image": tf.constant(rng.randint(0, 256, (height, width, 3)), tf.uint8),
+        "boxes_norm": tf.constant(corners.reshape(-1, 4), tf.float32),
+        "classes": tf.range(1, num_boxes + 1),
+    }
+
+
+def filled_box(height, width, box):
+    """A black image with one white box, [ymin, xmin, ymax, xmax] in whole pixels."""
+    image = np.zeros((height, width, 3), np.uint8)
+    image[box[0] : box[2], box[1] : box[3]] = 255
+    boxes_norm = tf.constant([box], tf.float32) / [height, width, height, width]
+    return {"image": tf.constant(image), "boxes_norm": boxes_norm}
+
+
+def assert_equal(sample, other):
+    assert sample.keys() == other.keys()
+    for name in sample:
+        np.testing.assert_array_equal(sample[name], other[name], err_msg=name)
+
+
+def jitter(sample, seed, *, factors=(0.1, 2.0), image_size=(64, 64), target_size=None):
+    return random_jitter(
+        sample,
+        tf.constant(seed),
+        image_size=image_size,
+        target_size=target_size or image_size,
+        jitter_min=factors[0],
+        jitter_max=factors[1],
+    )
+
+
+@given(samples(), SEEDS)
+def test_two_flips_are_none(sample, seed):
+    twice = random_flip(random_flip(sample, tf.constant(seed)), tf.constant(seed))
+    np.testing.assert_array_equal(twice["image"], sample["image"])
+    np.testing.assert_allclose(twice["boxes_norm"], sample["boxes_norm"], atol=1e-6)
+    np.testing.assert_array_equal(twice["classes"], sample["classes"])
+
+
+@given(samples(), SEEDS)
+def test_a_flip_mirrors_all_or_nothing(sample, seed):
+    flipped = random_flip(sample, tf.constant(seed))
+    ymin, xmin, ymax, xmax = sample["boxes_norm"].numpy().T
+    mirrored = {
+        **sample,
+        "image": sample["image"][:, ::-1],
+        "boxes_norm": np.stack([ymin, 1 - xmax, ymax, 1 - xmin], -1),
+    }
+    assert_equal(flipped, mirrored if tf.random.stateless_uniform([], seed) < 0.5 else sample)
+
+
+@pytest.mark.parametrize("seed, expected", [(STAYS, [10, 3, 20, 9]), (FLIPS, [10, 21, 20, 27])])
+def test_flip_golden(seed, expected):  # by hand: 30 pixels wide, so xmin = 30 - 9, xmax = 30 - 3
+    flipped = random_flip(filled_box(24, 30, [10, 3, 20, 9]), tf.constant(seed))
+    np.testing.assert_allclose(flipped["boxes_norm"][0] * [24, 30, 24, 30], expected, atol=1e-5)
+    assert_equal(flipped | {"boxes_norm": 0}, filled_box(24, 30, expected) | {"boxes_norm": 0})
+
+
+def test_half_of_the_seeds_flip():
+    sample = filled_box(2, 4, [0, 0, 1, 1])
+    flips = [bool(random_flip(sample, tf.constant([7, i]))["image"][0, 3, 0]) for i in range(200)]
+    assert 80 <= sum(flips) <= 120
+
+
+@given(samples(), SEEDS, st.tuples(st.integers(1, 90), st.integers(1, 90)))
+def test_jitter_stays_within_its_bounds(sample, seed, image_size):
+    result = jitter(sample, seed, image_size=image_size)
+    image_hw, scale = np.array(sample["image"].shape[:2]), result["scale"].numpy()
+    for factor, bounds in ((0.1, np.less_equal), (2.0, np.greater_equal)):
+        target = np.maximum(np.floor(factor * np.array(image_size) + 1e-6), 1)
+        assert bounds(np.min(target / image_hw), scale * (1 + 1e-6 * np.sign(1 - factor)))
+    excess = np.maximum(preprocess.scaled_size(image_hw, scale).numpy() - image_size, 0)
+    assert np.all(result["offset"] >= 0) and np.all(result["offset"] <= excess)
+    assert_equal({name: result[name] for name in sample}, sample)  # pixels and boxes as they were
+
+
+@pytest.mark.parametrize(
+    "factor, target_size, scale, most_offset",
+    [  # by hand, for an image of 100 x 200 (height, width) and an input of 64 x 64
+        (1.0, (64, 64), 0.32, [0, 0]),  # 64 / 200 -> 32 x 64
+        (1.5, (64, 64), 0.48, [0, 32]),  # 96 / 200 -> 48 x 96
+        (2.0, (64, 128), 1.28, [64, 192]),  # 128 / 100 and 256 / 200 -> 128 x 256
+        (0.51, (64, 64), 0.16, [0, 0]),  # 32.64 is cut to 32; 32 / 200
+        (0.001, (64, 64), 0.005, [0, 0]),  # never less than a pixel
+    ],
+)
+def test_jitter_golden(factor, target_size, scale, most_offset):
+    sample = filled_box(100, 200, [0, 0, 1, 1])
+    results = [jitter(sample, (3, i), factors=(factor, factor), target_size=target_size) for i in range(60)]
+    np.testing.assert_allclose([result["scale"] for result in results], scale, rtol=1e-6)
+    offsets = np.array([result["offset"] for result in results])
+    assert np.all(offsets >= 0) and np.all(offsets <= most_offset)
+    assert np.all(offsets.max(0) >= 0.85 * np.array(most_offset))  # and all of the excess is used
+
+
+def test_factors_cover_their_range_evenly():
+    sample = filled_box(64, 64, [0, 0, 1, 1])
+    scales = [float(jitter(sample, (1, i), factors=(0.5, 1.5), image_size=(640, 640))["scale"]) for i in range(400)]
+    np.testing.assert_allclose(np.quantile(scales, [0.25, 0.5, 0.75]), [7.5, 10.0, 12.5], atol=0.8)
+
+
+@settings(max_examples=15)  # each of them traces a pipeline
+@given(samples(), SEEDS)
+def test_equal_seeds_give_equal_results_in_and_outside_of_tf_data(sample, seed):
+    def augment(sample):
+        return jitter(random_flip(sample, tf.constant(seed)), seed)
+
+    eager = augment(sample)
+    assert_equal(augment(sample), eager)
+    assert_equal(next(iter(tf.data.Dataset.from_tensors(sample).map(augment))), eager)

@@ -1,0 +1,183 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""main.py and model_inspect.py as they are typed: sentences for errors, what is printed, and one whole run."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = pathlib.Path(__file__).parents[1]
+SAMPLE = str(ROOT / "testdata" / "sample.tfrecord")
+TINY = "--hparams=image_size=64,num_classes=3,fpn_num_filters=8,fpn_cell_repeats=1,box_class_repeats=1"
+TRAIN = ["main.py", "--mode=train", "--model_name=efficientdet-lite0", TINY]
+EVAL = ["main.py", "--mode=eval", "--model_name=efficientdet-lite0", TINY]
+INFER = ["model_inspect.py", "--model_name=efficientdet-lite0", TINY]
+
+
+def command(script, *flags, tensorflow=None):
+    """Runs a script of the repository in another folder; `tensorflow`, a folder, hides the real TensorFlow."""
+    path = {"PYTHONPATH": str(tensorflow)} if tensorflow else {}
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *map(str, flags)],
+        capture_output=True,
+        text=True,
+        cwd=tensorflow or ROOT / "testdata",
+        env={**os.environ, **path},
+        timeout=900,
+    )
+
+
+@pytest.fixture(scope="module")
+def no_tensorflow(tmp_path_factory):
+    """A folder with a tensorflow and a tf_keras that cannot be imported."""
+    folder = tmp_path_factory.mktemp("no_tensorflow")
+    for name in ("tensorflow", "tf_keras"):
+        (folder / f"{name}.py").write_text(f"raise ImportError('{name} was imported')\n")
+    return folder
+
+
+def assert_says(result, sentence):
+    """The command failed with one line of error, and without a traceback."""
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert result.returncode == 1, result.stderr
+    assert len(errors) == 1 and sentence in errors[0], result.stderr
+    assert result.stderr.rstrip().endswith(errors[0])
+    assert "Traceback" not in result.stderr and result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "flags, sentence",
+    [
+        (
+            ["main.py", "--model_name=efficientdet-d00"],
+            "unknown model 'efficientdet-d00'; did you mean 'efficientdet-d0'?",
+        ),
+        (["main.py", "--hparams=learning_rat=1"], "unknown config key 'learning_rat'; did you mean 'learning_rate'?"),
+        (["main.py", "--hparams=none.yaml"], "cannot read none.yaml: No such file or directory"),
+        (["main.py", "--hparams=num_classes=0"], "num_classes must be a whole number in [1, inf), got 0"),
+        (
+            ["main.py", "--hparams=num_classes=3,label_map=voc"],
+            "label_map has id 20 ('tvmonitor') but num_classes is 3",
+        ),
+        ([*TRAIN], "Must specify --model_dir for train."),
+        ([*TRAIN, "--model_dir=m"], "Must specify --train_file_pattern for train."),
+        ([*TRAIN, "--model_dir=m", "--train_file_pattern=x", "--eval_after_train"], "Must specify --val_file_pattern"),
+        (
+            [*TRAIN, "--mode=train_and_eval", "--model_dir=m", "--train_file_pattern=x"],
+            "Must specify --val_file_pattern",
+        ),
+        ([*EVAL], "Must specify --model_dir for eval."),
+        ([*EVAL, "--ckpt=c"], "Must specify --val_file_pattern for eval."),
+        (
+            [*TRAIN, "--model_dir=m", "--train_file_pattern=x", "--ckpt=a", "--backbone_ckpt=b"],
+            "--ckpt and --backbone_ckpt are mutually exclusive",
+        ),
+        (["main.py", "--strategy=gpus"], "strategy is not available in this version"),
+        (["model_inspect.py", "--model_name=d1"], "unknown model 'd1'; did you mean 'efficientdet-d1'?"),
+        (["model_inspect.py", "--nms_method=soft"], "nms_configs.method must be one of hard, gaussian, got 'soft'"),
+        (["model_inspect.py", "--hparams=label_map={91: 'x'}"], "set num_classes to 91 or more"),
+        ([*INFER], "--runmode=infer needs --ckpt_path"),
+        ([*INFER, "--ckpt_path=_"], "--runmode=infer needs --input_image"),
+        ([*INFER, "--ckpt_path=_", "--input_image=x.jpg"], "--runmode=infer needs --output_image_dir"),
+        ([*INFER, "--runmode=saved_model"], "--runmode=saved_model needs --ckpt_path"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_typed_wrong_is_told_before_tensorflow_is_imported(no_tensorflow, flags, sentence):
+    assert_says(command(*flags, tensorflow=no_tensorflow), sentence)
+
+
+def test_published_flags_without_a_meaning_are_taken_and_said(no_tensorflow):
+    flags = ["--iterations_per_loop=100", "--num_cores=8", "--use_spatial_partition", "--norun_epoch_in_child_process"]
+    flags += ["--num_cores_per_replica=2", "--input_partition_dims=1", "--input_partition_dims=2", "--eval_name=val"]
+    result = command("main.py", *flags, "--mode=eval", "--ckpt=c", tensorflow=no_tensorflow)
+    assert_says(result, "Must specify --val_file_pattern for eval.")
+    for name in (
+        "iterations_per_loop",
+        "num_cores",
+        "use_spatial_partition",
+        "run_epoch_in_child_process",
+        "num_cores_per_replica",
+        "input_partition_dims",
+        "eval_name",
+    ):
+        assert f"--{name} has no effect: " in result.stderr
+
+
+def test_words_without_dashes_are_refused(no_tensorflow):
+    for script in ("main.py", "model_inspect.py"):
+        result = command(script, "train", tensorflow=no_tensorflow)
+        assert result.returncode == 1 and "every option starts with --" in result.stdout + result.stderr
+        assert "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "flags, sentence",
+    [
+        ([*TRAIN, "--model_dir=DIR", "--train_file_pattern=none-*"], "no file matches 'none-*'; give a pattern"),
+        ([*EVAL, "--ckpt=none", "--val_file_pattern=sample.tfrecord"], "no checkpoint at none; give a directory"),
+        ([*EVAL, "--model_dir=DIR", "--val_file_pattern=sample.tfrecord"], "no checkpoint in "),
+        ([*EVAL, "--ckpt=x", "--val_file_pattern=sample.tfrecord", "--val_json_file=none.json"], "none.json"),
+        (
+            [*TRAIN, "--model_dir=DIR", "--train_file_pattern=sample.tfrecord", "--num_examples_per_epoch=8"],
+            "an epoch of 8 images has no whole batch of 64",
+        ),
+        ([*INFER, "--ckpt_path=_", "--input_image=*.webp", "--output_image_dir=DIR"], "no picture at '*.webp'"),
+        ([*INFER, "--ckpt_path=none", "--input_image=img1.jpg", "--output_image_dir=DIR"], "no checkpoint at none"),
+        ([*INFER, "--runmode=saved_model", "--ckpt_path=_", "--saved_model_dir=."], ". exists already; remove it"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_files_do_not_fit_is_told(tmp_path, flags, sentence):
+    assert_says(command(*(flag.replace("DIR", str(tmp_path)) for flag in flags)), sentence)
+
+
+@pytest.mark.slow
+def test_a_class_above_num_classes_names_the_image(tmp_path):
+    two = TINY.replace("num_classes=3", "num_classes=2")
+    flags = [f"--train_file_pattern={SAMPLE}", "--num_examples_per_epoch=8", "--train_batch_size=8", "--num_epochs=1"]
+    result = command("main.py", "--model_name=efficientdet-lite0", two, f"--model_dir={tmp_path}", *flags)
+    assert_says(result, "class ids must be in 1..num_classes = 2; set num_classes, or mend the record of image")
+
+
+@pytest.mark.slow
+@pytest.mark.both_lanes
+def test_a_whole_run(tmp_path):
+    model_dir, names = tmp_path / "model", "label_map={1: 'disc', 2: 'square', 3: 'triangle'}"
+    common = ["--model_name=efficientdet-lite0", f"{TINY},{names}"]
+    val = [f"--val_file_pattern={SAMPLE}", f"--val_json_file={ROOT / 'testdata' / 'sample.json'}"]
+    train = ["--mode=train_and_eval", f"--model_dir={model_dir}", f"--train_file_pattern={SAMPLE}", *val]
+    train += ["--train_batch_size=4", "--num_examples_per_epoch=8", "--num_epochs=2", "--tf_random_seed=0"]
+    result = command("main.py", *common, *train)
+    assert result.returncode == 0, result.stderr
+    metrics = json.loads(result.stdout.splitlines()[-1])
+    assert {"AP", "AP50", "ARmax100", "AP_/disc", "AP_/triangle"} <= metrics.keys()
+    assert all(-1 <= value <= 1 for value in metrics.values())
+    assert {"model.ckpt-2.index", "model.ckpt-4.index", "config.yaml"} <= {path.name for path in model_dir.iterdir()}
+
+    again = command("main.py", *common, *train)
+    assert again.returncode == 0 and "has all 4 steps: nothing left to train" in again.stderr
+
+    evaluated = command("main.py", *common, "--mode=eval", f"--model_dir={model_dir}", "--eval_batch_size=3", *val)
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert json.loads(evaluated.stdout.splitlines()[-1]) == pytest.approx(metrics, abs=1e-6)
+
+    inspect = ["model_inspect.py", *common, f"--ckpt_path={model_dir}", "--min_score_thresh=0.005"]
+    exported = command(*inspect, "--runmode=saved_model", f"--saved_model_dir={tmp_path / 'saved'}")
+    assert exported.returncode == 0, exported.stderr
+    assert f"writing file to {tmp_path / 'saved' / 'saved_model.pb'}" in exported.stdout.splitlines()
+
+    out = tmp_path / "drawn"
+    drawn = command(*inspect, f"--input_image={ROOT / 'testdata' / 'img1.jpg'}", f"--output_image_dir={out}")
+    assert drawn.returncode == 0, drawn.stderr
+    assert drawn.stdout == f"writing file to {out / '0.jpg'}\n"
+    before, after = Image.open(ROOT / "testdata" / "img1.jpg"), Image.open(out / "0.jpg")
+    assert before.size == after.size
+    assert np.abs(np.asarray(before).astype(int) - np.asarray(after)).max() > 60

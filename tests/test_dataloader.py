@@ -1,0 +1,290 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""dataloader: what comes out of testdata/sample.tfrecord, 8 images of 96 px whose boxes stand in sample.json."""
+
+import io
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from dataset import tfrecord
+from dataset.dataloader import InputReader, batches
+from efficientdet import boxes as box_ops
+from efficientdet import preprocess
+from efficientdet.anchors import concat_levels
+from efficientdet.model import build_anchors
+
+TESTDATA = pathlib.Path(__file__).parents[1] / "testdata"
+SAMPLE = str(TESTDATA / "sample.tfrecord")
+LEVELS = [(8, 8), (4, 4), (2, 2), (1, 1), (1, 1)]  # of 64 px
+
+
+@pytest.fixture(scope="module")
+def reader(tiny_config):
+    return InputReader(SAMPLE, tiny_config)
+
+
+@pytest.fixture(scope="module")
+def annotations():
+    """{source id: rows of sample.json}"""
+    groundtruth = json.loads((TESTDATA / "sample.json").read_text())
+    rows = {str(image["id"]): [] for image in groundtruth["images"]}
+    for annotation in groundtruth["annotations"]:
+        rows[str(annotation["image_id"])].append(annotation)
+    return rows
+
+
+@pytest.fixture
+def write_records(tmp_path):
+    """Writes records of {class, box in pixels, crowd} rows on black images; returns their pattern."""
+
+    def write(*images, size=(96, 96)):
+        with tf.io.TFRecordWriter(str(tmp_path / "own.tfrecord")) as writer:
+            for i, objects in enumerate(images):
+                writer.write(tfrecord.encode(black_image(f"image{i}", objects, *size)))
+        return str(tmp_path / "own.tfrecord")
+
+    return write
+
+
+def black_image(source_id, objects, height, width):
+    """A record whose objects, (class, [ymin, xmin, ymax, xmax] in pixels, is_crowd), are white."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    for _, (ymin, xmin, ymax, xmax), _ in objects:
+        pixels[ymin:ymax, xmin:xmax] = 255
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return tfrecord.Record(
+        encoded=buffer.getvalue(),
+        height=height,
+        width=width,
+        filename=f"{source_id}.png",
+        source_id=source_id,
+        image_format="png",
+        boxes_norm=[np.array(box) / [height, width, height, width] for _, box, _ in objects],
+        classes=[class_id for class_id, _, _ in objects],
+        is_crowd=[is_crowd for _, _, is_crowd in objects],
+    )
+
+
+def training(reader, count, *, seed=1, batch_size=4, start_batch=0):
+    """The first batches of a training, as lists of arrays."""
+    dataset = reader.training(batch_size, seed=seed, start_batch=start_batch, num_examples=8)
+    return [[array.numpy() for array in tf.nest.flatten(batch)] for batch in dataset.take(count)]
+
+
+def equal(run, other):
+    """Whether two lists of batches are the same bit for bit."""
+    return len(run) == len(other) and all(
+        np.array_equal(a, b) for pair in zip(run, other) for a, b in zip(*pair, strict=True)
+    )
+
+
+def plain(config, **changes):
+    """Without any augmentation."""
+    return config.override({"input_rand_hflip": False, "jitter_min": 1.0, "jitter_max": 1.0}, changes)
+
+
+def test_training_batches(reader, tiny_config):
+    images, labels = next(iter(reader.training(4, seed=1, num_examples=8)))
+    assert images.shape == (4, 64, 64, 3) and images.dtype == tf.float32
+    lowest, highest = (np.array([0, 255]) - tiny_config.mean_rgb[0]) / tiny_config.stddev_rgb[0]
+    assert lowest <= images.numpy().min() < -0.3 and 0.3 < images.numpy().max() <= highest
+    assert labels.keys() == {"cls_targets", "box_targets", "num_positives"}
+    for cls_targets, box_targets, (height, width) in zip(
+        labels["cls_targets"], labels["box_targets"], LEVELS, strict=True
+    ):
+        assert (cls_targets.shape, cls_targets.dtype) == ((4, height, width, 9), tf.int32)
+        assert (box_targets.shape, box_targets.dtype) == ((4, height, width, 36), tf.float32)
+        assert set(np.unique(cls_targets)) <= {-1, 0, 1, 2}
+        background = np.repeat(cls_targets.numpy() == -1, 4, axis=-1)
+        assert np.all(box_targets.numpy()[background] == 0)
+    positives = sum(np.sum(level.numpy() >= 0, axis=(1, 2, 3)) for level in labels["cls_targets"])
+    np.testing.assert_array_equal(labels["num_positives"], positives.astype(np.float32))
+    assert positives.sum() > 0
+
+
+def test_equal_seed_equal_batches_whatever_the_seed_of_the_program(reader):
+    try:
+        tf.random.set_seed(0)
+        first = training(reader, 3, seed=0)
+        tf.random.set_seed(7)
+        assert equal(first, training(reader, 3, seed=0))
+    finally:
+        tf.random.set_seed(1)
+    assert not equal(first, training(reader, 3, seed=1))
+
+
+def test_a_later_start_reads_what_the_run_from_0_reads(reader):
+    whole = training(reader, 7, batch_size=3)  # 3 does not divide 8: batches run over the end of a round
+    for start_batch in (1, 5):
+        later = training(reader, 7 - start_batch, batch_size=3, start_batch=start_batch)
+        assert equal(whole[start_batch:], later)
+
+
+def test_every_round_has_each_record_once_in_another_order(write_records, tiny_config):
+    # Image i has a white box that is i + 1 pixels high: its sum tells which it is.
+    path = write_records(*[[(1, [0, 0, i + 1, 64], 0)] for i in range(12)], size=(64, 64))
+    reader = InputReader(path, plain(tiny_config))
+    rounds = []
+    for images, _ in reader.training(12, seed=3, num_examples=12).take(3):
+        white = tf.reduce_sum(tf.cast(images[..., 0] > 0, tf.int32), axis=(1, 2)) // 64
+        rounds.append((white - 1).numpy().tolist())
+        assert sorted(rounds[-1]) == list(range(12))
+    assert len({tuple(order) for order in [*rounds, range(12)]}) == 4
+
+
+def test_several_files_are_mixed(tmp_path, tiny_config):
+    for i in range(3):
+        with tf.io.TFRecordWriter(str(tmp_path / f"part-{i}.tfrecord")) as writer:
+            for j in range(4):
+                writer.write(tfrecord.encode(black_image(f"{i}{j}", [(1, [0, 0, 4 * i + j + 1, 64], 0)], 64, 64)))
+    reader = InputReader(str(tmp_path / "part-*"), plain(tiny_config))
+    images, _ = next(iter(reader.training(12, seed=3, num_examples=12)))
+    white = tf.reduce_sum(tf.cast(images[..., 0] > 0, tf.int32), axis=(1, 2)).numpy() // 64 - 1
+    assert sorted(white) == list(range(12))
+    assert np.any(np.diff(white // 4) < 0)  # not one file after the other
+    ids = [source_id for _, labels in reader.evaluation(5) for source_id in labels["source_id"].numpy()]
+    assert ids == [f"{i}{j}".encode() for i in range(3) for j in range(4)]
+
+
+def test_boxes_follow_the_pixels_through_augmentation(write_records, tiny_config):
+    path = write_records([(2, [20, 30, 70, 60], 0)], size=(96, 80))
+    config = tiny_config.override({"jitter_min": 0.6, "jitter_max": 1.4})
+    anchors = build_anchors(config).boxes
+    boxes = []
+    for images, labels in InputReader(path, config).training(8, seed=5, num_examples=1).take(3):
+        codes = concat_levels(labels["box_targets"], 4).numpy()
+        classes = concat_levels(labels["cls_targets"], 1).numpy()[..., 0]
+        for image, row, cls in zip(images.numpy(), codes, classes):
+            if np.any(cls >= 0):
+                assert set(cls[cls >= 0]) == {1}
+                decoded = box_ops.decode(row[cls >= 0], anchors[cls >= 0]).numpy()
+                np.testing.assert_allclose(decoded, decoded[:1].repeat(len(decoded), 0), atol=1e-3)
+                ys, xs = np.nonzero(image[..., 0] > 0)
+                seen = np.minimum([ys.min(), xs.min(), ys.max() + 1, xs.max() + 1], 63)
+                np.testing.assert_allclose(decoded[0], seen, atol=1.5)
+                boxes.append(decoded[0])
+    assert len(boxes) > 15 and np.ptp(boxes, axis=0).min() > 10
+
+
+def test_a_box_outside_of_the_window_is_no_object(write_records, tiny_config):
+    # By hand: twice the size is 128 px, of which the window shows 64; a box of 8 px at a corner is often outside.
+    path = write_records([(1, [0, 0, 4, 4], 0)], size=(64, 64))
+    reader = InputReader(path, tiny_config.override({"jitter_min": 2.0, "jitter_max": 2.0, "input_rand_hflip": False}))
+    images, labels = next(iter(reader.training(64, seed=1, num_examples=1)))
+    brightest, positive = images.numpy().max(axis=(1, 2, 3)), labels["num_positives"].numpy() > 0
+    assert 0 < positive.sum() < 20
+    assert np.all(brightest[positive] > -0.9) and np.all(brightest[~positive] < 0.9)
+
+
+def test_target_size_is_what_factor_1_fits(write_records, tiny_config):
+    path = write_records([(1, [0, 0, 64, 64], 0)], size=(64, 64))
+    images, _ = next(iter(InputReader(path, plain(tiny_config, target_size=32)).training(1, seed=1, num_examples=1)))
+    white = images[0, ..., 0] > 0
+    assert np.all(white[:32, :32]) and int(tf.reduce_sum(tf.cast(white, tf.int32))) == 32 * 32
+
+
+def test_crowds_are_no_objects_in_training(write_records, tiny_config):
+    path = write_records([(1, [10, 10, 60, 60], 1), (3, [20, 50, 80, 90], 0)])
+    for skip, classes in ((True, {-1, 2}), (False, {-1, 0, 2})):
+        reader = InputReader(path, plain(tiny_config, skip_crowd_during_training=skip))
+        _, labels = next(iter(reader.training(1, seed=1, num_examples=1)))
+        assert {int(value) for level in labels["cls_targets"] for value in np.unique(level)} == classes
+
+
+@pytest.mark.parametrize("batch_size, sizes", [(3, [3, 3, 2]), (16, [8])])
+def test_evaluation_has_every_image_once(reader, batch_size, sizes):
+    ids = [labels["source_id"].numpy() for _, labels in reader.evaluation(batch_size)]
+    assert [len(batch) for batch in ids] == sizes
+    assert [source_id.decode() for batch in ids for source_id in batch] == [str(i) for i in range(1, 9)]
+
+
+def test_evaluation_with_a_limit(reader):
+    ids = [source_id for _, labels in reader.evaluation(2, limit=3) for source_id in labels["source_id"].numpy()]
+    assert ids == [b"1", b"2", b"3"]
+
+
+def test_evaluation_has_the_groundtruth_of_the_json(reader, annotations, tiny_config):
+    for _, labels in reader.evaluation(3):
+        labels = {name: column.numpy() for name, column in labels.items()}
+        assert labels["boxes_image"].shape[1:] == (100, 4) and labels["boxes_image"].dtype == np.float32
+        np.testing.assert_allclose(labels["image_scale"], 96 / 64, rtol=1e-6)
+        for i, source_id in enumerate(labels["source_id"]):
+            expected = sorted(annotations[source_id.decode()], key=lambda row: -row["area"])
+            count = len(expected)
+            assert np.all(np.diff(labels["area"][i, :count]) <= 0)
+            got = {
+                (*np.round(box, 3), int(category), int(crowd), float(area))
+                for box, category, crowd, area in zip(
+                    *(labels[name][i, :count] for name in ("boxes_image", "classes", "is_crowd", "area"))
+                )
+            }
+            assert got == {
+                (y, x, y + h, x + w, row["category_id"], row["iscrowd"], row["area"])
+                for row in expected
+                for x, y, w, h in [row["bbox"]]
+            }
+            for name in ("boxes_image", "classes", "is_crowd", "area"):
+                assert np.all(labels[name][i, count:] == -1)
+
+
+def test_evaluation_and_serving_preprocess_alike(reader, tiny_config):
+    raw = next(iter(tf.data.TFRecordDataset(SAMPLE)))
+    expected, image_scale = preprocess.preprocess(
+        tfrecord.decode(raw)["image"],
+        (64, 64),
+        mean_rgb=tiny_config.mean_rgb,
+        stddev_rgb=tiny_config.stddev_rgb,
+        scale_range=False,
+    )
+    images, labels = next(iter(reader.evaluation(1)))
+    np.testing.assert_array_equal(images[0], expected)
+    assert labels["image_scale"][0] == image_scale
+
+
+def test_scale_range_holds_in_training_and_evaluation(write_records, tiny_config):
+    path = write_records([(1, [0, 0, 64, 64], 0)], size=(64, 96))  # a third is white; then black; then padding
+    config = plain(tiny_config, scale_range=True, mean_rgb=0, stddev_rgb=1)
+    reader = InputReader(path, config)
+    for dataset in (reader.training(1, seed=1, num_examples=1), reader.evaluation(1)):
+        images, _ = next(iter(dataset))
+        assert (images.numpy().min(), images.numpy().max()) == (-1, 1)
+
+
+def test_of_too_many_objects_the_largest_are_evaluated(write_records, tiny_config, capfd):
+    objects = [(1 + i % 3, [0, 0, size, size], 0) for i, size in enumerate([10, 40, 20, 30])]
+    reader = InputReader(write_records(objects), tiny_config.override({"max_instances_per_image": 2}))
+    _, labels = next(iter(reader.evaluation(1)))
+    np.testing.assert_allclose(labels["area"], [[1600, 900]], rtol=1e-5)
+    np.testing.assert_array_equal(labels["classes"], [[2, 1]])
+    assert 'image "image0" has 4 objects; evaluating the 2 largest' in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("class_id, trains", [(4, True), (0, False)])
+def test_a_class_that_the_network_has_not_names_the_image(write_records, tiny_config, class_id, trains):
+    path = write_records([(3, [0, 0, 50, 50], 0)], [(class_id, [0, 0, 50, 50], 0)])
+    reader = InputReader(path, tiny_config)
+    dataset = reader.training(2, seed=1, num_examples=2) if trains else reader.evaluation(2)
+    with pytest.raises(tfrecord.DataError) as error:
+        list(batches(dataset.take(1)))
+    assert str(error.value) == (
+        "cannot use the records: class ids must be in 1..num_classes = 3; set num_classes, or mend the record of image "
+        f"image1 with the classes {class_id}"
+    )
+
+
+def test_a_file_that_holds_no_records_is_told(tiny_config):
+    with pytest.raises(
+        tfrecord.DataError, match=r"^cannot use the records: corrupted record at 0 .*TFRecord file\?\)$"
+    ):
+        list(batches(InputReader(str(TESTDATA / "sample.json"), tiny_config).evaluation(1)))
+
+
+def test_no_file_is_told_in_a_sentence(tiny_config, tmp_path):
+    with pytest.raises(ValueError, match=f"no file matches '{tmp_path}/none-\\*'; give a pattern"):
+        InputReader(f"{tmp_path}/none-*", tiny_config)

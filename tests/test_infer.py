@@ -1,0 +1,121 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""infer: which pictures are read, what is written, and that boxes are drawn where the detector says."""
+
+import numpy as np
+import pytest
+from absl import logging
+from PIL import Image
+
+from dataset import visualize
+from efficientdet.postprocess import Detections
+from tf2 import infer
+
+
+class OneBox:
+    """Stands in for a driver: one sure box in the middle of each picture, and one unsure over all of it."""
+
+    def __init__(self):
+        self.names, self.batches = {1: "square"}, []
+
+    def serve(self, images):
+        self.batches.append([image.shape[:2] for image in images])
+        heights, widths = np.array([image.shape[:2] for image in images]).T
+        middle = np.stack([heights / 4, widths / 4, heights * 3 / 4, widths * 3 / 4], -1)
+        boxes = np.stack([middle, np.stack([0 * heights, 0 * widths, heights, widths], -1)], 1)
+        scores, classes = np.tile([0.9, 0.3], [len(images), 1]), np.ones((len(images), 2), np.int32)
+        return Detections(boxes, scores, classes, np.full(len(images), 2))
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of grey pictures b.png (120 x 160), a.jpg (100 x 50), c.png (120 x 160), and a text file."""
+    folder = tmp_path / "in [1]"
+    folder.mkdir()
+    for name, size in (("b.png", (120, 160)), ("a.jpg", (100, 50)), ("c.png", (120, 160))):
+        Image.fromarray(np.full((*size, 3), 128, np.uint8)).save(folder / name)
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def run(pattern, out, driver=None, **options):
+    options = {"min_score_thresh": 0.4, "max_boxes_to_draw": 100, "line_thickness": None, **options}
+    return infer.run(driver or OneBox(), str(pattern), str(out), **options)
+
+
+def changed(path, grey=128):
+    """[H, W] bool: pixels that are no longer grey."""
+    return np.any(np.abs(np.asarray(Image.open(path)).astype(int) - grey) > 60, axis=-1)
+
+
+@pytest.mark.parametrize("batch_size, batches", [(1, [1, 1, 1]), (2, [2, 1]), (9, [3])])
+def test_a_folder_is_read_in_order_of_its_names(pictures, tmp_path, batch_size, batches):
+    driver = OneBox()
+    written = run(pictures, tmp_path / "new" / "out", driver, batch_size=batch_size)
+    assert written == [str(tmp_path / "new" / "out" / f"{i}.jpg") for i in range(3)]
+    assert [len(batch) for batch in driver.batches] == batches
+    assert [size for batch in driver.batches for size in batch] == [(100, 50), (120, 160), (120, 160)]  # a, b, c
+    assert [Image.open(path).size for path in written] == [(50, 100), (160, 120), (160, 120)]
+
+
+def test_a_file_and_a_glob(pictures, tmp_path):
+    assert len(run(pictures / "b.png", tmp_path / "file")) == 1
+    copy = tmp_path / "plain"
+    pictures.rename(copy)
+    assert infer.find_images(f"{copy}/*.png") == [f"{copy}/b.png", f"{copy}/c.png"]
+    assert len(run(copy / "*.png", tmp_path / "glob")) == 2
+
+
+def test_boxes_are_drawn_where_they_are(pictures, tmp_path):
+    [path] = run(pictures / "b.png", tmp_path / "out", line_thickness=2)
+    drawn = changed(path)
+    assert drawn[31:89, 40].all() and drawn[31:89, 119].all() and drawn[89, 41:119].all()  # left, right, bottom edge
+    assert not drawn[40:80, 50:110].any()  # nothing inside
+    assert not drawn[95:].any() and not drawn[:, 125:].any()  # nothing outside: the unsure box is not there
+
+
+def test_what_is_drawn_can_be_chosen(pictures, tmp_path):
+    image = np.full((120, 160, 3), 128, np.uint8)
+    options = {"names": {1: "square"}, "line_thickness": 3}
+    boxes = [[30, 40, 90, 120], [0, 0, 120, 160]]
+    for name, chosen in (
+        ("both", {"min_score_thresh": 0.1}),
+        ("best", {"min_score_thresh": 0.1, "max_boxes_to_draw": 1}),
+    ):
+        [path] = run(pictures / "b.png", tmp_path / name, line_thickness=3, **chosen)
+        expected = visualize.draw_boxes(image, boxes, [1, 1], [0.9, 0.3], **{**options, **chosen})
+        assert np.mean(np.abs(np.asarray(Image.open(path)).astype(int) - expected)) < 8  # JPEG
+    assert changed(tmp_path / "both" / "0.jpg")[119, 80] and not changed(tmp_path / "best" / "0.jpg")[119, 80]
+
+
+def test_an_unreadable_file_is_named_and_keeps_its_number(pictures, tmp_path, monkeypatch):
+    warnings = []
+    monkeypatch.setattr(logging, "warning", lambda message, *args: warnings.append(message % args))
+    (pictures / "b.png").write_bytes(b"no picture")
+    (pictures / "c.png").write_bytes((pictures / "a.jpg").read_bytes()[:300])
+    written = run(pictures, tmp_path / "out", batch_size=3)
+    assert written == [str(tmp_path / "out" / "0.jpg")]
+    [warning] = warnings
+    assert warning.startswith("2 of 3 pictures could not be read") and "b.png" in warning and "c.png" in warning
+
+
+def test_no_readable_picture_is_an_error(pictures, tmp_path):
+    with pytest.raises(ValueError, match=r"none of the 1 files of .*notes\.txt is a picture that can be read"):
+        run(pictures / "notes.txt", tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    for pattern in (tmp_path / "empty", tmp_path / "none.jpg", tmp_path / "*.gif"):
+        with pytest.raises(ValueError, match=r"no picture at .*; give a file, a folder or a glob in quotes"):
+            run(pattern, tmp_path / "out")
+
+
+def test_pictures_become_rgb_and_upright(tmp_path):
+    pixels = np.zeros((4, 6), np.uint8)
+    pixels[0] = 200
+    picture, turned = Image.fromarray(pixels), Image.Exif()
+    turned[0x0112] = 6  # to be shown turned to the right by 90 degrees
+    picture.save(tmp_path / "grey.png", exif=turned)
+    image = infer.read_image(str(tmp_path / "grey.png"))
+    assert image.shape == (6, 4, 3) and image.dtype == np.uint8
+    assert np.all(image[:, 3] == 200) and np.all(image[:, :3] == 0)
+    Image.fromarray(np.full((4, 6, 4), 77, np.uint8)).save(tmp_path / "alpha.png")
+    np.testing.assert_array_equal(infer.read_image(str(tmp_path / "alpha.png")), np.full((4, 6, 3), 77))
