@@ -62,7 +62,7 @@ ifeq ($(FOUND),)
 endif
 	@echo "$(BASE_PYTHON), packages in $(VENV)"
 
-# Missing, half made, or its Python gone from the machine: made from scratch.
+# Missing, or its Python gone from the machine: made from scratch.
 $(RUN): | python
 	"$(BASE_PYTHON)" -m venv --clear $(VENV)
 
@@ -83,7 +83,7 @@ demo: $(INSTALLED)
 	$(RUN) dataset/create_sample_data.py --output_dir=$(DEMO)/new --prefix=new --num_images=12 --seed=3 --image_size=400
 	@echo "== 2/5 training and AP; continues where it was interrupted"
 	$(RUN) main.py --mode=train_and_eval $(DEMO_MODEL) --model_dir=$(DEMO)/model \
-		--train_file_pattern="$(DEMO)/train/train-*" --num_examples_per_epoch=1600 --train_batch_size=8 --num_epochs=5 \
+		--train_file_pattern="$(DEMO)/train/train-*" --num_examples_per_epoch=1600 --train_batch_size=8 --num_epochs=6 \
 		--val_file_pattern="$(DEMO)/val/val-*" --val_json_file=$(DEMO)/val/annotations.json --eval_batch_size=8 \
 		--tf_random_seed=1
 	@echo "== 3/5 export"
@@ -94,6 +94,7 @@ demo: $(INSTALLED)
 		--input_image=$(DEMO)/new/images --output_image_dir=$(DEMO)/drawn
 	@echo "== 5/5 files written (pictures with boxes: $(DEMO)/drawn; AP: the table above)"
 	@find $(DEMO) -type f ! -path "*/images/*" | sort
+	@for folder in $(DEMO)/*/images; do echo "$$folder: $$(ls $$folder | wc -l) pictures"; done
 
 clean:
 	rm -rf .venv demo .pytest_cache .hypothesis .ruff_cache

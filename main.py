@@ -32,10 +32,20 @@ MEANINGLESS = {
     "num_cores_per_replica": "images are not partitioned over cores",
     "input_partition_dims": "images are not partitioned over cores",
     "run_epoch_in_child_process": "one process trains and evaluates, and its memory does not grow",
-    "eval_name": "metrics go to the event file of model_dir",
+    "eval_name": "metrics are printed, and those of a training go to the event file of model_dir",
 }
 # Flags of the published program whose work is still to come: refused, so that nothing is left out silently.
-NOT_YET = ("tpu", "gcp_project", "tpu_zone", "testdev_dir", "min_eval_interval", "eval_timeout", "use_xla", "profile")
+NOT_YET = (
+    "hub_module_url",
+    "tpu",
+    "gcp_project",
+    "tpu_zone",
+    "testdev_dir",
+    "min_eval_interval",
+    "eval_timeout",
+    "use_xla",
+    "profile",
+)
 
 
 def define_flags() -> None:
@@ -64,7 +74,7 @@ def define_flags() -> None:
     flags.DEFINE_bool("eval_after_train", False, "With --mode=train: evaluates once, after the last epoch.")
     flags.DEFINE_bool("use_fake_data", False, "Repeats the first batch, to measure speed without reading.")
     flags.DEFINE_integer("tf_random_seed", None, "Seed of weights, order and augmentation; default: drawn, and kept.")
-    flags.DEFINE_string("strategy", None, "tpu or gpus; default: one device.")
+    flags.DEFINE_string("strategy", None, "tpu and gpus are not available in this version; default: one device.")
     for name, why in MEANINGLESS.items():
         switch = name in ("use_spatial_partition", "run_epoch_in_child_process")  # typed without a value
         define = flags.DEFINE_bool if switch else flags.DEFINE_string
@@ -75,10 +85,11 @@ def define_flags() -> None:
 
 
 def main(argv: list[str]) -> None:
+    """Runs the mode; errors of the user end in one sentence."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; every option starts with --")
     try:
-        results = run()
+        results = run(load_config())
     except (ValueError, FloatingPointError, OSError) as error:
         logging.debug("%s", error, exc_info=True)
         sys.exit(f"error: {error}")
@@ -86,8 +97,8 @@ def main(argv: list[str]) -> None:
         print(json.dumps(results))
 
 
-def run() -> dict[str, float]:
-    """Checks the flags and does the mode's work; returns metrics, if it evaluated."""
+def load_config() -> config_lib.Config:
+    """Checks the flags, and reads the config that they give."""
     for name, why in MEANINGLESS.items():
         if FLAGS[name].present:
             logging.info("--%s has no effect: %s", name, why)
@@ -99,22 +110,27 @@ def run() -> dict[str, float]:
     require("model_dir" if FLAGS.mode != "eval" or not FLAGS.ckpt else "ckpt")
     if FLAGS.mode != "eval":
         require("train_file_pattern")
-        if FLAGS.ckpt and FLAGS.backbone_ckpt:
-            raise ValueError("--ckpt and --backbone_ckpt are mutually exclusive; give the one to start from")
-    evaluates = FLAGS.mode != "train" or FLAGS.eval_after_train
-    if evaluates:
+    if FLAGS.ckpt and FLAGS.backbone_ckpt:
+        raise ValueError("--ckpt and --backbone_ckpt are mutually exclusive; give the one to start from")
+    if evaluates():
         require("val_file_pattern")
+    return config
 
-    from tf2 import evaluate, train  # TensorFlow takes seconds: a typing error answers before
 
-    evaluator = None
-    if evaluates:
-        evaluation = evaluate.Evaluation(
-            FLAGS.val_file_pattern, FLAGS.val_json_file, FLAGS.eval_batch_size, FLAGS.eval_samples or None
-        )
-        evaluator = evaluate.Evaluator(config, evaluation)
-    if FLAGS.mode == "eval":
-        return evaluate.run(evaluator, FLAGS.ckpt or FLAGS.model_dir)
+def evaluates() -> bool:
+    """Whether the mode evaluates at all."""
+    return FLAGS.mode != "train" or FLAGS.eval_after_train
+
+
+def run(config: config_lib.Config) -> dict[str, float]:
+    """The mode's work, flags as plain arguments; returns metrics, if it evaluated."""
+    import tensorflow as tf  # takes seconds: a typing error answers before
+
+    from tf2 import evaluate, train
+
+    evaluation = evaluate.Evaluation(
+        FLAGS.val_file_pattern, FLAGS.val_json_file, FLAGS.eval_batch_size, FLAGS.eval_samples or None
+    )
     training = train.Training(
         model_dir=FLAGS.model_dir,
         train_file_pattern=FLAGS.train_file_pattern,
@@ -126,8 +142,14 @@ def run() -> dict[str, float]:
         seed=FLAGS.tf_random_seed,
         use_fake_data=FLAGS.use_fake_data,
     )
-    every = config.map_freq if FLAGS.mode == "train_and_eval" else 0
-    return train.run(config, training, evaluator, eval_every_epochs=every)
+    try:
+        evaluator = evaluate.Evaluator(config, evaluation) if evaluates() else None
+        if FLAGS.mode == "eval":
+            return evaluate.run(evaluator, FLAGS.ckpt or FLAGS.model_dir)
+        every = config.map_freq if FLAGS.mode == "train_and_eval" else 0
+        return train.run(config, training, evaluator, eval_every_epochs=every)
+    except tf.errors.OpError as error:  # files that cannot be written, memory that is not there
+        raise OSError(error.message.splitlines()[0]) from error
 
 
 def require(name: str) -> None:

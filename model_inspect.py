@@ -21,8 +21,25 @@ from dataset import label_map
 from efficientdet import config as config_lib
 
 FLAGS = flags.FLAGS
+# Flags of the published program that mean nothing here: accepted, so that published commands run.
+MEANINGLESS = {
+    "logdir": "files go where --output_image_dir and --saved_model_dir say",
+    "delete_logdir": "nothing is ever deleted",
+    "freeze": "nothing read it",
+}
+
 # Flags of the published program whose work is still to come: refused, so that nothing is left out silently.
-NOT_YET = ("tensorrt", "tflite_path", "export_ckpt", "input_video", "output_video", "trace_filename", "use_xla")
+NOT_YET = (
+    "tensorrt",
+    "tflite_path",
+    "export_ckpt",
+    "input_video",
+    "output_video",
+    "trace_filename",
+    "threads",
+    "bm_runs",
+    "use_xla",
+)
 
 
 def define_flags() -> None:
@@ -30,7 +47,9 @@ def define_flags() -> None:
     flags.DEFINE_enum("runmode", "infer", ["infer", "saved_model"], "What to do.")
     flags.DEFINE_string("model_name", "efficientdet-d0", "One of the models of efficientdet/config.py.")
     flags.DEFINE_string("ckpt_path", None, "Checkpoint: directory, prefix or .h5 file; '_' for random weights.")
-    flags.DEFINE_string("hparams", "", "Keys of efficientdet/config.py: a .yaml file, or 'k=v,nms_configs.sigma=0.3'.")
+    flags.DEFINE_string(
+        "hparams", "", "Keys of efficientdet/config.py: a .yaml file, or 'k=v,nms_configs.iou_thresh=0.6'."
+    )
     flags.DEFINE_integer("batch_size", 1, "Pictures at once; for saved_model 0 means any number.", lower_bound=0)
     flags.DEFINE_string("input_image", None, "infer: a file, a folder, or a glob in quotes.")
     flags.DEFINE_string("output_image_dir", None, "infer: folder for the pictures with boxes drawn, 0.jpg and on.")
@@ -39,38 +58,47 @@ def define_flags() -> None:
     flags.DEFINE_float("min_score_thresh", 0.4, "Lowest score; an exported model keeps it.", 0.0, 1.0)
     flags.DEFINE_string("nms_method", "hard", "hard or gaussian; an exported model keeps it.")
     flags.DEFINE_string("saved_model_dir", "/tmp/saved_model", "saved_model: a folder that does not exist yet.")
+    for name, why in MEANINGLESS.items():
+        define = flags.DEFINE_string if name == "logdir" else flags.DEFINE_bool
+        define(name, None, f"Of the published program; has no effect: {why}.")
     for name in NOT_YET:
         define = flags.DEFINE_bool if name == "use_xla" else flags.DEFINE_string
         define(name, None, "Of the published program; not available in this version.")
 
 
 def main(argv: list[str]) -> None:
+    """Runs the mode; errors of the user end in one sentence."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; every option starts with --")
     try:
-        run()
+        run(load_config())
     except (ValueError, OSError) as error:
         logging.debug("%s", error, exc_info=True)
         sys.exit(f"error: {error}")
 
 
-def run() -> None:
-    """Checks the flags and does the mode's work."""
+def load_config() -> config_lib.Config:
+    """Checks the flags, and reads the config; flags with a default of their own go below hparams unless typed."""
+    for name, why in MEANINGLESS.items():
+        if FLAGS[name].present:
+            logging.info("--%s has no effect: %s", name, why)
     for name in NOT_YET:
         if FLAGS[name].value:
             raise ValueError(f"--{name} is not available in this version; leave it out")
-    nms_configs = {
-        "method": FLAGS.nms_method,
-        "score_thresh": FLAGS.min_score_thresh,
-        "max_output_size": FLAGS.max_boxes_to_draw,
-    }
-    config = config_lib.load(FLAGS.model_name, FLAGS.hparams, nms_configs=nms_configs)
-    label_map.check(label_map.resolve(config.label_map), config.num_classes)
-    needed = ["ckpt_path", *(("input_image", "output_image_dir") if FLAGS.runmode == "infer" else ())]
-    for name in needed:
+    for name in ("ckpt_path", *(("input_image", "output_image_dir") if FLAGS.runmode == "infer" else ())):
         if not FLAGS[name].value:
             raise ValueError(f"--runmode={FLAGS.runmode} needs --{name}; see --helpfull")
+    keys = {"method": "nms_method", "score_thresh": "min_score_thresh", "max_output_size": "max_boxes_to_draw"}
+    defaults = {key: FLAGS[flag].value for key, flag in keys.items()}
+    typed = {key: FLAGS[flag].value for key, flag in keys.items() if FLAGS[flag].present}
+    config = config_lib.load(FLAGS.model_name)
+    config = config.override({"nms_configs": defaults}, config_lib.read_hparams(FLAGS.hparams), {"nms_configs": typed})
+    label_map.check(label_map.resolve(config.label_map), config.num_classes)
+    return config
 
+
+def run(config: config_lib.Config) -> None:
+    """The mode's work, flags as plain arguments."""
     from tf2 import drivers, export, infer  # TensorFlow takes seconds: a typing error answers before
 
     if FLAGS.runmode == "saved_model":

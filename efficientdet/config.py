@@ -265,7 +265,7 @@ ALIASES = {"autoaugmentation_policy": "autoaugment_policy"}
 # Keys of the published program without a field here: values that ask for nothing, and what to do about others.
 RETIRED = {
     "drop_remainder": (
-        (True, False),
+        (True,),
         "training batches run on over the end of an epoch, evaluation takes every image; remove the key",
     ),
     "use_keras_model": ((True,), "there is one model, built with Keras; remove the key"),

@@ -18,11 +18,13 @@ class Progress:
     """Bar and event file of one run; a context manager."""
 
     def __init__(self, model_dir: str, batch_size: int, step: int, last_step: int):
-        """Args:
-        model_dir: gets the event file.
-        batch_size: images a step.
-        step: steps already taken.
-        last_step: where the training ends.
+        """Shows an empty bar.
+
+        Args:
+            model_dir: gets the event file.
+            batch_size: images a step.
+            step: steps already taken.
+            last_step: where the training ends.
         """
         self._batch_size = batch_size
         self._last_step = last_step
@@ -70,8 +72,8 @@ class Progress:
         bad = [name for name, value in values.items() if not math.isfinite(value)]
         if bad:
             raise FloatingPointError(
-                f"{', '.join(bad)} is not finite at step {self._step} (last checked at {self._counted}); the newest "
-                f"checkpoint is sound: lower learning_rate or lengthen lr_warmup_epoch and run again"
+                f"{', '.join(bad)} is not finite at step {self._step} (last checked at {self._counted}); nothing of it "
+                f"is saved: lower learning_rate or lengthen lr_warmup_epoch and run again"
             )
         return values
 
@@ -80,4 +82,5 @@ class Progress:
         with self._writer.as_default(step):
             for name, value in results.items():
                 tf.summary.scalar(f"eval/{name}", value)
+        self._counted, self._counted_at = step, time.monotonic()  # the pause was no training
         logging.info("step %d: %s", step, ", ".join(f"{name} = {value:.4f}" for name, value in results.items()))

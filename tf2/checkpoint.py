@@ -91,11 +91,17 @@ def find(path: str) -> str:
 def latest(directory: str) -> str | None:
     """Prefix of the newest checkpoint that the state file of a directory names, or None.
 
-    A state file may hold paths of the machine that wrote it; the file beside it counts.
+    A state file may hold paths of the machine that wrote it; the file beside it counts. Where it is missing or
+    damaged, as after a kill or a copy that stopped, the checkpoint of the most steps counts.
     """
-    state = tf.train.get_checkpoint_state(directory)
+    state = _state(directory)
     if state is None:
-        return None
+        names = [name.removesuffix(".index") for name in _list(directory) if re.match(rf"{PREFIX}-\d+\.index$", name)]
+        if not names:
+            return None
+        newest = max(names, key=step_of)
+        logging.warning("%s has no state file that can be read; taking its newest checkpoint, %s", directory, newest)
+        return os.path.join(directory, newest)
     for prefix in (os.path.join(directory, os.path.basename(state.model_checkpoint_path)), state.model_checkpoint_path):
         if tf.io.gfile.exists(prefix + ".index"):
             return prefix
@@ -139,7 +145,12 @@ def read(path: str, names: Iterable[str]) -> Checkpoint:
             return _read_objects(prefix, reader, names)
         return _read_names(prefix, reader)
     except UNREADABLE as error:
-        raise CheckpointError(f"cannot read {prefix}: {str(error).splitlines()[0]}") from error
+        raise unreadable(prefix, error) from error
+
+
+def unreadable(prefix: str, error: Exception) -> CheckpointError:
+    """What a reader's error means for the user."""
+    return CheckpointError(f"cannot read {prefix}: {(str(error) or type(error).__name__).splitlines()[0]}")
 
 
 def _read_names(prefix: str, reader) -> Checkpoint:
@@ -188,7 +199,7 @@ def read_entries(prefix: str) -> dict[str, np.ndarray]:
         reader = tf.train.load_checkpoint(prefix)
         return {name: np.asarray(reader.get_tensor(name)) for name in reader.get_variable_to_shape_map()}
     except UNREADABLE as error:
-        raise CheckpointError(f"cannot read {prefix}: {str(error).splitlines()[0]}") from error
+        raise unreadable(prefix, error) from error
 
 
 def object_keys(names: Iterable[str]) -> dict[str, str]:
@@ -445,8 +456,20 @@ def save(directory: str, step: int, tensors: Mapping[str, np.ndarray], keep: int
 
 def saved(directory: str) -> list[str]:
     """Names of the checkpoints that a directory's state file lists, oldest first."""
-    state = tf.train.get_checkpoint_state(directory)
+    state = _state(directory)
     return [os.path.basename(path) for path in state.all_model_checkpoint_paths] if state else []
+
+
+def _state(directory: str):
+    """What the state file of a directory says; None without one, or if it is damaged."""
+    try:
+        return tf.train.get_checkpoint_state(directory)
+    except ValueError:
+        return None
+
+
+def _list(directory: str) -> list[str]:
+    return tf.io.gfile.listdir(directory) if tf.io.gfile.isdir(directory) else []
 
 
 def write_state(directory: str, names: list[str]) -> None:

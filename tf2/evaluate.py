@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 import tqdm
+from absl import logging
 
 from dataset import dataloader, label_map
 from dataset.dataloader import InputReader
@@ -59,15 +60,22 @@ class Evaluator:
             self._net, self._detect = net, self._detector(net)
         metric = self._metric()
         dataset = self.reader.evaluation(self.evaluation.batch_size, self.evaluation.num_samples)
-        with tqdm.tqdm(desc="evaluating", unit="image", total=metric.num_file_images) as bar:
+        with tqdm.tqdm(desc="evaluating", unit="image", total=self._total(metric)) as bar:
             for images, labels in dataloader.batches(dataset):
                 detections = self._detect(images, labels["image_scale"])
                 labels = {name: column.numpy() for name, column in labels.items()}
                 source_ids = [source_id.decode() for source_id in labels["source_id"]]
                 metric.add(source_ids, detections, _by_image(labels))
                 bar.update(len(source_ids))
+            if bar.n == self.evaluation.num_samples:
+                logging.info("stopped after %d images, as asked for; there may be more in the records", bar.n)
         print(metric.table())
         return metric.result()
+
+    def _total(self, metric: CocoMetric) -> int | None:
+        """Images of a pass, as far as they are known before it."""
+        known = [n for n in (metric.num_file_images, self.evaluation.num_samples) if n is not None]
+        return min(known) if metric.num_file_images is not None else None
 
     def _metric(self) -> CocoMetric:
         return CocoMetric(self.names, self.evaluation.val_json_file)

@@ -9,7 +9,6 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 import tqdm
-from absl import logging
 
 from dataset import visualize
 from tf2.drivers import KerasDriver
@@ -42,7 +41,7 @@ def run(
         The files written.
 
     Raises:
-        ValueError: if there is no picture; pictures that cannot be read are left out, and named.
+        ValueError: if there is no picture, or, after all others are written, for those that cannot be read.
     """
     paths = find_images(input_image)
     os.makedirs(output_image_dir, exist_ok=True)
@@ -71,9 +70,10 @@ def run(
             written.append(os.path.join(output_image_dir, f"{i}.jpg"))
             PIL.Image.fromarray(drawn).save(written[-1], quality=92)
     if unreadable:
-        logging.warning("%d of %d pictures could not be read: %s", len(unreadable), len(paths), "; ".join(unreadable))
-    if not written:
-        raise ValueError(f"none of the {len(paths)} files of {input_image} is a picture that can be read")
+        raise ValueError(
+            f"{len(unreadable)} of {len(paths)} pictures could not be read, {len(written)} are written: "
+            f"{'; '.join(unreadable)}"
+        )
     return written
 
 

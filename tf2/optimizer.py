@@ -3,6 +3,7 @@
 """Learning-rate schedules, optimizers, gradient clipping and the moving average of the weights."""
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
@@ -32,14 +33,19 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
         drop_steps: Sequence[int] = (),
         power: float = 0.9,
     ):
-        """Args:
-        method: cosine, stepwise, polynomial or constant.
-        base_rate: rate after the warm-up, for the global batch at hand.
-        total_steps: steps of the whole training.
-        warmup_init: rate of step 0.
-        warmup_steps: steps until base_rate.
-        drop_steps: for stepwise, from where on the rate is a tenth of the one before.
-        power: for polynomial, exponent of the remaining share of steps.
+        """Takes everything in steps, not epochs.
+
+        Args:
+            method: cosine, stepwise, polynomial or constant.
+            base_rate: rate after the warm-up, for the global batch at hand.
+            total_steps: steps of the whole training.
+            warmup_init: rate of step 0.
+            warmup_steps: steps until base_rate.
+            drop_steps: for stepwise, from where on the rate is a tenth of the one before.
+            power: for polynomial, exponent of the remaining share of steps.
+
+        Raises:
+            ValueError: for another method.
         """
         if method not in ("cosine", "stepwise", "polynomial", "constant"):
             raise ValueError(f"unknown lr_decay_method {method!r}; use one of cosine, stepwise, polynomial, constant")
@@ -61,7 +67,7 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
     def _decayed(self, step: tf.Tensor) -> tf.Tensor:
         if self.method == "cosine":
             share = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
-            return 0.5 * self.base_rate * (1 + tf.cos(3.14159265358979 * tf.clip_by_value(share, 0, 1)))
+            return 0.5 * self.base_rate * (1 + tf.cos(math.pi * tf.clip_by_value(share, 0, 1)))
         if self.method == "polynomial":
             return self.base_rate * tf.maximum(1 - step / self.total_steps, 0) ** self.power
         drops = tf.add_n([tf.cast(step >= drop, tf.float32) for drop in self.drop_steps] or [tf.zeros_like(step)])

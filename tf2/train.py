@@ -76,7 +76,7 @@ def run(
     prefix = _existing(training)
     if prefix and checkpoint.step_of(prefix) >= last_step:
         logging.info("%s has all %d steps: nothing left to train; raise num_epochs to go on", prefix, last_step)
-        return {}
+        return evaluator.run(_restored(config, prefix)) if evaluator else {}
 
     trainer, seed = _begin(config, training, prefix)
     batches = _batches(reader, training, seed, trainer.step)
@@ -86,7 +86,7 @@ def run(
         for step in range(trainer.step + 1, last_step + 1):
             progress.report(step, trainer.train_step(*next(batches)))
             due = evaluator and (step == last_step or (eval_steps and step % eval_steps == 0))
-            if due or step == last_step or step % training.save_checkpoints_steps == 0:
+            if step == last_step or not step % training.save_checkpoints_steps or not step % steps_per_epoch:
                 progress.require_finite()
                 trainer.save(training.model_dir, {"seed": np.int64(seed)})
             if due:
@@ -109,14 +109,24 @@ def _existing(training: Training) -> str | None:
     return prefix
 
 
+def _restored(config: Config, prefix: str) -> EfficientDetNet:
+    """The network of a finished training."""
+    net = EfficientDetNet(config)
+    checkpoint.restore(net, prefix)
+    return net
+
+
 def _begin(config: Config, training: Training, prefix: str | None) -> tuple[Trainer, int]:
     """A trainer at its first step, and the seed of the whole training."""
-    seed = training.seed if training.seed is not None else int.from_bytes(os.urandom(3), "big")
+    start = training.ckpt or training.backbone_ckpt
+    if start and not prefix:
+        checkpoint.find(start)  # before the seconds that building takes
+    seed = _seed(training, prefix)
     keras.utils.set_random_seed(seed)
-    logging.info("building %s", config.name)
+    logging.info("building %s, seed %d; beside the defaults: %s", config.name, seed, config.difference(Config()))
     trainer = Trainer(config, batch_size=training.batch_size, steps_per_epoch=training.steps_per_epoch)
     if prefix:
-        seed = int(trainer.resume(prefix).get("seed", seed))
+        trainer.resume(prefix)
     elif training.ckpt:
         trainer.start_from(training.ckpt)
     elif training.backbone_ckpt:
@@ -125,6 +135,16 @@ def _begin(config: Config, training: Training, prefix: str | None) -> tuple[Trai
     with tf.io.gfile.GFile(os.path.join(training.model_dir, "config.yaml"), "w") as file:
         file.write(config.to_yaml())
     return trainer, seed
+
+
+def _seed(training: Training, prefix: str | None) -> int:
+    """The seed that the training began with; for a new one what was asked for, or any."""
+    begun = checkpoint.read_entries(prefix).get("seed") if prefix else None
+    if begun is None:
+        return training.seed if training.seed is not None else int.from_bytes(os.urandom(3), "big")
+    if training.seed not in (None, int(begun)):
+        logging.info("this training began with seed %d and keeps it; --tf_random_seed is not used", begun)
+    return int(begun)
 
 
 def _batches(reader: InputReader, training: Training, seed: int, start_batch: int) -> Iterator[Batch]:
