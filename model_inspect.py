@@ -85,15 +85,15 @@ def load_config() -> config_lib.Config:
     for name in NOT_YET:
         if FLAGS[name].value:
             raise ValueError(f"--{name} is not available in this version; leave it out")
-    for name in ("ckpt_path", *(("input_image", "output_image_dir") if FLAGS.runmode == "infer" else ())):
-        if not FLAGS[name].value:
-            raise ValueError(f"--runmode={FLAGS.runmode} needs --{name}; see --helpfull")
     keys = {"method": "nms_method", "score_thresh": "min_score_thresh", "max_output_size": "max_boxes_to_draw"}
     defaults = {key: FLAGS[flag].value for key, flag in keys.items()}
     typed = {key: FLAGS[flag].value for key, flag in keys.items() if FLAGS[flag].present}
     config = config_lib.load(FLAGS.model_name)
     config = config.override({"nms_configs": defaults}, config_lib.read_hparams(FLAGS.hparams), {"nms_configs": typed})
     label_map.check(label_map.resolve(config.label_map), config.num_classes)
+    for name in ("ckpt_path", *(("input_image", "output_image_dir") if FLAGS.runmode == "infer" else ())):
+        if not FLAGS[name].value:
+            raise ValueError(f"--runmode={FLAGS.runmode} needs --{name}; see --helpfull")
     return config
 
 

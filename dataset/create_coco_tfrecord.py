@@ -13,7 +13,7 @@ import dataclasses
 import io
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
 
@@ -31,7 +31,7 @@ FLAGS = flags.FLAGS
 IMAGES_AT_A_TIME = 256  # read ahead of the writer: bounds the memory
 
 
-def define_flags():
+def define_flags() -> None:
     flags.DEFINE_string("image_dir", None, "Folder of the images.", required=True)
     flags.DEFINE_string("image_info_file", "", "JSON that lists the images, such as image_info_test-dev2017.json.")
     flags.DEFINE_string("object_annotations_file", "", "JSON with boxes, such as instances_train2017.json.")
@@ -63,7 +63,7 @@ def load(
     """Reads the JSON files that are given; the list of images comes from the first of them.
 
     Raises:
-        DataError: if there is none, one cannot be read, or the images folder is not there.
+        DataError: if there is none, one cannot be read or lacks something, or the images folder is not there.
     """
     given = [path for path in (image_info_file, object_annotations_file, caption_annotations_file) if path]
     if not given:
@@ -74,24 +74,36 @@ def load(
     if not Path(image_dir).is_dir():
         raise DataError(f"image_dir {str(image_dir)!r} is not a folder")
     files = {path: _read_json(path) for path in given}
-    instances = files.get(object_annotations_file, {"categories": [], "annotations": []})
+
+    def rows(path: str | Path, name: str, *keys: str) -> list[dict]:
+        return _rows(files[path], path, name, keys) if path else []
+
     objects, captions = collections.defaultdict(list), collections.defaultdict(list)
-    for annotation in instances["annotations"]:
+    images = rows(given[0], "images", "id", "file_name", "height", "width")
+    for annotation in rows(object_annotations_file, "annotations", "id", "image_id", "category_id", "bbox"):
         objects[annotation["image_id"]].append(annotation)
-    for annotation in files[caption_annotations_file]["annotations"] if caption_annotations_file else []:
+    for annotation in rows(caption_annotations_file, "annotations", "image_id", "caption"):
         captions[annotation["image_id"]].append(annotation["caption"])
-    names = {category["id"]: category["name"] for category in instances["categories"]}
-    return CocoSource(Path(image_dir), files[given[0]]["images"], objects, captions, names)
+    names = {category["id"]: category["name"] for category in rows(object_annotations_file, "categories", "id", "name")}
+    return CocoSource(Path(image_dir), images, objects, captions, names)
 
 
-def _read_json(path: str | Path) -> dict:
+def _read_json(path: str | Path) -> object:
     try:
-        content = json.loads(Path(path).read_text("utf-8"))
+        return json.loads(Path(path).read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {path}: {error}") from error
-    if not (isinstance(content, dict) and "images" in content):
-        raise DataError(f"{path} has no list of images; expected a COCO annotation file")
-    return content
+
+
+def _rows(content: object, path: str | Path, name: str, keys: Sequence[str]) -> list[dict]:
+    """The list of that name in the content of a COCO file, once every row is known to have the keys."""
+    if not (isinstance(content, dict) and isinstance(content.get(name), list)):
+        raise DataError(f"{path} has no list of {name}; expected a COCO annotation file")
+    for i, row in enumerate(content[name]):
+        for key in keys:
+            if not (isinstance(row, dict) and key in row):
+                raise DataError(f"{path}: {name}[{i}] has no {key!r}; add it to {json.dumps(row)[:80]}")
+    return content[name]
 
 
 def usable_objects(source: CocoSource, image: Mapping, notes: Summary) -> list[dict]:
@@ -115,7 +127,7 @@ def make_record(source: CocoSource, image: Mapping, annotations: list[dict], inc
     """One image with the given annotations.
 
     Raises:
-        DataError: if the image cannot be read or is of a kind that TensorFlow does not decode.
+        DataError: if the image cannot be read or is of a kind that TensorFlow does not decode, or a mask is missing.
     """
     path, size = source.image_dir / image["file_name"], (image["height"], image["width"])
     try:
@@ -127,6 +139,10 @@ def make_record(source: CocoSource, image: Mapping, annotations: list[dict], inc
         raise DataError(f"{path} is {image_format}; expected JPEG, PNG, GIF or BMP: convert it")
     boxes = np.reshape([annotation["bbox"] for annotation in annotations], [-1, 4]).astype(np.float64)
     yx, hw = boxes[:, 1::-1], boxes[:, :1:-1]  # [K, 2] each, pixels
+    for annotation in annotations if include_masks else []:
+        if "segmentation" not in annotation:
+            where = f"annotation {annotation['id']} of {image['file_name']}"
+            raise DataError(f"{where} has no 'segmentation'; add it, or convert without masks")
     masks = [encode_mask(annotation["segmentation"], size) for annotation in annotations] if include_masks else []
     return Record(
         encoded=encoded,
@@ -139,7 +155,7 @@ def make_record(source: CocoSource, image: Mapping, annotations: list[dict], inc
         classes=[annotation["category_id"] for annotation in annotations],
         class_names=[source.category_names[annotation["category_id"]] for annotation in annotations],
         is_crowd=[int(annotation.get("iscrowd", 0)) for annotation in annotations],
-        area=[annotation["area"] for annotation in annotations],
+        area=[annotation.get("area", box[2] * box[3]) for annotation, box in zip(annotations, boxes, strict=True)],
         masks=masks,
         captions=source.captions.get(image["id"], []),
     )
@@ -191,7 +207,7 @@ def convert(
     return summary
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; every option starts with --")
     try:
@@ -208,7 +224,7 @@ def main(argv):
             num_shards=FLAGS.num_shards,
             num_threads=FLAGS.num_threads,
         )
-    except DataError as error:
+    except (DataError, OSError) as error:
         sys.exit(f"error: {error}")
     print(summary)
     print(f"wrote {FLAGS.output_file_prefix}-*-of-{FLAGS.num_shards:05d}.tfrecord")

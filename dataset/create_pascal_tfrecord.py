@@ -34,7 +34,7 @@ VOC_LABEL_MAP = {name: class_id for class_id, name in label_map_lib.VOC.items()}
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 
 
-def define_flags():
+def define_flags() -> None:
     flags.DEFINE_string("data_dir", None, "Folder that holds the folder of the year, such as VOCdevkit.", required=True)
     flags.DEFINE_string("output_path", None, "What the shard names begin with, such as data/pascal.", required=True)
     flags.DEFINE_string("year", "VOC2007", "Folder in data_dir, or 'merged' for VOC2007 and VOC2012 together.")
@@ -68,7 +68,11 @@ class VocSet:
     annotations_dir: str = "Annotations"
 
     def image_ids(self, class_names: Sequence[str]) -> list[str]:
-        """The ids of the set's list: `{set}.txt`, or else that of a class, since each of those lists every image."""
+        """The ids of the set's list: `{set}.txt`, or else that of a class, since each of those lists every image.
+
+        Raises:
+            DataError: if there is no such folder or list, or the list is empty.
+        """
         if not self.folder.is_dir():
             raise DataError(f"there is no folder {self.folder}; give its name in data_dir as year")
         lists = self.folder / "ImageSets" / "Main"
@@ -83,10 +87,15 @@ class VocSet:
         raise DataError(f"expected the list of images {lists / self.name}.txt; the lists there are: {there}")
 
     def annotation_path(self, image_id: str) -> Path:
+        """Where the XML file of an image is."""
         return self.folder / self.annotations_dir / f"{image_id}.xml"
 
     def image_path(self, image_id: str, filename: str) -> Path:
-        """The image in JPEGImages by the annotation's file name, or else by its id. <folder> is often wrong."""
+        """The image in JPEGImages by the annotation's file name, or else by its id. <folder> is often wrong.
+
+        Raises:
+            DataError: if there is neither.
+        """
         folder = self.folder / "JPEGImages"
         named = PureWindowsPath(filename).name  # knows both kinds of slash; a path of another machine says nothing here
         if named and (folder / named).is_file():
@@ -120,6 +129,9 @@ def read_annotation(path: Path) -> tuple[str, tuple[int, int] | None, list[VocOb
 
     Returns:
         <filename> or "", (width, height) or None where the file does not say, and the objects.
+
+    Raises:
+        DataError: if the file cannot be read, or holds a word where a number has to be.
     """
     parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False)
     try:
@@ -293,17 +305,18 @@ def convert(
 
 
 def json_path(output_path: Path) -> Path:
+    """Where the COCO-style JSON of the shards `{output_path}-*` is: beside them."""
     return output_path.with_name(f"json_{output_path.name}.json")
 
 
-def write_json(path: Path, value: Mapping):
+def write_json(path: Path, value: Mapping) -> None:
     """Writes a whole file or none."""
     unfinished = path.with_name(f".unfinished-{path.name}")
     unfinished.write_text(json.dumps(value), "utf-8")
     os.replace(unfinished, path)
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; every option starts with --")
     years = ["VOC2007", "VOC2012"] if FLAGS.year == "merged" else [FLAGS.year]
@@ -316,7 +329,7 @@ def main(argv):
             num_shards=FLAGS.num_shards,
             num_images=FLAGS.num_images,
         )
-    except DataError as error:
+    except (DataError, OSError) as error:
         sys.exit(f"error: {error}")
     print(summary)
     print(f"wrote {FLAGS.output_path}-*-of-{FLAGS.num_shards:05d}.tfrecord and {json_path(Path(FLAGS.output_path))}")

@@ -9,6 +9,7 @@ A seed gives the same pictures everywhere; another seed gives others.
 """
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,12 +30,12 @@ CLASS_NAMES = {1: "circle", 2: "triangle", 3: "star"}
 EMPTY_SHARE = 0.06  # of the images
 MAX_OBJECTS = 8  # on one image
 SIZES = (0.18, 0.6)  # diameter of an object, in shorter sides of the image
-MAX_HIDDEN = 0.6  # share of an object that others may hide
+MAX_HIDDEN = 0.4  # share of an object that others may hide
 MIN_CONTRAST = 90  # distance in RGB between an object's colour and what it covers
 JPEG_OPTIONS = {"quality": 92, "subsampling": 0}  # with subsampling, small shapes lose their colour
 
 
-def define_flags():
+def define_flags() -> None:
     flags.DEFINE_string("output_dir", None, "Folder for images/, annotations.json and the TFRecords.", required=True)
     flags.DEFINE_string("prefix", "sample", "What the shard names begin with. One set of pictures a folder.")
     flags.DEFINE_integer("num_images", 200, "Number of pictures.", lower_bound=1)
@@ -180,8 +181,15 @@ def create(
     """Writes images/*.jpg, annotations.json in COCO's format with ids from 1, and `{prefix}-*.tfrecord`.
 
     Args:
-        output_dir: folder; one set of pictures a folder.
+        output_dir: folder; one set of pictures a folder: those of an earlier run are replaced or removed.
+        num_images: from 1.
         image_size: (height, width), pixels.
+        seed: from 0; another seed, other pictures.
+        prefix: what the shard names begin with.
+        num_shards: number of TFRecord files, from 1.
+
+    Raises:
+        DataError: if shards of that prefix, but of another number, are in the folder.
     """
     images_dir, annotations_path = Path(output_dir, "images"), Path(output_dir, "annotations.json")
     images_dir.mkdir(parents=True, exist_ok=True)
@@ -193,11 +201,19 @@ def create(
         Image.fromarray(scene.image).save(images_dir / images[-1]["file_name"], **JPEG_OPTIONS)
         for class_id, box in zip(scene.classes.tolist(), scene.boxes.tolist(), strict=True):
             annotations.append(_coco_annotation(len(annotations) + 1, image_id, class_id, box))
+    _remove_others(images_dir, {image["file_name"] for image in images})
     categories = [{"id": class_id, "name": name} for class_id, name in CLASS_NAMES.items()]
     content = {"images": images, "annotations": annotations, "categories": categories}
     annotations_path.write_text(json.dumps(content), "utf-8")
     source = create_coco_tfrecord.load(images_dir, object_annotations_file=annotations_path)
     return create_coco_tfrecord.convert(source, Path(output_dir, prefix), num_shards=num_shards)
+
+
+def _remove_others(images_dir: Path, file_names: set[str]):
+    """Removes the pictures of an earlier, larger run; files that are not named as `create` does stay."""
+    for path in images_dir.glob("*.jpg"):
+        if re.fullmatch(r"[0-9]{6}|[1-9][0-9]{6,}", path.stem) and path.name not in file_names:
+            path.unlink()
 
 
 def _coco_annotation(annotation_id: int, image_id: int, class_id: int, box: list[int]) -> dict:
@@ -226,7 +242,7 @@ def parse_image_size(text: str) -> tuple[int, int]:
     return int(sides[-1]), int(sides[0])
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; every option starts with --")
     try:
@@ -237,7 +253,7 @@ def main(argv):
             seed=FLAGS.seed,
             prefix=FLAGS.prefix,
         )
-    except DataError as error:
+    except (DataError, OSError) as error:
         sys.exit(f"error: {error}")
     print(summary)
     print(f"wrote {FLAGS.output_dir}/images, annotations.json and {FLAGS.prefix}-*-of-{NUM_SHARDS:05d}.tfrecord")

@@ -41,6 +41,7 @@ class InputReader:
         self.files = sorted(tf.io.gfile.glob(file_pattern))
         if not self.files:
             raise ValueError(f"no file matches {file_pattern!r}; give a pattern such as 'data/train-*.tfrecord'")
+        self.file_pattern = file_pattern
         self.config = config
 
     def training(self, batch_size: int, *, seed: int, start_batch: int = 0, num_examples: int) -> tf.data.Dataset:
@@ -50,13 +51,18 @@ class InputReader:
             batch_size: images a batch.
             seed: of order and augmentation.
             start_batch: where to begin, as if the batches before had been read.
-            num_examples: images in the files. Only a start_batch above 0 needs it: to skip whole rounds unread.
+            num_examples: records in the files. Only a start_batch above 0 needs it, to skip whole rounds unread; it has
+                to be their true number then, or the run does not read on exactly where it stopped.
 
         Returns:
             Dataset of (images [B, height, width, 3] float32, labels) with labels cls_targets and box_targets,
             lists over the levels of [B, Hl, Wl, A] int32 and [B, Hl, Wl, 4 * A] float32, and num_positives
             [B] float32.
+
+        Raises:
+            DataError: if the files hold no record, or the first one is damaged.
         """
+        self._check_not_empty()
         labeler = AnchorLabeler(build_anchors(self.config))
         start = start_batch * batch_size
         rounds = tf.data.Dataset.range(start // num_examples, tf.int64.max)
@@ -80,10 +86,22 @@ class InputReader:
             Dataset of (images [B, height, width, 3] float32, labels) with labels source_id [B] string,
             image_scale [B] float32 and, padded with -1 to M = max_instances_per_image, boxes_image
             [B, M, 4] float32, classes [B, M] int32, is_crowd [B, M] int32, area [B, M] float32.
+
+        Raises:
+            DataError: if the files hold no record, or the first one is damaged.
         """
+        self._check_not_empty()
         records = tf.data.TFRecordDataset(self.files).take(-1 if limit is None else limit)
         dataset = records.map(self._evaluation_example, num_parallel_calls=tf.data.AUTOTUNE)
         return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+    def _check_not_empty(self):
+        # Reads one record. Without any, the endless rounds of training would look for one forever.
+        if next(batches(tf.data.TFRecordDataset(self.files).take(1)), None) is None:
+            raise tfrecord.DataError(
+                f"the files of {self.file_pattern!r} hold no record; write them again from data with images, or give "
+                "another pattern"
+            )
 
     def _shuffled(self, seed: tf.Tensor) -> tf.data.Dataset:
         # Of the graph that tf.data traces this into. Else the order would depend on the seed of the program, too.
@@ -166,8 +184,8 @@ class InputReader:
         return {name: _pad(tf.gather(column, order), limit) for name, column in columns.items()}
 
 
-def batches(dataset: tf.data.Dataset) -> Iterator[Batch]:
-    """The batches of a dataset of InputReader.
+def batches(dataset: tf.data.Dataset) -> Iterator:
+    """The batches of a dataset of InputReader, or the records of its files.
 
     Raises:
         DataError: if a file is damaged, or a record does not fit the config.

@@ -66,7 +66,7 @@ def resolve(label_map: str | Mapping | None) -> dict[int, str]:
 
 
 def name_of(names: Mapping[int, str], class_id: float) -> str:
-    """The name of a class, or "class 7" where there is none; ids from Detections are floats."""
+    """The name of a class, or "class 7" where there is none; the id may be of any number type, NumPy's too."""
     return names.get(int(class_id), f"class {int(class_id)}")
 
 

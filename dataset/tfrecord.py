@@ -25,6 +25,8 @@ import tensorflow as tf
 #   height, width  int32 [], pixels of the original image
 Sample = dict[str, tf.Tensor]
 
+NOTES_SHOWN = 5  # of a kind; COCO has thousands
+
 IMAGE_FORMATS = {"JPEG": "jpeg", "PNG": "png", "GIF": "gif", "BMP": "bmp"}  # Pillow's name -> image/format
 
 
@@ -62,12 +64,15 @@ class Summary:
     num_boxes: int = 0
     notes: dict[str, list[str]] = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
 
-    def note(self, what: str, where: str):
+    def note(self, what: str, where: str) -> None:
+        """Adds one thing that was changed or left out, such as ("empty boxes left out", "annotation 3 of 7.jpg")."""
         self.notes[what].append(where)
 
     def __str__(self) -> str:
         lines = [f"{self.num_images} images, {self.num_boxes} boxes"]
-        lines += [f"{what}: {len(where)} ({'; '.join(where)})" for what, where in self.notes.items()]
+        for what, where in self.notes.items():
+            more = f" and {len(where) - NOTES_SHOWN} more" if len(where) > NOTES_SHOWN else ""
+            lines.append(f"{what}: {len(where)} ({'; '.join(where[:NOTES_SHOWN])}{more})")
         return "\n".join(lines)
 
 
@@ -146,8 +151,9 @@ DECODED_FEATURES = {
 def decode(serialized: tf.Tensor, regenerate_source_id: bool = False) -> Sample:
     """A serialized record as tensors; TensorFlow operations only, so it runs inside tf.data.
 
-    What a record lacks is filled in: height and width from the image, no crowds, area from the box. An absent or
-    empty source_id becomes a 63-bit fingerprint of the encoded image, as a decimal string.
+    What a record lacks is filled in: height and width from the image, no crowds, area from the box, which also
+    replaces an area in (0, 1]. An absent or empty source_id becomes a 63-bit fingerprint of the encoded image, as a
+    decimal string.
 
     Args:
         serialized: [] string, a tf.train.Example.
@@ -172,13 +178,18 @@ def decode(serialized: tf.Tensor, regenerate_source_id: bool = False) -> Sample:
     with tf.control_dependencies(_check_lengths([*sides, classes], [is_crowd, area], source_id)):
         boxes_norm = tf.stack(sides, axis=-1)
     size = (boxes_norm[:, 2:] - boxes_norm[:, :2]) * tf.cast([height, width], tf.float32)  # pixels
+    box_area = size[:, 0] * size[:, 1]
+    area = _or_default(area, box_area)
+    # Published Pascal VOC records store fractions of the image, which would make every object a small one. An area
+    # that really is 1 pixel or less has a box of about that size, so it loses nothing.
+    area = tf.where((area > 0) & (area <= 1), box_area, area)
     no_crowds = tf.zeros([tf.shape(boxes_norm)[0]], tf.int64)
     return {
         "image": image,
         "boxes_norm": boxes_norm,
         "classes": tf.cast(classes, tf.int32),
         "is_crowd": tf.cast(_or_default(is_crowd, no_crowds), tf.bool),
-        "area": _or_default(area, size[:, 0] * size[:, 1]),
+        "area": area,
         "source_id": source_id,
         "height": height,
         "width": width,
@@ -223,6 +234,7 @@ class ShardWriter:
         self.num_records = 0
 
     def shard_path(self, shard: int) -> Path:
+        """Where shard number `shard`, from 0, will be."""
         return self.prefix.with_name(f"{self.prefix.name}-{shard:05d}-of-{self.num_shards:05d}.tfrecord")
 
     def __enter__(self) -> "ShardWriter":
@@ -239,7 +251,8 @@ class ShardWriter:
         self._writers = [tf.io.TFRecordWriter(str(self._folder / str(shard))) for shard in range(self.num_shards)]
         return self
 
-    def write(self, serialized: bytes):
+    def write(self, serialized: bytes) -> None:
+        """Adds a serialized record to the shard whose turn it is."""
         self._writers[self.num_records % self.num_shards].write(serialized)
         self.num_records += 1
 

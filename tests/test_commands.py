@@ -17,6 +17,7 @@ SAMPLE = str(ROOT / "testdata" / "sample.tfrecord")
 TINY = "--hparams=image_size=64,num_classes=3,fpn_num_filters=8,fpn_cell_repeats=1,box_class_repeats=1"
 TRAIN = ["main.py", "--mode=train", "--model_name=efficientdet-lite0", TINY]
 EVAL = ["main.py", "--mode=eval", "--model_name=efficientdet-lite0", TINY]
+EXPORT = ["model_inspect.py", "--runmode=saved_model", "--ckpt_path=_"]
 INFER = ["model_inspect.py", "--model_name=efficientdet-lite0", TINY]
 
 
@@ -79,9 +80,9 @@ def assert_says(result, sentence):
             "--ckpt and --backbone_ckpt are mutually exclusive",
         ),
         (["main.py", "--strategy=gpus"], "strategy is not available in this version"),
-        (["model_inspect.py", "--model_name=d1"], "unknown model 'd1'; did you mean 'efficientdet-d1'?"),
-        (["model_inspect.py", "--nms_method=soft"], "nms_configs.method must be one of hard, gaussian, got 'soft'"),
-        (["model_inspect.py", "--hparams=label_map={91: 'x'}"], "set num_classes to 91 or more"),
+        ([*EXPORT, "--model_name=d1"], "unknown model 'd1'; did you mean 'efficientdet-d1'?"),
+        ([*EXPORT, "--nms_method=soft"], "nms_configs.method must be one of hard, gaussian, got 'soft'"),
+        ([*EXPORT, "--hparams=label_map={91: 'x'}"], "set num_classes to 91 or more"),
         ([*INFER], "--runmode=infer needs --ckpt_path"),
         ([*INFER, "--ckpt_path=_"], "--runmode=infer needs --input_image"),
         ([*INFER, "--ckpt_path=_", "--input_image=x.jpg"], "--runmode=infer needs --output_image_dir"),
@@ -150,7 +151,7 @@ def test_a_class_above_num_classes_names_the_image(tmp_path):
 @pytest.mark.slow
 @pytest.mark.both_lanes
 def test_a_whole_run(tmp_path):
-    model_dir, names = tmp_path / "model", "label_map={1: 'disc', 2: 'square', 3: 'triangle'}"
+    model_dir, names = tmp_path / "model", "label_map={1: 'circle', 2: 'triangle', 3: 'star'}"
     common = ["--model_name=efficientdet-lite0", f"{TINY},{names}"]
     val = [f"--val_file_pattern={SAMPLE}", f"--val_json_file={ROOT / 'testdata' / 'sample.json'}"]
     train = ["--mode=train_and_eval", f"--model_dir={model_dir}", f"--train_file_pattern={SAMPLE}", *val]
@@ -158,7 +159,7 @@ def test_a_whole_run(tmp_path):
     result = command("main.py", *common, *train)
     assert result.returncode == 0, result.stderr
     metrics = json.loads(result.stdout.splitlines()[-1])
-    assert {"AP", "AP50", "ARmax100", "AP_/disc", "AP_/triangle"} <= metrics.keys()
+    assert {"AP", "AP50", "ARmax100", "AP_/circle", "AP_/star"} <= metrics.keys()
     assert all(-1 <= value <= 1 for value in metrics.values())
     assert {"model.ckpt-2.index", "model.ckpt-4.index", "config.yaml"} <= {path.name for path in model_dir.iterdir()}
 

@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,69 @@ def test_missing_things_name_themselves(folder):
     (folder / "instances.json").write_text("[]")
     with pytest.raises(tfrecord.DataError, match=r"instances\.json has no list of images"):
         coco.load(folder / "images", object_annotations_file=path)
+
+
+@pytest.mark.parametrize("name", ["images", "annotations", "categories"])
+def test_missing_lists_name_themselves(folder, name):
+    path = write_json(folder, [])
+    content = json.loads(path.read_text())
+    del content[name]
+    path.write_text(json.dumps(content))
+    with pytest.raises(tfrecord.DataError, match=rf"instances\.json has no list of {name}; expected"):
+        coco.load(folder / "images", object_annotations_file=path)
+
+
+@pytest.mark.parametrize(
+    "name, key",
+    [("images", key) for key in ("id", "file_name", "height", "width")]
+    + [("annotations", key) for key in ("id", "image_id", "category_id", "bbox")]
+    + [("categories", key) for key in ("id", "name")],
+)
+def test_missing_keys_name_themselves(folder, name, key):
+    path = write_json(folder, [annotation(i, 3, [1, 1, 5, 5]) for i in range(2)])
+    content = json.loads(path.read_text())
+    del content[name][1][key]
+    path.write_text(json.dumps(content))
+    with pytest.raises(tfrecord.DataError, match=rf"instances\.json: {name}\[1\] has no '{key}'; add it to {{"):
+        coco.load(folder / "images", object_annotations_file=path)
+
+
+def test_missing_captions_name_themselves(folder):
+    path = write_json(folder, [annotation(1, 3, [1, 1, 5, 5])])
+    with pytest.raises(tfrecord.DataError, match=r"annotations\[0\] has no 'caption'"):
+        coco.load(folder / "images", caption_annotations_file=path)
+
+
+def test_missing_masks_name_themselves(folder):
+    row = annotation(5, 3, [1, 1, 5, 5])
+    del row["segmentation"]
+    path = write_json(folder, [row])
+    assert convert(folder, object_annotations_file=path)[0].num_boxes == 1
+    with pytest.raises(tfrecord.DataError, match=r"annotation 5 of 3\.jpg has no 'segmentation'; .* without masks"):
+        convert(folder, include_masks=True, object_annotations_file=path)
+
+
+def test_missing_area_is_that_of_the_box(folder):
+    rows = [annotation(1, 3, [4, 5, 8, 10]), annotation(2, 3, [4, 5, 8, 10])]
+    del rows[1]["area"]
+    _, raw = convert(folder, object_annotations_file=write_json(folder, rows))
+    assert feature(raw[1], "image/object/area") == [40, 80]
+
+
+def test_files_that_cannot_be_written_are_told(folder, monkeypatch):
+    flags = types.SimpleNamespace(
+        image_dir=folder / "images",
+        image_info_file="",
+        object_annotations_file=write_json(folder, []),
+        caption_annotations_file="",
+        output_file_prefix=str(folder / "instances.json" / "train"),  # a file where a folder has to be
+        include_masks=False,
+        num_shards=1,
+        num_threads=1,
+    )
+    monkeypatch.setattr(coco, "FLAGS", flags)
+    with pytest.raises(SystemExit, match=r"^error: .*instances\.json"):
+        coco.main(["create_coco_tfrecord.py"])
 
 
 def test_command_runs_from_anywhere(folder):

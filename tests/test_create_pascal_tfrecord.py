@@ -5,6 +5,7 @@
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -217,6 +218,25 @@ def test_real_photographs(tmp_path, name, num_images, num_boxes):
         np.testing.assert_allclose(sample["boxes_norm"], expected, atol=1e-6)
         np.testing.assert_array_equal(sample["classes"], [a["category_id"] for a in own])
         np.testing.assert_allclose(sample["area"], [a["area"] for a in own], rtol=1e-6)
+
+
+def test_files_that_cannot_be_written_are_told(tmp_path, monkeypatch):
+    add_image(tmp_path / "VOC2007", "a", [])
+    (tmp_path / "file").touch()
+    flags = types.SimpleNamespace(
+        data_dir=tmp_path,
+        output_path=str(tmp_path / "file" / "voc"),  # a file where a folder has to be
+        year="VOC2007",
+        set="train",
+        annotations_dir="Annotations",
+        label_map_json_path=None,
+        ignore_difficult_instances=False,
+        num_shards=1,
+        num_images=None,
+    )
+    monkeypatch.setattr(pascal, "FLAGS", flags)
+    with pytest.raises(SystemExit, match=r"^error: .*file"):
+        pascal.main(["create_pascal_tfrecord.py"])
 
 
 def test_command_runs_from_anywhere(tmp_path):

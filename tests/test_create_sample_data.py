@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from dataset import create_sample_data, tfrecord
 
@@ -85,7 +87,7 @@ def test_objects_that_later_ones_hide_are_not_drawn():
     assert create_sample_data._visible([small, aside, large]) == [1, 2]
     assert create_sample_data._visible([large, small, aside]) == [0, 1, 2]
     # What is not drawn hides nothing: the middle one is hidden, and it alone would hide the first.
-    assert create_sample_data._visible([disc(4, 20, 26), disc(6, 20, 22), disc(9, 20, 17)]) == [0, 2]
+    assert create_sample_data._visible([disc(4, 20, 26), disc(6, 20, 22), disc(9, 20, 16)]) == [0, 2]
 
 
 def test_painted_objects_stand_out():
@@ -142,6 +144,26 @@ def test_testdata_is_what_its_script_makes(tmp_path):
         feature = tf.train.Example.FromString(serialized.numpy()).features.feature
         encoded = feature["image/encoded"].bytes_list.value[0]
         assert feature["image/key/sha256"].bytes_list.value[0].decode() == hashlib.sha256(encoded).hexdigest()
+
+
+def test_a_smaller_run_leaves_no_pictures_of_a_larger_one(tmp_path):
+    create_sample_data.create(tmp_path, num_images=4, image_size=(32, 32), num_shards=1)
+    foreign = {"mine.jpg", "12.jpg", "000000000139.jpg", "000004.png"}
+    for name in foreign:
+        (tmp_path / "images" / name).touch()
+    create_sample_data.create(tmp_path, num_images=2, image_size=(32, 48), num_shards=1)
+    listed = {image["file_name"] for image in json.loads((tmp_path / "annotations.json").read_text())["images"]}
+    assert listed == {"000001.jpg", "000002.jpg"}
+    assert {path.name for path in (tmp_path / "images").iterdir()} == listed | foreign
+    assert all(Image.open(tmp_path / "images" / name).size == (48, 32) for name in listed)
+
+
+def test_files_that_cannot_be_written_are_told(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    flags = types.SimpleNamespace(output_dir=tmp_path / "file", num_images=1, image_size="32", seed=0, prefix="a")
+    monkeypatch.setattr(create_sample_data, "FLAGS", flags)
+    with pytest.raises(SystemExit, match=r"^error: .*file"):
+        create_sample_data.main(["create_sample_data.py"])
 
 
 def test_command(tmp_path):

@@ -288,3 +288,10 @@ def test_a_file_that_holds_no_records_is_told(tiny_config):
 def test_no_file_is_told_in_a_sentence(tiny_config, tmp_path):
     with pytest.raises(ValueError, match=f"no file matches '{tmp_path}/none-\\*'; give a pattern"):
         InputReader(f"{tmp_path}/none-*", tiny_config)
+
+
+def test_files_without_a_record_are_told(write_records, tiny_config):
+    reader = InputReader(write_records(), tiny_config)
+    for read in (lambda: reader.training(1, seed=1, num_examples=1), lambda: reader.evaluation(1)):
+        with pytest.raises(tfrecord.DataError, match=r"own\.tfrecord' hold no record; write them again"):
+            read()

@@ -4,7 +4,6 @@
 
 import numpy as np
 import pytest
-from absl import logging
 from PIL import Image
 
 from dataset import visualize
@@ -88,19 +87,17 @@ def test_what_is_drawn_can_be_chosen(pictures, tmp_path):
     assert changed(tmp_path / "both" / "0.jpg")[119, 80] and not changed(tmp_path / "best" / "0.jpg")[119, 80]
 
 
-def test_an_unreadable_file_is_named_and_keeps_its_number(pictures, tmp_path, monkeypatch):
-    warnings = []
-    monkeypatch.setattr(logging, "warning", lambda message, *args: warnings.append(message % args))
+def test_an_unreadable_file_is_named_and_keeps_its_number(pictures, tmp_path):
     (pictures / "b.png").write_bytes(b"no picture")
     (pictures / "c.png").write_bytes((pictures / "a.jpg").read_bytes()[:300])
-    written = run(pictures, tmp_path / "out", batch_size=3)
-    assert written == [str(tmp_path / "out" / "0.jpg")]
-    [warning] = warnings
-    assert warning.startswith("2 of 3 pictures could not be read") and "b.png" in warning and "c.png" in warning
+    (pictures / "d.jpg").write_bytes((pictures / "a.jpg").read_bytes())
+    with pytest.raises(ValueError, match=r"2 of 4 pictures could not be read, 2 are written: .*b\.png.*c\.png"):
+        run(pictures, tmp_path / "out", batch_size=3)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.jpg", "3.jpg"]
 
 
 def test_no_readable_picture_is_an_error(pictures, tmp_path):
-    with pytest.raises(ValueError, match=r"none of the 1 files of .*notes\.txt is a picture that can be read"):
+    with pytest.raises(ValueError, match=r"1 of 1 pictures could not be read, 0 are written: .*notes\.txt"):
         run(pictures / "notes.txt", tmp_path / "out")
     (tmp_path / "empty").mkdir()
     for pattern in (tmp_path / "empty", tmp_path / "none.jpg", tmp_path / "*.gif"):

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Label maps: the built-in ones against their published ids, and the user's own."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,7 +100,9 @@ def test_bad_file_is_named(tmp_path):
     assert str(error.value) == f"{path} must pair ids from 1 with names in quotes, got 2: False"
 
 
-@pytest.mark.parametrize("class_id, expected", [(1, "vehicle"), (3.0, "cyclist"), (7, "class 7"), (7.0, "class 7")])
+@pytest.mark.parametrize(
+    "class_id, expected", [(1, "vehicle"), (np.int32(3), "cyclist"), (3.0, "cyclist"), (7.0, "class 7")]
+)
 def test_name_of(class_id, expected):
     assert name_of(resolve("waymo"), class_id) == expected
 

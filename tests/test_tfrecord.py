@@ -46,7 +46,11 @@ def records(draw):
     height, width, num_boxes = draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(0, 4))
     image = draw(hnp.arrays(np.uint8, (height, width, 3)))
     corners = draw(hnp.arrays(np.float32, (num_boxes, 2, 2), elements=st.floats(0, 1, width=32)))
-    optional = st.one_of(st.just([]), st.lists(st.integers(0, 1), min_size=num_boxes, max_size=num_boxes))
+    areas = st.sampled_from([0, 2, 81])  # 1 and less would be read as fractions of the image
+    optional, optional_areas = (
+        st.one_of(st.just([]), st.lists(values, min_size=num_boxes, max_size=num_boxes))
+        for values in (st.integers(0, 1), areas)
+    )
     encoded = tfrecord.Record(
         encoded=png(image),
         height=height,
@@ -56,7 +60,7 @@ def records(draw):
         boxes_norm=np.sort(corners, axis=1).reshape(-1, 4),
         classes=draw(st.lists(st.integers(1, 2**31 - 1), min_size=num_boxes, max_size=num_boxes)),
         is_crowd=draw(optional),
-        area=[float(x) for x in draw(optional)],
+        area=[float(x) for x in draw(optional_areas)],
     )
     return image, encoded
 
@@ -115,6 +119,15 @@ def test_decode_fills_in_what_a_record_lacks():
     np.testing.assert_array_equal(sample["is_crowd"], [False, False])
     fingerprint = int(sample["source_id"].numpy())
     assert 0 <= fingerprint < 2**63
+
+
+def test_areas_that_are_fractions_of_the_image_become_pixels():
+    # As the published VOC writer stores them: 1/4 and 3/4 of 4 x 6 pixels.
+    sample = tfrecord.decode(tfrecord.encode(record(area=[0.25, 0.75])))
+    np.testing.assert_allclose(sample["area"], [2 * 3, 3 * 6])
+    whole = tfrecord.decode(tfrecord.encode(record(boxes_norm=[[0, 0, 1, 1]] * 2, area=[1.0, 1.5])))
+    np.testing.assert_allclose(whole["area"], [4 * 6, 1.5])
+    np.testing.assert_allclose(tfrecord.decode(tfrecord.encode(record(area=[0.0, 17.0])))["area"], [0, 17])
 
 
 def test_regenerated_source_id_depends_on_the_image_alone():
@@ -205,3 +218,13 @@ def test_summary_counts_and_names():
     summary.note("empty boxes, left out", "a.xml cat")
     summary.note("empty boxes, left out", "b.xml dog")
     assert str(summary) == "3 images, 5 boxes\nempty boxes, left out: 2 (a.xml cat; b.xml dog)"
+
+
+def test_summary_shows_the_first_few():
+    summary = tfrecord.Summary()
+    for i in range(5):
+        summary.note("empty", str(i))
+    assert str(summary).splitlines()[1] == "empty: 5 (0; 1; 2; 3; 4)"
+    for i in range(5, 1005):
+        summary.note("empty", str(i))
+    assert str(summary).splitlines()[1] == "empty: 1005 (0; 1; 2; 3; 4 and 1000 more)"

@@ -38,7 +38,7 @@ class OneWeight:
 
     def __init__(self, config, *, batch_size, steps_per_epoch):
         self.config, self.net = config, object()
-        self.weight, self.step, self.started_from = np.float64(0), 0, None
+        self.weight, self.step, self.started_from, self.resumed_at = np.float64(0), 0, None, None
 
     def train_step(self, images, labels):
         self.step += 1
@@ -58,6 +58,7 @@ class OneWeight:
     def resume(self, prefix):
         entries = checkpoint.read_entries(prefix)
         self.weight, self.step = entries.pop("weight"), checkpoint.step_of(prefix)
+        self.resumed_at = self.step
         return entries
 
 
@@ -118,7 +119,7 @@ def test_a_run_writes_checkpoints_config_and_events(trainers, tiny_config, tmp_p
     config = epochs(tiny_config, 5)
     assert train.run(config, training(tmp_path / "new" / "dir", save_checkpoints_steps=3)) == {}
     model_dir = tmp_path / "new" / "dir"
-    assert checkpoint.saved(str(model_dir)) == ["model.ckpt-3", "model.ckpt-6", "model.ckpt-9", "model.ckpt-10"]
+    assert checkpoint.saved(str(model_dir)) == [f"model.ckpt-{step}" for step in (4, 6, 8, 9, 10)]
     assert config_lib.load("efficientdet-d0", str(model_dir / "config.yaml")) == config
     tags = {
         value.tag
@@ -140,15 +141,23 @@ def test_stop_and_resume_reads_what_the_run_that_never_stopped_reads(trainers, t
     assert halves.weight == whole.weight != 0
 
 
-def test_a_finished_run_says_so(trainers, tiny_config, tmp_path, logged):
+def test_every_epoch_ends_in_a_checkpoint(trainers, tiny_config, tmp_path):
+    train.run(epochs(tiny_config, 3), training(tmp_path))  # with the default, a checkpoint every 1000 steps
+    assert checkpoint.saved(str(tmp_path)) == ["model.ckpt-2", "model.ckpt-4", "model.ckpt-6"]
+
+
+def test_a_finished_run_says_so_and_evaluates_what_it_has(trainers, tiny_config, tmp_path, logged, monkeypatch):
     train.run(epochs(tiny_config, 1), training(tmp_path))
     evaluator = Calls(trainers)
-    assert train.run(epochs(tiny_config, 1), training(tmp_path), evaluator) == {}
-    assert len(trainers) == 1 and evaluator.steps == []  # nothing was built
+    monkeypatch.setattr(train, "_restored", lambda config, prefix: trainers[0].net)
+    assert train.run(epochs(tiny_config, 1), training(tmp_path)) == {}
+    assert train.run(epochs(tiny_config, 1), training(tmp_path), evaluator) == {"AP": 0.1}
+    assert len(trainers) == 1 and evaluator.steps == [2]  # no trainer was built
     assert f"{tmp_path}/model.ckpt-2 has all 2 steps: nothing left to train; raise num_epochs to go on" in logged
 
 
-def test_resume_wins_over_ckpt_and_says_so(trainers, tiny_config, tmp_path, logged):
+def test_resume_wins_over_ckpt_and_says_so(trainers, tiny_config, tmp_path, logged, monkeypatch):
+    monkeypatch.setattr(checkpoint, "find", lambda path: path)
     train.run(epochs(tiny_config, 1), training(tmp_path, ckpt="weights"))
     assert trainers[0].started_from == "weights"
     assert not any("not read" in line for line in logged)
@@ -174,7 +183,22 @@ def test_evaluations_come_after_their_epochs(trainers, tiny_config, tmp_path, ev
     results = train.run(epochs(tiny_config, 4), training(tmp_path), evaluator, eval_every_epochs=every)
     assert evaluator.steps == expected
     assert results == {"AP": pytest.approx(result)}
-    assert checkpoint.saved(str(tmp_path)) == [f"model.ckpt-{step}" for step in expected]  # saved before evaluated
+    assert checkpoint.saved(str(tmp_path)) == [f"model.ckpt-{step}" for step in (2, 4, 6, 8)]
+
+
+def test_the_seed_of_a_training_stays(trainers, tiny_config, tmp_path, logged):
+    train.run(epochs(tiny_config, 1), training(tmp_path, seed=5))
+    train.run(epochs(tiny_config, 2), training(tmp_path, seed=6))
+    assert checkpoint.read_entries(str(tmp_path / "model.ckpt-4"))["seed"] == 5
+    assert "this training began with seed 5 and keeps it; --tf_random_seed is not used" in logged
+
+
+@pytest.mark.parametrize("damage", [None, b"", b'model_checkpoint_path: "mo'])
+def test_a_lost_state_file_does_not_start_anew(trainers, tiny_config, tmp_path, damage):
+    train.run(epochs(tiny_config, 5), training(tmp_path))
+    (tmp_path / "checkpoint").unlink() if damage is None else (tmp_path / "checkpoint").write_bytes(damage)
+    train.run(epochs(tiny_config, 6), training(tmp_path))
+    assert trainers[1].resumed_at == 10 and trainers[1].step == 12
 
 
 def test_five_checkpoints_are_kept(trainers, tiny_config, tmp_path):
