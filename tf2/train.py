@@ -122,7 +122,8 @@ def _begin(config: Config, training: Training, prefix: str | None) -> tuple[Trai
     if start and not prefix:
         checkpoint.find(start)  # before the seconds that building takes
     seed = _seed(training, prefix)
-    keras.utils.set_random_seed(seed)
+    # Of initial weights and drop connect; the latter would otherwise repeat itself after a resume.
+    keras.utils.set_random_seed(seed + (checkpoint.step_of(prefix) if prefix else 0))
     logging.info("building %s, seed %d; beside the defaults: %s", config.name, seed, config.difference(Config()))
     trainer = Trainer(config, batch_size=training.batch_size, steps_per_epoch=training.steps_per_epoch)
     if prefix:
