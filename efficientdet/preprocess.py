@@ -67,17 +67,3 @@ def preprocess(
 def normalize(image: tf.Tensor, mean_rgb: float | Sequence[float], stddev_rgb: float | Sequence[float]) -> tf.Tensor:
     """(image - mean_rgb) / stddev_rgb for [..., 3] float32; each one number, or one a channel."""
     return (image - tf.constant(mean_rgb, tf.float32)) / tf.constant(stddev_rgb, tf.float32)
-
-
-def unnormalize(
-    image: tf.Tensor,
-    *,
-    mean_rgb: float | Sequence[float],
-    stddev_rgb: float | Sequence[float],
-    scale_range: bool,
-) -> tf.Tensor:
-    """A network input [..., 3] as a picture again: uint8 RGB, padding in the mean color; arguments as in preprocess."""
-    if scale_range:
-        image = (image + 1) * (255 / 2)
-    image = image * tf.constant(stddev_rgb, tf.float32) + tf.constant(mean_rgb, tf.float32)
-    return tf.saturate_cast(tf.round(image), tf.uint8)

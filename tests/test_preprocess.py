@@ -12,7 +12,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from efficientdet.preprocess import fit_scale, normalize, preprocess, scaled_size, unnormalize
+from efficientdet.preprocess import fit_scale, normalize, preprocess, scaled_size
 
 REFERENCE = pathlib.Path(__file__).parents[2] / "shared" / "reference"
 needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason=f"needs {REFERENCE}")
@@ -94,13 +94,6 @@ def test_batch_equals_single_images_equals_function():
     )
     assert any_size.get_concrete_function().structured_outputs[0].shape == (64, 64, 3)
     np.testing.assert_allclose(any_size(batch[0])[0], together[0], atol=1e-6)
-
-
-@pytest.mark.parametrize("colors", [COLORS, LITE, {**RAW, "scale_range": True}])
-def test_unnormalize_brings_the_picture_back(colors):
-    picture = image(32, 32)
-    output, _ = preprocess(picture, (32, 32), **colors)
-    np.testing.assert_array_equal(unnormalize(output, **colors), picture)
 
 
 def test_normalize_by_hand():
