@@ -6,6 +6,7 @@ Reference: Tan et al., CVPR 2020 (https://arxiv.org/abs/1911.09070).
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import tensorflow as tf
 import tf_keras as keras
@@ -177,6 +178,11 @@ class EfficientDetModel(tf.Module):
             options=self.nms_options,
             clip=self.clip,
         )
+
+    def detect_function(self) -> Callable[[tf.Tensor, tf.Tensor], Detections]:
+        """`detect` as one graph for batches of any size."""
+        inputs = tf.TensorSpec([None, *self.config.image_size, 3], tf.float32)
+        return tf.function(self.detect, input_signature=[inputs, tf.TensorSpec([None], tf.float32)])
 
 
 def build_anchors(config: Config) -> Anchors:

@@ -149,7 +149,7 @@ def test_every_epoch_ends_in_a_checkpoint(trainers, tiny_config, tmp_path):
 def test_a_finished_run_says_so_and_evaluates_what_it_has(trainers, tiny_config, tmp_path, logged, monkeypatch):
     train.run(epochs(tiny_config, 1), training(tmp_path))
     evaluator = Calls(trainers)
-    monkeypatch.setattr(train, "_restored", lambda config, prefix: trainers[0].net)
+    monkeypatch.setattr(checkpoint, "load_net", lambda config, prefix: trainers[0].net)
     assert train.run(epochs(tiny_config, 1), training(tmp_path)) == {}
     assert train.run(epochs(tiny_config, 1), training(tmp_path), evaluator) == {"AP": 0.1}
     assert len(trainers) == 1 and evaluator.steps == [2]  # no trainer was built

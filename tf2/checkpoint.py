@@ -189,15 +189,20 @@ def _read_hdf5(path: str) -> Checkpoint:
     return Checkpoint(path, "HDF5", False, values)
 
 
-def read_entries(prefix: str) -> dict[str, np.ndarray]:
-    """Every entry of a name-based checkpoint as it stands there, training state included.
+def read_entries(prefix: str, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+    """Entries of a name-based checkpoint as they stand there, training state included.
+
+    Args:
+        prefix: of the checkpoint.
+        names: entries to read, as far as they are there; None for all.
 
     Raises:
         CheckpointError: if it cannot be read.
     """
     try:
         reader = tf.train.load_checkpoint(prefix)
-        return {name: np.asarray(reader.get_tensor(name)) for name in reader.get_variable_to_shape_map()}
+        there = reader.get_variable_to_shape_map().keys()
+        return {name: np.asarray(reader.get_tensor(name)) for name in (there if names is None else there & set(names))}
     except UNREADABLE as error:
         raise unreadable(prefix, error) from error
 
@@ -338,6 +343,18 @@ def restore(
             f"it looks like {looks_like(checkpoint.values)}: set --model_name and --hparams as in its training"
         )
     return checkpoint
+
+
+def load_net(config: config_lib.Config, path: str) -> EfficientDetNet:
+    """The network of a config with the weights of a checkpoint.
+
+    Raises:
+        CheckpointError: if there is no checkpoint, or it is not one of this network, see `restore`.
+    """
+    find(path)  # before the seconds that building takes
+    net = EfficientDetNet(config)
+    restore(net, path)
+    return net
 
 
 def _surplus(report: Report, variables: Mapping[str, tf.Variable]) -> list[str]:

@@ -25,15 +25,12 @@ class KerasDriver:
         Raises:
             CheckpointError: if the checkpoint lacks a variable of the network.
         """
-        if ckpt_path is not None:
-            checkpoint.find(ckpt_path)  # before the seconds that building takes
-        self.model = EfficientDetModel(config)
-        if ckpt_path is not None:
-            checkpoint.restore(self.model.net, ckpt_path)
+        self.model = EfficientDetModel(
+            config, checkpoint.load_net(config, ckpt_path) if ckpt_path is not None else None
+        )
         self.config = config
         self.names = label_map.resolve(config.label_map or ("coco" if config.num_classes == 90 else None))
-        inputs = tf.TensorSpec([None, *config.image_size, 3], tf.float32)
-        self._detect = tf.function(self.model.detect, input_signature=[inputs, tf.TensorSpec([None], tf.float32)])
+        self._detect = self.model.detect_function()
 
     def serve(self, images: list[np.ndarray]) -> Detections:
         """Detects in several pictures at once, which may differ in size.

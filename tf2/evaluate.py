@@ -84,9 +84,7 @@ class Evaluator:
         """Network and per-class NMS as one function of (normalized images, image scales)."""
         # Published AP was measured on boxes that may stick out of the picture. Cutting them off, as everywhere else,
         # would add 0.003 AP on BCCD, for the same network: figures could not be compared any more.
-        model = EfficientDetModel(self.config, net, post_mode="per_class", clip=False)
-        images = tf.TensorSpec([None, *self.config.image_size, 3], tf.float32)
-        return tf.function(model.detect, input_signature=[images, tf.TensorSpec([None], tf.float32)])
+        return EfficientDetModel(self.config, net, post_mode="per_class", clip=False).detect_function()
 
 
 def run(evaluator: Evaluator, ckpt_path: str) -> dict[str, float]:
@@ -102,10 +100,7 @@ def run(evaluator: Evaluator, ckpt_path: str) -> dict[str, float]:
     Raises:
         CheckpointError: if the checkpoint lacks a variable of the network.
     """
-    checkpoint.find(ckpt_path)  # before the seconds that building takes
-    net = EfficientDetNet(evaluator.config)
-    checkpoint.restore(net, ckpt_path)
-    return evaluator.run(net)
+    return evaluator.run(checkpoint.load_net(evaluator.config, ckpt_path))
 
 
 def _by_image(labels: dict) -> list[dict]:

@@ -76,7 +76,7 @@ def run(
     prefix = _existing(training)
     if prefix and checkpoint.step_of(prefix) >= last_step:
         logging.info("%s has all %d steps: nothing left to train; raise num_epochs to go on", prefix, last_step)
-        return evaluator.run(_restored(config, prefix)) if evaluator else {}
+        return evaluator.run(checkpoint.load_net(config, prefix)) if evaluator else {}
 
     trainer, seed = _begin(config, training, prefix)
     batches = _batches(reader, training, seed, trainer.step)
@@ -109,13 +109,6 @@ def _existing(training: Training) -> str | None:
     return prefix
 
 
-def _restored(config: Config, prefix: str) -> EfficientDetNet:
-    """The network of a finished training."""
-    net = EfficientDetNet(config)
-    checkpoint.restore(net, prefix)
-    return net
-
-
 def _begin(config: Config, training: Training, prefix: str | None) -> tuple[Trainer, int]:
     """A trainer at its first step, and the seed of the whole training."""
     start = training.ckpt or training.backbone_ckpt
@@ -140,7 +133,7 @@ def _begin(config: Config, training: Training, prefix: str | None) -> tuple[Trai
 
 def _seed(training: Training, prefix: str | None) -> int:
     """The seed that the training began with; for a new one what was asked for, or any."""
-    begun = checkpoint.read_entries(prefix).get("seed") if prefix else None
+    begun = checkpoint.read_entries(prefix, ["seed"]).get("seed") if prefix else None
     if begun is None:
         return training.seed if training.seed is not None else int.from_bytes(os.urandom(3), "big")
     if training.seed not in (None, int(begun)):
