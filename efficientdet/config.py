@@ -130,6 +130,7 @@ class Config(_Section):
     max_instances_per_image: int = _key(100, "[1, inf)")  # groundtruth boxes are padded to it
     skip_crowd_during_training: bool = _key(True)  # crowd boxes then train as background
     regenerate_source_id: bool = _key(False)  # image ids from a hash of the image instead of the record
+    max_damaged_records: int = _key(10, "[0, inf)")  # so many are left out, each named in the log; one more is an error
 
     # Augmentation, in training only.
     input_rand_hflip: bool = _key(True)  # mirrors half of the images left to right
@@ -139,6 +140,7 @@ class Config(_Section):
     target_size: tuple[int, int] | None = _key(None, "[1, inf)", kind="size")
     autoaugment_policy: str | None = _key(None, choices=("v0", "v1", "v2", "v3", "test", "randaug"))
     grid_mask: bool = _key(False)  # blanks a random grid
+    mosaic: bool = _key(False)  # puts four images together to one
 
     # Network.
     backbone_name: str = _key("efficientnet-b1", choices=BACKBONES)  # efficientnet-b0..b7, efficientnet-lite0..lite4
@@ -243,6 +245,11 @@ class Config(_Section):
         if missing:
             raise ConfigError(f"fpn_config needs a node for each level {levels[0]}..{levels[-1]}, none has {missing}")
 
+    @property
+    def colors(self) -> dict[str, Any]:
+        """mean_rgb, stddev_rgb and scale_range, which `preprocess` takes together."""
+        return {"mean_rgb": self.mean_rgb, "stddev_rgb": self.stddev_rgb, "scale_range": self.scale_range}
+
     def to_yaml(self) -> str:
         """Returns every key as YAML in plain types, which `override` reads back to an equal Config."""
         # Other alphabets are escaped: PyYAML reads some of what it writes as plain Unicode back differently (U+0085).
@@ -251,9 +258,7 @@ class Config(_Section):
 
 # Keys whose feature is still to come: fields above, but held at their default.
 NOT_YET = {
-    "autoaugment_policy",
     "grad_checkpoint",
-    "grid_mask",
     "loss_scale",
     "mixed_precision",
     "positives_momentum",

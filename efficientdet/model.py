@@ -149,14 +149,7 @@ class EfficientDetModel(tf.Module):
 
     def preprocess(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Network inputs [(B,) height, width, 3] of pictures [(B,) H, W, 3], and their image_scale []."""
-        config = self.config
-        return preprocess.preprocess(
-            images,
-            config.image_size,
-            mean_rgb=config.mean_rgb,
-            stddev_rgb=config.stddev_rgb,
-            scale_range=config.scale_range,
-        )
+        return preprocess.preprocess(images, self.config.image_size, **self.config.colors)
 
     def detect(self, inputs: tf.Tensor, image_scales: tf.Tensor) -> Detections:
         """Detects in network inputs.

@@ -12,7 +12,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from efficientdet.preprocess import fit_scale, normalize, preprocess, scaled_size
+from efficientdet.preprocess import fit_scale, normalize, preprocess, scaled_size, to_input, unnormalize
 
 REFERENCE = pathlib.Path(__file__).parents[2] / "shared" / "reference"
 needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason=f"needs {REFERENCE}")
@@ -63,14 +63,11 @@ def test_padding_is_zero_after_normalizing_and_minus_one_with_scale_range():
     assert np.all(output[:10] == 1) and np.all(output[10:] == -1)
 
 
-def test_window():
-    """Scale and offset, as scale jitter draws them: the window of the scaled image, padded where it ends."""
+def test_a_given_size_need_not_fit_nor_keep_the_aspect_ratio():
     picture = image(30, 40)
-    scaled = tf.image.resize(picture, [60, 80]).numpy()
-    output, image_scale = preprocess(picture, (50, 70), **RAW, scale=tf.constant(2.0), offset=tf.constant([3, 20]))
-    assert image_scale == 0.5
-    np.testing.assert_array_equal(output[:, :60], scaled[3:53, 20:80])
-    assert output.shape == (50, 70, 3) and not output[:, 60:].numpy().any()
+    output = to_input(picture, tf.constant([50, 45]), (50, 70), **RAW)
+    np.testing.assert_array_equal(output[:, :45], tf.image.resize(picture, [50, 45]))
+    assert output.shape == (50, 70, 3) and not output[:, 45:].numpy().any()
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.sampled_from([(64, 64), (48, 96), (128, 32)]))
@@ -99,3 +96,19 @@ def test_batch_equals_single_images_equals_function():
 def test_normalize_by_hand():
     np.testing.assert_allclose(normalize(tf.constant([[255.0, 127, 0]]), 127, 128), [[1, 0, -127 / 128]])
     np.testing.assert_allclose(normalize(tf.constant([[3.0, 4, 5]]), (1, 2, 3), (1, 2, 4)), [[2, 1, 0.5]])
+
+
+@pytest.mark.parametrize("colors", [COLORS, LITE, RAW, {**RAW, "scale_range": True}], ids=str)
+def test_unnormalize_is_the_inverse_of_preprocess(colors):
+    picture = image(20, 32)
+    shown = unnormalize(preprocess(picture, (32, 32), **colors)[0], **colors).numpy()
+    assert shown.dtype == np.uint8
+    np.testing.assert_array_equal(shown[:20], picture)
+    np.testing.assert_array_equal(shown[20:], np.broadcast_to(np.round(colors["mean_rgb"]), (12, 32, 3)))
+
+
+def test_unnormalize_by_hand():
+    rgb = {"mean_rgb": (1, 2, 3), "stddev_rgb": (1, 2, 4)}
+    np.testing.assert_array_equal(unnormalize(tf.constant([2, 1, 0.5]), **rgb, scale_range=False), [3, 4, 5])
+    # (x + 1) * 255 / 2 = 127.5, 0, 255; then 128.5 rounded to the even number, 2, and 1023 clipped.
+    np.testing.assert_array_equal(unnormalize(tf.constant([0.0, -1, 1]), **rgb, scale_range=True), [128, 2, 255])

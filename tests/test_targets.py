@@ -11,6 +11,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
+from efficientdet import boxes as box_ops
 from efficientdet.anchors import Anchors
 from efficientdet.targets import AnchorLabeler
 
@@ -121,6 +122,33 @@ def test_equals_a_plain_assigner(objects):
     cls_flat, box_flat = flat(cls_targets, box_targets)
     np.testing.assert_array_equal(cls_flat, expected)
     assert num_positives == np.sum(expected >= 0) and not box_flat[expected < 0].any()
+
+
+def dense(anchors, boxes):
+    """[N]: the box of every anchor, or -1, from the matrix of all IoUs."""
+    num_boxes = len(boxes)
+    overlaps = np.pad(box_ops.pairwise_iou(boxes, anchors.boxes).numpy(), [[0, 1], [0, 0]])
+    matches = np.where(overlaps.max(0) >= 0.5, overlaps.argmax(0), -1)
+    for k in reversed(range(num_boxes)):
+        matches[overlaps[k].argmax()] = k
+    return matches
+
+
+@pytest.mark.parametrize("num_boxes", [0, 1, 13, 100, 500])
+@pytest.mark.parametrize("change", [{}, {"anchor_scale": 0.5}, {"num_scales": 2, "aspect_ratios": [1.0, [1.4, 0.7]]}])
+def test_equals_the_matrix_of_all_ious(num_boxes, change):
+    """Bit for bit, in the ties that rounding breaks too; with small anchors some boxes overlap none at all."""
+    rng = np.random.RandomState(num_boxes)
+    anchors = Anchors((160, 96), **{**DEFAULTS, **change})
+    size = np.tile(anchors.image_size, 2)
+    match = tf.function(AnchorLabeler(anchors)._match, input_signature=[tf.TensorSpec([None, 4])])
+    corners = np.sort(rng.uniform(size=(num_boxes, 2, 2)), 1).reshape(-1, 4) * size
+    centers, sides = rng.uniform(size=(2, num_boxes, 2)) * size[:2]
+    near_anchors = np.clip(np.concatenate([centers - sides / 4, centers + sides / 4], 1), 0, size)
+    whole_pixels = np.round(near_anchors) + np.array([0, 0, 1, 1])
+    for boxes in (corners, near_anchors, whole_pixels):
+        boxes = boxes.astype(np.float32)
+        np.testing.assert_array_equal(match(boxes), dense(anchors, boxes))
 
 
 def test_eager_equals_function_equals_dataset():
