@@ -6,14 +6,20 @@ The order of records and every random choice are functions of (seed, position in
 timing, so a run that resumes at step n reads what it would have read.
 """
 
-import re
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
 from dataset import tfrecord
+from dataset.augment.autoaugment import autoaugment
 from dataset.augment.flip import random_flip
-from dataset.augment.jitter import random_jitter
+from dataset.augment.gridmask import grid_mask
+from dataset.augment.jitter import random_window
+from dataset.augment.mosaic import NUM_IMAGES, mosaic
+from dataset.records import RecordFiles
+from dataset.tfrecord import Sample
+from dataset.window import Window, crop_boxes, crop_image, decode_window
 from efficientdet import preprocess
 from efficientdet.config import Config
 from efficientdet.model import build_anchors
@@ -26,23 +32,34 @@ Batch = tuple[tf.Tensor, dict[str, tf.Tensor]]
 
 
 class InputReader:
-    """Reads TFRecords of `dataset.tfrecord` as batches for training or evaluation."""
+    """Reads TFRecords of `dataset.tfrecord` as batches for training or evaluation.
 
-    def __init__(self, file_pattern: str, config: Config):
+    Damaged records are left out, named in the log and counted; above max_damaged_records of the config that is an
+    error. A run that resumes does not read on exactly where it stopped, then.
+    """
+
+    def __init__(self, file_pattern: str, config: Config, shard: tuple[int, int] = (0, 1)):
         """Finds the files.
 
         Args:
             file_pattern: glob of the records.
             config: image size, augmentation, anchors, number of classes.
+            shard: (i, n) reads the i-th part of n, from 0: each of n workers its own files, or where there are fewer
+                files than workers, its own records of all files.
 
         Raises:
             ValueError: if no file matches.
         """
-        self.files = sorted(tf.io.gfile.glob(file_pattern))
-        if not self.files:
+        files = sorted(tf.io.gfile.glob(file_pattern))
+        if not files:
             raise ValueError(f"no file matches {file_pattern!r}; give a pattern such as 'data/train-*.tfrecord'")
         self.file_pattern = file_pattern
         self.config = config
+        index, self._num_shards = shard
+        by_file = len(files) >= self._num_shards
+        self._record_shard = None if by_file else index
+        files = files[index :: self._num_shards] if by_file else files
+        self.records = RecordFiles(files, config.max_damaged_records)
 
     def training(self, batch_size: int, *, seed: int, start_batch: int = 0, num_examples: int) -> tf.data.Dataset:
         """Endless batches, in a new order every time through the data.
@@ -51,8 +68,8 @@ class InputReader:
             batch_size: images a batch.
             seed: of order and augmentation.
             start_batch: where to begin, as if the batches before had been read.
-            num_examples: records in the files. Only a start_batch above 0 needs it, to skip whole rounds unread; it has
-                to be their true number then, or the run does not read on exactly where it stopped.
+            num_examples: records in the files, of all shards. Only a start_batch above 0 needs it, to skip whole rounds
+                unread; it has to be their true number then, or the run does not read on exactly where it stopped.
 
         Returns:
             Dataset of (images [B, height, width, 3] float32, labels) with labels cls_targets and box_targets,
@@ -60,27 +77,36 @@ class InputReader:
             [B] float32.
 
         Raises:
-            DataError: if the files hold no record, or the first one is damaged.
+            DataError: if the files hold no record that can be read.
         """
-        self._check_not_empty()
         labeler = AnchorLabeler(build_anchors(self.config))
-        start = start_batch * batch_size
-        rounds = tf.data.Dataset.range(start // num_examples, tf.int64.max)
-        records = rounds.flat_map(lambda i: self._shuffled(seed + i)).skip(start % num_examples)
-        numbers = tf.data.Dataset.range(start, tf.int64.max)
 
-        def parse(number: tf.Tensor, record: tf.Tensor):
-            return self._training_example(record, tf.stack([tf.cast(seed, tf.int64), number]), labeler)
+        def label(example: dict[str, tf.Tensor]) -> Batch:
+            cls_targets, box_targets, num_positives = labeler.label(example["boxes"], example["classes"])
+            labels = {"cls_targets": cls_targets, "box_targets": box_targets, "num_positives": num_positives}
+            return example["image"], labels
 
-        dataset = tf.data.Dataset.zip((numbers, records)).map(parse, num_parallel_calls=tf.data.AUTOTUNE)
+        dataset = self._examples(seed, start_batch * batch_size, num_examples, label)
         return dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+    def augmented(self, seed: int) -> tf.data.Dataset:
+        """What training sees, image by image, before the boxes become targets; the same images as those of `training`.
+
+        Returns:
+            Endless dataset of dicts: image [height, width, 3] float32, boxes [K, 4] float32 in pixels of it, classes
+            [K] int32, source_id [] string.
+
+        Raises:
+            DataError: if the files hold no record that can be read.
+        """
+        return self._examples(seed, 0, 1, lambda example: example)
 
     def evaluation(self, batch_size: int, limit: int | None = None) -> tf.data.Dataset:
         """Every image once, in the order of the files; the last batch may be smaller.
 
         Args:
             batch_size: images a batch.
-            limit: images to read at most; None for all.
+            limit: records to read at most; None for all.
 
         Returns:
             Dataset of (images [B, height, width, 3] float32, labels) with labels source_id [B] string,
@@ -88,86 +114,142 @@ class InputReader:
             [B, M, 4] float32, classes [B, M] int32, is_crowd [B, M] int32, area [B, M] float32.
 
         Raises:
-            DataError: if the files hold no record, or the first one is damaged.
+            DataError: if the files hold no record that can be read.
         """
-        self._check_not_empty()
-        records = tf.data.TFRecordDataset(self.files).take(-1 if limit is None else limit)
-        dataset = records.map(self._evaluation_example, num_parallel_calls=tf.data.AUTOTUNE)
-        return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+        self._check_usable()
+        decode = functools.partial(tfrecord.decode, regenerate_source_id=self.config.regenerate_source_id)
 
-    def _check_not_empty(self):
-        # Reads one record. Without any, the endless rounds of training would look for one forever.
-        if next(batches(tf.data.TFRecordDataset(self.files).take(1)), None) is None:
-            raise tfrecord.DataError(
-                f"the files of {self.file_pattern!r} hold no record; write them again from data with images, or give "
-                "another pattern"
-            )
+        def example(place: tf.Tensor, record: tf.Tensor):
+            sample, is_good = self.records.attempt(decode, place, record)
+            sample = self._check_classes(sample)
+            image, image_scale = preprocess.preprocess(sample["image"], self.config.image_size, **self.config.colors)
+            labels = {"source_id": sample["source_id"], "image_scale": image_scale, **self._groundtruth(sample)}
+            return (image, labels), is_good
+
+        records = self._in_order().take(-1 if limit is None else limit)
+        return _good(records, example).batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+    def _examples(self, seed: int, start: int, num_examples: int, finish: Callable) -> tf.data.Dataset:
+        """Augmented images from position start on, each as finish makes it."""
+        self._check_usable()
+        records_each = NUM_IMAGES if self.config.mosaic else 1
+        round_size = max(num_examples // self._num_shards, 1)
+        rounds = tf.data.Dataset.range(start * records_each // round_size, tf.int64.max)
+        records = rounds.flat_map(lambda i: self._shuffled(seed + i)).skip(start * records_each % round_size)
+        if self.config.mosaic:
+            records = records.batch(records_each, drop_remainder=True)
+
+        def example(number: tf.Tensor, record: tuple[tf.Tensor, tf.Tensor]):
+            sample, is_good = self._augmented(*record, tf.stack([tf.cast(seed, tf.int64), number]))
+            return finish(sample), is_good
+
+        numbers = tf.data.Dataset.range(start, tf.int64.max)
+        return _good(tf.data.Dataset.zip((numbers, records)), example)
 
     def _shuffled(self, seed: tf.Tensor) -> tf.data.Dataset:
         # Of the graph that tf.data traces this into. Else the order would depend on the seed of the program, too.
         tf.random.set_seed(1)
-        files = tf.data.Dataset.from_tensor_slices(self.files).shuffle(len(self.files), seed=seed)
-        records = files.interleave(tf.data.TFRecordDataset, cycle_length=min(len(self.files), MAX_FILES_AT_ONCE))
-        return records.shuffle(SHUFFLE_BUFFER, seed=seed)
+        num_files = len(self.records.files)
+        files = tf.data.Dataset.range(num_files).shuffle(num_files, seed=seed)
+        records = files.interleave(self.records.read, cycle_length=min(num_files, MAX_FILES_AT_ONCE))
+        return self._own(records).shuffle(SHUFFLE_BUFFER, seed=seed)
 
-    def _training_example(self, record: tf.Tensor, seed: tf.Tensor, labeler: AnchorLabeler) -> Batch:
+    def _in_order(self) -> tf.data.Dataset:
+        return self._own(tf.data.Dataset.range(len(self.records.files)).flat_map(self.records.read))
+
+    def _own(self, records: tf.data.Dataset) -> tf.data.Dataset:
+        return records.shard(self._num_shards, self._record_shard) if self._record_shard is not None else records
+
+    def _check_usable(self):
+        # Reads until a record is good. Without any, the endless rounds of training would look for one forever.
+        def check(place: tf.Tensor, record: tf.Tensor):
+            return self.records.attempt(tfrecord.decode, place, record)[::-1]
+
+        good = self._in_order().map(check).filter(lambda is_good, _: is_good)
+        if next(batches(good), None) is None:
+            reasons = [f"{self.records.name(place)}: {reason}" for place, reason in self.records.damaged.items()]
+            raise tfrecord.DataError(
+                f"the files of {self.file_pattern!r} hold no record that can be read"
+                + (f" ({reasons[0]})" if reasons else "")
+                + "; write them again from data with images, or give another pattern"
+            )
+
+    def _augmented(
+        self, place: tf.Tensor, record: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """One image as the network gets it, with boxes in its pixels; and whether its records are good.
+
+        Without a need for the whole image, no more of it is decoded than the window of the scale jitter.
+        """
         config = self.config
-        sample = self._decode(record)
-        if config.skip_crowd_during_training:
-            sample = keep_objects(sample, ~sample["is_crowd"])
-        flip_seed, jitter_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+        whole_seed, window_seed, flip_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
+        choose = functools.partial(window_chooser(config), seed=window_seed)
+        if config.mosaic or config.grid_mask or config.autoaugment_policy:
+            sample, is_good = self._whole(place, record, whole_seed)
+            image_hw = tf.shape(sample["image"])[:2]
+            window = choose(image_hw)
+            image = crop_image(sample["image"], window)
+        else:
+
+            def decode(record: tf.Tensor):
+                sample = tfrecord.parse(record)
+                return sample, *decode_window(sample["encoded"], choose)
+
+            (sample, image, image_hw, window), is_good = self.records.attempt(decode, place, record)
+            sample = self._objects(sample)
+        sample = {**sample, "image": image, "boxes_norm": crop_boxes(sample["boxes_norm"], image_hw, window)}
         if config.input_rand_hflip:
             sample = random_flip(sample, flip_seed)
-        sample = random_jitter(
-            sample,
-            jitter_seed,
-            image_size=config.image_size,
-            target_size=config.target_size or config.image_size,
-            jitter_min=config.jitter_min,
-            jitter_max=config.jitter_max,
-        )
-        image, _ = self._preprocess(sample, scale=sample["scale"], offset=sample["offset"])
-        boxes, classes = self._input_boxes(sample)
-        cls_targets, box_targets, num_positives = labeler.label(boxes, classes)
-        labels = {"cls_targets": cls_targets, "box_targets": box_targets, "num_positives": num_positives}
-        return image, labels
+        return self._to_input(sample, window.scaled_size), is_good
 
-    def _evaluation_example(self, record: tf.Tensor) -> Batch:
-        sample = self._decode(record)
-        image, image_scale = self._preprocess(sample)
-        return image, {"source_id": sample["source_id"], "image_scale": image_scale, **self._groundtruth(sample)}
+    def _whole(self, places: tf.Tensor, records: tf.Tensor, seed: tf.Tensor) -> tuple[Sample, tf.Tensor]:
+        """A whole image under what is asked for of mosaic, grid_mask and autoaugment_policy."""
+        config = self.config
+        mosaic_seed, mask_seed, policy_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
+        samples, good = [], []
+        one_by_one = zip(*(tf.unstack(part, NUM_IMAGES) if config.mosaic else [part] for part in (places, records)))
+        for place, record in one_by_one:
+            sample, is_good = self.records.attempt(tfrecord.decode, place, record)
+            samples.append(self._objects(sample))
+            good.append(is_good)
+        sample = mosaic(samples, mosaic_seed, image_size=config.image_size) if config.mosaic else samples[0]
+        if config.grid_mask:
+            sample = grid_mask(sample, mask_seed)
+        if config.autoaugment_policy:
+            sample = autoaugment(sample, policy_seed, config.autoaugment_policy)
+        return sample, tf.reduce_all(good)
 
-    def _decode(self, record: tf.Tensor) -> tfrecord.Sample:
-        sample = tfrecord.decode(record, self.config.regenerate_source_id)
+    def _objects(self, sample: Sample) -> Sample:
+        """The sample with the objects to train on."""
+        sample = self._check_classes(sample)
+        if not self.config.skip_crowd_during_training:
+            return sample
+        kept = tf.where(~sample["is_crowd"])
+        return {**sample, **{name: tf.gather_nd(sample[name], kept) for name in ("boxes_norm", "classes", "is_crowd")}}
+
+    def _check_classes(self, sample: Sample) -> Sample:
         num_classes, classes = self.config.num_classes, sample["classes"]
         valid = tf.reduce_all((classes >= 1) & (classes <= num_classes))
         message = f"class ids must be in 1..num_classes = {num_classes}; set num_classes, or mend the record of image"
         data = [message, sample["source_id"], "with the classes", classes]
-        with tf.control_dependencies([tf.debugging.Assert(valid, data, 20)]):
+        # raw_ops: see tfrecord.parse.
+        with tf.control_dependencies([tf.raw_ops.Assert(condition=valid, data=data, summarize=20)]):
             return {**sample, "classes": tf.identity(classes)}
 
-    def _preprocess(self, sample: tfrecord.Sample, **window) -> tuple[tf.Tensor, tf.Tensor]:
-        config = self.config
-        return preprocess.preprocess(
-            sample["image"],
-            config.image_size,
-            mean_rgb=config.mean_rgb,
-            stddev_rgb=config.stddev_rgb,
-            scale_range=config.scale_range,
-            **window,
-        )
-
-    def _input_boxes(self, sample: tfrecord.Sample) -> tuple[tf.Tensor, tf.Tensor]:
-        """Boxes [K, 4] in pixels of the network input, and classes [K], of what the window still shows."""
-        size = preprocess.scaled_size(tf.shape(sample["image"])[:2], sample["scale"])
-        boxes = sample["boxes_norm"] * tf.cast(tf.tile(size, [2]), tf.float32)
-        boxes -= tf.cast(tf.tile(sample["offset"], [2]), tf.float32)
+    def _to_input(self, sample: Sample, size: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Network input of an image scaled to size, and the objects that are still to be seen."""
         height, width = self.config.image_size
+        boxes = sample["boxes_norm"] * tf.cast(tf.tile(size, [2]), tf.float32)
         boxes = tf.clip_by_value(boxes, 0.0, tf.constant([height - 1, width - 1] * 2, tf.float32))
-        visible = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-        return tf.boolean_mask(boxes, visible), tf.boolean_mask(sample["classes"], visible)
+        visible = tf.where(tf.reduce_all(boxes[:, 2:] > boxes[:, :2], 1))
+        return {
+            "image": preprocess.to_input(sample["image"], size, self.config.image_size, **self.config.colors),
+            "boxes": tf.gather_nd(boxes, visible),
+            "classes": tf.gather_nd(sample["classes"], visible),
+            "source_id": sample["source_id"],
+        }
 
-    def _groundtruth(self, sample: tfrecord.Sample) -> dict[str, tf.Tensor]:
+    def _groundtruth(self, sample: Sample) -> dict[str, tf.Tensor]:
         """The objects in pixels of the original image, the largest first, padded with -1."""
         num_objects, limit = tf.shape(sample["classes"])[0], self.config.max_instances_per_image
         warning = ["image", sample["source_id"], "has", num_objects, "objects; evaluating the", limit, "largest,"]
@@ -184,24 +266,33 @@ class InputReader:
         return {name: _pad(tf.gather(column, order), limit) for name, column in columns.items()}
 
 
+def window_chooser(config: Config) -> Callable[[tf.Tensor, tf.Tensor], Window]:
+    """The scale jitter of a config: (image_hw, seed) -> window."""
+    return functools.partial(
+        random_window,
+        image_size=config.image_size,
+        target_size=config.target_size or config.image_size,
+        jitter_min=config.jitter_min,
+        jitter_max=config.jitter_max,
+    )
+
+
 def batches(dataset: tf.data.Dataset) -> Iterator:
-    """The batches of a dataset of InputReader, or the records of its files.
+    """The batches of a dataset of InputReader, or other elements that it makes.
 
     Raises:
-        DataError: if a file is damaged, or a record does not fit the config.
+        DataError: if too many records are damaged, or one does not fit the config.
     """
     try:
         yield from dataset
-    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
-        # Its first line, without the names of graph nodes and the brackets around what an Assert prints.
-        reason = re.sub(r"\{\{.*?\}\} |assertion failed: | ?\[Op:.*", "", error.message.splitlines()[0])
-        raise tfrecord.DataError(f"cannot use the records: {re.sub(r'[][]', '', reason)}") from error
+    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError, tf.errors.UnknownError) as error:
+        raise tfrecord.DataError(f"cannot use the records: {tfrecord.plain_reason(error)}") from error
 
 
-def keep_objects(sample: tfrecord.Sample, keep: tf.Tensor) -> tfrecord.Sample:
-    """The sample with those of its K objects for which keep, [K] bool, holds."""
-    columns = ("boxes_norm", "classes", "is_crowd", "area")
-    return {**sample, **{name: tf.boolean_mask(sample[name], keep) for name in columns}}
+def _good(records: tf.data.Dataset, example: Callable) -> tf.data.Dataset:
+    """The examples of good records; `example` returns one, and whether its record is good."""
+    dataset = records.map(example, num_parallel_calls=tf.data.AUTOTUNE)
+    return dataset.filter(lambda _, is_good: is_good).map(lambda example, _: example)
 
 
 def _pad(values: tf.Tensor, length: int) -> tf.Tensor:

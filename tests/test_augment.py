@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset.augment.flip import random_flip
-from dataset.augment.jitter import random_jitter
-from efficientdet import preprocess
+from dataset.augment.jitter import random_window
+from dataset.window import Window
 
 SEEDS = st.tuples(st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1))
 STAYS, FLIPS = (0, 3), (0, 0)
@@ -42,15 +42,16 @@ def assert_equal(sample, other):
         np.testing.assert_array_equal(sample[name], other[name], err_msg=name)
 
 
-def jitter(sample, seed, *, factors=(0.1, 2.0), image_size=(64, 64), target_size=None):
-    return random_jitter(
-        sample,
+def jitter(image_hw, seed, *, factors=(0.1, 2.0), image_size=(64, 64), target_size=None):
+    window = random_window(
+        tf.constant(image_hw),
         tf.constant(seed),
         image_size=image_size,
         target_size=target_size or image_size,
         jitter_min=factors[0],
         jitter_max=factors[1],
     )
+    return Window(*(side.numpy() for side in window))
 
 
 @given(samples(), SEEDS)
@@ -86,48 +87,55 @@ def test_half_of_the_seeds_flip():
     assert 80 <= sum(flips) <= 120
 
 
-@given(samples(), SEEDS, st.tuples(st.integers(1, 90), st.integers(1, 90)))
-def test_jitter_stays_within_its_bounds(sample, seed, image_size):
-    result = jitter(sample, seed, image_size=image_size)
-    image_hw, scale = np.array(sample["image"].shape[:2]), result["scale"].numpy()
-    for factor, bounds in ((0.1, np.less_equal), (2.0, np.greater_equal)):
-        target = np.maximum(np.floor(factor * np.array(image_size) + 1e-6), 1)
-        assert bounds(np.min(target / image_hw), scale * (1 + 1e-6 * np.sign(1 - factor)))
-    excess = np.maximum(preprocess.scaled_size(image_hw, scale).numpy() - image_size, 0)
-    assert np.all(result["offset"] >= 0) and np.all(result["offset"] <= excess)
-    assert_equal({name: result[name] for name in sample}, sample)  # pixels and boxes as they were
+SIZES = st.tuples(st.integers(1, 90), st.integers(1, 90))
+
+
+@given(SIZES, SEEDS, SIZES)
+def test_a_window_stays_within_image_and_input(image_hw, seed, image_size):
+    offset, size, scaled_size = jitter(image_hw, seed, image_size=image_size)
+    assert np.all(offset >= 0) and np.all(size >= 1) and np.all(offset + size <= image_hw)
+    assert np.all(scaled_size >= 1) and np.all(scaled_size <= image_size)
+    # One factor for both sides, but for whole pixels: half a pixel of the window, or less than one of the input.
+    low, high = (scaled_size / (size + 0.5)), ((scaled_size + 1) / np.maximum(size - 0.5, 1e-9))
+    assert np.all((low <= high[::-1]) | (scaled_size == 1))
+    # A side is cut only where the input has no room for all of it.
+    assert np.all((size == image_hw) | (scaled_size == image_size))
 
 
 @pytest.mark.parametrize(
-    "factor, target_size, scale, most_offset",
+    "factor, target_size, size, scaled_size",
     [  # by hand, for an image of 100 x 200 (height, width) and an input of 64 x 64
-        (1.0, (64, 64), 0.32, [0, 0]),  # 64 / 200 -> 32 x 64
-        (1.5, (64, 64), 0.48, [0, 32]),  # 96 / 200 -> 48 x 96
-        (2.0, (64, 128), 1.28, [64, 192]),  # 128 / 100 and 256 / 200 -> 128 x 256
-        (0.51, (64, 64), 0.16, [0, 0]),  # 32.64 is cut to 32; 32 / 200
-        (0.001, (64, 64), 0.005, [0, 0]),  # never less than a pixel
+        (1.0, (64, 64), [100, 200], [32, 64]),  # 64 / 200
+        (1.5, (64, 64), [100, 133], [48, 64]),  # 96 / 200 -> 48 x 96, of which 64 are 133 in the image
+        (2.0, (64, 128), [50, 50], [64, 64]),  # 128 / 100 and 256 / 200 -> 128 x 256
+        (0.51, (64, 64), [100, 200], [16, 32]),  # 32.64 is cut to 32; 32 / 200
+        (0.001, (64, 64), [100, 200], [1, 1]),  # never less than a pixel
     ],
 )
-def test_jitter_golden(factor, target_size, scale, most_offset):
-    sample = filled_box(100, 200, [0, 0, 1, 1])
-    results = [jitter(sample, (3, i), factors=(factor, factor), target_size=target_size) for i in range(60)]
-    np.testing.assert_allclose([result["scale"] for result in results], scale, rtol=1e-6)
-    offsets = np.array([result["offset"] for result in results])
-    assert np.all(offsets >= 0) and np.all(offsets <= most_offset)
-    assert np.all(offsets.max(0) >= 0.85 * np.array(most_offset))  # and all of the excess is used
+def test_jitter_golden(factor, target_size, size, scaled_size):
+    results = [jitter((100, 200), (3, i), factors=(factor, factor), target_size=target_size) for i in range(60)]
+    for _, shown, scaled in results:
+        assert (shown.tolist(), scaled.tolist()) == (size, scaled_size)
+    offsets, most = np.array([offset for offset, _, _ in results]), np.array([100, 200]) - size
+    assert np.all(offsets >= 0) and np.all(offsets <= most)
+    assert np.all(offsets.max(0) >= 0.85 * most)  # and all of the room is used
 
 
 def test_factors_cover_their_range_evenly():
-    sample = filled_box(64, 64, [0, 0, 1, 1])
-    scales = [float(jitter(sample, (1, i), factors=(0.5, 1.5), image_size=(640, 640))["scale"]) for i in range(400)]
-    np.testing.assert_allclose(np.quantile(scales, [0.25, 0.5, 0.75]), [7.5, 10.0, 12.5], atol=0.8)
+    scaled = [jitter((64, 64), (1, i), factors=(0.5, 1.0), image_size=(640, 640))[2][0] for i in range(400)]
+    np.testing.assert_allclose(np.quantile(scaled, [0.25, 0.5, 0.75]), [400, 480, 560], atol=20)
 
 
 @settings(max_examples=15)  # each of them traces a pipeline
 @given(samples(), SEEDS)
 def test_equal_seeds_give_equal_results_in_and_outside_of_tf_data(sample, seed):
     def augment(sample):
-        return jitter(random_flip(sample, tf.constant(seed)), seed)
+        flipped = random_flip(sample, tf.constant(seed))
+        return flipped | {"image_hw": jitter_tensors(tf.shape(flipped["image"])[:2], seed)}
+
+    def jitter_tensors(image_hw, seed):
+        sizes = {"image_size": (64, 64), "target_size": (64, 64)}
+        return tf.stack(random_window(image_hw, tf.constant(seed), **sizes, jitter_min=0.1, jitter_max=2.0))
 
     eager = augment(sample)
     assert_equal(augment(sample), eager)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """dataloader: what comes out of testdata/sample.tfrecord, 8 images of 96 px whose boxes stand in sample.json."""
 
+import dataclasses
 import io
 import json
 import pathlib
@@ -157,7 +158,7 @@ def test_boxes_follow_the_pixels_through_augmentation(write_records, tiny_config
     config = tiny_config.override({"jitter_min": 0.6, "jitter_max": 1.4})
     anchors = build_anchors(config).boxes
     boxes = []
-    for images, labels in InputReader(path, config).training(8, seed=5, num_examples=1).take(3):
+    for images, labels in InputReader(path, config).training(8, seed=2, num_examples=1).take(4):
         codes = concat_levels(labels["box_targets"], 4).numpy()
         classes = concat_levels(labels["cls_targets"], 1).numpy()[..., 0]
         for image, row, cls in zip(images.numpy(), codes, classes):
@@ -278,11 +279,11 @@ def test_a_class_that_the_network_has_not_names_the_image(write_records, tiny_co
     )
 
 
-def test_a_file_that_holds_no_records_is_told(tiny_config):
-    with pytest.raises(
-        tfrecord.DataError, match=r"^cannot use the records: corrupted record at 0 .*TFRecord file\?\)$"
-    ):
-        list(batches(InputReader(str(TESTDATA / "sample.json"), tiny_config).evaluation(1)))
+def test_a_file_that_is_no_tfrecord_is_told(tiny_config):
+    with pytest.raises(tfrecord.DataError) as error:
+        InputReader(str(TESTDATA / "sample.json"), tiny_config).evaluation(1)
+    assert "hold no record that can be read (record 0 of " in str(error.value)
+    assert "sample.json: the length of the record is damaged" in str(error.value)
 
 
 def test_no_file_is_told_in_a_sentence(tiny_config, tmp_path):
@@ -293,5 +294,132 @@ def test_no_file_is_told_in_a_sentence(tiny_config, tmp_path):
 def test_files_without_a_record_are_told(write_records, tiny_config):
     reader = InputReader(write_records(), tiny_config)
     for read in (lambda: reader.training(1, seed=1, num_examples=1), lambda: reader.evaluation(1)):
-        with pytest.raises(tfrecord.DataError, match=r"own\.tfrecord' hold no record; write them again"):
+        with pytest.raises(tfrecord.DataError, match=r"own\.tfrecord' hold no record that can be read; write them"):
             read()
+
+
+def damage(path, *, record, where="image"):
+    """Flips the bits of a byte in one record of a file, or in the length before it."""
+    content, offset = bytearray(pathlib.Path(path).read_bytes()), 0
+    for _ in range(record):
+        offset += 16 + int.from_bytes(content[offset : offset + 8], "little")
+    offset += {"length": 0, "image": 200}[where]
+    content[offset] ^= 0xFF
+    pathlib.Path(path).write_bytes(content)
+
+
+def seen(reader, count, seed=1):
+    """Source ids of the first images of a training."""
+    return [example["source_id"].numpy().decode() for example in reader.augmented(seed).take(count)]
+
+
+def test_a_damaged_record_is_left_out_and_named(write_records, tiny_config, caplog):
+    path = write_records(*[[(1, [0, 0, 40, 40], 0)]] * 6)
+    damage(path, record=2)
+    reader = InputReader(path, tiny_config)
+    ids = [source_id.decode() for _, labels in reader.evaluation(4) for source_id in labels["source_id"].numpy()]
+    assert ids == ["image0", "image1", "image3", "image4", "image5"]
+    assert sorted(seen(reader, 10)[:5]) == ids and sorted(seen(reader, 10)[5:]) == ids  # two rounds, no end
+    assert reader.records.damaged == {(0, 2): "its checksum is wrong"}
+    messages = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    assert messages == [f"left out record 2 of {path}: its checksum is wrong (damaged so far: 1, at most 10)"]
+
+
+def test_an_image_that_cannot_be_decoded_is_left_out_and_named(tmp_path, tiny_config):
+    good = black_image("good", [(1, [0, 0, 40, 40], 0)], 64, 64)
+    path = tmp_path / "own.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(tfrecord.encode(dataclasses.replace(good, encoded=good.encoded[:60], source_id="cut")))
+        writer.write(tfrecord.encode(good))
+        writer.write(b"no Example")
+    for augmentation in ({}, {"grid_mask": True}):
+        reader = InputReader(str(path), tiny_config.override(augmentation))
+        assert seen(reader, 4) == ["good"] * 4
+        assert reader.records.damaged == {
+            (0, 0): "Invalid PNG data, size 60",
+            (0, 2): "Could not parse example input, value: 'no Example'",
+        }
+
+
+def test_a_mosaic_without_four_good_records_is_left_out(tmp_path, tiny_config):
+    images = [black_image(f"image{i}", [(1, [0, 0, 64, 64], 0)], 64, 64) for i in range(9)]
+    images[4] = dataclasses.replace(images[4], encoded=images[4].encoded[:60])
+    path = tmp_path / "own.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for image in images:
+            writer.write(tfrecord.encode(image))
+    reader = InputReader(str(path), plain(tiny_config, mosaic=True))
+    for example in reader.augmented(seed=1).take(12):
+        assert len(example["classes"]) == 4
+    assert list(reader.records.damaged) == [(0, 4)]
+
+
+def test_one_damaged_record_too_many_is_an_error(write_records, tiny_config):
+    path = write_records(*[[(1, [0, 0, 40, 40], 0)]] * 4)
+    damage(path, record=1)
+    damage(path, record=2)
+    reader = InputReader(path, tiny_config.override({"max_damaged_records": 1}))
+    with pytest.raises(tfrecord.DataError, match=r"^cannot use the records: more than max_damaged_records = 1 .*own"):
+        list(batches(reader.evaluation(4)))
+
+
+def test_a_damaged_length_loses_the_rest_of_its_file_alone(tmp_path, tiny_config):
+    for name in "ab":
+        with tf.io.TFRecordWriter(str(tmp_path / f"{name}.tfrecord")) as writer:
+            for i in range(3):
+                writer.write(tfrecord.encode(black_image(f"{name}{i}", [], 64, 64)))
+    damage(tmp_path / "a.tfrecord", record=1, where="length")
+    reader = InputReader(str(tmp_path / "*.tfrecord"), tiny_config)
+    ids = [source_id.decode() for _, labels in reader.evaluation(4) for source_id in labels["source_id"].numpy()]
+    assert ids == ["a0", "b0", "b1", "b2"]
+    (reason,) = reader.records.damaged.values()
+    assert reason.startswith("the length of the record is damaged, and ")
+
+
+@pytest.mark.parametrize("num_files, num_shards", [(4, 2), (5, 3), (2, 3), (1, 2)])
+def test_shards_are_disjoint_and_together_everything(tmp_path, tiny_config, num_files, num_shards):
+    for i in range(num_files):
+        with tf.io.TFRecordWriter(str(tmp_path / f"{i}.tfrecord")) as writer:
+            for j in range(6):
+                writer.write(tfrecord.encode(black_image(f"{i}{j}", [], 64, 64)))
+    everything = sorted(f"{i}{j}" for i in range(num_files) for j in range(6))
+    readers = [InputReader(str(tmp_path / "*"), tiny_config, shard=(i, num_shards)) for i in range(num_shards)]
+    evaluated = [[s.decode() for _, labels in r.evaluation(4) for s in labels["source_id"].numpy()] for r in readers]
+    trained = [seen(reader, len(ids)) for reader, ids in zip(readers, evaluated)]
+    for shards in (evaluated, trained):
+        assert sorted(source_id for ids in shards for source_id in ids) == everything
+
+
+def test_large_and_textual_source_ids_survive(write_records, tmp_path, tiny_config):
+    ids = ["123456789012345678", "0007", "street/größe.jpg"]
+    path = tmp_path / "own.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for source_id in ids:
+            writer.write(tfrecord.encode(black_image(source_id, [], 64, 64)))
+    _, labels = next(iter(InputReader(str(path), tiny_config).evaluation(3)))
+    assert [source_id.decode() for source_id in labels["source_id"].numpy()] == ids
+
+
+def test_training_uses_all_boxes_of_an_image(write_records, tiny_config):
+    objects = [(1, [y, x, y + 8, x + 8], 0) for y in range(0, 64, 8) for x in range(0, 64, 8)]
+    config = plain(tiny_config, max_instances_per_image=10)
+    example = next(iter(InputReader(write_records(objects, size=(64, 64)), config).augmented(seed=1)))
+    assert len(example["boxes"]) == len(example["classes"]) == 64
+
+
+@pytest.mark.parametrize("change", [{"mosaic": True}, {"grid_mask": True}, {"autoaugment_policy": "v0"}])
+def test_augmentations_reach_the_pixels_and_equal_seeds_agree(reader, tiny_config, change):
+    changed = InputReader(SAMPLE, plain(tiny_config, **change))
+    first = training(changed, 2, seed=5)
+    assert equal(first, training(changed, 2, seed=5))
+    assert not equal(first, training(InputReader(SAMPLE, plain(tiny_config)), 2, seed=5))
+
+
+def test_a_mosaic_holds_the_objects_of_four_images(write_records, tiny_config):
+    images = [[(1 + i % 3, [0, 0, 64, 64], 0)] for i in range(4)]
+    reader = InputReader(write_records(*images, size=(64, 64)), plain(tiny_config, mosaic=True))
+    for example in reader.augmented(seed=3).take(5):
+        assert sorted(example["classes"].numpy()) == [1, 1, 2, 3]
+        assert np.all(example["image"].numpy() > 0.99)  # each is white and fills its quarter
+        area = np.prod(example["boxes"][:, 2:] - example["boxes"][:, :2], 1)
+        assert 62**2 < area.sum() <= 64**2

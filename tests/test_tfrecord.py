@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """tests of dataset/tfrecord.py."""
 
+import hashlib
 import io
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
@@ -38,7 +39,7 @@ def record(**changes):
 
 
 def parse(serialized):
-    return tf.train.Example.FromString(serialized).features.feature
+    return dict(tf.train.Example.FromString(serialized).features.feature)
 
 
 @st.composite
@@ -65,7 +66,66 @@ def records(draw):
     return image, encoded
 
 
-@settings(max_examples=40, deadline=None)
+def plain(feature):
+    """The values of a tf.train.Feature, texts as str."""
+    values = getattr(feature, feature.WhichOneof("kind")).value
+    return [value.decode("utf-8") if isinstance(value, bytes) else value for value in values]
+
+
+@st.composite
+def full_records(draw):
+    """Records that have every field."""
+    num_boxes = draw(st.integers(1, 4))
+
+    def column(values):
+        return draw(st.lists(values, min_size=num_boxes, max_size=num_boxes))
+
+    whole, text, fraction = st.integers(-(2**63), 2**63 - 1), st.text(max_size=5), st.floats(0, 1, width=32)
+    return tfrecord.Record(
+        encoded=draw(st.binary(max_size=9)),
+        height=draw(whole),
+        width=draw(whole),
+        filename=draw(text),
+        source_id=draw(text),
+        image_format=draw(text),
+        boxes_norm=column(st.tuples(fraction, fraction, fraction, fraction)),
+        classes=column(whole),
+        class_names=column(text),
+        is_crowd=column(whole),
+        area=column(st.floats(width=32, allow_nan=False)),
+        masks=column(st.binary(max_size=9)),
+        difficult=column(whole),
+        truncated=column(whole),
+        poses=column(text),
+        captions=column(text),
+    )
+
+
+@given(full_records())
+def test_every_field_is_there_as_it_was(rec):
+    features = parse(tfrecord.encode(rec))
+    assert features.pop("image/encoded").bytes_list.value == [rec.encoded]
+    assert list(features.pop("image/object/mask").bytes_list.value) == rec.masks
+    assert plain(features.pop("image/key/sha256")) == [hashlib.sha256(rec.encoded).hexdigest()]
+    sides = zip(*rec.boxes_norm)
+    assert {key: plain(feature) for key, feature in features.items()} == {
+        "image/height": [rec.height],
+        "image/width": [rec.width],
+        "image/filename": [rec.filename],
+        "image/source_id": [rec.source_id],
+        "image/format": [rec.image_format],
+        **{f"image/object/bbox/{side}": list(values) for side, values in zip(("ymin", "xmin", "ymax", "xmax"), sides)},
+        "image/object/class/label": rec.classes,
+        "image/object/class/text": rec.class_names,
+        "image/object/is_crowd": rec.is_crowd,
+        "image/object/area": rec.area,
+        "image/object/difficult": rec.difficult,
+        "image/object/truncated": rec.truncated,
+        "image/object/view": rec.poses,
+        "image/caption": rec.captions,
+    }
+
+
 @given(records())
 def test_decode_is_the_inverse_of_encode(image_and_record):
     image, rec = image_and_record
@@ -169,62 +229,3 @@ def test_decode_names_the_record_whose_columns_differ(key):
 def test_decode_needs_an_image():
     with pytest.raises(tf.errors.InvalidArgumentError, match="image/encoded"):
         tfrecord.decode(tf.train.Example().SerializeToString())
-
-
-def read_ids(path):
-    return [int(tfrecord.decode(raw)["source_id"]) for raw in tf.data.TFRecordDataset(str(path))]
-
-
-def write(prefix, num_shards, num_records):
-    with tfrecord.ShardWriter(prefix, num_shards) as writer:
-        for i in range(num_records):
-            writer.write(tfrecord.encode(record(source_id=str(i))))
-
-
-def test_shards_take_turns_and_keep_order(tmp_path):
-    write(tmp_path / "new" / "train", 3, 7)
-    names = sorted(path.name for path in (tmp_path / "new").iterdir())
-    assert names == [f"train-{i:05d}-of-00003.tfrecord" for i in range(3)]
-    assert [read_ids(tmp_path / "new" / name) for name in names] == [[0, 3, 6], [1, 4], [2, 5]]
-
-
-def test_failed_run_leaves_nothing_and_the_old_shards_untouched(tmp_path):
-    write(tmp_path / "train", 2, 4)
-    with pytest.raises(KeyboardInterrupt), tfrecord.ShardWriter(tmp_path / "train", 2) as writer:
-        writer.write(tfrecord.encode(record()))
-        assert len(list(tmp_path.glob("train*"))) == 2  # the unfinished ones do not match
-        raise KeyboardInterrupt
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"train-{i:05d}-of-00002.tfrecord" for i in range(2)]
-    assert read_ids(tmp_path / "train-00000-of-00002.tfrecord") == [0, 2]
-
-
-def test_shards_of_another_count_are_refused(tmp_path):
-    write(tmp_path / "train", 2, 4)
-    with pytest.raises(tfrecord.DataError, match=r"train-00000-of-00002.*another number of shards than 3"):
-        write(tmp_path / "train", 3, 4)
-    write(tmp_path / "train-2", 3, 4)  # another set
-    write(tmp_path / "train", 2, 1)  # the same count is replaced
-    assert read_ids(tmp_path / "train-00001-of-00002.tfrecord") == []
-
-
-@pytest.mark.parametrize("prefix, num_shards, message", [("a", 0, "at least 1"), ("", 1, "path"), ("a/", 1, "path")])
-def test_shard_writer_refuses_bad_arguments(prefix, num_shards, message):
-    with pytest.raises(tfrecord.DataError, match=message):
-        tfrecord.ShardWriter(prefix, num_shards)
-
-
-def test_summary_counts_and_names():
-    summary = tfrecord.Summary(num_images=3, num_boxes=5)
-    summary.note("empty boxes, left out", "a.xml cat")
-    summary.note("empty boxes, left out", "b.xml dog")
-    assert str(summary) == "3 images, 5 boxes\nempty boxes, left out: 2 (a.xml cat; b.xml dog)"
-
-
-def test_summary_shows_the_first_few():
-    summary = tfrecord.Summary()
-    for i in range(5):
-        summary.note("empty", str(i))
-    assert str(summary).splitlines()[1] == "empty: 5 (0; 1; 2; 3; 4)"
-    for i in range(5, 1005):
-        summary.note("empty", str(i))
-    assert str(summary).splitlines()[1] == "empty: 1005 (0; 1; 2; 3; 4 and 1000 more)"

@@ -17,10 +17,11 @@ def random_flip(sample: Sample, seed: tf.Tensor) -> Sample:
     Returns:
         The sample, mirrored or not.
     """
-    ymin, xmin, ymax, xmax = tf.unstack(sample["boxes_norm"], axis=-1)
-    mirrored = {
-        **sample,
-        "image": sample["image"][:, ::-1],
-        "boxes_norm": tf.stack([ymin, 1 - xmax, ymax, 1 - xmin], -1),
-    }
-    return tf.cond(tf.random.stateless_uniform([], seed) < 0.5, lambda: mirrored, lambda: dict(sample))
+
+    def mirrored() -> tuple[tf.Tensor, tf.Tensor]:
+        ymin, xmin, ymax, xmax = tf.unstack(sample["boxes_norm"], axis=-1)
+        return tf.reverse(sample["image"], [1]), tf.stack([ymin, 1 - xmax, ymax, 1 - xmin], -1)
+
+    flips = tf.random.stateless_uniform([], seed) < 0.5
+    image, boxes_norm = tf.cond(flips, mirrored, lambda: (sample["image"], sample["boxes_norm"]))
+    return {**sample, "image": image, "boxes_norm": boxes_norm}

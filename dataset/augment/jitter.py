@@ -4,23 +4,26 @@
 
 import tensorflow as tf
 
-from dataset.tfrecord import Sample
+from dataset.window import Window
 from efficientdet import preprocess
 
 
-def random_jitter(
-    sample: Sample,
+def random_window(
+    image_hw: tf.Tensor,
     seed: tf.Tensor,
     *,
     image_size: tuple[int, int],
     target_size: tuple[int, int],
     jitter_min: float,
     jitter_max: float,
-) -> Sample:
-    """Draws how `preprocess` has to scale and crop the image; pixels and boxes stay as they are.
+) -> Window:
+    """Draws what the network sees of an image; a function of the size alone, so that only the window need be decoded.
+
+    The window has whole pixels of the image, where the published code cut whole pixels of the scaled image: a side is
+    up to half a pixel longer or shorter, and where it ends nothing beyond it is interpolated.
 
     Args:
-        sample: with image [H, W, 3].
+        image_hw: [2] int32, (height, width) of the image.
         seed: [2] integer.
         image_size: (height, width) of the network input.
         target_size: (height, width) that an image at factor 1 just fits into.
@@ -28,15 +31,17 @@ def random_jitter(
         jitter_max: largest factor.
 
     Returns:
-        The sample with `scale`, [] float32, and `offset`, [2] int32, as `preprocess` takes them.
+        The window; its scaled_size is at most image_size.
 
     Reference: Tan et al., CVPR 2020, section 5.1 (https://arxiv.org/abs/1911.09070).
     """
-    seeds = tf.random.experimental.stateless_split(seed, 2)
-    factor = tf.random.stateless_uniform([], seeds[0], jitter_min, jitter_max)
-    image_hw = tf.shape(sample["image"])[:2]
+    draws = tf.random.stateless_uniform([3], seed)
+    factor = jitter_min + (jitter_max - jitter_min) * draws[0]
     # At least a pixel: a factor of 0.01 of a 64 pixel input leaves none.
     scale = preprocess.fit_scale(image_hw, tf.maximum(tf.floor(factor * tf.cast(target_size, tf.float32)), 1))
-    excess = tf.maximum(preprocess.scaled_size(image_hw, scale) - image_size, 0)
-    offset = tf.cast(tf.cast(excess, tf.float32) * tf.random.stateless_uniform([2], seeds[1]), tf.int32)
-    return {**sample, "scale": scale, "offset": offset}
+    scaled = preprocess.scaled_size(image_hw, scale)
+    shown = tf.cast(tf.round(tf.cast(image_size, tf.float32) / scale), tf.int32)
+    size = tf.where(scaled > image_size, tf.clip_by_value(shown, 1, image_hw), image_hw)
+    # minimum: a draw just below 1 times the number of places may round up to it.
+    offset = tf.minimum(tf.cast(tf.cast(image_hw - size + 1, tf.float32) * draws[1:], tf.int32), image_hw - size)
+    return Window(offset, size, tf.minimum(scaled, image_size))

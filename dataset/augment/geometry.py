@@ -1,0 +1,149 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Rotation, shear and translation of an image and of its boxes; windows of an image.
+
+A transform is a [3, 3] float32 matrix that leads from the output back to the input: output pixel (x, y) shows the
+input at `matrix @ [x, y, 1]`, in pixel indices, where 0 is the centre of the first pixel. Nothing is resized: the
+output has the input's height and width, and what comes from outside of the input is `GREY`.
+"""
+
+import math
+
+import tensorflow as tf
+
+from dataset.tfrecord import Sample
+
+GREY = 128  # near the mean of natural images
+# Less of an object than this, in pixels along one side, is a rounding error.
+LEAST_VISIBLE = 0.01
+
+
+def rotation(degrees: float | tf.Tensor, image_hw: tf.Tensor) -> tf.Tensor:
+    """Turns the content about the centre of the image, counterclockwise for positive degrees.
+
+    Args:
+        degrees: [] float.
+        image_hw: [2], height and width in pixels.
+    """
+    radians = tf.cast(degrees, tf.float32) * (math.pi / 180)
+    cos, sin = tf.cos(radians), tf.sin(radians)
+    last_y, last_x = tf.unstack(tf.cast(image_hw, tf.float32) - 1)  # twice the centre, in pixel indices
+    x_offset = (last_x - (cos * last_x - sin * last_y)) / 2
+    y_offset = (last_y - (sin * last_x + cos * last_y)) / 2
+    return _matrix([cos, -sin, x_offset], [sin, cos, y_offset])
+
+
+def shear_x(level: float | tf.Tensor) -> tf.Tensor:
+    """Moves row y by `level * y` pixels, to the left for a positive level; the first row stays."""
+    return _matrix([1, level, 0], [0, 1, 0])
+
+
+def shear_y(level: float | tf.Tensor) -> tf.Tensor:
+    """Moves column x by `level * x` pixels, up for a positive level; the first column stays."""
+    return _matrix([1, 0, 0], [level, 1, 0])
+
+
+def translation_x(pixels: float | tf.Tensor) -> tf.Tensor:
+    """Moves the content by `pixels`, to the right where positive."""
+    return _matrix([1, 0, -pixels], [0, 1, 0])
+
+
+def translation_y(pixels: float | tf.Tensor) -> tf.Tensor:
+    """Moves the content by `pixels`, down where positive."""
+    return _matrix([1, 0, 0], [0, 1, -pixels])
+
+
+def _matrix(x_row: list, y_row: list) -> tf.Tensor:
+    return tf.stack([tf.stack([tf.cast(entry, tf.float32) for entry in row]) for row in (x_row, y_row, [0, 0, 1])])
+
+
+def warp_image(image: tf.Tensor, matrix: tf.Tensor, output_hw: tf.Tensor | None = None) -> tf.Tensor:
+    """The image under a transform; each pixel is the nearest of the input, or GREY outside of it.
+
+    Args:
+        image: [H, W, C] uint8.
+        matrix: [3, 3] float32.
+        output_hw: [2] int32, height and width to make; the image's own if None.
+
+    Returns:
+        [H, W, C] uint8, or of output_hw.
+    """
+    warped = tf.raw_ops.ImageProjectiveTransformV3(
+        images=image[tf.newaxis],
+        transforms=tf.reshape(matrix, [1, 9])[:, :8],
+        output_shape=tf.shape(image)[:2] if output_hw is None else output_hw,
+        fill_value=GREY,
+        interpolation="NEAREST",
+        fill_mode="CONSTANT",
+    )
+    return warped[0]
+
+
+def warp_boxes(boxes_norm: tf.Tensor, matrix: tf.Tensor, image_hw: tf.Tensor) -> tf.Tensor:
+    """The upright boxes around boxes under a transform, clipped to the image.
+
+    Args:
+        boxes_norm: [K, 4] float32 in [0, 1].
+        matrix: [3, 3] float32.
+        image_hw: [2] int32, height and width in pixels.
+
+    Returns:
+        [K, 4] float32 in [0, 1]; all zeros for an object that the transform moved out of the image, and for a box
+        that was empty before: what has gone does not come back.
+    """
+    size = tf.cast(tf.tile(image_hw, [2]), tf.float32)
+    # In pixel indices, which count from the centre of the first pixel, where boxes count from its edge.
+    boxes, last = boxes_norm * size - 0.5, size - 0.5
+    warped = tf.clip_by_value(_bounds(boxes, tf.linalg.inv(matrix)), -0.5, last)
+    visible = _has_extent(boxes) & _has_extent(warped)
+    return tf.where(visible[:, tf.newaxis], tf.clip_by_value((warped + 0.5) / size, 0.0, 1.0), 0.0)
+
+
+def _bounds(boxes: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
+    """The upright boxes [K, 4] around the four corners of boxes [K, 4], each at `matrix @ corner`."""
+    ymin, xmin, ymax, xmax = tf.unstack(boxes, axis=-1)
+    x = tf.stack([xmin, xmax, xmin, xmax], -1)  # [K, corners]
+    y = tf.stack([ymin, ymin, ymax, ymax], -1)
+    x, y = (row[0] * x + row[1] * y + row[2] for row in tf.unstack(matrix[:2]))
+    return tf.stack([tf.reduce_min(y, -1), tf.reduce_min(x, -1), tf.reduce_max(y, -1), tf.reduce_max(x, -1)], -1)
+
+
+def _has_extent(boxes: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_all(boxes[:, 2:] - boxes[:, :2] > LEAST_VISIBLE, axis=-1)
+
+
+def warp(sample: Sample, matrix: tf.Tensor) -> Sample:
+    """Image and boxes of a sample under a transform, as `warp_image` and `warp_boxes` have it."""
+    image, boxes_norm = sample["image"], sample["boxes_norm"]
+    return {
+        **sample,
+        "image": warp_image(image, matrix),
+        "boxes_norm": warp_boxes(boxes_norm, matrix, tf.shape(image)[:2]),
+    }
+
+
+def pixel_windows(boxes_norm: tf.Tensor, image_hw: tf.Tensor) -> tf.Tensor:
+    """Boxes [K, 4] in [0, 1] as windows of whole pixels, [K, 4] int32 [top, left, bottom, right] within the image."""
+    edges = tf.round(tf.clip_by_value(boxes_norm, 0.0, 1.0) * tf.cast(tf.tile(image_hw, [2]), tf.float32))
+    return tf.cast(edges, tf.int32)
+
+
+def paste(image: tf.Tensor, patch: tf.Tensor, top: tf.Tensor | int, left: tf.Tensor | int) -> tf.Tensor:
+    """The image with a patch in place of its pixels from (top, left) on.
+
+    Args:
+        image: [H, W, C].
+        patch: [h, w, C], which has to lie within the image; it may be empty.
+    """
+    bottom, right = top + tf.shape(patch)[0], left + tf.shape(patch)[1]
+    middle = tf.concat([image[top:bottom, :left], patch, image[top:bottom, right:]], axis=1)
+    return tf.ensure_shape(tf.concat([image[:top], middle, image[bottom:]], axis=0), image.shape)
+
+
+def grey_out(image: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+    """The image with GREY in a window, [4] int32 [top, left, bottom, right], which is cut to the image."""
+    height, width = tf.unstack(tf.shape(image)[:2])
+    top, left, bottom, right = tf.unstack(tf.clip_by_value(window, 0, tf.stack([height, width, height, width])))
+    return paste(
+        image, tf.fill([bottom - top, right - left, image.shape[-1]], tf.constant(GREY, image.dtype)), top, left
+    )
