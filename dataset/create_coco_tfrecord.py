@@ -10,25 +10,23 @@ For test images without annotations, give --image_info_file alone.
 
 import collections
 import dataclasses
-import io
 import json
+import reprlib
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent import futures
 from pathlib import Path
 
-import numpy as np
 from absl import app, flags
-from PIL import Image, UnidentifiedImageError
-from pycocotools import mask as mask_lib
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from dataset import tfrecord
-from dataset.tfrecord import DataError, Record, ShardWriter, Summary
+from dataset import conversion, image_file
+from dataset.annotation import AnnotatedObject, Annotation
+from dataset.image_file import ImageError
+from dataset.notes import Notes, Report
+from dataset.tfrecord import DataError
 
 FLAGS = flags.FLAGS
-IMAGES_AT_A_TIME = 256  # read ahead of the writer: bounds the memory
+MAX_CATEGORY_ID = 2**31 - 1  # class ids are int32 in the decoder
 
 
 def define_flags() -> None:
@@ -39,18 +37,19 @@ def define_flags() -> None:
     flags.DEFINE_boolean("include_masks", False, "Write instance masks too, as PNG.")
     flags.DEFINE_string("output_file_prefix", "/tmp/train", "What the shard names begin with, such as data/train.")
     flags.DEFINE_integer("num_shards", 32, "Number of TFRecord files.", lower_bound=1)
-    flags.DEFINE_integer("num_threads", None, "Threads that read images. Default: by the cores.", lower_bound=1)
+    conversion.define_flags()
 
 
 @dataclasses.dataclass(frozen=True)
 class CocoSource:
-    """Images and what is known of them, as in the JSON files."""
+    """Images and what is known of them: rows of the JSON files, of which an annotation itself may be faulty."""
 
     image_dir: Path
-    images: list[dict]
-    objects: Mapping[int, list[dict]]  # image id -> annotations
-    captions: Mapping[int, list[str]]  # image id -> captions
+    images: list[dict]  # each with a file_name and an id of its own
     category_names: Mapping[int, str]
+    objects: list[dict]
+    captions: list[dict]
+    lists_all: bool  # the list of images is the annotations' own: one that it lacks is a fault, not a choice
 
 
 def load(
@@ -63,7 +62,8 @@ def load(
     """Reads the JSON files that are given; the list of images comes from the first of them.
 
     Raises:
-        DataError: if there is none, one cannot be read or lacks something, or the images folder is not there.
+        DataError: if there is none, one cannot be read or lacks a list, an id is wrong or there twice, or the images
+            folder is not there.
     """
     given = [path for path in (image_info_file, object_annotations_file, caption_annotations_file) if path]
     if not given:
@@ -78,21 +78,34 @@ def load(
     def rows(path: str | Path, name: str, *keys: str) -> list[dict]:
         return _rows(files[path], path, name, keys) if path else []
 
-    objects, captions = collections.defaultdict(list), collections.defaultdict(list)
-    images = rows(given[0], "images", "id", "file_name", "height", "width")
-    for annotation in rows(object_annotations_file, "annotations", "id", "image_id", "category_id", "bbox"):
-        objects[annotation["image_id"]].append(annotation)
-    for annotation in rows(caption_annotations_file, "annotations", "image_id", "caption"):
-        captions[annotation["image_id"]].append(annotation["caption"])
-    names = {category["id"]: category["name"] for category in rows(object_annotations_file, "categories", "id", "name")}
-    return CocoSource(Path(image_dir), images, objects, captions, names)
+    images = rows(given[0], "images", "id", "file_name")
+    _check_ids(images, f"{given[0]}: images")
+    categories = rows(object_annotations_file, "categories", "id", "name")
+    _check_ids(categories, f"{object_annotations_file}: categories")
+    for i, category in enumerate(categories):
+        if (
+            type(category["id"]) is not int
+            or not 0 <= category["id"] <= MAX_CATEGORY_ID
+            or not _is_text(category["name"])
+        ):
+            raise DataError(f"{object_annotations_file}: expected categories[{i}] with a number as id and a name")
+    return CocoSource(
+        Path(image_dir),
+        images,
+        category_names={category["id"]: category["name"] for category in categories},
+        objects=rows(object_annotations_file, "annotations"),
+        captions=rows(caption_annotations_file, "annotations"),
+        lists_all=not image_info_file,
+    )
 
 
 def _read_json(path: str | Path) -> object:
     try:
-        return json.loads(Path(path).read_text("utf-8"))
+        return json.loads(Path(path).read_bytes())
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {path}: {error}") from error
+    except RecursionError:
+        raise DataError(f"cannot read {path}: its brackets are nested too deep for a COCO annotation file") from None
 
 
 def _rows(content: object, path: str | Path, name: str, keys: Sequence[str]) -> list[dict]:
@@ -100,77 +113,27 @@ def _rows(content: object, path: str | Path, name: str, keys: Sequence[str]) -> 
     if not (isinstance(content, dict) and isinstance(content.get(name), list)):
         raise DataError(f"{path} has no list of {name}; expected a COCO annotation file")
     for i, row in enumerate(content[name]):
+        if not isinstance(row, dict):
+            raise DataError(f"{path}: expected {name}[{i}] as {{...}}, got {reprlib.repr(row)}")
         for key in keys:
-            if not (isinstance(row, dict) and key in row):
+            if key not in row:
                 raise DataError(f"{path}: {name}[{i}] has no {key!r}; add it to {json.dumps(row)[:80]}")
     return content[name]
 
 
-def usable_objects(source: CocoSource, image: Mapping, notes: Summary) -> list[dict]:
-    """The annotations of an image whose box is not empty and lies within the image; the others are noted."""
-    usable = []
-    for annotation in source.objects.get(image["id"], []):
-        x, y, width, height = annotation["bbox"]
-        where = f"annotation {annotation['id']} of {image['file_name']}"
-        if annotation["category_id"] not in source.category_names:
-            raise DataError(f"{where} has category {annotation['category_id']}, which the file's categories lack")
-        if not (width > 0 and height > 0):  # so written, a NaN is empty too
-            notes.note("empty boxes left out", where)
-        elif x < 0 or y < 0 or x + width > image["width"] or y + height > image["height"]:
-            notes.note("boxes beyond the image left out", where)
-        else:
-            usable.append(annotation)
-    return usable
+def _check_ids(rows: list[dict], where: str):
+    seen = {}
+    for i, row in enumerate(rows):
+        if type(row["id"]) not in (int, str) or not _is_text(str(row["id"])):
+            raise DataError(f"{where}[{i}] has the id {reprlib.repr(row['id'])}; expected a whole number or a text")
+        other = seen.setdefault(str(row["id"]), i)  # as text, since 1 and "1" would be one source_id
+        if other != i:
+            raise DataError(f"{where}[{other}] and [{i}] have the same id {row['id']!r}; give each its own")
 
 
-def make_record(source: CocoSource, image: Mapping, annotations: list[dict], include_masks: bool = False) -> Record:
-    """One image with the given annotations.
-
-    Raises:
-        DataError: if the image cannot be read or is of a kind that TensorFlow does not decode, or a mask is missing.
-    """
-    path, size = source.image_dir / image["file_name"], (image["height"], image["width"])
-    try:
-        encoded = path.read_bytes()
-        image_format = Image.open(io.BytesIO(encoded)).format
-    except (OSError, UnidentifiedImageError) as error:
-        raise DataError(f"cannot read the image {path}: {error}") from error
-    if image_format not in tfrecord.IMAGE_FORMATS:
-        raise DataError(f"{path} is {image_format}; expected JPEG, PNG, GIF or BMP: convert it")
-    boxes = np.reshape([annotation["bbox"] for annotation in annotations], [-1, 4]).astype(np.float64)
-    yx, hw = boxes[:, 1::-1], boxes[:, :1:-1]  # [K, 2] each, pixels
-    for annotation in annotations if include_masks else []:
-        if "segmentation" not in annotation:
-            where = f"annotation {annotation['id']} of {image['file_name']}"
-            raise DataError(f"{where} has no 'segmentation'; add it, or convert without masks")
-    masks = [encode_mask(annotation["segmentation"], size) for annotation in annotations] if include_masks else []
-    return Record(
-        encoded=encoded,
-        height=image["height"],
-        width=image["width"],
-        filename=image["file_name"],
-        source_id=str(image["id"]),
-        image_format=tfrecord.IMAGE_FORMATS[image_format],
-        boxes_norm=np.concatenate([yx, yx + hw], axis=1) / [*size, *size],
-        classes=[annotation["category_id"] for annotation in annotations],
-        class_names=[source.category_names[annotation["category_id"]] for annotation in annotations],
-        is_crowd=[int(annotation.get("iscrowd", 0)) for annotation in annotations],
-        area=[annotation.get("area", box[2] * box[3]) for annotation, box in zip(annotations, boxes, strict=True)],
-        masks=masks,
-        captions=source.captions.get(image["id"], []),
-    )
-
-
-def encode_mask(segmentation: list | Mapping, size: tuple[int, int]) -> bytes:
-    """A COCO segmentation, polygons or run lengths, as a PNG of the given (height, width): 1 on the object, else 0."""
-    if isinstance(segmentation, Mapping) and isinstance(segmentation["counts"], str | bytes):
-        rle = segmentation  # compressed already
-    else:
-        rle = mask_lib.frPyObjects(segmentation, *size)
-    mask = mask_lib.decode(mask_lib.merge(rle) if isinstance(rle, list) else rle)  # several polygons, one object
-    png = io.BytesIO()
-    Image.fromarray(mask).save(png, "PNG")
-    return png.getvalue()
+def _is_text(value: object) -> bool:
+    """Whether it is a string that UTF-8 can hold, which half a surrogate pair is not."""
+    return isinstance(value, str) and value == value.encode("utf-8", "ignore").decode("utf-8")
 
 
 def convert(
@@ -179,32 +142,119 @@ def convert(
     *,
     include_masks: bool = False,
     num_shards: int = 32,
-    num_threads: int | None = None,
-) -> Summary:
+    **options,
+) -> Report:
     """Writes `{output_file_prefix}-*.tfrecord`, in the order of the list of images.
+
+    Args:
+        source: from `load`.
+        output_file_prefix: path that the shard names begin with.
+        include_masks: writes instance masks too.
+        num_shards: number of TFRecord files, from 1.
+        **options: num_threads, max_bad_fraction and max_image_pixels of `conversion.run`.
 
     Raises:
         DataError: for data that cannot be converted; nothing is written then.
     """
-    summary = Summary()
-    unlisted = source.objects.keys() - {image["id"] for image in source.images}
-    for image_id in sorted(unlisted):
-        summary.note("annotated images that the list of images lacks", f"id {image_id}")
-    todo = [(image, usable_objects(source, image, summary)) for image in source.images]
-    progress = tqdm(total=len(todo), unit="image")
-    with (
-        ShardWriter(output_file_prefix, num_shards) as writer,
-        futures.ThreadPoolExecutor(num_threads) as pool,
-        progress,
-    ):
-        for start in range(0, len(todo), IMAGES_AT_A_TIME):
-            part = todo[start : start + IMAGES_AT_A_TIME]
-            for serialized in pool.map(lambda item: tfrecord.encode(make_record(source, *item, include_masks)), part):
-                writer.write(serialized)
-                progress.update()
-    summary.num_images = len(todo)
-    summary.num_boxes = sum(len(annotations) for _, annotations in todo)
-    return summary
+    notes, listed = Notes(), {image["id"] for image in source.images}
+    objects, captions = collections.defaultdict(list), collections.defaultdict(list)
+    for row in source.objects:
+        if _refers_to(listed, row):
+            objects[row["image_id"]].append(row)
+        else:
+            report = notes.leave_out_box if source.lists_all else notes.note
+            report("annotations of an image that the list of images lacks", _name(row))
+    for row in source.captions:
+        if _refers_to(listed, row) and _is_text(row.get("caption")):
+            captions[row["image_id"]].append(row["caption"])
+        else:
+            notes.note("captions left out: no text, or of no image in the list", _name(row))
+
+    def read(image: Mapping, notes: Notes) -> Annotation:
+        return read_annotation(source, image, objects.get(image["id"], []), captions.get(image["id"], []), notes)
+
+    return conversion.run(
+        source.images,
+        read,
+        output_file_prefix,
+        num_shards=num_shards,
+        include_masks=include_masks,
+        notes=notes,
+        **options,
+    )
+
+
+def _refers_to(listed: set[int | str], row: Mapping) -> bool:
+    image_id = row.get("image_id")
+    return isinstance(image_id, int | str) and image_id in listed
+
+
+def _name(row: Mapping) -> str:
+    return f"annotation {row['id']}" if "id" in row else f"annotation {reprlib.repr(row)}"
+
+
+def read_annotation(
+    source: CocoSource, image: Mapping, rows: list[dict], captions: Sequence[str], notes: Notes
+) -> Annotation:
+    """One image of the list with its objects; faulty ones are left out and noted.
+
+    Raises:
+        ImageError: if its file name or its size is none, or the file is not in the images folder.
+    """
+    name = image["file_name"]
+    if not _is_text(name):
+        raise ImageError("file name is no text", f"expected a file name for image {image['id']}, got {name!r}")
+    size = [image.get(side) or 0 for side in ("height", "width")]
+    if not all(isinstance(side, int | float) for side in size):
+        raise ImageError("size is not a number", f"{name}: expected numbers as height and width, got {size}")
+    objects = []
+    for row in rows:
+        fault = find_fault(row, source.category_names)
+        if fault:
+            notes.leave_out_box(fault, f"{_name(row)} of {name}")
+        else:
+            objects.append(_to_object(row, source.category_names))
+    return Annotation(
+        image_path=image_file.find(source.image_dir, name),
+        filename=name,
+        source_id=str(image["id"]),
+        size=tuple(size) if all(size) else None,
+        objects=objects,
+        captions=captions,
+    )
+
+
+def find_fault(row: Mapping, category_names: Mapping[int, str]) -> str | None:
+    """Why an annotation cannot be used, or None where it can."""
+    box, category, area = row.get("bbox"), row.get("category_id"), row.get("area", 0)
+    if not (isinstance(box, list) and len(box) == 4 and all(_is_number(side) for side in box)):
+        return "bbox is not four numbers"
+    if type(category) is not int or category not in category_names:
+        return f"category {reprlib.repr(category)} is not among the categories"
+    if category == 0:
+        return "category 0 would be the background: number the categories from 1"
+    if row.get("iscrowd", 0) not in (0, 1):
+        return "iscrowd is neither 0 nor 1"
+    if area is not None and not _is_number(area):
+        return "area is not a number"
+    return None
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)  # a larger one does not fit a float
+
+
+def _to_object(row: Mapping, category_names: Mapping[int, str]) -> AnnotatedObject:
+    x, y, width, height = row["bbox"]
+    return AnnotatedObject(
+        box=(x, y, x + width, y + height),
+        class_id=row["category_id"],
+        class_name=category_names[row["category_id"]],
+        label=_name(row),
+        is_crowd=int(row.get("iscrowd", 0)),
+        area=row.get("area"),
+        segmentation=row.get("segmentation") or None,
+    )
 
 
 def main(argv: list[str]) -> None:
@@ -217,16 +267,18 @@ def main(argv: list[str]) -> None:
             object_annotations_file=FLAGS.object_annotations_file,
             caption_annotations_file=FLAGS.caption_annotations_file,
         )
-        summary = convert(
+        report = convert(
             source,
             FLAGS.output_file_prefix,
             include_masks=FLAGS.include_masks,
             num_shards=FLAGS.num_shards,
             num_threads=FLAGS.num_threads,
+            max_bad_fraction=FLAGS.max_bad_fraction,
+            max_image_pixels=FLAGS.max_image_pixels,
         )
     except (DataError, OSError) as error:
         sys.exit(f"error: {error}")
-    print(summary)
+    print(report)
     print(f"wrote {FLAGS.output_file_prefix}-*-of-{FLAGS.num_shards:05d}.tfrecord")
 
 

@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from dataset import create_coco_tfrecord
-from dataset.tfrecord import DataError, Summary
+from dataset.notes import Report
+from dataset.tfrecord import DataError
 
 FLAGS = flags.FLAGS
 NUM_SHARDS = 4
@@ -177,7 +178,7 @@ def create(
     seed: int = 0,
     prefix: str = "sample",
     num_shards: int = NUM_SHARDS,
-) -> Summary:
+) -> Report:
     """Writes images/*.jpg, annotations.json in COCO's format with ids from 1, and `{prefix}-*.tfrecord`.
 
     Args:
@@ -246,7 +247,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; every option starts with --")
     try:
-        summary = create(
+        report = create(
             FLAGS.output_dir,
             num_images=FLAGS.num_images,
             image_size=parse_image_size(FLAGS.image_size),
@@ -255,7 +256,7 @@ def main(argv: list[str]) -> None:
         )
     except (DataError, OSError) as error:
         sys.exit(f"error: {error}")
-    print(summary)
+    print(report)
     print(f"wrote {FLAGS.output_dir}/images, annotations.json and {FLAGS.prefix}-*-of-{NUM_SHARDS:05d}.tfrecord")
 
 

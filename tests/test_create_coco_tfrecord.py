@@ -42,10 +42,12 @@ def write_json(folder, annotations, name="instances.json", **changes):
     return folder / name
 
 
-def convert(folder, *, include_masks=False, **files):
-    source = coco.load(folder / "images", **files)
-    summary = coco.convert(source, folder / "out", include_masks=include_masks, num_shards=1, num_threads=2)
-    return summary, list(tf.data.TFRecordDataset(str(folder / "out-00000-of-00001.tfrecord")).as_numpy_iterator())
+def convert(folder, *, include_masks=False, max_bad_fraction=0.0, **files):
+    """The report as written, and the records."""
+    source, options = coco.load(folder / "images", **files), {"include_masks": include_masks, "num_shards": 1}
+    coco.convert(source, folder / "out", num_threads=2, max_bad_fraction=max_bad_fraction, **options)
+    raw = list(tf.data.TFRecordDataset(str(folder / "out-00000-of-00001.tfrecord")).as_numpy_iterator())
+    return json.loads((folder / "report_out.json").read_text()), raw
 
 
 def feature(raw, key):
@@ -55,7 +57,7 @@ def feature(raw, key):
 
 def test_values_by_hand(folder):
     annotations = [annotation(1, 3, [4, 5, 8, 10]), annotation(2, 3, [0, 0, 40, 20], category_id=90, iscrowd=1)]
-    summary, raw = convert(folder, object_annotations_file=write_json(folder, annotations))
+    report, raw = convert(folder, object_annotations_file=write_json(folder, annotations))
     empty, sample = (tfrecord.decode(x) for x in raw)  # in the order of the list: 7, 3
     assert (empty["source_id"].numpy(), sample["source_id"].numpy()) == (b"7", b"3")
     assert empty["boxes_norm"].shape == (0, 4)
@@ -65,20 +67,101 @@ def test_values_by_hand(folder):
     np.testing.assert_array_equal(sample["area"], [40, 400])
     assert feature(raw[1], "image/object/class/text") == [b"dog", b"toothbrush"]
     assert feature(raw[1], "image/encoded") == [(folder / "images/3.jpg").read_bytes()]
-    assert str(summary) == "2 images, 2 boxes"
+    assert (report["images"], report["boxes"], report["reasons"]) == (2, 2, {})
 
 
-def test_bad_boxes_are_left_out_by_name(folder):
-    boxes = [[1, 1, 0, 5], [1, 1, 5, -2], [36, 1, 5, 5], [1, 16, 5, 4.5], [-1, 1, 5, 5], [35, 15, 5, 5]]
-    annotations = [annotation(i, 3, box) for i, box in enumerate(boxes)] + [annotation(9, 4, [1, 1, 5, 5])]
-    summary, raw = convert(folder, object_annotations_file=write_json(folder, annotations))
-    np.testing.assert_allclose(tfrecord.decode(raw[1])["boxes_norm"], [[0.75, 0.875, 1, 1]])
-    assert summary.num_boxes == 1
-    assert summary.notes == {
-        "annotated images that the list of images lacks": ["id 4"],
-        "empty boxes left out": ["annotation 0 of 3.jpg", "annotation 1 of 3.jpg"],
-        "boxes beyond the image left out": [f"annotation {i} of 3.jpg" for i in (2, 3, 4)],
-    }
+def reasons(report):
+    return {reason: notes["first"] for reason, notes in report["reasons"].items()}
+
+
+@pytest.mark.parametrize(
+    "changes, reason",
+    [
+        ({"bbox": [1, 1, 5]}, "bbox is not four numbers"),
+        ({"bbox": [1, 1, 5, "5"]}, "bbox is not four numbers"),
+        ({"bbox": [1, 1, 5, 10**400]}, "bbox is not four numbers"),
+        ({"bbox": None}, "bbox is not four numbers"),
+        ({"category_id": 2}, "category 2 is not among the categories"),
+        ({"category_id": "dog"}, "category 'dog' is not among the categories"),
+        ({"category_id": [18]}, "category [18] is not among the categories"),
+        ({"category_id": 0}, "category 0 would be the background: number the categories from 1"),
+        ({"iscrowd": "maybe"}, "iscrowd is neither 0 nor 1"),
+        ({"area": "large"}, "area is not a number"),
+        ({"bbox": [1, 1, 0, 5]}, None),
+        ({"bbox": [1, 1, 5, -2]}, None),
+        ({"bbox": [1, float("nan"), 5, 5]}, None),
+        ({"bbox": [50, 1, 5, 5]}, None),
+    ],
+)
+def test_faulty_annotations_are_left_out_by_name(folder, changes, reason):
+    annotations = [annotation(1, 3, [1, 1, 5, 5]), {**annotation(5, 3, [1, 1, 5, 5]), **changes}]
+    categories = [{"id": 18, "name": "dog"}, {"id": 0, "name": "all"}]
+    path = write_json(folder, annotations, categories=categories)
+    report, raw = convert(folder, object_annotations_file=path, max_bad_fraction=0.5)
+    np.testing.assert_allclose(tfrecord.decode(raw[1])["boxes_norm"], [[0.05, 0.025, 0.3, 0.15]])
+    assert (report["boxes"], report["boxes_left_out"]) == (1, 1)
+    [(found, where)] = reasons(report).items()
+    assert reason in (None, found) and "annotation 5" in where[0] and "3.jpg" in where[0]
+    with pytest.raises(tfrecord.DataError, match=r"annotation 5.*3\.jpg"):
+        convert(folder, object_annotations_file=path, max_bad_fraction=0.49)
+
+
+def test_boxes_that_stick_out_are_clipped(folder):
+    annotations = [annotation(1, 3, [36, 16, 8, 8], area=64), annotation(2, 3, [-1, -1, 3, 3])]
+    report, raw = convert(folder, object_annotations_file=write_json(folder, annotations))
+    np.testing.assert_allclose(tfrecord.decode(raw[1])["boxes_norm"], [[0.8, 0.9, 1, 1], [0, 0, 0.1, 0.05]])
+    [where] = reasons(report).values()
+    assert len(where) == 2 and "annotation 1" in where[0] and report["boxes_left_out"] == 0
+
+
+@pytest.mark.parametrize("image_id", [4, "3", None, [3], {"a": 1}])
+def test_annotations_of_no_image(folder, image_id):
+    annotations = [annotation(1, 3, [1, 1, 5, 5]), annotation(9, image_id, [1, 1, 5, 5])]
+    path = write_json(folder, annotations)
+    expected = {"annotations of an image that the list of images lacks": ["annotation 9"]}
+    report, _ = convert(folder, object_annotations_file=path, max_bad_fraction=0.5)
+    assert reasons(report) == expected and report["boxes_left_out"] == 1
+    # A list of its own may choose some of the images.
+    report, _ = convert(folder, object_annotations_file=path, image_info_file=write_json(folder, [], "info.json"))
+    assert reasons(report) == expected and report["boxes_left_out"] == 0
+
+
+def test_ids_are_numbers_or_texts_and_folders_stay_in_names(folder):
+    (folder / "images/möwe").mkdir()
+    (folder / "images/3.jpg").rename(folder / "images/möwe/鳥.jpg")
+    images = [
+        {"id": "鳥", "file_name": "möwe/鳥.jpg"},
+        {"id": 2**53 + 1, "file_name": "7.jpg", "height": 20, "width": 40},
+    ]
+    path = write_json(folder, [annotation("x", "鳥", [4, 5, 8, 10])], images=images)
+    _, raw = convert(folder, object_annotations_file=path)
+    assert [tfrecord.decode(x)["source_id"].numpy().decode() for x in raw] == ["鳥", "9007199254740993"]
+    assert [feature(x, "image/filename")[0].decode() for x in raw] == ["möwe/鳥.jpg", "7.jpg"]
+    np.testing.assert_allclose(tfrecord.decode(raw[0])["boxes_norm"], [[0.25, 0.1, 0.75, 0.3]])  # no annotated size
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"file_name": "../secret.jpg"},
+        {"file_name": "/etc/hostname"},
+        {"file_name": "gone.jpg"},
+        {"file_name": ""},
+        {"file_name": 5},
+        {"file_name": "\ud800.jpg"},
+        {"file_name": "a\0.jpg"},
+        {"height": "tall"},
+        {"height": 21},
+        {"width": float("nan")},
+    ],
+)
+def test_faulty_images_are_left_out(folder, changes):
+    Image.new("RGB", (40, 20)).save(folder / "secret.jpg")
+    images = [{"id": i, "file_name": f"{i}.jpg", "height": 20, "width": 40} for i in (7, 3)]
+    path = write_json(folder, [annotation(1, 3, [4, 5, 8, 10])], images=[{**images[0], **changes}, images[1]])
+    report, raw = convert(folder, object_annotations_file=path, max_bad_fraction=0.5)
+    assert len(raw) == 1 and (report["images"], report["images_left_out"]) == (1, 1)
+    assert sum(len(where) for where in reasons(report).values()) == 1
 
 
 def test_masks_of_every_kind_agree(folder):
@@ -105,35 +188,73 @@ def test_masks_of_every_kind_agree(folder):
 
 def test_captions_and_list_of_images(folder):
     texts = [{"image_id": 3, "id": 1, "caption": "ein Hund"}, {"image_id": 3, "id": 2, "caption": "一只狗"}]
+    texts += [{"image_id": 3, "id": 3, "caption": None}, {"image_id": 7, "id": 4, "caption": "elsewhere"}]
     captions = write_json(folder, texts, "captions.json")
     info = write_json(folder, [], "info.json", images=[{"id": 3, "file_name": "3.jpg", "height": 20, "width": 40}])
-    _, raw = convert(folder, image_info_file=info, caption_annotations_file=captions)
+    report, raw = convert(folder, image_info_file=info, caption_annotations_file=captions)
     assert len(raw) == 1
+    assert reasons(report) == {
+        "captions left out: no text, or of no image in the list": ["annotation 3", "annotation 4"]
+    }
     assert [text.decode() for text in feature(raw[0], "image/caption")] == ["ein Hund", "一只狗"]
 
 
 def test_test_images_need_no_annotations(folder):
     info = write_json(folder, [], "info.json")
-    summary, raw = convert(folder, image_info_file=info)
-    assert (summary.num_images, summary.num_boxes) == (2, 0)
+    report, raw = convert(folder, image_info_file=info)
+    assert (report["images"], report["boxes"], report["reasons"]) == (2, 0, {})
     assert [tfrecord.decode(x)["source_id"].numpy() for x in raw] == [b"7", b"3"]
 
 
 def test_missing_things_name_themselves(folder):
     with pytest.raises(tfrecord.DataError, match="all annotation files are missing"):
         coco.load(folder / "images")
-    path = write_json(folder, [annotation(5, 3, [1, 1, 5, 5], category_id=2)])
+    path = write_json(folder, [])
     with pytest.raises(tfrecord.DataError, match=r"image_dir .*nowhere"):
         coco.load(folder / "nowhere", object_annotations_file=path)
-    with pytest.raises(tfrecord.DataError, match=r"annotation 5 of 3\.jpg has category 2"):
-        convert(folder, object_annotations_file=path)
     (folder / "images/3.jpg").unlink()
-    with pytest.raises(tfrecord.DataError, match=r"cannot read the image .*3\.jpg"):
-        convert(folder, object_annotations_file=write_json(folder, []))
+    with pytest.raises(tfrecord.DataError, match=r"3\.jpg"):
+        convert(folder, object_annotations_file=path)
     assert not list(folder.glob("out*"))
-    (folder / "instances.json").write_text("[]")
-    with pytest.raises(tfrecord.DataError, match=r"instances\.json has no list of images"):
-        coco.load(folder / "images", object_annotations_file=path)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"[]", "has no list of images"),
+        (b'{"images": {}}', "has no list of images"),
+        (b'{"images": [3]}', r"expected images\[0\] as {...}, got 3"),
+        (b"", "cannot read"),
+        (b'{"images": [', "cannot read"),
+        (b'{"images": "\xff\xff"}', "cannot read"),
+        (b"[" * 200_000, "nested too deep"),
+    ],
+)
+def test_broken_files_are_one_sentence(folder, content, message):
+    (folder / "broken.json").write_bytes(content)
+    with pytest.raises(tfrecord.DataError, match=message) as error:
+        coco.load(folder / "images", object_annotations_file=folder / "broken.json")
+    assert "broken.json" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (
+            {"images": [{"id": 3, "file_name": "3.jpg"}, {"id": "3", "file_name": "7.jpg"}]},
+            r"images\[0\] and \[1\] have",
+        ),
+        ({"images": [{"id": 3.5, "file_name": "3.jpg"}]}, r"images\[0\] has the id 3\.5"),
+        ({"images": [{"id": None, "file_name": "3.jpg"}]}, r"images\[0\] has the id None"),
+        ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, r"categories\[0\] and \[1\] have"),
+        ({"categories": [{"id": "1", "name": "a"}]}, r"expected categories\[0\] with a number"),
+        ({"categories": [{"id": 2**31, "name": "a"}]}, r"expected categories\[0\] with a number"),
+        ({"categories": [{"id": 1, "name": None}]}, r"expected categories\[0\] with a number .* and a name"),
+    ],
+)
+def test_wrong_ids_are_refused(folder, changes, message):
+    with pytest.raises(tfrecord.DataError, match=message):
+        coco.load(folder / "images", object_annotations_file=write_json(folder, [], **changes))
 
 
 @pytest.mark.parametrize("name", ["images", "annotations", "categories"])
@@ -148,12 +269,10 @@ def test_missing_lists_name_themselves(folder, name):
 
 @pytest.mark.parametrize(
     "name, key",
-    [("images", key) for key in ("id", "file_name", "height", "width")]
-    + [("annotations", key) for key in ("id", "image_id", "category_id", "bbox")]
-    + [("categories", key) for key in ("id", "name")],
+    [("images", "id"), ("images", "file_name"), ("categories", "id"), ("categories", "name")],
 )
 def test_missing_keys_name_themselves(folder, name, key):
-    path = write_json(folder, [annotation(i, 3, [1, 1, 5, 5]) for i in range(2)])
+    path = write_json(folder, [])
     content = json.loads(path.read_text())
     del content[name][1][key]
     path.write_text(json.dumps(content))
@@ -161,18 +280,12 @@ def test_missing_keys_name_themselves(folder, name, key):
         coco.load(folder / "images", object_annotations_file=path)
 
 
-def test_missing_captions_name_themselves(folder):
-    path = write_json(folder, [annotation(1, 3, [1, 1, 5, 5])])
-    with pytest.raises(tfrecord.DataError, match=r"annotations\[0\] has no 'caption'"):
-        coco.load(folder / "images", caption_annotations_file=path)
-
-
-def test_missing_masks_name_themselves(folder):
+def test_missing_masks_are_left_out_by_name(folder):
     row = annotation(5, 3, [1, 1, 5, 5])
     del row["segmentation"]
     path = write_json(folder, [row])
-    assert convert(folder, object_annotations_file=path)[0].num_boxes == 1
-    with pytest.raises(tfrecord.DataError, match=r"annotation 5 of 3\.jpg has no 'segmentation'; .* without masks"):
+    assert convert(folder, object_annotations_file=path)[0]["boxes"] == 1
+    with pytest.raises(tfrecord.DataError, match=r"annotation 5.*3\.jpg"):
         convert(folder, include_masks=True, object_annotations_file=path)
 
 
@@ -180,7 +293,7 @@ def test_missing_area_is_that_of_the_box(folder):
     rows = [annotation(1, 3, [4, 5, 8, 10]), annotation(2, 3, [4, 5, 8, 10])]
     del rows[1]["area"]
     _, raw = convert(folder, object_annotations_file=write_json(folder, rows))
-    assert feature(raw[1], "image/object/area") == [40, 80]
+    np.testing.assert_allclose(feature(raw[1], "image/object/area"), [40, 80], rtol=1e-6)
 
 
 def test_files_that_cannot_be_written_are_told(folder, monkeypatch):
@@ -193,6 +306,8 @@ def test_files_that_cannot_be_written_are_told(folder, monkeypatch):
         include_masks=False,
         num_shards=1,
         num_threads=1,
+        max_bad_fraction=0.01,
+        max_image_pixels=10**8,
     )
     monkeypatch.setattr(coco, "FLAGS", flags)
     with pytest.raises(SystemExit, match=r"^error: .*instances\.json"):
@@ -206,5 +321,6 @@ def test_command_runs_from_anywhere(folder):
     flags.append("--object_annotations_file=instances.json")
     done = subprocess.run([sys.executable, script, *flags], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("2 images, 1 boxes\n")
-    assert len(list((folder / "new").glob("train-*-of-00002.tfrecord"))) == 2
+    assert "2 images, 1 boxes\n" in done.stdout
+    assert done.stdout.endswith("wrote new/train-*-of-00002.tfrecord\n")
+    assert len(list((folder / "new").glob("train*"))) == 2

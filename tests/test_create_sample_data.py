@@ -111,13 +111,13 @@ def test_parse_image_size_refuses(text):
 
 
 def test_files_agree(tmp_path):
-    summary = create_sample_data.create(
-        tmp_path, num_images=6, image_size=(40, 56), seed=4, prefix="mine", num_shards=2
-    )
+    report = create_sample_data.create(tmp_path, num_images=6, image_size=(40, 56), seed=4, prefix="mine", num_shards=2)
     content = json.loads((tmp_path / "annotations.json").read_text())
     assert [image["id"] for image in content["images"]] == [1, 2, 3, 4, 5, 6]
     assert content["categories"] == [{"id": i, "name": n} for i, n in create_sample_data.CLASS_NAMES.items()]
-    assert summary.num_images == 6 and summary.num_boxes == len(content["annotations"]) and not summary.notes
+    assert str(report).startswith(f"6 images, {len(content['annotations'])} boxes")
+    written = json.loads((tmp_path / "report_mine.json").read_text())
+    assert (written["images"], written["boxes"], written["reasons"]) == (6, len(content["annotations"]), {})
     samples = {}
     for shard in range(2):
         for raw in tf.data.TFRecordDataset(str(tmp_path / f"mine-{shard:05d}-of-00002.tfrecord")):

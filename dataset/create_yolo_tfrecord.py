@@ -1,0 +1,240 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+r"""Converts YOLO text labels into TFRecords, a COCO-style JSON of the same boxes and a label map.
+
+python dataset/create_yolo_tfrecord.py --data_yaml=coco128/data.yaml --split=train --output_path=data/train
+
+The labels of images/train/a.jpg are in labels/train/a.txt; those of an image whose path has no folder `images` are
+beside it. One object a line, `class cx cy width height` or `class x1 y1 x2 y2 x3 y3 ...`, as fractions of the image.
+Classes count from 0 there and from 1 in the records.
+"""
+
+import dataclasses
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from absl import app, flags
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from dataset import conversion, image_file
+from dataset import label_map as label_map_lib
+from dataset.annotation import AnnotatedObject, Annotation
+from dataset.image_file import ImageError
+from dataset.notes import Notes, Report
+from dataset.tfrecord import DataError
+from efficientdet import config as config_lib
+
+FLAGS = flags.FLAGS
+LARGEST_FRACTION = 1.5  # sticking out of the image happens, but what is larger was meant as pixels
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("data_yaml", None, "YAML file with path, train, val, test and names.", required=True)
+    flags.DEFINE_string("split", "train", "Key of data_yaml whose images to convert: train, val or test.")
+    flags.DEFINE_string("output_path", None, "What the shard names begin with, such as data/train.", required=True)
+    flags.DEFINE_integer("num_shards", 32, "Number of TFRecord files.", lower_bound=1)
+    conversion.define_flags()
+
+
+@dataclasses.dataclass(frozen=True)
+class YoloSource:
+    """One split of a data set."""
+
+    images: Sequence[tuple[Path, str]]  # (folder, name in it)
+    label_map: Mapping[int, str]  # ids from 1
+
+
+def load(data_yaml: str | Path, split: str) -> YoloSource:
+    """Reads data.yaml and finds the images of a split.
+
+    A relative `path` starts at the folder of data.yaml; the split, which is a folder of images, a .txt list of them or
+    several of these, starts at `path`.
+
+    Raises:
+        DataError: if the file cannot be read, lacks the split or the names, or the split has no image.
+    """
+    try:
+        content = config_lib.read_yaml(str(data_yaml))
+        label_map = _label_map(content, data_yaml)
+    except (config_lib.ConfigError, label_map_lib.LabelMapError) as error:
+        raise DataError(f"cannot use data_yaml: {error}") from error
+    if "kpt_shape" in content:
+        raise DataError(f"{data_yaml} has kpt_shape; expected rows of boxes or polygons, not of keypoints")
+    entries = content.get(split)
+    entries = [entries] if isinstance(entries, str) else entries
+    root = content.get("path") or ""
+    if not (isinstance(entries, list) and entries and all(isinstance(text, str) for text in [*entries, root])):
+        raise DataError(f"{data_yaml}: expected {split} as a folder, a .txt list or several of them, got {entries!r}")
+    root = Path(data_yaml).resolve().parent / root
+    images = [image for entry in entries for image in _find_images(root, entry)]
+    if not images:
+        raise DataError(
+            f"{split} of {data_yaml} has no image ({', '.join(image_file.SUFFIXES)}) in {', '.join(entries)}"
+        )
+    return YoloSource(images, label_map)
+
+
+def _label_map(content: Mapping, data_yaml: str | Path) -> dict[int, str]:
+    names = content.get("names")
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not (isinstance(names, dict) and names and all(type(class_id) is int for class_id in names)):
+        raise DataError(f"{data_yaml}: expected names as a list or as {{0: name, ...}}, got {str(names)[:80]}")
+    if content.get("nc", len(names)) != len(names):
+        raise DataError(f"{data_yaml}: nc is {content['nc']}, but there are {len(names)} names; correct one of them")
+    return label_map_lib.resolve({class_id + 1: name for class_id, name in names.items()})
+
+
+def _find_images(root: Path, entry: str) -> list[tuple[Path, str]]:
+    """The images of a folder and those below it, or of a .txt list, as (folder, name in it)."""
+    path = root / entry
+    if not path.exists() and entry.startswith("../"):
+        path = root / entry[3:]  # written for a program that runs in a folder beside data.yaml
+    if path.is_dir():
+        images = sorted(file for file in path.rglob("*") if file.suffix.lower() in image_file.SUFFIXES)
+        return [(path, str(image.relative_to(path))) for image in [*images, *_missing_images(path, images)]]
+    try:
+        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise DataError(f"expected a folder of images or a list of them, cannot read {path}: {error}") from error
+    return [(root, os.path.relpath(path.parent / line, root)) for line in lines]
+
+
+def _missing_images(folder: Path, images: Sequence[Path]) -> list[Path]:
+    """The images that label files without one stand for, so that they are counted as missing."""
+    labels = label_path(folder / "any").parent
+    if labels == folder:  # where any other .txt may be
+        return []
+    known = {label_path(image) for image in images}
+    lonely = sorted(path for path in labels.rglob("*.txt") if path not in known and path.name != "classes.txt")
+    return [folder / path.relative_to(labels).with_suffix(".jpg") for path in lonely]
+
+
+def label_path(image_path: Path) -> Path:
+    """Where the labels of an image are: under labels in place of the last folder named images, else beside it."""
+    *folders, name = image_path.parts
+    if "images" in folders:
+        folders[len(folders) - 1 - folders[::-1].index("images")] = "labels"
+    return Path(*folders, name).with_suffix(".txt")
+
+
+def find_fault(values: Sequence[float] | None, label_map: Mapping[int, str]) -> str | None:
+    """Why a row of a label file cannot be used, or None where it can; values is None where they are not numbers."""
+    if values is None:
+        return "row is not numbers"
+    if len(values) == 6:
+        return "row has 6 values, as of predictions with scores; expected 5, or a polygon"
+    if len(values) < 5 or len(values) % 2 == 0:
+        return "row has neither 5 values nor a class and pairs, as a polygon"
+    if values[0] + 1 not in label_map:
+        return f"class {values[0]:g} is not among the names"
+    if any(abs(value) > LARGEST_FRACTION for value in values[1:]):
+        return "values are in pixels, not fractions of the image"
+    return None
+
+
+def _numbers(row: str) -> list[float] | None:
+    try:
+        values = [float(text) for text in row.split()]
+    except ValueError:
+        return None
+    return values if all(math.isfinite(value) for value in values) else None
+
+
+def _to_box(values: Sequence[float]) -> tuple[float, float, float, float]:
+    """[xmin, ymin, xmax, ymax] of a row without its class: middle and size, or the corners of a polygon."""
+    if len(values) == 4:
+        x, y, width, height = values
+        return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+    return min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
+
+
+def read_annotation(
+    folder: Path, name: str, source_id: str, *, label_map: Mapping[int, str], notes: Notes
+) -> Annotation:
+    """One image with its objects; faulty rows are left out and noted, no label file means no objects.
+
+    Raises:
+        ImageError: if the image is not in the folder, or the label file cannot be read.
+    """
+    image_path, labels = image_file.find(folder, name), label_path(folder / name)
+    rows = []
+    if not labels.exists():
+        notes.note("images without a label file: no objects", name)
+    else:
+        try:
+            rows = labels.read_text("utf-8-sig").splitlines()
+        except (OSError, ValueError) as error:
+            raise ImageError("label file is unreadable", f"cannot read the labels {labels}: {error}") from error
+    objects = []
+    for number, row in enumerate(rows, start=1):
+        values, label = _numbers(row), f"line {number}"
+        fault = find_fault(values, label_map) if row.strip() else None
+        if fault:
+            notes.leave_out_box(fault, f"{label} of {name}")
+        elif values:
+            class_id = int(values[0]) + 1
+            objects.append(AnnotatedObject(_to_box(values[1:]), class_id, label_map[class_id], label))
+    return Annotation(image_path, name, source_id, None, objects, normalized=True)
+
+
+def convert(source: YoloSource, output_path: str | Path, *, num_shards: int = 32, **options) -> Report:
+    """Writes `{output_path}-*.tfrecord`, `json_{name}.json` and `label_map_{name}.yaml`; image ids run from 1.
+
+    Args:
+        source: from `load`.
+        output_path: path that the shard names begin with.
+        num_shards: number of TFRecord files, from 1.
+        **options: num_threads, max_bad_fraction and max_image_pixels of `conversion.run`.
+
+    Raises:
+        DataError: for data that cannot be converted; nothing is written then.
+    """
+    labels = [label_path(folder / name) for folder, name in source.images]
+    if not any(path.is_file() for path in labels):
+        raise DataError(f"none of the {len(labels)} images has a label file; expected {labels[0]} and such")
+
+    def read(item: tuple[int, tuple[Path, str]], notes: Notes) -> Annotation:
+        number, (folder, name) = item
+        return read_annotation(folder, name, str(number), label_map=source.label_map, notes=notes)
+
+    report = conversion.run(
+        list(enumerate(source.images, start=1)),
+        read,
+        output_path,
+        num_shards=num_shards,
+        groundtruth_categories={name: class_id for class_id, name in source.label_map.items()},
+        **options,
+    )
+    conversion.write_label_map(output_path, source.label_map)
+    return report
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}; every option starts with --")
+    try:
+        report = convert(
+            load(FLAGS.data_yaml, FLAGS.split),
+            FLAGS.output_path,
+            num_shards=FLAGS.num_shards,
+            num_threads=FLAGS.num_threads,
+            max_bad_fraction=FLAGS.max_bad_fraction,
+            max_image_pixels=FLAGS.max_image_pixels,
+        )
+    except (DataError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(report)
+    prefix = Path(FLAGS.output_path)
+    print(
+        f"wrote {prefix}-*-of-{FLAGS.num_shards:05d}.tfrecord, {conversion.beside(prefix, 'json')} and "
+        f"{conversion.beside(prefix, 'label_map', '.yaml')}"
+    )
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

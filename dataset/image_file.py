@@ -1,0 +1,176 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""An image file, of any kind that Pillow reads, as bytes that every TensorFlow decodes to the same upright RGB."""
+
+import dataclasses
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from dataset.tfrecord import DataError, decode_image
+
+MAX_IMAGE_PIXELS = 100_000_000
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")  # of image files, in lower case
+
+# Pillow's name -> image/format, of what TensorFlow decodes from 2.15 on. MPO is a JPEG with more pictures behind it.
+IMAGE_FORMATS = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png", "GIF": "gif", "BMP": "bmp"}
+# All that is opened at all (as JPEG, MPO too): others start programs, such as Ghostscript, or hold no photographs.
+READABLE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000")
+
+EXIF_ORIENTATION = 0x0112
+TURNS = {  # EXIF orientation -> what makes the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Pillow's own bound is of the process and warns first; `read` has a bound of its own before anything is decoded.
+Image.MAX_IMAGE_PIXELS = None
+
+
+class ImageError(DataError):
+    """An image that is left out.
+
+    Args:
+        reason: what it is counted under, such as "file is missing".
+        message: the sentence that names the file.
+    """
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFile:
+    """An image to store; without `change` it is the file as it is."""
+
+    encoded: bytes
+    image_format: str  # of `encoded`: jpeg, png, gif or bmp
+    height: int  # of `encoded`, pixels
+    width: int
+    orientation: int = 1  # EXIF orientation of the file, 1-8; `encoded` is upright
+    change: str = ""  # why it was encoded anew, such as "CMYK"
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """(height, width) of the file before it was turned upright."""
+        return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
+
+
+def find(folder: Path, name: str) -> Path:
+    """The path of a file that an annotation names, which has to be in the folder or below it.
+
+    Raises:
+        ImageError: if the name is absolute, leaves the folder by `../` or through a link, or there is no such file.
+    """
+    path = Path(folder, name)
+    try:
+        name.encode("utf-8")  # records hold names as UTF-8
+        is_inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+    except ValueError as error:  # half a surrogate pair or NUL in it
+        raise ImageError("file name is no valid text", f"{name!r} cannot be the name of a file: {error}") from error
+    if not is_inside or os.path.isabs(name):
+        raise ImageError(
+            "file is outside of its folder", f"{name!r} does not lead to a file in {folder}; copy that file there"
+        )
+    if not os.path.isfile(path):
+        raise ImageError("file is missing", f"there is no file {path}")
+    return path
+
+
+def read(path: Path, max_pixels: int = MAX_IMAGE_PIXELS) -> ImageFile:
+    """Reads an image file, and encodes it anew where it is not upright 8-bit RGB to every TensorFlow.
+
+    The file is stored as it is if it is a JPEG in grey or colour, or a PNG, GIF or BMP of 8 bits or less of which
+    TensorFlow and Pillow decode the same pixels (of an animation, the first frame). All else becomes a PNG, or a JPEG
+    of quality 95 where the file was lossy: CMYK, 16 bits (scaled to 8), what EXIF turns, WebP, TIFF and so on.
+
+    Args:
+        path: of the file.
+        max_pixels: a header that promises more is refused before anything is decoded.
+
+    Raises:
+        ImageError: if the file is empty, no image, truncated or otherwise unreadable, or too large.
+    """
+    try:
+        encoded = path.read_bytes()
+        if not encoded:
+            raise ImageError("file is empty", f"the image {path} has 0 bytes")
+        with Image.open(io.BytesIO(encoded), formats=READABLE_FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                size = f"{image.width}x{image.height}"
+                raise ImageError("too many pixels", f"the image {path} is {size}, above max_image_pixels={max_pixels}")
+            return _to_image_file(image, encoded)
+    except ImageError:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise ImageError("file is no image", f"{path} is no image of a known kind, or its header is broken") from error
+    except Exception as error:  # on broken files the parsers of Pillow raise nearly anything
+        raise ImageError("image is unreadable", f"cannot read the image {path}: {error}") from error
+
+
+def _to_image_file(image: Image.Image, encoded: bytes) -> ImageFile:
+    orientation = _read_orientation(image)
+    change = _find_change(image, encoded, orientation)
+    if not change:
+        return ImageFile(encoded, IMAGE_FORMATS[image.format], image.height, image.width)
+    is_turned_already = image.format == "TIFF"  # by Pillow, as it loads the pixels
+    upright = _to_rgb(image)
+    if orientation > 1 and not is_turned_already:
+        upright = upright.transpose(TURNS[orientation])
+    upright = Image.fromarray(np.asarray(upright))  # without EXIF and other things that `save` would pass on
+    is_lossy = image.format in ("JPEG", "MPO") or (image.format == "WEBP" and b"VP8L" not in encoded)
+    file = io.BytesIO()
+    if is_lossy:
+        upright.save(file, "JPEG", quality=95, subsampling=0)
+    else:
+        upright.save(file, "PNG")
+    decode_image(file.getvalue())  # PNG and JPEG have bounds of their own in TensorFlow
+    return ImageFile(file.getvalue(), "jpeg" if is_lossy else "png", upright.height, upright.width, orientation, change)
+
+
+def _read_orientation(image: Image.Image) -> int:
+    try:
+        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+        return int(orientation) if orientation in TURNS else 1
+    except Exception:  # broken EXIF, of which there is much, turns nothing
+        return 1
+
+
+def _find_change(image: Image.Image, encoded: bytes, orientation: int) -> str:
+    """Why a file cannot be stored as it is, or "". Pixels are decoded only if the header has nothing against it."""
+    if orientation > 1:
+        return "turned by EXIF"
+    if image.format not in IMAGE_FORMATS:
+        return image.format
+    is_jpeg = IMAGE_FORMATS[image.format] == "jpeg"
+    if is_jpeg and image.mode not in ("L", "RGB"):
+        return image.mode
+    if image.format == "PNG" and encoded[24] == 16:  # bit depth, in IHDR, which comes first
+        return "16 bit"
+    try:
+        pixels = decode_image(encoded)
+    except tf.errors.OpError:  # also if the file is truncated, where Pillow will raise too
+        return f"{image.format} that TensorFlow does not decode"
+    is_same = pixels.shape == (image.height, image.width, 3)
+    if not is_jpeg:  # two decoders of JPEG round differently
+        is_same = is_same and np.array_equal(pixels, image.convert("RGB"))
+    return "" if is_same else f"{image.format} that TensorFlow decodes to other pixels"
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        pixels = (np.asarray(image, np.uint32) + 128) // 257  # Pillow would clip at 255
+        image = Image.fromarray(pixels.astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError(f"expected 8 or 16 bits a channel, got pixels of mode {image.mode!r}, whose range is unknown")
+    return image.convert("RGB")

@@ -1,0 +1,315 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Broken and hostile images and annotations through the writers: each has its verdict, none ends in a traceback."""
+
+import functools
+import io
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from dataset import create_coco_tfrecord as coco
+from dataset import create_pascal_tfrecord as pascal
+from dataset import tfrecord
+
+ROOT = Path(__file__).resolve().parent.parent
+SIZE = WIDTH, HEIGHT = 48, 32
+BOX = (8, 4, 28, 20)  # [xmin, ymin, xmax, ymax] of the bright rectangle on every picture
+
+
+def picture(mode: str = "RGB") -> Image.Image:
+    image = Image.new("L", SIZE, 30)
+    image.paste(220, BOX)
+    return image.convert("RGB").convert(mode)
+
+
+def encoded(image: Image.Image, image_format: str = "JPEG", **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, image_format, **({"quality": 95} if image_format == "JPEG" else {}), **options)
+    return file.getvalue()
+
+
+def with_exif(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(picture(), exif=exif)
+
+
+def bomb() -> bytes:
+    """A PNG of a few hundred bytes whose header says 60000x60000."""
+    png = encoded(picture(), "PNG")
+    header = b"IHDR" + struct.pack(">II", 60_000, 60_000) + png[24:29]
+    return png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:]
+
+
+class Case(NamedTuple):
+    """An image with boxes of dogs, and what has to become of it."""
+
+    content: Callable[[], bytes]
+    kept: int | None = 1  # boxes in the record; None: there is no record
+    told: bool = False  # whether the report names it
+    boxes: list = [BOX]  # noqa: RUF012
+    class_name: str = "dog"
+    boxes_follow: bool = True  # the box is where the bright rectangle is
+
+
+PLAIN = functools.partial(encoded, picture())
+LEFT_OUT = {"kept": None, "told": True}
+IMAGES = {
+    "plain.jpg": Case(PLAIN),
+    "truncated.jpg": Case(lambda: PLAIN()[:-300], **LEFT_OUT),
+    "zero bytes.jpg": Case(lambda: b"", **LEFT_OUT),
+    "text.jpg": Case(lambda: b"<html>404 not found</html>", **LEFT_OUT),
+    "really png.jpg": Case(lambda: encoded(picture(), "PNG")),
+    "cmyk.jpg": Case(lambda: encoded(picture("CMYK")), told=True),
+    "grey.jpg": Case(lambda: encoded(picture("L"))),
+    "palette.png": Case(lambda: encoded(picture("P"), "PNG")),
+    "alpha.png": Case(lambda: encoded(picture("RGBA"), "PNG")),
+    "16 bit.png": Case(
+        lambda: encoded(Image.fromarray(np.asarray(picture("L")).astype(np.uint16) * 257), "PNG"), told=True
+    ),
+    "modern.webp": Case(lambda: encoded(picture(), "WEBP"), told=True),
+    "exif1.jpg": Case(lambda: with_exif(1)),
+    # Turned or mirrored images keep their size, so nothing tells which one the boxes were drawn on.
+    **{f"exif{i}.jpg": Case(functools.partial(with_exif, i), told=True, boxes_follow=False) for i in (2, 3, 4)},
+    **{f"exif{i}.jpg": Case(functools.partial(with_exif, i), told=True) for i in (5, 6, 7, 8)},
+    "bomb.png": Case(bomb, **LEFT_OUT),
+    "möwe 鳥 (1).jpg": Case(PLAIN),
+    "no objects.jpg": Case(PLAIN, 0, boxes=[]),
+    "5000 objects.jpg": Case(PLAIN, 5000, boxes=[(i % 40, i % 23, i % 40 + 2 + i / 5000, 30) for i in range(5000)]),
+    "float.jpg": Case(PLAIN, boxes=[(8.25, 4.0, 27.75, 19.5)]),
+    "sticking out.jpg": Case(PLAIN, told=True, boxes=[(-5, 4, 500, 20)], boxes_follow=False),
+    "duplicate.jpg": Case(PLAIN, 2, told=True, boxes=[BOX, BOX]),
+    "nan.jpg": Case(PLAIN, told=True, boxes=[BOX, (float("nan"), 4, 28, 20)]),
+    "infinite.jpg": Case(PLAIN, told=True, boxes=[BOX, (8, 4, float("inf"), 20)]),
+    "inverted.jpg": Case(PLAIN, 0, told=True, boxes=[(28, 20, 8, 4)]),
+    "outside.jpg": Case(PLAIN, 0, told=True, boxes=[(60, 4, 70, 20)]),
+    "zero size.jpg": Case(PLAIN, 0, told=True, boxes=[(8, 4, 8, 4)]),
+    "unknown class.jpg": Case(PLAIN, 0, told=True, class_name="unicorn"),
+    "link.jpg": Case(None, **LEFT_OUT),  # to an image outside the folder
+    "missing.jpg": Case(None, **LEFT_OUT),
+    "../secret.jpg": Case(None, **LEFT_OUT),
+    "/absolute.jpg": Case(None, **LEFT_OUT),
+}
+
+
+def make_images(folder: Path):
+    folder.mkdir(parents=True)
+    for name, case in IMAGES.items():
+        if case.content is not None:
+            (folder / name).write_bytes(case.content())
+    (folder.parent / "secret.jpg").write_bytes(PLAIN())
+    (folder / "link.jpg").symlink_to("../secret.jpg")
+
+
+def xml(boxes: list, class_name: str = "dog", before: str = "", size: str | None = None) -> str:
+    sides = ("xmin", "ymin", "xmax", "ymax")
+    objects = [
+        f"<object><name>{class_name}</name><bndbox>"
+        + "".join(f"<{side}>{value}</{side}>" for side, value in zip(sides, box))
+        + "</bndbox></object>"
+        for box in boxes
+    ]
+    size = f"<size><width>{WIDTH}</width><height>{HEIGHT}</height></size>" if size is None else size
+    return f"{before}<annotation><filename>x.jpg</filename>{size}{''.join(objects)}</annotation>"
+
+
+LAUGHS = '<!ENTITY l0 "ha">' + "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 10))
+XMLS = {  # of plain images; the content, and as in Case
+    "billion laughs": (xml([BOX], "&l9;", before=f"<!DOCTYPE a [{LAUGHS}]>"), None, True),
+    "external entity": (xml([BOX], "&x;", before='<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>'), None, True),
+    "external DTD": (xml([BOX], before='<!DOCTYPE a SYSTEM "http://localhost:9/a.dtd">'), None, True),
+    "broken": (xml([BOX])[:-9], None, True),
+    "empty": ("", None, True),
+    "deep": ("<a>" * 100_000 + "</a>" * 100_000, None, True),
+    "other size": (xml([BOX], size="<size><width>96</width><height>64</height></size>"), None, True),
+    "no size": (xml([BOX], size=""), 1, False),
+    "no xmax": (xml([BOX]).replace("<xmax>28</xmax>", ""), 0, True),
+    "no bndbox": (xml([]).replace("</annotation>", "<object><name>dog</name></object></annotation>"), 0, True),
+    "no name": (xml([BOX]).replace("<name>dog</name>", ""), 0, True),
+}
+
+
+def as_voc(root: Path) -> pascal.VocSet:
+    make_images(root / "JPEGImages")
+    for folder in ("Annotations", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    for name, case in IMAGES.items():
+        if not name.startswith((".", "/")):
+            (root / "Annotations" / f"{Path(name).stem}.xml").write_text(xml(case.boxes, case.class_name))
+    for name, (content, _, _) in XMLS.items():
+        (root / "JPEGImages" / f"{name}.jpg").write_bytes(PLAIN())
+        (root / "Annotations" / f"{name}.xml").write_text(content)
+    (root / "secret.xml").write_text(xml([BOX]))  # what ../secret would reach
+    ids = [name.removesuffix(Path(name).suffix) for name in IMAGES] + [*XMLS, "no annotation"]
+    (root / "ImageSets/Main/train.txt").write_text("\n".join(ids))
+    return pascal.VocSet(root, "train")
+
+
+def as_coco(root: Path) -> coco.CocoSource:
+    make_images(root / "images")
+    images, annotations = [], []
+    for image_id, (name, case) in enumerate(IMAGES.items(), start=1):
+        images.append({"id": image_id, "file_name": name, "height": HEIGHT, "width": WIDTH})
+        for xmin, ymin, xmax, ymax in case.boxes:
+            category = {"dog": 1}.get(case.class_name, 99)
+            row = {"id": len(annotations) + 1, "image_id": image_id, "category_id": category}
+            annotations.append({**row, "bbox": [xmin, ymin, xmax - xmin, ymax - ymin]})
+    annotations.append({"id": 777_777, "image_id": 999, "category_id": 1, "bbox": [1, 1, 5, 5]})
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "dog"}]}
+    (root / "instances.json").write_text(json.dumps(content))  # with NaN, as Python writes and reads it
+    return coco.load(root / "images", object_annotations_file=root / "instances.json")
+
+
+def convert(source, prefix: Path, **options):
+    if isinstance(source, coco.CocoSource):
+        return coco.convert(source, prefix, **options)
+    return pascal.convert([source], prefix, label_map={"dog": 1}, **options)
+
+
+@pytest.fixture(scope="module", params=[as_voc, as_coco], ids=["voc", "coco"])
+def source(request, tmp_path_factory):
+    return request.param(tmp_path_factory.mktemp("hostile") / "data")
+
+
+@pytest.fixture(scope="module")
+def converted(source, tmp_path_factory):
+    """The folder of all that one conversion of the hostile inputs wrote, under the name out."""
+    folder = tmp_path_factory.mktemp("converted")
+    convert(source, folder / "out", num_shards=2, num_threads=1, max_bad_fraction=1)
+    return folder
+
+
+def read_records(folder: Path) -> dict[str, tuple[tf.train.Example, dict]]:
+    """File name -> (record, decoded record)."""
+    found = {}
+    for path in sorted(folder.glob("out*")):
+        for raw in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            example = tf.train.Example.FromString(raw)
+            name = example.features.feature["image/filename"].bytes_list.value[0].decode()
+            assert name not in found
+            found[name] = example, tfrecord.decode(raw)
+    return found
+
+
+def test_every_input_has_its_verdict(source, converted):
+    verdicts = {name: (case.kept, case.told) for name, case in IMAGES.items()}
+    if isinstance(source, pascal.VocSet):
+        verdicts |= {f"{name}.jpg": verdict for name, (_, *verdict) in XMLS.items()}
+        verdicts["no annotation.jpg"] = None, True
+    records = read_records(converted)
+    assert set(records) == {name for name, (kept, _) in verdicts.items() if kept is not None}
+    report = json.loads((converted / "report_out.json").read_text())
+    told = [where for notes in report["reasons"].values() for where in notes["first"]]
+    for name, (kept, is_told) in verdicts.items():
+        stem = name.removesuffix(Path(name).suffix)
+        assert is_told == any(stem in where for where in told), (name, told)
+        if kept is not None:
+            sample = records[name][1]
+            assert (len(sample["boxes_norm"]), len(sample["classes"])) == (kept, kept), name
+    assert report["images"] == len(records) and report["images_left_out"] == len(verdicts) - len(records)
+    assert report["boxes"] == sum(len(sample["classes"]) for _, sample in records.values())
+
+
+def test_every_stored_image_is_what_its_record_says(converted):
+    for name, (example, sample) in read_records(converted).items():
+        feature = example.features.feature
+        stored = Image.open(io.BytesIO(feature["image/encoded"].bytes_list.value[0]))
+        assert stored.format.lower() == feature["image/format"].bytes_list.value[0].decode(), name
+        assert stored.getexif().get(0x0112, 1) == 1, name
+        size = stored.height, stored.width
+        assert size == tuple(int(sample[side]) for side in ("height", "width")) == sample["image"].shape[:2], name
+        assert size == ((WIDTH, HEIGHT) if name in {f"exif{i}.jpg" for i in (5, 6, 7, 8)} else (HEIGHT, WIDTH)), name
+        boxes = sample["boxes_norm"].numpy()
+        assert np.all(boxes >= 0) and np.all(boxes <= 1) and np.all(boxes[:, 2:] > boxes[:, :2]), name
+
+
+def test_boxes_are_where_the_object_is(converted):
+    records = read_records(converted)
+    for name, case in IMAGES.items():
+        if case.boxes_follow and case.kept in (1, 2):
+            sample = records[name][1]
+            bright = np.argwhere(sample["image"].numpy().mean(axis=-1) > 125)
+            expected = np.concatenate([bright.min(axis=0), bright.max(axis=0) + 1])
+            box = sample["boxes_norm"].numpy()[0] * np.tile(sample["image"].shape[:2], 2)
+            np.testing.assert_allclose(box, expected, atol=0.6, err_msg=name)
+
+
+def test_groundtruth_is_that_of_the_records(source, converted):
+    if isinstance(source, coco.CocoSource):
+        assert not (converted / "json_out.json").exists()  # the annotations are the groundtruth
+        return
+    content, records = json.loads((converted / "json_out.json").read_text()), read_records(converted)
+    assert {image["file_name"] for image in content["images"]} == set(records)
+    for image in content["images"]:
+        _, sample = records[image["file_name"]]
+        assert str(image["id"]) == sample["source_id"].numpy().decode()
+        own = np.reshape([a["bbox"] for a in content["annotations"] if a["image_id"] == image["id"]], [-1, 4])
+        corners = own @ [[0, 1, 0, 1], [1, 0, 1, 0], [0, 0, 0, 1], [0, 0, 1, 0]]
+        boxes = sample["boxes_norm"].numpy() * np.tile([image["height"], image["width"]], 2)
+        np.testing.assert_allclose(corners, boxes, atol=1e-3, err_msg=image["file_name"])
+
+
+def test_bytes_do_not_depend_on_the_number_of_threads(source, converted, tmp_path):
+    convert(source, tmp_path / "out", num_shards=2, num_threads=4, max_bad_fraction=1)
+    names = sorted(path.name for path in converted.iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    for name in names:
+        assert (tmp_path / name).read_bytes() == (converted / name).read_bytes(), name
+
+
+def test_by_default_so_much_damage_fails_and_leaves_no_shard(source, tmp_path):
+    with pytest.raises(tfrecord.DataError) as error:
+        convert(source, tmp_path / "out", num_shards=2)
+    assert "\n" not in str(error.value) and "max_bad_fraction" in str(error.value)
+    assert not list(tmp_path.glob("out*")) and not (tmp_path / "json_out.json").exists()
+
+
+SLOW_RUN = """
+import sys, time
+from absl import flags
+from dataset import create_coco_tfrecord as coco
+fast = coco.read_annotation
+def slow(*arguments):
+    print("reading", flush=True)
+    time.sleep(float(sys.argv[2]))
+    return fast(*arguments)
+coco.read_annotation = slow
+source = coco.load("images", object_annotations_file="instances.json")
+coco.convert(source, sys.argv[1], num_shards=2, num_threads=1, max_bad_fraction=1)
+"""
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_leaves_nothing_that_looks_whole(tmp_path, stop):
+    as_coco(tmp_path / "data")
+
+    def start(seconds):
+        command = [sys.executable, "-c", SLOW_RUN, "out/train", str(seconds)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.Popen(command, cwd=tmp_path / "data", env=environment, stdout=subprocess.PIPE, text=True)
+
+    with start(0.5) as run:  # in all half a minute
+        assert [run.stdout.readline() for _ in range(3)] == ["reading\n"] * 3
+        run.send_signal(stop)
+        begin = time.monotonic()
+        assert run.wait(timeout=20) != 0 and time.monotonic() - begin < 10
+    assert not list((tmp_path / "data/out").glob("train*"))
+    with start(0) as run:
+        run.communicate()
+    assert run.returncode == 0
+    names = sorted(path.name for path in (tmp_path / "data/out").iterdir())
+    assert names == ["report_train.json", "train-00000-of-00002.tfrecord", "train-00001-of-00002.tfrecord"]
