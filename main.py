@@ -128,6 +128,7 @@ def run(config: config_lib.Config) -> dict[str, float]:
 
     from tf2 import evaluate, train
 
+    check_data(config)
     evaluation = evaluate.Evaluation(
         FLAGS.val_file_pattern, FLAGS.val_json_file, FLAGS.eval_batch_size, FLAGS.eval_samples or None
     )
@@ -150,6 +151,17 @@ def run(config: config_lib.Config) -> dict[str, float]:
         return train.run(config, training, evaluator, eval_every_epochs=every)
     except tf.errors.OpError as error:  # files that cannot be written, memory that is not there
         raise OSError(error.message.splitlines()[0]) from error
+
+
+def check_data(config: config_lib.Config) -> None:
+    """Looks at some records of each file pattern that the mode reads; raises DataError for what would be pointless."""
+    from dataset.check import checks
+
+    patterns = [(FLAGS.train_file_pattern, None)] if FLAGS.mode != "eval" else []
+    patterns += [(FLAGS.val_file_pattern, FLAGS.val_json_file)] if evaluates() else []
+    for file_pattern, val_json_file in patterns:
+        for warning in checks.quick(file_pattern, config, val_json_file):
+            logging.warning("%s", warning)
 
 
 def require(name: str) -> None:

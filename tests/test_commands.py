@@ -141,11 +141,14 @@ def test_what_files_do_not_fit_is_told(tmp_path, flags, sentence):
 
 
 @pytest.mark.slow
-def test_a_class_above_num_classes_names_the_image(tmp_path):
+def test_data_that_do_not_fit_are_refused_before_the_first_step(tmp_path):
     two = TINY.replace("num_classes=3", "num_classes=2")
     flags = [f"--train_file_pattern={SAMPLE}", "--num_examples_per_epoch=8", "--train_batch_size=8", "--num_epochs=1"]
     result = command("main.py", "--model_name=efficientdet-lite0", two, f"--model_dir={tmp_path}", *flags)
-    assert_says(result, "class ids must be in 1..num_classes = 2; set num_classes, or mend the record of image")
+    assert_says(
+        result,
+        "class ids must be in 1..num_classes = 2, but 12 of 29 boxes have others (3 on 12); set num_classes to 3",
+    )
 
 
 @pytest.mark.slow

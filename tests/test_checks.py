@@ -1,0 +1,583 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""tests of dataset/checks.py and the modules it stands on: clean records are silent, planted faults are told."""
+
+import copy
+import dataclasses
+import io
+import json
+import pathlib
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from dataset import create_sample_data, tfrecord
+from dataset.check import checks, json_checks, record_facts, swap_evidence
+from dataset.check import report as report_lib
+from dataset.tfrecord import DataError, Record
+from efficientdet import config as config_lib
+
+ROOT = pathlib.Path(__file__).parents[1]
+BCCD = ROOT.parent / "shared" / "data" / "VOCdevkit" / "BCCD"
+NAMES = create_sample_data.CLASS_NAMES
+SIZE = (96, 128)  # (height, width)
+NUM_IMAGES = 24
+
+
+def config(**overrides):
+    return config_lib.load("efficientdet-lite0", num_classes=3, label_map=NAMES).override(overrides)
+
+
+def jpeg(image):
+    with io.BytesIO() as file:
+        Image.fromarray(image).save(file, "JPEG", quality=92)
+        return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def clean():
+    """Records of scenes, and the groundtruth file that belongs to them."""
+    records = []
+    for index in range(NUM_IMAGES):
+        scene = create_sample_data.make_scene(3, index, SIZE)
+        boxes = scene.boxes / np.tile(SIZE, 2)
+        classes = scene.classes.tolist()
+        names = [NAMES[class_id] for class_id in classes]
+        record = Record(jpeg(scene.image), *SIZE, f"{index}.jpg", str(index + 1), boxes_norm=boxes, classes=classes)
+        records.append(dataclasses.replace(record, class_names=names))
+    return records, groundtruth_of(records)
+
+
+def groundtruth_of(records):
+    images, annotations = [], []
+    for record in records:
+        images.append({"id": int(record.source_id), "file_name": record.filename})
+        images[-1].update(height=record.height, width=record.width)
+        for box, class_id in zip(np.asarray(record.boxes_norm) * np.tile(SIZE, 2), record.classes):
+            ymin, xmin, ymax, xmax = box.tolist()
+            row = {"id": len(annotations) + 1, "image_id": images[-1]["id"], "category_id": class_id, "iscrowd": 0}
+            annotations.append({**row, "bbox": [xmin, ymin, xmax - xmin, ymax - ymin]})
+    categories = [{"id": class_id, "name": name} for class_id, name in NAMES.items()]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def write(path, serialized):
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in serialized:
+            writer.write(record)
+    return str(path)
+
+
+def check(pattern, config, groundtruth=None):
+    """What the whole check finds."""
+    facts = record_facts.read(pattern, regenerate_source_id=config.regenerate_source_id)
+    figures = report_lib.figures(facts, config)
+    findings = checks.run(facts, config, groundtruth, figures["anchors"])
+    assert max(map(len, report_lib.table(figures, findings).splitlines())) <= 120
+    return findings
+
+
+def check_records(tmp_path, records, groundtruth=None, **overrides):
+    pattern = write(tmp_path / "x.tfrecord", map(tfrecord.encode, records))
+    if groundtruth is not None:
+        (tmp_path / "x.json").write_text(json.dumps(groundtruth))
+        groundtruth = json_checks.load(str(tmp_path / "x.json"))
+    return check(pattern, config(**overrides), groundtruth)
+
+
+# --- Clean data is silent.
+
+
+def test_clean_scenes_are_silent(tmp_path, clean):
+    records, groundtruth = clean
+    assert check_records(tmp_path, records, groundtruth) == []
+    assert check_records(tmp_path, records) == []
+    bare = [dataclasses.replace(record, class_names=()) for record in records]
+    assert check_records(tmp_path, bare, label_map=None) == []
+    (tmp_path / "x.json").write_text(json.dumps(groundtruth))
+    assert checks.quick(str(tmp_path / "x.tfrecord"), config(), str(tmp_path / "x.json")) == []
+
+
+@pytest.mark.parametrize("model", ["efficientdet-lite0", "efficientdet-d0", "efficientdet-d1"])
+def test_the_sample_is_silent(model):
+    sample = config_lib.load(model, num_classes=3, label_map=NAMES)
+    groundtruth = json_checks.load(str(ROOT / "testdata" / "sample.json"))
+    assert check(str(ROOT / "testdata" / "sample.tfrecord"), sample, groundtruth) == []
+
+
+@pytest.fixture(scope="module")
+def bccd_records():
+    """Every sixth image of BCCD, boxes clipped and empty ones left out as a converter does."""
+    if not BCCD.is_dir():
+        pytest.skip("BCCD is not in ../shared/data")
+    ids = {"RBC": 1, "WBC": 2, "Platelets": 3}
+    records = []
+    for i, path in enumerate(sorted((BCCD / "Annotations").glob("*.xml"))[::6]):
+        root = ElementTree.parse(path).getroot()
+        size = [int(root.findtext(f"size/{side}")) for side in ("height", "width")]
+        found = {}  # BCCD has one box twice
+        for item in root.iterfind("object"):
+            box = [float(item.findtext(f"bndbox/{side}")) for side in ("ymin", "xmin", "ymax", "xmax")]
+            box = np.clip(box / np.tile(size, 2), 0, 1)
+            if (box[2:] > box[:2]).all():
+                found[(*box, ids[item.findtext("name")])] = item.findtext("name")
+        encoded = (BCCD / "JPEGImages" / f"{path.stem}.jpg").read_bytes()
+        boxes, classes = [key[:4] for key in found], [key[4] for key in found]
+        record = Record(encoded, *size, f"{path.stem}.jpg", str(i + 1), boxes_norm=boxes, classes=classes)
+        records.append(dataclasses.replace(record, class_names=list(found.values())))
+    return records
+
+
+def test_bccd_is_silent_and_its_swapped_boxes_are_told_from_pixels(tmp_path, bccd_records):
+    bccd = {"label_map": {1: "RBC", 2: "WBC", 3: "Platelets"}}
+    assert check_records(tmp_path, bccd_records, **bccd) == []
+    swapped = [change_boxes(record, lambda boxes: boxes[:, [1, 0, 3, 2]]) for record in bccd_records]
+    assert codes(check_records(tmp_path, swapped, **bccd)) == {"boxes_swapped"}
+
+
+# --- Planted faults. Each changes the clean records or the clean groundtruth, and names what has to be found.
+
+
+def codes(findings):
+    return {finding.code for finding in findings}
+
+
+def change_boxes(record, change):
+    return dataclasses.replace(record, boxes_norm=change(np.reshape(record.boxes_norm, [-1, 4])))
+
+
+def boxes_by(change):
+    return lambda records: [change_boxes(record, change) for record in records]
+
+
+def classes_by(change, names=True):
+    def plant(records):
+        changed = [dataclasses.replace(r, classes=[change(class_id) for class_id in r.classes]) for r in records]
+        return changed if names else [dataclasses.replace(record, class_names=()) for record in changed]
+
+    return plant
+
+
+def first_box(**values):
+    """Changes the first box of the first record that has one: ymin, xmin, ymax, xmax."""
+
+    def plant(records):
+        i = next(i for i, record in enumerate(records) if len(record.boxes_norm))
+        box = dict(zip(("ymin", "xmin", "ymax", "xmax"), records[i].boxes_norm[0])) | values
+        boxes = np.array([list(box.values()), *records[i].boxes_norm[1:]])
+        return [*records[:i], dataclasses.replace(records[i], boxes_norm=boxes), *records[i + 1 :]]
+
+    return plant
+
+
+def with_objects(records, boxes, class_id=1):
+    """The first record with other objects."""
+    columns = {"boxes_norm": boxes, "classes": [class_id] * len(boxes), "class_names": [NAMES[class_id]] * len(boxes)}
+    return [dataclasses.replace(records[0], **columns), *records[1:]]
+
+
+def repeat_a_box(records):
+    i = next(i for i, record in enumerate(records) if len(record.boxes_norm))
+    record = records[i]
+    columns = {
+        "boxes_norm": [*record.boxes_norm, record.boxes_norm[0]],
+        "classes": [*record.classes, record.classes[0]],
+    }
+    names = [*record.class_names, record.class_names[0]]
+    return [*records[:i], dataclasses.replace(record, **columns, class_names=names), *records[i + 1 :]]
+
+
+def renumber(source_id):
+    return lambda records: [dataclasses.replace(record, source_id=source_id(record)) for record in records]
+
+
+def other_sizes(change):
+    return lambda records: [dataclasses.replace(r, **dict(zip(("height", "width"), change(r)))) for r in records]
+
+
+def tiny_boxes(records):
+    random = np.random.default_rng(1)
+    mins = random.uniform(0, 0.9, [40, 2])
+    return with_objects(records, np.concatenate([mins, mins + 0.004], 1))
+
+
+SIZES = np.tile(SIZE, 2)
+FAULTS = {
+    # name: (change of the records, codes, words of the sentence)
+    "ids from 0": (classes_by(lambda i: i - 1), {"class_ids"}, "0 is called 'circle', which label_map has as 1"),
+    "ids from 0, no names": (classes_by(lambda i: i - 1, names=False), {"class_ids"}, "class ids are one too low"),
+    "ids from 2": (classes_by(lambda i: i + 1), {"class_ids"}, "class ids are one too high"),
+    "ids from 2, no names": (classes_by(lambda i: i + 1, names=False), {"class_ids"}, "class ids are one too high"),
+    "id above": (classes_by(lambda i: {3: 7}.get(i, i)), {"class_ids"}, "others (7 on "),
+    "background": (classes_by(lambda i: {1: 0}.get(i, i), False), {"class_ids"}, "no boxes of background"),
+    "negative": (classes_by(lambda i: {1: -1}.get(i, i)), {"class_ids"}, "write ids from 1"),
+    "permuted ids": (
+        classes_by(lambda i: {1: 2, 2: 3, 3: 1}[i]),
+        {"class_names"},
+        "1 is 'star' in the records and 'circle' there",
+    ),
+    "swapped": (boxes_by(lambda b: b[:, [1, 0, 3, 2]]), {"boxes_swapped"}, "x and y of the boxes are swapped"),
+    "in pixels": (boxes_by(lambda b: b * SIZES), {"boxes_in_pixels"}, "boxes are in pixels where fractions"),
+    "normalized twice": (boxes_by(lambda b: b / SIZES), {"boxes_normalized_twice"}, "boxes are normalized twice"),
+    "with sides": (
+        boxes_by(lambda b: np.hstack([b[:, :2], b[:, 2:] - b[:, :2]])),
+        {"boxes_with_sides"},
+        "xmax and ymax hold width and height",
+    ),
+    "from centers": (
+        boxes_by(lambda b: np.hstack([(b[:, :2] + b[:, 2:]) / 2, b[:, 2:] - b[:, :2]])),
+        {"boxes_from_centers"},
+        "xmin and ymin hold the center",
+    ),
+    "inverted": (first_box(ymin=0.9, ymax=0.2), {"boxes_inverted"}, "1 of "),
+    "all inverted": (boxes_by(lambda b: b[:, [2, 3, 0, 1]]), {"boxes_inverted"}, "(100.0%) have a maximum below"),
+    "empty": (first_box(xmin=0.5, xmax=0.5), {"boxes_empty"}, "have no area"),
+    "not a number": (first_box(xmin=float("nan")), {"boxes_not_finite"}, "are not a number"),
+    "beside the image": (first_box(xmin=1.1, xmax=1.3), {"boxes_outside"}, "beside their image"),
+    "beyond the image": (first_box(xmin=0.5, xmax=1.3), {"boxes_beyond"}, "stick out of their image"),
+    "repeated box": (repeat_a_box, {"boxes_twice"}, "1 of "),
+    "tiny": (tiny_boxes, {"boxes_tiny", "anchors"}, "less than 2 pixels high or wide at 320x320"),
+    "whole image": (
+        lambda records: [*(with_objects([r], [[0, 0, 1, 1]])[0] for r in records[:12]), *records[12:]],
+        {"boxes_of_whole_images"},
+        "are these data for classification?",
+    ),
+    "no boxes": (
+        lambda records: [dataclasses.replace(r, boxes_norm=(), classes=(), class_names=()) for r in records],
+        {"no_boxes"},
+        "no record has a box",
+    ),
+    "many boxes": (
+        lambda records: with_objects(records, [[i / 130, 0.3, i / 130 + 0.2, 0.6] for i in range(101)]),
+        {"too_many_boxes"},
+        "set it to 101",
+    ),
+    "height and width exchanged": (
+        other_sizes(lambda record: (record.width, record.height)),
+        {"image_sizes"},
+        "the two are swapped",
+    ),
+    "size of another image": (other_sizes(lambda record: (960, 1280)), {"image_sizes"}, "1280x960 for 128x96"),
+    "truncated image": (
+        lambda records: [dataclasses.replace(records[0], encoded=records[0].encoded[:200]), *records[1:]],
+        {"faulty_records"},
+        "1 of 24 records (4.2%) hold an image that does not decode (x.tfrecord record 0: ",
+    ),
+    "repeated id": (
+        lambda records: [dataclasses.replace(records[0], source_id="2"), *records[1:]],
+        {"repeated_image_ids"},
+        "1 image ids are there more than once (2)",
+    ),
+    "no ids": (renumber(lambda record: ""), {"no_image_ids"}, "have no image/source_id"),
+}
+FATAL = {
+    "class_ids", "boxes_swapped", "boxes_in_pixels", "boxes_normalized_twice", "boxes_with_sides",
+    "boxes_from_centers", "no_boxes", "image_sizes", "faulty_records",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_planted_fault_and_nothing_else_is_found(tmp_path, clean, name):
+    plant, expected, words = FAULTS[name]
+    findings = check_records(tmp_path, plant(clean[0]))
+    # Where most boxes are lost, so are the boxes of some class.
+    findings = [finding for finding in findings if finding.code != "unseen_classes"]
+    assert codes(findings) == expected
+    assert any(words in finding.text for finding in findings), findings
+    fatal = bool(expected & FATAL) or name == "all inverted"
+    assert any(finding.level == "fatal" for finding in findings) == fatal
+
+
+@pytest.mark.parametrize(
+    "name", ["ids from 0", "in pixels", "normalized twice", "with sides", "no boxes", "truncated image"]
+)
+def test_quick_refuses_with_the_sentence(tmp_path, clean, name):
+    plant, _, words = FAULTS[name]
+    records = plant(clean[0])
+    if name == "truncated image":  # without decoding: the header
+        records[0] = dataclasses.replace(records[0], encoded=b"not an image")
+    pattern = write(tmp_path / "x.tfrecord", map(tfrecord.encode, records))
+    with pytest.raises(DataError) as error:
+        checks.quick(pattern, config())
+    assert words in str(error.value)
+
+
+def test_quick_returns_warnings(tmp_path, clean):
+    pattern = write(tmp_path / "x.tfrecord", map(tfrecord.encode, repeat_a_box(clean[0])))
+    [warning] = checks.quick(pattern, config())
+    assert "repeat another of their image and class" in warning
+
+
+# --- Planted faults that the groundtruth file gives away.
+
+
+def annotations_by(change):
+    def plant(groundtruth):
+        for row in groundtruth["annotations"]:
+            row.update(change(row))
+
+    return plant
+
+
+def corners(row):
+    xmin, ymin, width, height = row["bbox"]
+    return {"bbox": [xmin, ymin, xmin + width, ymin + height]}
+
+
+def centers(row):
+    xmin, ymin, width, height = row["bbox"]
+    return {"bbox": [xmin + width / 2, ymin + height / 2, width, height]}
+
+
+def other_split(groundtruth):
+    """Ids begin anew, but the images are others."""
+    random = np.random.default_rng(1)
+    for image in groundtruth["images"]:
+        image["file_name"] = f"val{image['id']}.jpg"
+    for row in groundtruth["annotations"]:
+        row["bbox"] = [*random.uniform(0, 60, 2).tolist(), *random.uniform(10, 30, 2).tolist()]
+
+
+def shift_ids(groundtruth):
+    for image in groundtruth["images"]:
+        image["id"] += 1000
+    for row in groundtruth["annotations"]:
+        row["image_id"] += 1000
+
+
+def fewer_images(groundtruth):
+    groundtruth["images"] = groundtruth["images"][:20]
+    groundtruth["annotations"] = [row for row in groundtruth["annotations"] if row["image_id"] <= 20]
+
+
+def larger_images(groundtruth):
+    for image in groundtruth["images"]:
+        image.update(height=5 * image["height"], width=5 * image["width"])
+    annotations_by(lambda row: {"bbox": [5 * value for value in row["bbox"]]})(groundtruth)
+
+
+def ids_from_0(groundtruth):
+    annotations_by(lambda row: {"category_id": row["category_id"] - 1})(groundtruth)
+    for category in groundtruth["categories"]:
+        category["id"] -= 1
+
+
+JSON_FAULTS = {
+    "another split": (shift_ids, {"json_image_ids"}, "(records: 1, 2, 3 and 21 more; file: 1001, 1002, 1003"),
+    "another split whose ids begin anew": (
+        other_split,
+        {"json_other_split"},
+        "image 1 is val1.jpg there and 0.jpg here",
+    ),
+    "a part": (fewer_images, {"json_image_ids"}, "4 of 24 records (16.7%) have an image id that"),
+    "categories from 0": (ids_from_0, {"json_class_ids"}, "category ids of the JSON are one too low"),
+    "other categories": (
+        annotations_by(lambda row: {"category_id": {1: 1, 2: 3, 3: 2}[row["category_id"]]}),
+        {"json_class_ids"},
+        "in the records is 3 (star) there",
+    ),
+    "corners": (annotations_by(corners), {"json_boxes_as_corners"}, "bbox of the JSON holds [xmin, ymin, xmax, ymax]"),
+    "centers": (annotations_by(centers), {"json_boxes_from_centers"}, "bbox of the JSON holds centers"),
+    "fractions": (
+        annotations_by(lambda row: {"bbox": (np.array(row["bbox"]) / [128, 96, 128, 96]).tolist()}),
+        {"json_boxes_normalized"},
+        "fractions of the image; write pixels",
+    ),
+    "pixels of larger images": (larger_images, {"json_boxes_scaled"}, "of images of another size"),
+}
+
+
+@pytest.mark.parametrize("name", JSON_FAULTS)
+def test_a_planted_fault_of_the_json_and_nothing_else_is_found(tmp_path, clean, name):
+    records, groundtruth = clean[0], copy.deepcopy(clean[1])
+    plant, expected, words = JSON_FAULTS[name]
+    plant(groundtruth)
+    findings = check_records(tmp_path, records, groundtruth)
+    assert codes(findings) == expected
+    assert words in findings[0].text and findings[0].level == "fatal"
+    with pytest.raises(DataError, match=r"^.*x.tfrecord: "):
+        checks.quick(str(tmp_path / "x.tfrecord"), config(), str(tmp_path / "x.json"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["swapped", "in pixels", "normalized twice", "with sides", "from centers", "ids from 0", "ids from 0, no names"],
+)
+def test_faults_of_records_are_told_once_where_the_json_shows_them_too(tmp_path, clean, name):
+    plant, expected, words = FAULTS[name]
+    findings = check_records(tmp_path, plant(clean[0]), clean[1], label_map=None)
+    assert codes(findings) == expected
+    assert words in findings[0].text or "one too low" in findings[0].text
+
+
+def test_the_json_tells_which_way_boxes_are_swapped_even_where_pixels_cannot(tmp_path, clean):
+    flat = [dataclasses.replace(r, encoded=jpeg(np.full([*SIZE, 3], 99, np.uint8))) for r in clean[0]]
+    in_pixels = boxes_by(lambda boxes: (boxes * SIZES)[:, [1, 0, 3, 2]] / SIZES)(flat)
+    assert codes(check_records(tmp_path, in_pixels, clean[1])) == {"boxes_swapped_in_pixels"}
+    swapped = boxes_by(lambda boxes: boxes[:, [1, 0, 3, 2]])(flat)
+    assert codes(check_records(tmp_path, swapped, clean[1])) == {"boxes_swapped"}
+    assert codes(check_records(tmp_path, swapped)) == set()  # nothing to tell it from
+
+
+def test_ids_with_zeros_before_them_and_absent_ids(tmp_path, clean):
+    padded = renumber(lambda record: record.source_id.zfill(12))(clean[0])
+    [finding] = check_records(tmp_path, padded, clean[1])
+    assert "file names agree: write its image ids to image/source_id, without zeros" in finding.text
+    absent = renumber(lambda record: "")(clean[0])
+    findings = check_records(tmp_path, absent, clean[1])
+    assert codes(findings) == {"json_image_ids", "no_image_ids"} and "have no image/source_id" in findings[0].text
+    [finding] = check_records(tmp_path, clean[0], clean[1], regenerate_source_id=True)
+    assert "regenerate_source_id" in finding.text
+
+
+def test_repeated_ids_stop_an_evaluation_with_a_json(tmp_path, clean):
+    records = [*clean[0], clean[0][0]]
+    [finding] = check_records(tmp_path, records, clean[1])
+    assert finding.code == "repeated_image_ids" and finding.level == "fatal"
+
+
+def test_a_json_of_more_images_is_noted_and_of_more_boxes_warned_about(tmp_path, clean):
+    [finding] = check_records(tmp_path, clean[0][:20], clean[1])
+    assert (finding.level, finding.code) == ("note", "json_more_images") and "20 of the 24 images" in finding.text
+    fewer = [change_boxes(record, lambda boxes: boxes) for record in clean[0]]
+    half = [
+        dataclasses.replace(r, boxes_norm=r.boxes_norm[::2], classes=r.classes[::2], class_names=()) for r in fewer[:8]
+    ]
+    [finding] = check_records(tmp_path, [*half, *fewer[8:]], clean[1])
+    assert (finding.level, finding.code) == ("warning", "json_boxes")
+
+
+@pytest.mark.parametrize("content", ["[1]", "{", '{"images": [], "annotations": []}'])
+def test_a_json_that_is_none_is_told(tmp_path, content):
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(DataError, match=r"x\.json"):
+        json_checks.load(str(tmp_path / "x.json"))
+
+
+# --- What is no fault.
+
+
+def test_truly_small_objects_are_not_normalized_twice(tmp_path, clean):
+    random = np.random.default_rng(1)
+    records = []
+    for record in clean[0]:
+        mins = random.uniform(0, 0.99, [30, 2])
+        [small] = with_objects([record], np.concatenate([mins, mins + random.uniform(0.001, 0.005, [30, 2])], 1))
+        records.append(small)
+    assert codes(check_records(tmp_path, records, label_map=None)) == {"boxes_tiny", "anchors"}
+
+
+def test_objects_in_noise_are_no_evidence_of_swapped_boxes():
+    random = np.random.default_rng(1)
+    image_gains = []
+    for _ in range(60):
+        mins = random.uniform(0, 0.6, [5, 2])
+        boxes = np.concatenate([mins, mins + random.uniform(0.1, 0.4, [5, 2])], 1)
+        image_gains.append(swap_evidence.gains(random.integers(0, 256, [90, 120, 3], np.uint8), boxes))
+    assert swap_evidence.verdict(np.array(image_gains)) is None
+    assert swap_evidence.verdict(np.full([60, 3], np.nan)) is None
+
+
+def test_gains_by_hand():
+    # A black square of 20 pixels, box [20, 60, 40, 80], on white: all four sides have full contrast.
+    image = np.full([100, 100, 3], 255, np.uint8)
+    image[20:40, 60:80] = 0
+    stored, swapped, in_pixels = swap_evidence.gains(image, np.array([[0.2, 0.6, 0.4, 0.8]]))
+    # Moved by half a side: one side runs through black and has no contrast, one through white; the strips of the two
+    # others are black along half their length: 255 / 2. Mean 63.75; at its place 255.
+    assert stored == pytest.approx(255 - 63.75)
+    assert swapped == in_pixels == 0  # white everywhere
+    assert np.isnan(swap_evidence.gains(image, np.array([[0.2, 0.2, 0.4, 0.4]]))).all()  # its own twin
+
+
+# --- Records and files that cannot be read.
+
+
+def faulty(clean, change):
+    example = tf.train.Example.FromString(tfrecord.encode(clean[0][0]))
+    change(example.features.feature)
+    return example.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda f: f["image/object/bbox/xmax"].float_list.value.pop(), "have columns that differ in length"),
+        (lambda f: f.pop("image/object/class/label"), "0 class/label"),
+        (lambda f: f.pop("image/encoded"), "hold no image in image/encoded"),
+        (
+            lambda f: f["image/object/class/label"].float_list.value.extend([1.0]),
+            "image/object/class/label has floats, expected whole numbers",
+        ),
+        (lambda f: f["image/height"].int64_list.value.append(3), "2 values in image/height"),
+    ],
+)
+def test_faulty_records_are_named_and_the_others_read(tmp_path, clean, change, words):
+    serialized = [tfrecord.encode(record) for record in clean[0]]
+    pattern = write(tmp_path / "x.tfrecord", [*serialized[1:], faulty(clean, change)])
+    facts = record_facts.read(pattern)
+    assert (len(facts.records), len(facts.faulty)) == (23, 1)
+    [finding] = check(pattern, config())
+    assert finding.code == "faulty_records" and finding.level == "fatal"
+    assert words in finding.text and "x.tfrecord record 23" in finding.text
+
+
+def test_a_record_that_is_no_example_is_named(tmp_path, clean):
+    pattern = write(tmp_path / "x.tfrecord", [*map(tfrecord.encode, clean[0]), b"\xff\xff\xff"])
+    [finding] = check(pattern, config())
+    assert "1 of 25 records (4.0%) hold no tf.train.Example (x.tfrecord record 24" in finding.text
+
+
+def test_columns_that_training_does_not_read_only_warn(tmp_path, clean):
+    def change(features):
+        features["image/object/class/text"].bytes_list.value.append(b"circle")
+
+    serialized = [tfrecord.encode(record) for record in clean[0]]
+    [finding] = check(write(tmp_path / "x.tfrecord", [*serialized[1:], faulty(clean, change)]), config())
+    assert (finding.level, finding.code) == ("warning", "unread_columns") and "class/text" in finding.text
+
+
+@pytest.mark.parametrize("fault", ["truncated", "flipped byte", "no TFRecord"])
+def test_a_damaged_file_is_named_and_the_rest_read(tmp_path, clean, fault):
+    serialized = [tfrecord.encode(record) for record in clean[0]]
+    for part in range(3):
+        write(tmp_path / f"{part}.tfrecord", serialized[part * 8 : part * 8 + 8])
+    path = tmp_path / "1.tfrecord"
+    content = bytearray(path.read_bytes())
+    place = sum(len(record) + 16 for record in serialized[8:11]) + 500  # in record 3
+    if fault == "truncated":
+        path.write_bytes(content[:place])
+    elif fault == "flipped byte":
+        content[place] ^= 1
+        path.write_bytes(content)
+    else:
+        path.write_bytes(b"<html>not found</html>" * 1000)
+    facts = record_facts.read(str(tmp_path / "*.tfrecord"))
+    damaged, readable = {"truncated": (3, 3), "flipped byte": (3, 7), "no TFRecord": (0, 0)}[fault]
+    assert facts.num_records == 16 + readable
+    findings = check(str(tmp_path / "*.tfrecord"), config())
+    assert "damaged_files" in codes(findings) <= {"damaged_files", "unseen_classes"}
+    assert f"record {damaged} of {path}: " in findings[0].text
+    assert findings[0].level == ("fatal" if facts.lost_share > 0.01 else "warning")
+
+
+def test_no_files_no_records_and_only_faulty_records(tmp_path):
+    with pytest.raises(DataError, match="no file matches"):
+        record_facts.read(str(tmp_path / "*"))
+    [finding] = check(write(tmp_path / "empty.tfrecord", []), config(label_map=None))
+    assert (finding.level, finding.code) == ("fatal", "no_records")
+    [finding] = check(write(tmp_path / "bad.tfrecord", [b"\xff"]), config(label_map=None))
+    assert (finding.level, finding.code) == ("fatal", "faulty_records")
+
+
+def test_samples_are_spread_over_the_files(tmp_path, clean):
+    for part in range(8):
+        write(tmp_path / f"{part}.tfrecord", map(tfrecord.encode, clean[0][part * 3 : part * 3 + 3]))
+    facts = record_facts.read(str(tmp_path / "*"), samples=8, decode_images=False)
+    assert [record.source_id for record in facts.records] == [str(1 + 3 * part) for part in range(8)]
+    facts = record_facts.read(str(tmp_path / "*"), samples=4)
+    assert {record.where.split()[0] for record in facts.records} == {f"{part}.tfrecord" for part in (0, 2, 4, 7)}
+    assert not facts.complete
