@@ -18,12 +18,15 @@ README = (ROOT / "README.md").read_text()
 def commands(text: str) -> list[list[str]]:
     """The commands `python script.py --flags` of a text, as a shell would split them."""
     joined = re.sub(r"\\\n[ #]*", "", text)
-    return [shlex.split(line.strip(" #"))[1:] for line in joined.splitlines() if re.match(r"[ #]+python \S+\.py", line)]
+    found = re.findall(r"^[ #]+(?:taskset -c 0 )?python (\S+\.py.*)$", joined, re.MULTILINE)
+    return [shlex.split(command) for command in found]
 
 
 def flags_of(script: str) -> set[str]:
     """Names of the flags that a script defines, read from its source."""
     source = (ROOT / script).read_text()
+    if "conversion.define_flags()" in source:
+        source += (ROOT / "dataset" / "conversion.py").read_text()
     tables = re.findall(r"^(?:MEANINGLESS|NOT_YET) = .*?[})]$", source, re.MULTILINE | re.DOTALL)
     return set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source)) | set(re.findall(r'"(\w+)"[:,)]', " ".join(tables)))
 

@@ -1,0 +1,120 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+r"""Measures how many images a second the input pipeline makes, from files to batches, without a cache.
+
+taskset -c 0 python dataset/benchmark_reader.py --file_pattern='bccd/trainval-*' --hparams=num_classes=4
+
+Machines differ and are shared, so a matrix product of fixed size is timed before and after every run. With images of
+640x480, the published pipeline made what PUBLISHED says on one core that took 0.20 s for it; the last column compares
+after scaling by the time that it takes here. `taskset` is what makes it one core.
+"""
+
+import itertools
+import os
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in main.py
+
+from absl import app, flags
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from efficientdet import config as config_lib
+
+FLAGS = flags.FLAGS
+PUBLISHED = {  # images a second on one core, records of 640x480 pixels
+    ("efficientdet-lite0", "training"): 73,
+    ("efficientdet-lite0", "evaluation"): 72,
+    ("efficientdet-d0", "training"): 67,
+    ("efficientdet-d0", "evaluation"): 53,
+}
+PUBLISHED_CALIBRATION = 0.20  # seconds
+CALIBRATION_SIDE = 2048
+WARM_UP_IMAGES = 320
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("file_pattern", None, "Glob of the records.", required=True)
+    flags.DEFINE_list("model_names", ["efficientdet-lite0", "efficientdet-d0"], "Models, separated by commas.")
+    flags.DEFINE_string("hparams", "", "Keys of efficientdet/config.py for all of them.")
+    flags.DEFINE_integer("num_images", 1000, "Images to time, after a warm-up.", lower_bound=1)
+    flags.DEFINE_integer("batch_size", 8, "Images a batch.", lower_bound=1)
+    flags.DEFINE_bool("stages", False, "Also times what the pipeline does by stage, each with all before it.")
+
+
+def calibrate() -> float:
+    """Seconds for the product of two matrices in NumPy."""
+    import numpy as np
+
+    matrix = np.ones([CALIBRATION_SIDE, CALIBRATION_SIDE], np.float32)
+    start = time.perf_counter()
+    matrix @ matrix
+    return time.perf_counter() - start
+
+
+def images_per_second(dataset: Iterable, num_images: int, images_each: int) -> float:
+    """Takes elements of an endless dataset, every tensor of each."""
+    import tensorflow as tf
+
+    iterator = iter(dataset)
+
+    def take(number: int) -> None:
+        for element in itertools.islice(iterator, -(-number // images_each)):
+            for tensor in tf.nest.flatten(element):
+                tensor.numpy()
+
+    take(WARM_UP_IMAGES)
+    start = time.perf_counter()
+    take(num_images)
+    return -(-num_images // images_each) * images_each / (time.perf_counter() - start)
+
+
+def pipelines(config: config_lib.Config, stages: bool) -> dict[str, tuple[Iterable, int]]:
+    """What to time: name -> (endless dataset, images an element)."""
+    import tensorflow as tf
+
+    from dataset import tfrecord
+    from dataset.dataloader import InputReader
+
+    size = FLAGS.batch_size
+    reader = InputReader(FLAGS.file_pattern, config)
+    runs = {
+        "training": (reader.training(size, seed=1, num_examples=1), size),
+        "evaluation": (reader.evaluation(size).repeat(), size),
+    }
+    if stages:
+        records = tf.data.Dataset.range(len(reader.records.files)).repeat().flat_map(reader.records.read)
+        images = records.map(lambda _, record: tfrecord.decode(record), num_parallel_calls=tf.data.AUTOTUNE)
+        runs |= {
+            "records": (records, 1),
+            "records, whole images decoded": (images, 1),
+            "training, before targets and batches": (reader.augmented(seed=1), 1),
+        }
+    return runs
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}; every option starts with --")
+    try:
+        configs = {name: config_lib.load(name, FLAGS.hparams) for name in FLAGS.model_names}
+        print(f"{len(os.sched_getaffinity(0))} core(s)") if hasattr(os, "sched_getaffinity") else None
+        print(f"{'model':<20}{'pipeline':<40}{'images/s':>10}{'matmul s':>10}{'x published':>13}")
+        calibrate()
+        for name, config in configs.items():
+            for pipeline, (dataset, images_each) in pipelines(config, FLAGS.stages).items():
+                before = calibrate()
+                speed = images_per_second(dataset, FLAGS.num_images, images_each)
+                seconds = (before + calibrate()) / 2
+                published = PUBLISHED.get((name, pipeline))
+                ratio = f"{speed / published * seconds / PUBLISHED_CALIBRATION:.2f}" if published else ""
+                print(f"{name:<20}{pipeline:<40}{speed:>10.1f}{seconds:>10.3f}{ratio:>13}", flush=True)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)
