@@ -32,24 +32,24 @@ class AnchorLabeler:
     def __init__(self, anchors: Anchors):
         self.anchors = anchors
         self._areas = box_ops.area(tf.constant(anchors.boxes)).numpy()  # [N]
-        # The vertical sides of the T kinds of anchors in every row, then the horizontal ones in every column: where
-        # they start and stop, in pixels, and what row or column adds to the index of an anchor. R is that of the
-        # largest level; the others are padded with sides of no length, which overlap nothing.
-        depth, longest = anchors.num_anchors_per_location, max(max(size) for size in anchors.feat_sizes)
-        num_kinds = depth * len(anchors.feat_sizes)
-        self._start, self._stop = np.zeros([2, 2, num_kinds, longest], np.float32)  # [2, T, R] each
-        self._index = np.zeros([2, num_kinds, longest], np.int32)
-        first = 0
-        for level, (height, width) in enumerate(anchors.feat_sizes):
-            kinds, last = slice(level * depth, (level + 1) * depth), first + height * width * depth
+        # The sides of the T kinds of anchors: the vertical ones of every row, then the horizontal ones of every column,
+        # S in all. Where they start and stop, in pixels, and what row or column adds to the index of an anchor.
+        rows, columns = [], []  # of a kind
+        depth, first = anchors.num_anchors_per_location, 0
+        for height, width in anchors.feat_sizes:
+            last = first + height * width * depth
             boxes = anchors.boxes[first:last].reshape(height, width, depth, 4)
             index = np.arange(first, last).reshape(height, width, depth)
-            self._start[0, kinds, :height], self._stop[0, kinds, :height] = boxes[:, 0, :, 0].T, boxes[:, 0, :, 2].T
-            self._start[1, kinds, :width], self._stop[1, kinds, :width] = boxes[0, :, :, 1].T, boxes[0, :, :, 3].T
-            self._index[0, kinds, :height] = index[:, 0].T
-            self._index[1, kinds, :width] = (index - index[:, :1])[0].T
+            for i in range(depth):
+                rows.append((boxes[:, 0, i, 0], boxes[:, 0, i, 2], index[:, 0, i]))
+                columns.append((boxes[0, :, i, 1], boxes[0, :, i, 3], index[0, :, i] - index[0, 0, i]))
             first = last
-        self._lengths = np.max(self._stop - self._start, 2)[:, np.newaxis]  # [2, 1, T]
+        sides, number = [*rows, *columns], np.array([len(start) for start, _, _ in [*rows, *columns]])
+        start, stop, index = (np.concatenate(parts) for parts in zip(*sides))
+        self._start, self._stop, self._index = start[:, np.newaxis], stop[:, np.newaxis], index.astype(np.int32)
+        self._lengths = np.array([np.max(stop - start) for start, stop, _ in sides])[:, np.newaxis]  # [2T, 1]
+        self._kind = np.repeat(np.arange(len(sides), dtype=np.int32), number)  # [S]
+        self._num_kinds, self._num_rows = len(rows), number[: len(rows)].sum()
 
     def label(
         self, boxes: tf.Tensor, classes: tf.Tensor
@@ -66,31 +66,33 @@ class AnchorLabeler:
             num_positives: [] float32, anchors that are not background.
         """
         boxes, num_anchors = tf.convert_to_tensor(boxes), len(self.anchors.boxes)
-        matches = self._match(boxes)
-        positives = tf.where(matches >= 0)  # [P, 1], anchors
-        matched = tf.gather_nd(matches, positives)  # [P], boxes
-        codes = box_ops.encode(tf.gather(boxes, matched), tf.gather_nd(self.anchors.boxes, positives))
+        positives, matched = self.match(boxes)
+        codes = box_ops.encode(tf.gather(boxes, matched), tf.gather(self.anchors.boxes, positives))
         # Class 0 is background, which the network calls -1.
-        cls_targets = tf.scatter_nd(positives, tf.gather(tf.cast(classes, tf.int32), matched), [num_anchors]) - 1
-        box_targets = tf.scatter_nd(positives, codes, [num_anchors, 4])
-        num_positives = tf.cast(tf.shape(positives)[0], tf.float32)
+        cls_values = tf.gather(tf.cast(classes, tf.int32), matched)
+        cls_targets = tf.scatter_nd(positives[:, tf.newaxis], cls_values, [num_anchors]) - 1
+        box_targets = tf.scatter_nd(positives[:, tf.newaxis], codes, [num_anchors, 4])
+        num_positives = tf.cast(tf.size(positives), tf.float32)
         return self._by_level(cls_targets, 1), self._by_level(box_targets, 4), num_positives
 
-    def _match(self, boxes: tf.Tensor) -> tf.Tensor:
-        """[N] int32: index of the box of every anchor, -1 for background."""
+    def match(self, boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The anchors [P] int32 that belong to a box of [K, 4], and the index [P] int32 of that box."""
         num_boxes, num_anchors = tf.shape(boxes)[0], len(self.anchors.boxes)
         box, anchor, overlap = self._pairs(boxes)
-        highest_of_anchor = tf.math.unsorted_segment_max(overlap, anchor, num_anchors)
-        matches = (overlap >= MATCH_THRESHOLD) & (overlap == tf.gather(highest_of_anchor, anchor))
-        highest_of_box = tf.math.unsorted_segment_max(overlap, box, num_boxes)
-        best = tf.where(overlap == tf.gather(highest_of_box, box), anchor, num_anchors)
-        best_anchor = tf.math.unsorted_segment_min(best, box, num_boxes)  # [K], the first of several
-        claims = tf.where(best_anchor < num_anchors, best_anchor, 0)  # 0 where a box overlaps no anchor at all
+        highest = tf.gather(tf.math.unsorted_segment_max(overlap, box, num_boxes), box)
+        best = tf.where(overlap == highest, anchor, num_anchors)
+        best = tf.math.unsorted_segment_min(best, box, num_boxes)  # [K], the first of several
+        claims = tf.where(best < num_anchors, best, 0)  # 0 where a box overlaps no anchor at all
 
-        # The lowest number wins an anchor: claims are 0..K-1, matches K..2K-1, and nothing is any larger one.
-        numbers = tf.concat([tf.range(num_boxes), tf.where(matches, num_boxes + box, 2 * num_boxes)], 0)
-        winner = tf.math.unsorted_segment_min(numbers, tf.concat([claims, anchor], 0), num_anchors)
-        return tf.where(winner < 2 * num_boxes, winner % tf.maximum(num_boxes, 1), -1)
+        anchors, position = tf.unique(tf.concat([claims, anchor], 0))
+        num_paired, of_pairs = tf.size(anchors), position[num_boxes:]
+        highest = tf.gather(tf.math.unsorted_segment_max(overlap, of_pairs, num_paired), of_pairs)
+        is_match = (overlap >= MATCH_THRESHOLD) & (overlap == highest)
+        # The lowest number wins an anchor: claims are 0..K-1, matches K..2K-1, and 2K is nothing.
+        numbers = tf.concat([tf.range(num_boxes), tf.where(is_match, num_boxes + box, 2 * num_boxes)], 0)
+        winner = tf.math.unsorted_segment_min(numbers, position, num_paired)
+        won = tf.where(winner < 2 * num_boxes)[:, 0]
+        return tf.gather(anchors, won), tf.gather(winner, won) % tf.maximum(num_boxes, 1)
 
     def _pairs(self, boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """All pairs [P] of box and anchor with an IoU from the threshold on or the highest of the box, and some more.
@@ -98,41 +100,43 @@ class AnchorLabeler:
         Returns:
             box [P] int32, anchor [P] int32, IoU [P] float32.
         """
+        num_kinds, num_rows = self._num_kinds, self._num_rows
         starts, stops = tf.split(tf.transpose(boxes), 2)  # [2, K] each: along y, then along x
-        lengths = tf.expand_dims(stops - starts, 2)  # [2, K, 1]
-        areas = lengths[0] * lengths[1]  # [K, 1]
-        starts, stops = (tf.reshape(sides, [2, -1, 1, 1]) for sides in (starts, stops))
-        shared = tf.minimum(stops, self._stop[:, np.newaxis]) - tf.maximum(starts, self._start[:, np.newaxis])
-        shared = tf.nn.relu(shared)  # [2, K, T, R], pixels
+        lengths = stops - starts
+        areas = lengths[0] * lengths[1]  # [K]
+        axis = np.arange(2 * num_kinds, dtype=np.int32) // num_kinds  # [2T], of a kind
+        axis_of_side = axis[self._kind]  # [S]
+        shared = tf.minimum(tf.gather(stops, axis_of_side), self._stop)
+        shared = tf.nn.relu(shared - tf.maximum(tf.gather(starts, axis_of_side), self._start))  # [S, K], pixels
 
         # Worth a look are sides that an IoU of the threshold needs (the intersection is at least that share of either
         # area, so a shared side is at least that share of either side), and the best of the best kinds.
-        best = tf.reduce_max(shared, 3)  # [2, K, T]
-        ious = _iou(best[0] * best[1], areas, self._lengths[0] * self._lengths[1])  # [K, T]
-        is_best_kind = (ious >= (1 - ROUNDING) * tf.reduce_max(ious, 1, keepdims=True)) & (ious > 0)
-        needed = tf.minimum(MATCH_THRESHOLD * tf.maximum(lengths, self._lengths), tf.where(is_best_kind, best, np.inf))
-        enough = shared >= (1 - ROUNDING) * needed[..., tf.newaxis]
+        best = tf.math.segment_max(shared, self._kind)  # [2T, K]
+        kind_areas = self._lengths[:num_kinds] * self._lengths[num_kinds:]
+        ious = _iou(best[:num_kinds] * best[num_kinds:], areas, kind_areas)  # [T, K]
+        is_best_kind = (ious >= (1 - ROUNDING) * tf.reduce_max(ious, 0)) & (ious > 0)
+        needed = MATCH_THRESHOLD * tf.maximum(tf.gather(lengths, axis), self._lengths)
+        needed = tf.minimum(needed, tf.where(tf.tile(is_best_kind, [2, 1]), best, np.inf))
+        enough = shared >= (1 - ROUNDING) * tf.gather(needed, self._kind)
 
-        # Places [P] in `shared`, ordered by box and kind. Each row is paired with all columns of its box and kind.
-        counts = tf.math.count_nonzero(enough, 3, dtype=tf.int32)  # [2, K, T]
-        places = tf.cast(tf.where(tf.reshape(enough, [-1]))[:, 0], tf.int32)
-        rows, columns = tf.split(places, tf.reduce_sum(counts, [1, 2]), num=2)
-        of_columns = tf.reshape(counts[1], [-1])
-        group = rows // self._index.shape[2]
-        first = tf.gather(tf.cumsum(of_columns, exclusive=True), group)
-        limit = first + tf.gather(of_columns, group)
+        # (box, side) by box and kind. A row of a box and kind is paired with all columns of the same.
+        rows = tf.cast(tf.where(tf.transpose(enough[:num_rows])), tf.int32)
+        columns = tf.cast(tf.where(tf.transpose(enough[num_rows:])), tf.int32) + tf.constant([0, num_rows])
+        counts = tf.math.segment_sum(tf.cast(enough, tf.int32), self._kind)[num_kinds:]  # [T, K]
+        counts = tf.reshape(tf.transpose(counts), [-1])
+        box, side = tf.unstack(rows, axis=1)
+        group = box * num_kinds + tf.gather(self._kind, side)
+        first = tf.gather(tf.cumsum(counts, exclusive=True), group)
+        limit = first + tf.gather(counts, group)
         splits, column = tf.raw_ops.RaggedRange(starts=first, limits=limit, deltas=1, Tsplits=tf.int32)
         row = tf.searchsorted(splits, tf.range(tf.size(column)), side="right") - 1
-        row, column = tf.gather(rows, row), tf.gather(columns, column)
 
-        box = row // self._index[0].size
-        of_row, of_column = (
-            tf.gather(index.ravel(), place % index.size) for index, place in zip(self._index, (row, column))
-        )
-        anchor = of_row + of_column
-        shared = tf.reshape(shared, [-1])
-        intersection = tf.gather(shared, row) * tf.gather(shared, column)
-        return box, anchor, _iou(intersection, tf.gather(areas[:, 0], box), tf.gather(self._areas, anchor))
+        box, of_row = tf.unstack(tf.gather(rows, row), axis=1)
+        _, of_column = tf.unstack(tf.gather(columns, column), axis=1)
+        anchor = tf.gather(self._index, of_row) + tf.gather(self._index, of_column)
+        num_boxes, shared = tf.shape(boxes)[0], tf.reshape(shared, [-1])
+        intersection = tf.gather(shared, of_row * num_boxes + box) * tf.gather(shared, of_column * num_boxes + box)
+        return box, anchor, _iou(intersection, tf.gather(areas, box), tf.gather(self._areas, anchor))
 
     def _by_level(self, values: tf.Tensor, depth: int) -> tuple[tf.Tensor, ...]:
         """Values of all anchors, in their order, as maps [Hl, Wl, depth * A]."""
