@@ -27,6 +27,7 @@ from efficientdet.targets import AnchorLabeler
 
 SHUFFLE_BUFFER = 1024  # records, still encoded: 100 MB of COCO
 MAX_FILES_AT_ONCE = 16
+OBJECT_COLUMNS = ("boxes_norm", "classes", "is_crowd", "area")  # of a Sample
 
 Batch = tuple[tf.Tensor, dict[str, tf.Tensor]]
 
@@ -35,7 +36,8 @@ class InputReader:
     """Reads TFRecords of `dataset.tfrecord` as batches for training or evaluation.
 
     Damaged records are left out, named in the log and counted; above max_damaged_records of the config that is an
-    error. A run that resumes does not read on exactly where it stopped, then.
+    error. A run that resumes does not read on exactly where it stopped, then. A mosaic with one of them is left out
+    whole; its other images come back in the next round, in other company.
     """
 
     def __init__(self, file_pattern: str, config: Config, shard: tuple[int, int] = (0, 1)):
@@ -69,7 +71,8 @@ class InputReader:
             seed: of order and augmentation.
             start_batch: where to begin, as if the batches before had been read.
             num_examples: records in the files, of all shards. Only a start_batch above 0 needs it, to skip whole rounds
-                unread; it has to be their true number then, or the run does not read on exactly where it stopped.
+                unread; it has to be their true number then, and the shards of one size, or the run does not read on
+                exactly where it stopped.
 
         Returns:
             Dataset of (images [B, height, width, 3] float32, labels) with labels cls_targets and box_targets,
@@ -193,7 +196,8 @@ class InputReader:
 
             def decode(record: tf.Tensor):
                 sample = tfrecord.parse(record)
-                return sample, *decode_window(sample["encoded"], choose)
+                del sample["area"]  # which has not one value an object yet
+                return sample, *decode_window(sample.pop("encoded"), choose)
 
             (sample, image, image_hw, window), is_good = self.records.attempt(decode, place, record)
             sample = self._objects(sample)
@@ -222,10 +226,11 @@ class InputReader:
     def _objects(self, sample: Sample) -> Sample:
         """The sample with the objects to train on."""
         sample = self._check_classes(sample)
-        if not self.config.skip_crowd_during_training:
-            return sample
-        kept = tf.where(~sample["is_crowd"])
-        return {**sample, **{name: tf.gather_nd(sample[name], kept) for name in ("boxes_norm", "classes", "is_crowd")}}
+        keep = tf.reduce_all(tf.math.is_finite(sample["boxes_norm"]), 1)
+        if self.config.skip_crowd_during_training:
+            keep &= ~sample["is_crowd"]
+        kept = tf.where(keep)
+        return {**sample, **{name: tf.gather_nd(sample[name], kept) for name in OBJECT_COLUMNS if name in sample}}
 
     def _check_classes(self, sample: Sample) -> Sample:
         num_classes, classes = self.config.num_classes, sample["classes"]

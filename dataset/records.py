@@ -4,7 +4,8 @@
 
 import struct
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from dataset.tfrecord import DataError
 
 # A record in a file: its length as a little-endian uint64, the checksum of these 8 bytes, the record, its checksum.
 LENGTH_BYTES, HEADER_BYTES, FRAME_BYTES = 8, 12, 16
-END_OF_FILE = b"\0"  # no record: a tf.train.Example cannot begin with it
 
 
 class RecordFiles:
@@ -36,10 +36,10 @@ class RecordFiles:
     def read(self, file_index: tf.Tensor) -> tf.data.Dataset:
         """The records of a file, [] int64, in their order: a dataset of (place, record [] string)."""
 
-        def step(state: tuple[tf.Tensor, tf.Tensor], record: tf.Tensor):
-            number, offset = state
+        def step(state: tuple[tf.Tensor, tf.Tensor], item: tuple[tf.Tensor, tf.Tensor]):
+            (number, offset), (record, is_end) = state, item
             numbers, records = tf.cond(
-                tf.equal(record, END_OF_FILE),
+                is_end,
                 lambda: tf.numpy_function(self._rest, [file_index, number, offset], [tf.int64, tf.string]),
                 lambda: [number[tf.newaxis], record[tf.newaxis]],
             )
@@ -49,9 +49,9 @@ class RecordFiles:
 
         # TensorFlow reads up to the first damage, and then tells no more than at the end of a whole file.
         readable = tf.data.TFRecordDataset(tf.gather(self.files, file_index)).ignore_errors()
-        records = readable.concatenate(tf.data.Dataset.from_tensors(END_OF_FILE))
+        records = tf.data.Dataset.zip((readable, tf.data.Dataset.from_tensors(False).repeat()))
         start = tf.zeros([], tf.int64)
-        return records.scan((start, start), step).unbatch()
+        return records.concatenate(tf.data.Dataset.from_tensors((b"", True))).scan((start, start), step).unbatch()
 
     def attempt(self, decode: Callable[[tf.Tensor], Any], place: tf.Tensor, record: tf.Tensor) -> tuple[Any, tf.Tensor]:
         """Decodes a record without failing; to be called inside tf.data.
@@ -85,22 +85,16 @@ class RecordFiles:
         with tf.io.gfile.GFile(self.files[file_index], "rb") as file:
             file.seek(int(offset))
             content = file.read()
-        numbers, records, start = [], [], 0
-        while start < len(content):
-            length = _record_length(content[start:])
-            if length is None:
-                lost = f"and {len(content) - start} bytes from there to the end of the file with it"
-                self._note((file_index, number), f"the length of the record is damaged, {lost}")
-                break
-            cut = start + FRAME_BYTES + length - len(content)
-            self._note(
-                (file_index, number), f"{cut} bytes are missing at its end" if cut > 0 else "its checksum is wrong"
-            )
-            start, number = start + FRAME_BYTES + length, number + 1
-            for record in _intact_records(content[start:]):
-                numbers.append(number)
-                records.append(record)
-                start, number = start + FRAME_BYTES + len(record), number + 1
+        frames = list(_frames(content))
+        intact = _intact_records([frame for frame, _ in frames if frame])
+        numbers, records, upcoming = [], [], next(intact, None)
+        for i, (frame, reason) in enumerate(frames, start=number):
+            if frame and frame[HEADER_BYTES:-4] == upcoming:
+                numbers.append(i)
+                records.append(upcoming)
+                upcoming = next(intact, None)
+            else:
+                self._note((file_index, i), reason or "its checksum is wrong")
         return np.array(numbers, np.int64), np.array(records, object)
 
     def _note_undecodable(self, place: np.ndarray, record: bytes) -> np.bool_:
@@ -134,12 +128,37 @@ class RecordFiles:
             logging.warning(message, self.name(place), reason, count, most)
 
 
-def _record_length(frame: bytes) -> int | None:
-    """Bytes of the record that a frame holds, or None where its header is damaged."""
-    if len(frame) < HEADER_BYTES:
+def _frames(content: bytes) -> Iterator[tuple[bytes, str]]:
+    """The frames of a piece of a file; of what is none, b"" and the reason."""
+    start = 0
+    while start < len(content):
+        length = _record_length(content, start)
+        if length is None:
+            end = _next_frame(content, start + 1)
+            yield b"", f"its length is damaged, {end - start} bytes up to the next record are lost with it"
+        else:
+            end = start + FRAME_BYTES + length
+            missing = end - len(content)
+            yield (b"", f"{missing} bytes are missing at its end") if missing > 0 else (content[start:end], "")
+        start = end
+
+
+def _next_frame(content: bytes, start: int) -> int:
+    """Where the next header is whose checksum is right, or else the end."""
+    while (zeros := content.find(b"\0\0\0\0", start + 4)) >= 0:  # the upper half of a length below 4 GB
+        if _record_length(content, zeros - 4) is not None:
+            return zeros - 4
+        start = zeros - 3
+    return len(content)
+
+
+def _record_length(content: bytes, start: int) -> int | None:
+    """Bytes of the record whose frame starts there, or None where its header is damaged."""
+    header = content[start : start + HEADER_BYTES]
+    if len(header) < HEADER_BYTES:
         return None
-    length, checksum = struct.unpack("<QI", frame[:HEADER_BYTES])
-    return length if checksum == _masked_crc32c(frame[:LENGTH_BYTES]) else None
+    length, checksum = struct.unpack("<QI", header)
+    return length if checksum == _masked_crc32c(header[:LENGTH_BYTES]) else None
 
 
 def _masked_crc32c(data: bytes) -> int:
@@ -153,9 +172,11 @@ def _masked_crc32c(data: bytes) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def _intact_records(content: bytes) -> list[bytes]:
-    """The records that a file of this content begins with."""
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(content)
-        file.flush()
-        return list(tf.data.TFRecordDataset(file.name).ignore_errors().as_numpy_iterator())
+def _intact_records(frames: Sequence[bytes]) -> Iterator[bytes]:
+    """The records of those frames whose checksums are right, in their order."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [str(Path(folder, str(i))) for i in range(len(frames))]
+        for path, frame in zip(paths, frames):
+            Path(path).write_bytes(frame)
+        # A file each: TensorFlow goes on with the next file after an error.
+        yield from tf.data.TFRecordDataset(paths).ignore_errors().as_numpy_iterator() if paths else ()

@@ -166,7 +166,7 @@ def decode(serialized: tf.Tensor, regenerate_source_id: bool = False) -> Sample:
     """A serialized record as tensors: `parse`, then the image, and what only the image can tell.
 
     Height and width that the record lacks are those of the image; area that it lacks is that of the box, which also
-    replaces an area in (0, 1].
+    replaces an area that is the share of the box in the image.
 
     Raises:
         tf.errors.InvalidArgumentError: as `parse`, and if the image cannot be decoded.
@@ -177,12 +177,12 @@ def decode(serialized: tf.Tensor, regenerate_source_id: bool = False) -> Sample:
         tf.where(sample[side] < 0, tf.shape(image)[i], sample[side]) for i, side in enumerate(("height", "width"))
     )
     boxes_norm = sample["boxes_norm"]
-    size = (boxes_norm[:, 2:] - boxes_norm[:, :2]) * tf.cast([height, width], tf.float32)  # pixels
-    box_area = size[:, 0] * size[:, 1]
+    sides = boxes_norm[:, 2:] - boxes_norm[:, :2]
+    share = sides[:, 0] * sides[:, 1]
+    box_area = share * tf.cast(height, tf.float32) * tf.cast(width, tf.float32)  # square pixels
     area = _or_default(sample["area"], box_area)
-    # Published Pascal VOC records store fractions of the image, which would make every object a small one. An area
-    # that really is 1 pixel or less has a box of about that size, so it loses nothing.
-    area = tf.where((area > 0) & (area <= 1), box_area, area)
+    # Published Pascal VOC records store the share of the image, which would make every object a small one.
+    area = tf.where(tf.abs(area - share) <= 1e-3 * share, box_area, area)
     return {**sample, "image": image, "area": area, "height": height, "width": width}
 
 

@@ -47,7 +47,7 @@ def records(draw):
     height, width, num_boxes = draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(0, 4))
     image = draw(hnp.arrays(np.uint8, (height, width, 3)))
     corners = draw(hnp.arrays(np.float32, (num_boxes, 2, 2), elements=st.floats(0, 1, width=32)))
-    areas = st.sampled_from([0, 2, 81])  # 1 and less would be read as fractions of the image
+    areas = st.sampled_from([0, 2**-20, 2, 81])
     optional, optional_areas = (
         st.one_of(st.just([]), st.lists(values, min_size=num_boxes, max_size=num_boxes))
         for values in (st.integers(0, 1), areas)
@@ -187,7 +187,9 @@ def test_areas_that_are_fractions_of_the_image_become_pixels():
     np.testing.assert_allclose(sample["area"], [2 * 3, 3 * 6])
     whole = tfrecord.decode(tfrecord.encode(record(boxes_norm=[[0, 0, 1, 1]] * 2, area=[1.0, 1.5])))
     np.testing.assert_allclose(whole["area"], [4 * 6, 1.5])
-    np.testing.assert_allclose(tfrecord.decode(tfrecord.encode(record(area=[0.0, 17.0])))["area"], [0, 17])
+    # Of a segment, which may be much smaller than its box, in pixels.
+    for area in ([0.0, 17.0], [0.5, 1.0], [0.2, 0.7]):
+        np.testing.assert_allclose(tfrecord.decode(tfrecord.encode(record(area=area)))["area"], area)
 
 
 def test_regenerated_source_id_depends_on_the_image_alone():

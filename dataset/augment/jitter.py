@@ -42,6 +42,5 @@ def random_window(
     scaled = preprocess.scaled_size(image_hw, scale)
     shown = tf.cast(tf.round(tf.cast(image_size, tf.float32) / scale), tf.int32)
     size = tf.where(scaled > image_size, tf.clip_by_value(shown, 1, image_hw), image_hw)
-    # minimum: a draw just below 1 times the number of places may round up to it.
-    offset = tf.minimum(tf.cast(tf.cast(image_hw - size + 1, tf.float32) * draws[1:], tf.int32), image_hw - size)
+    offset = tf.cast(tf.cast(image_hw - size + 1, tf.float32) * draws[1:], tf.int32)
     return Window(offset, size, tf.minimum(scaled, image_size))

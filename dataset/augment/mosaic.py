@@ -88,6 +88,5 @@ def _covering_window(image_hw: tf.Tensor, size: tf.Tensor, seed: tf.Tensor) -> W
     image_pixels_a_pixel = tf.reduce_min(tf.cast(image_hw, tf.float32) / tf.cast(size, tf.float32))
     shown = tf.cast(tf.round(tf.cast(size, tf.float32) * image_pixels_a_pixel), tf.int32)
     shown = tf.clip_by_value(shown, 1, image_hw)
-    places = tf.cast(image_hw - shown + 1, tf.float32) * tf.random.stateless_uniform([2], seed)
-    # minimum: the product may round up to the number of places.
-    return Window(tf.minimum(tf.cast(places, tf.int32), image_hw - shown), shown, size)
+    offset = tf.cast(image_hw - shown + 1, tf.float32) * tf.random.stateless_uniform([2], seed)
+    return Window(tf.cast(offset, tf.int32), shown, size)

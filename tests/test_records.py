@@ -1,0 +1,120 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""records: every record that is not damaged is read, each damaged one is named, wherever the damage is."""
+
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataset.records import FRAME_BYTES, RecordFiles
+from dataset.tfrecord import DataError
+
+
+def write(path, records):
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in records:
+            writer.write(record)
+    return str(path)
+
+
+def starts(records):
+    """Where the frame of each record begins, and where the file ends."""
+    places = [0]
+    for record in records:
+        places.append(places[-1] + len(record) + FRAME_BYTES)
+    return places
+
+
+def read(path, max_damaged=None):
+    """The (number, record) pairs of a file, and why others are left out, by number."""
+    files = RecordFiles([path], max_damaged)
+    found = [(int(place[1]), record) for place, record in files.read(tf.constant(0, tf.int64)).as_numpy_iterator()]
+    return found, {number: reason for (_, number), reason in files.damaged.items()}
+
+
+@pytest.fixture(scope="module")
+def records():
+    return [bytes([i]) * (20 + 7 * i) for i in range(12)]
+
+
+@pytest.mark.parametrize("contents", [[], [b""], [b"\0"], [b"a", b"", b"\0", b"\0\0\0\0" * 9, b"a"]])
+def test_what_is_not_damaged_is_read_as_it_is(tmp_path, contents):
+    assert read(write(tmp_path / "x", contents)) == (list(enumerate(contents)), {})
+
+
+@pytest.mark.parametrize("bad", [[0], [11], [3], [3, 4], [0, 5, 11], list(range(12))])
+def test_wrong_checksums(tmp_path, records, bad):
+    path = write(tmp_path / "x", records)
+    content = bytearray((tmp_path / "x").read_bytes())
+    for number in bad:
+        content[starts(records)[number] + 14] ^= 4
+    (tmp_path / "x").write_bytes(content)
+    found, damaged = read(path)
+    assert found == [(i, record) for i, record in enumerate(records) if i not in bad]
+    assert damaged == dict.fromkeys(bad, "its checksum is wrong")
+
+
+@pytest.mark.parametrize("number", [0, 4, 11])
+@pytest.mark.parametrize("place", [0, 7, 9], ids=["length", "length, upper half", "its checksum"])
+def test_a_damaged_length_loses_its_record_alone(tmp_path, records, number, place):
+    path = write(tmp_path / "x", records)
+    content = bytearray((tmp_path / "x").read_bytes())
+    content[starts(records)[number] + place] ^= 1
+    (tmp_path / "x").write_bytes(content)
+    found, damaged = read(path)
+    assert found == [(i, record) for i, record in enumerate(records) if i != number]
+    lost = len(records[number]) + FRAME_BYTES
+    assert damaged == {number: f"its length is damaged, {lost} bytes up to the next record are lost with it"}
+
+
+def test_a_cut_file(tmp_path, records):
+    path = write(tmp_path / "x", records)
+    content = (tmp_path / "x").read_bytes()
+    (tmp_path / "x").write_bytes(content[: starts(records)[7] + 20])
+    found, damaged = read(path)
+    assert found == list(enumerate(records[:7]))
+    assert damaged == {7: f"{len(records[7]) + FRAME_BYTES - 20} bytes are missing at its end"}
+
+
+def test_no_tfrecord(tmp_path):
+    (tmp_path / "x").write_bytes(b"<html>not found</html>" * 100)
+    found, damaged = read(str(tmp_path / "x"))
+    assert (found, list(damaged)) == ([], [0])
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.integers(0, 699), st.integers(1, 255)), min_size=1, max_size=4, unique_by=lambda c: c[0]))
+def test_any_bytes_may_change(tmp_path_factory, records, changes):
+    """What has not changed is read, in its order, and whatever else is read is named as damaged nowhere."""
+    path = tmp_path_factory.mktemp("changed") / "x"
+    write(path, records)
+    content, places = bytearray(path.read_bytes()), starts(records)
+    for place, bits in changes:
+        content[place % len(content)] ^= bits
+    path.write_bytes(content)
+    touched = {max(i for i, start in enumerate(places[:-1]) if start <= place % len(content)) for place, _ in changes}
+    found, damaged = read(str(path))
+    assert [record for _, record in found] == [record for i, record in enumerate(records) if i not in touched]
+    assert 1 <= len(damaged) <= len(touched)
+
+
+def test_one_more_than_allowed_is_an_error_every_time(tmp_path, records):
+    path = write(tmp_path / "x", records)
+    content = bytearray((tmp_path / "x").read_bytes())
+    for number in (2, 8):
+        content[starts(records)[number] + 14] ^= 4
+    (tmp_path / "x").write_bytes(content)
+    assert len(read(path, max_damaged=2)[0]) == 10
+    files = RecordFiles([path], max_damaged=1)
+    for _ in range(2):
+        with pytest.raises(
+            tf.errors.InvalidArgumentError, match="more than max_damaged_records = 1 records are damaged"
+        ):
+            list(files.read(tf.constant(0, tf.int64)))
+
+
+def test_the_bound_is_told_as_a_data_error(tmp_path):
+    files = RecordFiles(["a.tfrecord"], max_damaged=0)
+    with pytest.raises(DataError, match=r"record 3 of a\.tfrecord: cut; write the records again"):
+        files._note((0, 3), "cut")
