@@ -26,7 +26,7 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     flags.DEFINE_string("file_pattern", None, "Glob of the records.", required=True)
-    flags.DEFINE_string("model_name", "efficientdet-d1", "One of the models of efficientdet/config.py.")
+    flags.DEFINE_string("model_name", "efficientdet-d0", "One of the models of efficientdet/config.py.")
     flags.DEFINE_string(
         "hparams", "", "Keys of efficientdet/config.py: a .yaml file, or 'k=v,nms_configs.method=hard'."
     )

@@ -136,8 +136,8 @@ def parse(serialized: tf.Tensor, regenerate_source_id: bool = False) -> Sample:
     """
     parsed = tf.io.parse_single_example(serialized, DECODED_FEATURES)
     encoded, source_id = parsed["image/encoded"], parsed["image/source_id"]
-    fingerprint = tf.strings.as_string(tf.strings.to_hash_bucket_fast(encoded, 2**63 - 1))
-    source_id = fingerprint if regenerate_source_id else tf.where(tf.equal(source_id, ""), fingerprint, source_id)
+    hashed = fingerprint(encoded)
+    source_id = hashed if regenerate_source_id else tf.where(tf.equal(source_id, ""), hashed, source_id)
     columns = [parsed[f"image/object/{name}"] for name in (*BOX_SIDES, "class/label", "is_crowd", "area")]
     num_boxes = tf.size(columns[0])
     lengths = tf.stack([tf.size(column) for column in columns])
@@ -184,6 +184,11 @@ def decode(serialized: tf.Tensor, regenerate_source_id: bool = False) -> Sample:
     # Published Pascal VOC records store the share of the image, which would make every object a small one.
     area = tf.where(tf.abs(area - share) <= 1e-3 * share, box_area, area)
     return {**sample, "image": image, "area": area, "height": height, "width": width}
+
+
+def fingerprint(encoded: tf.Tensor) -> tf.Tensor:
+    """The source_id of an image that has none, [] string: 63 bits of a hash of the encoded image, as a number."""
+    return tf.strings.as_string(tf.strings.to_hash_bucket_fast(encoded, 2**63 - 1))
 
 
 def decode_image(encoded: tf.Tensor) -> tf.Tensor:

@@ -52,6 +52,10 @@ def test_clean_records(tmp_path):
             assert image.format == "PNG" and image.width >= 600
 
 
+def test_the_model_is_that_of_the_other_commands(tmp_path):
+    assert "(default: 'efficientdet-d0')" in command(tmp_path, "--help").stdout
+
+
 def test_pointless_training_is_exit_code_1_with_the_sentence_and_nothing_written(tmp_path):
     result = command(tmp_path, f"--file_pattern={SAMPLE}", "--hparams=num_classes=2", "--samples=8")
     assert result.returncode == 1

@@ -7,7 +7,9 @@ import dataclasses
 import io
 import json
 import pathlib
+import struct
 import xml.etree.ElementTree as ElementTree
+import zlib
 
 import numpy as np
 import pytest
@@ -291,24 +293,74 @@ def test_a_planted_fault_and_nothing_else_is_found(tmp_path, clean, name):
     assert any(finding.level == "fatal" for finding in findings) == fatal
 
 
-@pytest.mark.parametrize(
-    "name", ["ids from 0", "in pixels", "normalized twice", "with sides", "no boxes", "truncated image"]
-)
+@pytest.mark.parametrize("name", ["ids from 0", "in pixels", "normalized twice", "with sides", "no boxes"])
 def test_quick_refuses_with_the_sentence(tmp_path, clean, name):
     plant, _, words = FAULTS[name]
-    records = plant(clean[0])
-    if name == "truncated image":  # without decoding: the header
-        records[0] = dataclasses.replace(records[0], encoded=b"not an image")
-    pattern = write(tmp_path / "x.tfrecord", map(tfrecord.encode, records))
+    pattern = write(tmp_path / "x.tfrecord", map(tfrecord.encode, plant(clean[0])))
     with pytest.raises(DataError) as error:
         checks.quick(pattern, config())
     assert words in str(error.value)
+
+
+def test_quick_lets_pass_as_many_faulty_records_as_the_reader_does(tmp_path, clean):
+    faulty = [dataclasses.replace(record, encoded=b"not an image") for record in clean[0]]
+    pattern = write(tmp_path / "x.tfrecord", map(tfrecord.encode, [*faulty[:2], *clean[0][2:]]))
+    [warning] = checks.quick(pattern, config(max_damaged_records=2))
+    assert "2 of 24 records (8.3%) hold an image that does not decode" in warning
+    with pytest.raises(DataError, match="write them again, or raise max_damaged_records = 1; "):
+        checks.quick(pattern, config(max_damaged_records=1))
+    pattern = write(tmp_path / "all.tfrecord", map(tfrecord.encode, faulty[:5]))
+    with pytest.raises(DataError, match=r"5 of 5 records \(100.0%\) hold an image that does not decode"):
+        checks.quick(pattern, config())  # nothing is left to read
+
+
+def test_quick_lets_pass_as_many_damaged_records_as_the_reader_does(tmp_path, clean):
+    path = tmp_path / "x.tfrecord"
+    write(path, map(tfrecord.encode, clean[0]))
+    path.write_bytes(path.read_bytes()[:-100])
+    [warning] = checks.quick(str(path), config())
+    assert "record 23 of " in warning and "bytes are missing at its end" in warning
+    with pytest.raises(DataError, match="damaged files: record 23 of "):
+        checks.quick(str(path), config(max_damaged_records=0))
+
+
+def test_no_box_among_the_first_records_is_no_reason_to_stop(tmp_path, clean):
+    empty = dataclasses.replace(clean[0][0], boxes_norm=(), classes=(), class_names=())
+    records = [dataclasses.replace(empty, source_id=f"empty{i}") for i in range(260)] + clean[0]
+    pattern = write(tmp_path / "x.tfrecord", map(tfrecord.encode, records))
+    [warning] = checks.quick(pattern, config())
+    assert "no record of the 256 that were looked at has a box" in warning
+
+
+def test_records_without_boxes_can_be_evaluated_with_a_json(tmp_path, clean):
+    [finding] = check_records(tmp_path, FAULTS["no boxes"][0](clean[0]), clean[1])
+    assert (finding.level, finding.code) == ("warning", "no_boxes")
 
 
 def test_quick_returns_warnings(tmp_path, clean):
     pattern = write(tmp_path / "x.tfrecord", map(tfrecord.encode, repeat_a_box(clean[0])))
     [warning] = checks.quick(pattern, config())
     assert "repeat another of their image and class" in warning
+
+
+@pytest.mark.parametrize("num_boxes, level", [(50, "fatal"), (49, "warning")])
+def test_anchors_that_reach_no_box_are_fatal(tmp_path, clean, num_boxes, level):
+    mins = np.random.default_rng(1).uniform(0, 0.9, [num_boxes, 2])
+    tiny = np.concatenate([mins, mins + 8 / 320], 1)  # 8x6 pixels where the smallest anchors have 24
+    pattern = write(tmp_path / "x.tfrecord", [tfrecord.encode(with_objects(clean[0], tiny)[0])])
+    [finding] = check(pattern, config(label_map=None))
+    assert (finding.level, finding.code) == (level, "anchors")
+    assert finding.text.startswith("100% of the boxes have no anchor") and "; --hparams='anchor_scale=" in finding.text
+
+
+def test_the_report_names_classes_as_the_records_do_where_there_is_no_label_map(tmp_path, clean):
+    records = [dataclasses.replace(clean[0][0], class_names=["odd"] * len(clean[0][0].classes)), *clean[0][1:]]
+    facts = record_facts.read(write(tmp_path / "x.tfrecord", map(tfrecord.encode, records)))
+    figures = report_lib.figures(facts, config(label_map=None))
+    assert {row["id"]: row["name"] for row in figures["classes"]} == NAMES
+    assert "   3 star " in report_lib.table(figures, [])
+    figures["classes"][0]["name"] = "$\\no formula$"
+    report_lib.plot_counts(figures, tmp_path / "counts.png")
 
 
 # --- Planted faults that the groundtruth file gives away.
@@ -450,10 +502,19 @@ def test_a_json_of_more_images_is_noted_and_of_more_boxes_warned_about(tmp_path,
     assert (finding.level, finding.code) == ("warning", "json_boxes")
 
 
-@pytest.mark.parametrize("content", ["[1]", "{", '{"images": [], "annotations": []}'])
+@pytest.mark.parametrize("content", ["[1]", "{", "[" * 200_000, '{"images": [], "annotations": []}'])
 def test_a_json_that_is_none_is_told(tmp_path, content):
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(DataError, match=r"x\.json"):
+        json_checks.load(str(tmp_path / "x.json"))
+
+
+@pytest.mark.parametrize("change", [{"bbox": [1, 2, float("nan"), 4]}, {"category_id": None}])
+def test_a_json_whose_numbers_are_none_is_told(tmp_path, clean, change):
+    groundtruth = copy.deepcopy(clean[1])
+    groundtruth["annotations"][0].update(change)
+    (tmp_path / "x.json").write_text(json.dumps(groundtruth))
+    with pytest.raises(DataError, match=r"x\.json .*a bbox or category_id of image 1 is not a number"):
         json_checks.load(str(tmp_path / "x.json"))
 
 
@@ -470,22 +531,54 @@ def test_truly_small_objects_are_not_normalized_twice(tmp_path, clean):
     assert codes(check_records(tmp_path, records, label_map=None)) == {"boxes_tiny", "anchors"}
 
 
+def swap_verdict(images, boxes):
+    """Of images with as many boxes each."""
+    gains = [swap_evidence.gains(*pair) for pair in zip(images, boxes)]
+    return swap_evidence.verdict(
+        np.concatenate(gains), np.concatenate(boxes), np.repeat(np.arange(len(images)), len(boxes[0]))
+    )
+
+
 def test_objects_in_noise_are_no_evidence_of_swapped_boxes():
     random = np.random.default_rng(1)
-    image_gains = []
-    for _ in range(60):
-        mins = random.uniform(0, 0.6, [5, 2])
-        boxes = np.concatenate([mins, mins + random.uniform(0.1, 0.4, [5, 2])], 1)
-        image_gains.append(swap_evidence.gains(random.integers(0, 256, [90, 120, 3], np.uint8), boxes))
-    assert swap_evidence.verdict(np.array(image_gains)) is None
-    assert swap_evidence.verdict(np.full([60, 3], np.nan)) is None
+    mins = random.uniform(0, 0.6, [60, 5, 2])
+    boxes = np.concatenate([mins, mins + random.uniform(0.1, 0.4, [60, 5, 2])], 2)
+    assert swap_verdict(random.integers(0, 256, [60, 90, 120, 3], np.uint8), boxes) is None
+    assert swap_evidence.verdict(np.full([60, 3], np.nan), boxes[:, 0], np.arange(60)) is None
+
+
+@pytest.mark.parametrize("spread", [3, 10])
+def test_a_sign_before_a_fixed_camera_is_no_evidence_of_swapped_boxes(tmp_path, clean, spread):
+    random = np.random.default_rng(1)
+    records = []
+    for index in range(40):
+        image = random.integers(90, 110, [200, 200, 3], np.uint8)
+        image[20:60, 120:180] = 250  # where the twins of the boxes are
+        box = (np.array([120, 20, 180, 60]) + np.tile(random.uniform(-spread, spread, 2), 2)) / 200
+        record = Record(jpeg(image), 200, 200, f"{index}.jpg", str(index), boxes_norm=[box], classes=[1])
+        records.append(record)
+    assert "boxes_swapped" not in codes(check_records(tmp_path, records, label_map=None))
+
+
+def test_swapped_boxes_are_told_from_as_many_places_as_are_needed(clean):
+    """Squares of 24 pixels, one an image, on a grid: 16 places of boxes that tell are enough, 14 are not."""
+    random = np.random.default_rng(1)
+    cells = [(y, x) for y in range(8) for x in range(8) if abs(y - x) > 2]
+    for number, layout in ((16, "boxes_swapped"), (14, None)):
+        images, boxes = [], []
+        for y, x in cells[:number] * 3:
+            image = random.integers(90, 110, [200, 200, 3], np.uint8)
+            image[25 * y : 25 * y + 24, 25 * x : 25 * x + 24] = 220 + random.integers(0, 30)
+            images.append(image)
+            boxes.append(np.array([[25 * x, 25 * y, 25 * x + 24, 25 * y + 24]]) / 200)
+        assert swap_verdict(images, boxes) == layout
 
 
 def test_gains_by_hand():
     # A black square of 20 pixels, box [20, 60, 40, 80], on white: all four sides have full contrast.
     image = np.full([100, 100, 3], 255, np.uint8)
     image[20:40, 60:80] = 0
-    stored, swapped, in_pixels = swap_evidence.gains(image, np.array([[0.2, 0.6, 0.4, 0.8]]))
+    [[stored, swapped, in_pixels]] = swap_evidence.gains(image, np.array([[0.2, 0.6, 0.4, 0.8]]))
     # Moved by half a side: one side runs through black and has no contrast, one through white; the strips of the two
     # others are black along half their length: 255 / 2. Mean 63.75; at its place 255.
     assert stored == pytest.approx(255 - 63.75)
@@ -523,6 +616,50 @@ def test_faulty_records_are_named_and_the_others_read(tmp_path, clean, change, w
     [finding] = check(pattern, config())
     assert finding.code == "faulty_records" and finding.level == "fatal"
     assert words in finding.text and "x.tfrecord record 23" in finding.text
+
+
+def png_with(chunk, data):
+    """A PNG of 30x20 pixels with a chunk more."""
+    with io.BytesIO() as file:
+        Image.new("RGB", (30, 20)).save(file, "PNG")
+        content = file.getvalue()
+    body = chunk + data
+    added = struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+    return content[:33] + added + content[33:]  # behind IHDR
+
+
+def test_an_image_that_pillow_refuses_is_one_where_tensorflow_decodes_it(tmp_path, clean):
+    encoded = png_with(b"zTXt", b"Comment\0\0" + zlib.compress(b"x" * 2_000_000))
+    with pytest.raises(ValueError, match="too large"), Image.open(io.BytesIO(encoded)) as image:
+        image.load()
+    record = dataclasses.replace(clean[0][0], encoded=encoded, height=20, width=30)
+    pattern = write(tmp_path / "x.tfrecord", [tfrecord.encode(record)])
+    for decode_images in (False, True):
+        facts = record_facts.read(pattern, decode_images=decode_images)
+        assert [record.size for record in facts.records] == [(20, 30)]
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "GIF", "BMP"])
+def test_headers_tell_the_size_and_cut_ones_are_faults(tmp_path, clean, image_format):
+    with io.BytesIO() as file:
+        Image.new("RGB", (30, 20)).save(file, image_format)
+        content = file.getvalue()
+    serialized = [
+        tfrecord.encode(dataclasses.replace(clean[0][0], encoded=encoded)) for encoded in (content, content[:15])
+    ]
+    facts = record_facts.read(write(tmp_path / "x.tfrecord", serialized), decode_images=False)
+    assert [record.size for record in facts.records] == [(20, 30)]
+    assert [record.fault for record in facts.faulty] == ["hold an image that does not decode"]
+    no_size = content[:16] + bytes(8) + content[24:]
+    if image_format == "PNG":
+        pattern = write(tmp_path / "x.tfrecord", [tfrecord.encode(dataclasses.replace(clean[0][0], encoded=no_size))])
+        assert record_facts.read(pattern, decode_images=False).faulty[0].detail == "its header says 0x0"
+
+
+def test_an_absent_source_id_is_the_one_of_the_reader(tmp_path, clean):
+    serialized = tfrecord.encode(dataclasses.replace(clean[0][0], source_id=""))
+    [record] = record_facts.read(write(tmp_path / "x.tfrecord", [serialized])).records
+    assert record.source_id == tfrecord.parse(serialized)["source_id"].numpy().decode()
 
 
 def test_a_record_that_is_no_example_is_named(tmp_path, clean):
@@ -581,3 +718,5 @@ def test_samples_are_spread_over_the_files(tmp_path, clean):
     facts = record_facts.read(str(tmp_path / "*"), samples=4)
     assert {record.where.split()[0] for record in facts.records} == {f"{part}.tfrecord" for part in (0, 2, 4, 7)}
     assert not facts.complete
+    assert not record_facts.read(str(tmp_path / "0.*"), samples=3).complete
+    assert record_facts.read(str(tmp_path / "0.*"), samples=4).complete  # there are 3

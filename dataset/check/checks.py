@@ -17,7 +17,7 @@ from dataset.tfrecord import DataError
 from efficientdet.config import Config
 
 QUICK_RECORDS = 256
-FAULTY_SHARE = 0.01  # of records or bytes that cannot be read; above, training is not to start
+FAULTY_SHARE = 0.01  # of records or bytes that cannot be read; above, they are to be written again
 BAD_SHARE = 0.1  # of images or boxes that are wrong; above, training would be pointless
 TINY_SIDE = 2.0  # pixels of the network input
 TINY_SHARE = 0.01
@@ -25,6 +25,7 @@ WHOLE_IMAGE_SHARE = 0.1
 EMPTY_IMAGES_SHARE = 0.5
 OUTSIDE = 0.01  # of the image: how far a box may stick out by rounding
 MISSED_SHARE = 0.05  # of boxes that no anchor reaches
+HOPELESS_RECALL, ENOUGH_BOXES = 0.05, 50  # anchors that reach less of so many boxes are not worth a training
 NAMES_AGREE = 0.9  # of the class names
 # Findings that say nothing new beside one of these.
 CONSEQUENCES = {"json_class_ids": {"class_ids"}, "json_image_ids": {"json_other_split"}}
@@ -49,7 +50,7 @@ def quick(file_pattern: str, config: Config, val_json_file: str | None = None, l
         file_pattern, samples=limit, decode_images=False, regenerate_source_id=config.regenerate_source_id
     )
     groundtruth = json_checks.load(val_json_file) if val_json_file else None
-    findings = run(facts, config, groundtruth)
+    findings = run(facts, config, groundtruth, max_damaged=config.max_damaged_records)
     fatal = [finding.text for finding in findings if finding.level == FATAL]
     if fatal:
         more = f" (and {len(fatal) - 1} more)" if len(fatal) > 1 else ""
@@ -58,7 +59,12 @@ def quick(file_pattern: str, config: Config, val_json_file: str | None = None, l
 
 
 def run(
-    facts: Facts, config: Config, groundtruth: Groundtruth | None = None, anchors: Mapping[str, Any] | None = None
+    facts: Facts,
+    config: Config,
+    groundtruth: Groundtruth | None = None,
+    anchors: Mapping[str, Any] | None = None,
+    *,
+    max_damaged: int | None = None,
 ) -> list[Finding]:
     """All findings, the worst first.
 
@@ -67,14 +73,16 @@ def run(
         config: what they are to be used with.
         groundtruth: the file that evaluation over them would use.
         anchors: the figures of `report_lib.figures` under that name; None does not judge them.
+        max_damaged: so many damaged or faulty records are let pass, as the reader does; None judges by their share.
     """
     names = label_map.resolve(config.label_map)
-    findings = _check_reading(facts) + _check_images(facts, evaluated=groundtruth is not None)
+    findings = _check_reading(facts, max_damaged) + _check_images(facts, evaluated=groundtruth is not None)
     if groundtruth:
         findings += json_checks.check_image_ids(facts, groundtruth, config.regenerate_source_id)
     of_classes = check_classes(facts, config.num_classes, names, "label_map")
     if groundtruth and not of_classes and min(groundtruth.names, default=0) > 0:
-        of_classes = _check_names(facts, groundtruth.names, groundtruth.path)
+        source = (groundtruth.names, groundtruth.path)
+        of_classes = _check_shift(facts, config.num_classes, *source) or _check_names(facts, *source)
     of_boxes = _check_layout(facts, groundtruth)
     findings += of_classes + of_boxes
     found = {finding.code for finding in findings}
@@ -84,13 +92,22 @@ def run(
     return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
 
 
-def _check_reading(facts: Facts) -> list[Finding]:
+def _check_reading(facts: Facts, max_damaged: int | None) -> list[Finding]:
     """Files that break off, and records that no reader can use."""
-    findings = []
+    findings, remedy = [], "write them again"
+    too_many = max_damaged is not None and len(facts.damage) + len(facts.faulty) > max_damaged
+    if too_many:
+        remedy += f", or raise max_damaged_records = {max_damaged}"
+
+    def level(share: float) -> str:
+        if max_damaged is None:
+            return by_share(share, FAULTY_SHARE)
+        return FATAL if too_many or not facts.records else WARNING
+
     if facts.damage:
         lost = f"{facts.lost_share:.1%} of the {'bytes' if facts.complete else 'records that were looked at'}"
-        text = f"damaged files: {first(facts.damage)}; {lost} cannot be read: copy or write these files again"
-        findings.append(Finding(by_share(facts.lost_share, FAULTY_SHARE), "damaged_files", text))
+        text = f"damaged files: {first(facts.damage)}; {lost} cannot be read: copy these files again, or {remedy}"
+        findings.append(Finding(level(facts.lost_share), "damaged_files", text))
     if not facts.num_records:
         text = "the files hold no record; write them again from data with images"
         return findings or [Finding(FATAL, "no_records", text)]
@@ -98,8 +115,8 @@ def _check_reading(facts: Facts) -> list[Finding]:
     for record in facts.faulty:
         kinds[record.fault].append(f"{record.where}: {record.detail}")
     for kind, where in kinds.items():
-        text = f"{count(len(where), facts.num_records, 'records')} {kind} ({first(where)}); write them again"
-        findings.append(Finding(by_share(len(facts.faulty) / facts.num_records, FAULTY_SHARE), "faulty_records", text))
+        text = f"{count(len(where), facts.num_records, 'records')} {kind} ({first(where)}); {remedy}"
+        findings.append(Finding(level(len(facts.faulty) / facts.num_records), "faulty_records", text))
     unread = [
         f"{record.where}: {len(record.boxes)} boxes, {record.unread}" for record in facts.records if record.unread
     ]
@@ -133,8 +150,10 @@ def _check_images(facts: Facts, evaluated: bool) -> list[Finding]:
         findings.append(Finding(NOTE, "no_image_ids", text))
     empty = int((facts.counts == 0).sum())
     if records and empty == len(records):
-        text = "no record has a box; write them to image/object/bbox/xmin, xmax, ymin, ymax and class/label"
-        findings.append(Finding(FATAL, "no_boxes", text))
+        looked_at = "" if facts.complete else f" of the {len(records)} that were looked at"
+        text = f"no record{looked_at} has a box; write them to image/object/bbox/xmin, xmax, ymin, ymax and class/label"
+        # AP with a groundtruth file needs no boxes in the records.
+        findings.append(Finding(FATAL if facts.complete and not evaluated else WARNING, "no_boxes", text))
     elif empty > EMPTY_IMAGES_SHARE * len(records):
         text = f"{count(empty, len(records), 'images')} have no box; objects in them that nobody marked train as "
         findings.append(Finding(WARNING, "empty_images", f"{text}background"))
@@ -158,15 +177,9 @@ def check_classes(facts: Facts, num_classes: int, names: Mapping[int, str], sour
     if not ids:
         return []
     wrong = {class_id: boxes for class_id, boxes in sorted(ids.items()) if not 1 <= class_id <= num_classes}
-    shift = _name_shift(facts, names)
-    run_from = f"they run from {min(ids)} to {max(ids)} with num_classes {num_classes}"
-    hint = _example(facts, names, shift, source) if shift else ""
-    if shift == 1 or (shift is None and min(ids) == 0 and max(ids) < num_classes):
-        text = f"class ids are one too low: {run_from}{hint}; write them from 1, as 0 is background"
-        return [Finding(FATAL, "class_ids", text)]
-    if shift == -1 or (shift is None and min(ids) == 2 and max(ids) == num_classes + 1):
-        text = f"class ids are one too high: {run_from}{hint}; write them from 1, as 0 alone is background"
-        return [Finding(FATAL, "class_ids", text)]
+    shifted = _check_shift(facts, num_classes, names, source)
+    if shifted:
+        return shifted
     if wrong:
         text = (
             f"class ids must be in 1..num_classes = {num_classes}, but {sum(wrong.values())} of {len(facts.classes)} "
@@ -193,25 +206,12 @@ def _check_named(ids: Mapping[int, int], names: Mapping[int, str], source: str, 
 
 def _check_names(facts: Facts, names: Mapping[int, str], source: str) -> list[Finding]:
     """Names in the records against those of a label map."""
-    used = _names_in_records(facts)
+    used = sorted(facts.names)
     differ = [(class_id, name) for class_id, name in used if class_id in names and not _same(name, names[class_id])]
-    shift = _name_shift(facts, names)
-    if shift:
-        which = "low" if shift == 1 else "high"
-        text = f"class ids are one too {which}{_example(facts, names, shift, source)}; write them from 1"
-        return [Finding(FATAL, "class_ids", text)]
     if not differ:
         return []
     shown = first([f"{class_id} is {name!r} in the records and {names[class_id]!r} there" for class_id, name in differ])
     return [Finding(WARNING, "class_names", f"class names are not those of {source}: {shown}; which ids are right?")]
-
-
-def _names_in_records(facts: Facts) -> list[tuple[int, str]]:
-    """Sorted (class id, name) pairs."""
-    pairs = set()
-    for record in facts.records:
-        pairs.update(zip(record.classes.tolist(), record.names))
-    return sorted((class_id, name) for class_id, name in pairs if name)
 
 
 def _same(name: str, other: str) -> bool:
@@ -219,9 +219,28 @@ def _same(name: str, other: str) -> bool:
     return plain[0] == plain[1]
 
 
+def _check_shift(facts: Facts, num_classes: int, names: Mapping[int, str], source: str) -> list[Finding]:
+    """Whether all ids are one too low or too high, by the names or, where these do not tell, by the range."""
+    ids = set(facts.classes.tolist())
+    if not ids:
+        return []
+    shift = _name_shift(facts, names)
+    if shift is None:
+        low, high = min(ids), max(ids)
+        shift = 1 if low == 0 and high < num_classes else -1 if low == 2 and high == num_classes + 1 else 0
+    if not shift:
+        return []
+    which, background = ("low", "0") if shift == 1 else ("high", "0 alone")
+    text = (
+        f"class ids are one too {which}: they run from {min(ids)} to {max(ids)} with num_classes {num_classes}"
+        f"{_example(facts, names, shift, source)}; write them from 1, as {background} is background"
+    )
+    return [Finding(FATAL, "class_ids", text)]
+
+
 def _name_shift(facts: Facts, names: Mapping[int, str]) -> int | None:
     """What has to be added to the ids for the names to agree: -1, 0 or 1; None where names do not tell."""
-    used = _names_in_records(facts)
+    used = sorted(facts.names)
     if not used or not names:
         return None
     agree = {shift: np.mean([_same(name, names.get(i + shift, "")) for i, name in used]) for shift in (0, 1, -1)}
@@ -230,8 +249,11 @@ def _name_shift(facts: Facts, names: Mapping[int, str]) -> int | None:
 
 
 def _example(facts: Facts, names: Mapping[int, str], shift: int, source: str) -> str:
-    class_id, name = next((i, name) for i, name in _names_in_records(facts) if _same(name, names.get(i + shift, "")))
-    return f", and {class_id} is called {name!r}, which {source} has as {class_id + shift}"
+    """A name that agrees once the shift is added to its id, as the end of a sentence; empty where none does."""
+    for class_id, name in sorted(facts.names):
+        if _same(name, names.get(class_id + shift, "")):
+            return f", and {class_id} is called {name!r}, which {source} has as {class_id + shift}"
+    return ""
 
 
 def _check_layout(facts: Facts, groundtruth: Groundtruth | None) -> list[Finding]:
@@ -242,8 +264,7 @@ def _check_layout(facts: Facts, groundtruth: Groundtruth | None) -> list[Finding
     layout = box_layouts.from_values(facts.boxes, facts.sizes[facts.image_index])
     evidence = ""
     if layout is None:
-        gains = np.array([record.gains for record in facts.records]).reshape(-1, 3)
-        layout = swap_evidence.verdict(gains)
+        layout = swap_evidence.verdict(facts.gains, facts.boxes, facts.image_index)
         evidence = " (objects stand out from the pixels around them only with x and y exchanged)"
     if layout is None:
         return findings
@@ -312,4 +333,5 @@ def check_anchors(anchors: Mapping[str, Any]) -> list[Finding]:
     text = f"{missed:.0%} of the boxes have no anchor with an IoU of 0.5, and are learnt badly"
     if proposals:
         text += f"; --hparams='{proposals[-1]['hparams']}' leaves {1 - proposals[-1]['recall']:.0%}"
-    return [Finding(WARNING, "anchors", text)]
+    hopeless = anchors["recall"] < HOPELESS_RECALL and anchors["boxes"] >= ENOUGH_BOXES
+    return [Finding(FATAL if hopeless else WARNING, "anchors", text)]

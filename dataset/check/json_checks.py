@@ -55,6 +55,8 @@ def load(path: str) -> Groundtruth:
             content = json.load(file)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {path}: {error}") from error
+    except RecursionError:
+        raise DataError(f"cannot read {path}: its brackets are nested too deep for groundtruth") from None
     keys = ("images", "annotations", "categories")
     missing = [key for key in keys if not isinstance(content, dict) or not isinstance(content.get(key), list)]
     if missing:
@@ -68,12 +70,14 @@ def load(path: str) -> Groundtruth:
         images = {}
         for image in content["images"]:
             columns = np.array(rows[str(image["id"])], np.float64).reshape(-1, 5)
+            if not np.isfinite(columns).all():
+                raise ValueError(f"a bbox or category_id of image {image['id']} is not a number")
             size = (image.get("height"), image.get("width"))
             images[str(image["id"])] = JsonImage(
                 str(image.get("file_name", "")), size if all(size) else None, columns[:, :4], columns[:, 4].astype(int)
             )
         names = {int(category["id"]): str(category.get("name", "")) for category in content["categories"]}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise DataError(f"{path} is not groundtruth in COCO's format ({reason}); write it again") from error
     return Groundtruth(path, {i: name for i, name in names.items() if i or name.lower() != "background"}, images)
@@ -127,9 +131,11 @@ def check_boxes(facts: Facts, groundtruth: Groundtruth) -> tuple[list[Finding], 
     """
     common = [(record, groundtruth.images.get(record.source_id)) for record in facts.records]
     common = [(record, image) for record, image in common if image and len(image.bboxes)][:MAX_IMAGES]
+    if not common or not len(facts.boxes):
+        return [], False
     share, pairs = _compare(common, _stored, _corners)
-    if not common or share >= AGREES:
-        return _check_classes(pairs, groundtruth), bool(common)
+    if share >= AGREES:
+        return _check_classes(pairs, groundtruth), True
     if share < DISAGREES:
         return [_explain(common, groundtruth, share)], False
     text = (

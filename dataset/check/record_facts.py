@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads records to check them: whatever is in them is a fact, and nothing stops the reading."""
 
+import collections
 import concurrent.futures
 import dataclasses
 import functools
@@ -9,16 +10,17 @@ import io
 import itertools
 import math
 import os
+import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from dataset import image_file
+from dataset import tfrecord
 from dataset.check import swap_evidence
 from dataset.records import FRAME_BYTES, RecordFiles
 from dataset.tfrecord import DataError, plain_reason
@@ -29,9 +31,12 @@ RECORDS_AT_ONCE = 128  # in memory, encoded
 MAX_GAINS = 300  # images whose pixels are searched for swapped boxes
 
 FIELDS = {"bytes_list": "text or bytes", "float_list": "floats", "int64_list": "whole numbers"}
-BOX_SIDES = tuple(f"image/object/bbox/{side}" for side in ("ymin", "xmin", "ymax", "xmax"))
+BOX_SIDES = tuple(f"image/object/{side}" for side in tfrecord.BOX_SIDES)
 LABEL = "image/object/class/label"
 READ_BY_TRAINING = (*BOX_SIDES, LABEL, "image/object/is_crowd", "image/object/area")
+
+JPEG_START, PNG_START = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+PNG_SIZE = struct.Struct(">16x2I")  # width and height; signature, length and name of the chunk IHDR before them
 
 
 class RecordFacts(NamedTuple):
@@ -50,7 +55,7 @@ class RecordFacts(NamedTuple):
     classes: np.ndarray = np.empty([0], np.int64)  # [K]
     names: tuple[str, ...] = ()  # K, or none
     is_crowd: np.ndarray = np.empty([0], bool)  # [K]
-    gains: np.ndarray = np.full([3], np.nan)  # see swap_evidence.gains
+    gains: np.ndarray = np.empty([0, 3])  # [K, 3], see swap_evidence.gains
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Facts:
     """What the records of a file pattern hold. I readable records with K objects altogether."""
 
     files: list[str]  # that match
-    complete: bool  # whether all their records were read
+    complete: bool  # whether all their records are known to have been read
     damage: list[str]  # file, record and reason of every record that cannot be read from its file
     lost_share: float  # of all bytes; of all records, where only some were read
     faulty: list[RecordFacts]
@@ -100,6 +105,21 @@ class Facts:
         return np.concatenate([np.empty([0], bool), *(record.is_crowd for record in self.records)])
 
     @functools.cached_property
+    def gains(self) -> np.ndarray:
+        """[K, 3], see swap_evidence.gains; NaN where pixels were not looked at."""
+        return np.concatenate([np.empty([0, 3]), *(record.gains for record in self.records)])
+
+    @functools.cached_property
+    def names(self) -> collections.Counter[tuple[int, str]]:
+        """How many boxes have a class id and a name, for all pairs of the two that occur."""
+        return collections.Counter(
+            (class_id, name)
+            for record in self.records
+            for class_id, name in zip(record.classes.tolist(), record.names)
+            if name
+        )
+
+    @functools.cached_property
     def usable(self) -> np.ndarray:
         """[K] bool: finite, not empty, and with a part inside the image."""
         with np.errstate(invalid="ignore"):
@@ -134,7 +154,7 @@ def read(
 
     Args:
         file_pattern: glob.
-        samples: about how many to read, evenly from all over the files; None for all.
+        samples: about how many to read: the first records of each of up to 32 files; None for all.
         decode_images: whether images are decoded; otherwise only their headers are read.
         regenerate_source_id: as in the Config.
         progress: whether a bar is shown.
@@ -161,13 +181,14 @@ def read(
             records += pool.map(lambda item: facts_of(*item[1], search_pixels=item[0] < MAX_GAINS, **options), some)
             num_bytes += sum(len(serialized) + FRAME_BYTES for _, (_, serialized) in some)
             bar.update(len(some))
-    if samples is None:
+    complete = samples is None or (chosen == files and len(records) < per_file)
+    if complete:
         lost_share = 1 - num_bytes / max(sum(tf.io.gfile.stat(path).length for path in chosen), 1)
     else:
         lost_share = len(source.damaged) / max(len(source.damaged) + len(records), 1)
     return Facts(
         files=files,
-        complete=samples is None,
+        complete=complete,
         damage=[f"{source.name(place)}: {reason}" for place, reason in source.damaged.items()],
         lost_share=lost_share,
         faulty=[record for record in records if record.fault],
@@ -212,7 +233,7 @@ def _facts_of(where, serialized, decode_images, regenerate_source_id, search_pix
     source_id = (_one(features, "image/source_id", "bytes_list") or b"").decode("utf-8", "replace")
     has_source_id = bool(source_id)
     if regenerate_source_id or not has_source_id:
-        source_id = _fingerprint(encoded)
+        source_id = tfrecord.fingerprint(encoded).numpy().decode()
     return RecordFacts(
         where,
         unread=unread,
@@ -226,7 +247,9 @@ def _facts_of(where, serialized, decode_images, regenerate_source_id, search_pix
         classes=np.array(classes, np.int64),
         names=tuple(name.decode("utf-8", "replace") for name in names),
         is_crowd=np.array(is_crowd, bool) if is_crowd else np.zeros(len(boxes), bool),
-        gains=swap_evidence.gains(image, boxes) if image is not None and search_pixels else np.full([3], np.nan),
+        gains=np.full([len(boxes), 3], np.nan)
+        if image is None or not search_pixels
+        else swap_evidence.gains(image, boxes),
     )
 
 
@@ -265,22 +288,31 @@ def _check_lengths(features, num_boxes: int) -> str:
 
 def _image(encoded: bytes) -> tuple[np.ndarray, tuple[int, int]]:
     try:
-        image = tf.io.decode_image(encoded, channels=3, expand_animations=False).numpy()
+        image = tfrecord.decode_image(encoded).numpy()
     except tf.errors.OpError as error:
         raise _Fault("hold an image that does not decode", plain_reason(error)) from error
     return image, image.shape[:2]
 
 
 def _header(encoded: bytes) -> tuple[int, int]:
+    """(height, width) of an image that is not decoded.
+
+    Pillow reads more than the header of a PNG, and refuses files for their texts or profiles that TensorFlow decodes.
+    """
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            if image.format in image_file.IMAGE_FORMATS:
-                return image.height, image.width
-            raise _Fault("hold an image that does not decode", f"{image.format}; expected JPEG, PNG, GIF or BMP")
-    except (OSError, Image.DecompressionBombError) as error:
+        if encoded.startswith(JPEG_START):
+            height, width, _ = tf.io.extract_jpeg_shape(encoded).numpy().tolist()
+        elif encoded.startswith(PNG_START):
+            width, height = PNG_SIZE.unpack_from(encoded)
+        else:
+            with Image.open(io.BytesIO(encoded), formats=("GIF", "BMP")) as image:
+                width, height = image.size
+    except UnidentifiedImageError as error:
+        raise _Fault("hold an image that does not decode", "expected JPEG, PNG, GIF or BMP") from error
+    except tf.errors.OpError as error:
+        raise _Fault("hold an image that does not decode", plain_reason(error)) from error
+    except Exception as error:  # whatever Pillow raises over bytes that are no image
         raise _Fault("hold an image that does not decode", str(error)) from error
-
-
-def _fingerprint(encoded: bytes) -> str:
-    """What `tfrecord.decode` puts in place of a source id."""
-    return str(tf.strings.to_hash_bucket_fast(encoded, 2**63 - 1).numpy())
+    if height < 1 or width < 1:
+        raise _Fault("hold an image that does not decode", f"its header says {width}x{height}")
+    return height, width

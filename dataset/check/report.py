@@ -92,7 +92,8 @@ def _image_sizes(facts: Facts) -> dict[str, int]:
 
 
 def _classes(facts: Facts, config: Config, ious: np.ndarray) -> list[dict[str, Any]]:
-    names = label_map.resolve(config.label_map)
+    # Of several names of a class in the records, the most frequent.
+    names = label_map.resolve(config.label_map) or dict(pair for pair, _ in reversed(facts.names.most_common()))
     rows = []
     for class_id in sorted(set(facts.classes.tolist()) | set(names)):
         chosen = facts.classes == class_id
@@ -179,7 +180,9 @@ def plot_counts(figures: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(12, 6), layout="constrained")
     by_class, by_image = figure.subplots(1, 2)
     rows = figures["classes"]
-    by_class.bar([row["name"] or str(row["id"]) for row in rows], [row["boxes"] for row in rows])
+    # Two classes of one name are two bars, and $ is no formula.
+    labels = [f"{row['id']} {row['name']}".rstrip().replace("$", r"\$") for row in rows]
+    by_class.bar(labels, [row["boxes"] for row in rows])
     by_class.tick_params(axis="x", rotation=90)
     by_class.set(title="boxes of every class", ylabel="boxes")
     histogram = figures["boxes_per_image"]["histogram"]

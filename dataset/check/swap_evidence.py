@@ -5,6 +5,10 @@
 A box around an object has another color outside its sides than inside, more so than the same box moved by half its
 side. Boxes in the wrong place do not gain from their place. If those that stand in the records do not, but their
 transposed twins do, over so many images that chance is excluded, then x and y are swapped.
+
+Images of a fixed camera are not independent: what stands in the background stands there in all of them, and one sign
+may happen to lie where the twins are. So the boxes of one place count once, however many images have them, as those of
+one image do, and the twins have to gain at many places.
 """
 
 import numpy as np
@@ -16,20 +20,21 @@ MAX_SIDE = 512  # pixels; of larger images, every second, third, ... pixel is lo
 MIN_BOX_SIDE = 6  # pixels
 MAX_OVERLAP = 0.3  # IoU of a box with its twin; above, they tell little apart
 STRIP = 0.12  # width of the strips inside and outside a side, in sides of the box
-MIN_IMAGES = 15
+MIN_GROUPS = 15  # images, and places as well
+PLACES = 8  # along a side of the image, told apart by the center of a box
 # Standard errors. Chance reaches 5 once in 3 million data sets.
 PROOF, NO_PROOF = 5.0, 2.0
 
 
 def gains(image: np.ndarray, boxes_norm: np.ndarray) -> np.ndarray:
-    """How much the boxes of one image gain from their place, under each of HYPOTHESES.
+    """How much each box of one image gains from its place, under each of HYPOTHESES.
 
     Args:
         image: uint8 [H, W, 3].
         boxes_norm: [K, 4] as the record holds them.
 
     Returns:
-        [3], means in gray levels over the boxes that tell the hypotheses apart; NaN where none does.
+        [K, 3] in gray levels; NaN where a box does not tell the hypotheses apart.
     """
     step = -(-max(image.shape[:2]) // MAX_SIDE)
     image = image[::step, ::step]
@@ -40,29 +45,44 @@ def gains(image: np.ndarray, boxes_norm: np.ndarray) -> np.ndarray:
     gain = _gain(sums, np.stack(candidates))  # [3, K]
     tells = np.all([_overlaps(candidates[0], twin) <= MAX_OVERLAP for twin in candidates[1:]], axis=0)
     gain[:, ~tells | np.isnan(gain[0])] = np.nan
-    return np.array([_mean(values) for values in gain])
+    return gain.T
 
 
-def verdict(image_gains: np.ndarray) -> str | None:
-    """The key of box_layouts.LAYOUTS that the gains of many images, [I, 3], prove, or None."""
-    proven = {}
+def verdict(box_gains: np.ndarray, boxes_norm: np.ndarray, image_index: np.ndarray) -> str | None:
+    """The key of box_layouts.LAYOUTS that the boxes of many images prove, or None.
+
+    Args:
+        box_gains: [K, 3], see `gains`.
+        boxes_norm: [K, 4] as the records hold them.
+        image_index: [K], the image of each.
+    """
+    proofs = {}
     for i, layout in enumerate(HYPOTHESES[1:], start=1):
-        both = image_gains[~np.isnan(image_gains[:, [0, i]]).any(axis=1)]
-        stored, twin = both[:, 0], both[:, i]
-        if len(both) >= MIN_IMAGES and _errors(stored) < NO_PROOF:
-            proven[layout] = min(_errors(twin), _errors(twin - stored))
-    best = max(proven, key=proven.get, default=None)
-    return best if best and proven[best] >= PROOF else None
+        tells = ~np.isnan(box_gains[:, [0, i]]).any(axis=1)
+        pairs = box_gains[tells][:, [0, i]]
+        places = np.floor((boxes_norm[tells, :2] + boxes_norm[tells, 2:]) / 2 * PLACES) @ [PLACES, 1]
+        proofs[layout] = min(_proof(pairs, image_index[tells]), _proof(pairs, places))
+    best = max(proofs, key=proofs.get)
+    return best if proofs[best] >= PROOF else None
+
+
+def _proof(pairs: np.ndarray, group: np.ndarray) -> float:
+    """How far the twins' gains are beyond chance, in standard errors; 0 where the stored boxes gain as well.
+
+    Args:
+        pairs: [K, 2], gains of a stored box and of its twin.
+        group: [K]; boxes of one group count once.
+    """
+    _, index, sizes = np.unique(group, return_inverse=True, return_counts=True)
+    if len(sizes) < MIN_GROUPS:
+        return 0.0
+    stored, twin = (np.bincount(index, gains) / sizes for gains in pairs.T)
+    return min(_errors(twin), _errors(twin - stored)) if _errors(stored) < NO_PROOF else 0.0
 
 
 def _errors(values: np.ndarray) -> float:
     """The mean in standard errors: the t statistic."""
     return float(values.mean() / max(values.std(ddof=1) / np.sqrt(len(values)), 1e-9))
-
-
-def _mean(values: np.ndarray) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else np.nan
 
 
 def _gain(sums: np.ndarray, boxes: np.ndarray) -> np.ndarray:
