@@ -9,6 +9,8 @@ import glob
 import json
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
@@ -27,6 +29,7 @@ from dataset.image_file import ImageError
 from dataset.notes import Notes, Report
 from dataset.tfrecord import DataError, Record
 
+FLAGS = flags.FLAGS
 READ_AHEAD = 4  # images a thread that may wait, encoded, for one that takes longer
 T = TypeVar("T")
 
@@ -46,6 +49,17 @@ def define_flags() -> None:
     )
 
 
+def options() -> dict[str, Any]:
+    """The values of these flags, as keyword arguments of `run`."""
+    return {name: getattr(FLAGS, name) for name in ("num_threads", "max_bad_fraction", "max_image_pixels")}
+
+
+def hide_gpus() -> None:
+    """For a script, before its first tensor: TensorFlow only decodes here, and would claim the memory of all GPUs."""
+    with contextlib.suppress(RuntimeError):  # it has begun already, in the process of another program
+        tf.config.set_visible_devices([], "GPU")
+
+
 class ShardWriter:
     """Writes records to `{prefix}-00000-of-{num_shards:05d}.tfrecord` and on; record i goes to shard i mod num_shards.
 
@@ -58,8 +72,8 @@ class ShardWriter:
         num_shards: how many, from 1. Shards are written even where there are fewer records.
 
     Raises:
-        DataError: for a bad argument, if shards of another count stand there, which a `{prefix}*` would mix in, or if
-            another run is writing the same shards.
+        DataError: for a bad argument, if shards of another count stand there, which a `{prefix}*` would mix in, if
+            another run is writing the same shards, or if a shard cannot be opened.
     """
 
     def __init__(self, prefix: str | Path, num_shards: int):
@@ -91,7 +105,16 @@ class ShardWriter:
         for path in self._folder.iterdir():
             if path.name != "lock":
                 path.unlink()
-        self._writers = [tf.io.TFRecordWriter(str(self._folder / str(shard))) for shard in range(self.num_shards)]
+        self._writers = []
+        try:
+            for shard in range(self.num_shards):
+                self._writers.append(tf.io.TFRecordWriter(str(self._folder / str(shard))))
+        except tf.errors.OpError as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise DataError(
+                f"cannot open shard {len(self._writers)} of {self.num_shards}: {tfrecord.plain_reason(error)}; all "
+                "are open at a time: lower num_shards, or raise `ulimit -n` where there are too many open files"
+            ) from error
         return self
 
     def _refuse_other_counts(self) -> None:
@@ -114,11 +137,28 @@ class ShardWriter:
             for writer in self._writers:
                 writer.close()
             if error_type is None:
-                for shard in range(self.num_shards):
-                    os.replace(self._folder / str(shard), self.shard_path(shard))
+                with _hold_back_interrupt():  # some of the shards would look like all of them
+                    for shard in range(self.num_shards):
+                        os.replace(self._folder / str(shard), self.shard_path(shard))
         finally:
             shutil.rmtree(self._folder)
             self._lock.close()
+
+
+@contextlib.contextmanager
+def _hold_back_interrupt() -> Iterator[None]:
+    """Ctrl-C within the block takes effect at its end. In other threads than the main one it never interrupts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held = []
+    handler = signal.signal(signal.SIGINT, lambda *event: held.append(event))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
 def beside(prefix: str | Path, kind: str, suffix: str = ".json") -> Path:

@@ -11,10 +11,13 @@ For test images without annotations, give --image_info_file alone.
 import collections
 import dataclasses
 import json
+import os
 import reprlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in main.py
 
 from absl import app, flags
 
@@ -157,6 +160,10 @@ def convert(
         DataError: for data that cannot be converted; nothing is written then.
     """
     notes, listed = Notes(), {image["id"] for image in source.images}
+    names = collections.Counter(image["file_name"] for image in source.images if _is_text(image["file_name"]))
+    for name, times in names.items():
+        if times > 1:
+            notes.note("file names under several image ids, written for each", name)
     objects, captions = collections.defaultdict(list), collections.defaultdict(list)
     for row in source.objects:
         if _refers_to(listed, row):
@@ -186,7 +193,7 @@ def convert(
 
 def _refers_to(listed: set[int | str], row: Mapping) -> bool:
     image_id = row.get("image_id")
-    return isinstance(image_id, int | str) and image_id in listed
+    return type(image_id) in (int, float, str) and image_id in listed  # 1.0 is 1
 
 
 def _name(row: Mapping) -> str:
@@ -205,8 +212,9 @@ def read_annotation(
     if not _is_text(name):
         raise ImageError("file name is no text", f"expected a file name for image {image['id']}, got {name!r}")
     size = [image.get(side) or 0 for side in ("height", "width")]
-    if not all(isinstance(side, int | float) for side in size):
-        raise ImageError("size is not a number", f"{name}: expected numbers as height and width, got {size}")
+    if not all(_is_number(side) for side in size):
+        found = reprlib.repr(size)
+        raise ImageError("size is not a number", f"{name}: expected numbers as height and width, got {found}")
     objects = []
     for row in rows:
         fault = find_fault(row, source.category_names)
@@ -260,6 +268,7 @@ def _to_object(row: Mapping, category_names: Mapping[int, str]) -> AnnotatedObje
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; every option starts with --")
+    conversion.hide_gpus()
     try:
         source = load(
             FLAGS.image_dir,
@@ -272,9 +281,7 @@ def main(argv: list[str]) -> None:
             FLAGS.output_file_prefix,
             include_masks=FLAGS.include_masks,
             num_shards=FLAGS.num_shards,
-            num_threads=FLAGS.num_threads,
-            max_bad_fraction=FLAGS.max_bad_fraction,
-            max_image_pixels=FLAGS.max_image_pixels,
+            **conversion.options(),
         )
     except (DataError, OSError) as error:
         sys.exit(f"error: {error}")

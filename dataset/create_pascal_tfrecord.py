@@ -8,13 +8,17 @@ The folder of a year holds Annotations/*.xml, JPEGImages/ and, if there are sets
 than VOC's need --collect_label_map, or --label_map_json_path with a file such as {"RBC": 1, "WBC": 2}.
 """
 
+import collections
 import dataclasses
 import functools
 import math
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in main.py
 
 import yaml
 from absl import app, flags
@@ -82,7 +86,8 @@ class VocSet:
         """
         for name in (self.name, *(f"{class_name}_{self.name}" for class_name in class_names)):
             if f"{name}.txt" in self.lists:
-                return _read_list(self.lists[f"{name}.txt"])
+                is_of_class = any(name.startswith(f"{class_name}_") for class_name in class_names)
+                return _read_list(self.lists[f"{name}.txt"], has_flags=is_of_class)
         if self.lists and self.name != "all":
             raise DataError(
                 f"expected the list of images {self.folder}/ImageSets/Main/{self.name}.txt; the lists there are: "
@@ -118,13 +123,15 @@ class VocSet:
             raise ImageError(error.reason, f"annotation {image_id}: {error}") from error
 
 
-def _read_list(path: Path) -> list[str]:
-    """Ids, one a line; in the list of a class followed by 1, 0 or -1. An id may have spaces in it, as file names do."""
+def _read_list(path: Path, has_flags: bool) -> list[str]:
+    """Ids, one a line; in the list of a class a flag follows: 1, 0 or -1. An id may have spaces, as file names do."""
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read the list {path}: {error}") from error
-    ids = [re.sub(r"\s+(-1|0|1)$", "", line.strip()) for line in lines if line.strip()]
+    ids = [line.strip() for line in lines if line.strip()]
+    if has_flags:
+        ids = [re.sub(r"\s+(-1|0|1)$", "", image_id) for image_id in ids]
     if not ids:
         raise DataError(f"{path} lists no images")
     return ids
@@ -278,7 +285,10 @@ def convert(
     """
     listed, notes = [], Notes()
     for voc_set in voc_sets:
-        listed += [(voc_set, image_id) for image_id in voc_set.image_ids(list(label_map))]
+        for image_id, times in collections.Counter(voc_set.image_ids(list(label_map))).items():
+            listed.append((voc_set, image_id))
+            if times > 1:
+                notes.note("images listed twice, written once", f"{image_id} of {voc_set.folder}")
         if not voc_set.lists and voc_set.name != "all":
             notes.note("folders without any list of images: all annotations taken", str(voc_set.folder))
     items = [(voc_set, image_id, str(number)) for number, (voc_set, image_id) in enumerate(listed, start=1)]
@@ -304,6 +314,7 @@ def convert(
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; every option starts with --")
+    conversion.hide_gpus()
     years = ["VOC2007", "VOC2012"] if FLAGS.year == "merged" else [FLAGS.year]
     voc_sets = [VocSet(Path(FLAGS.data_dir, year), FLAGS.set, FLAGS.annotations_dir) for year in years]
     try:
@@ -321,9 +332,7 @@ def main(argv: list[str]) -> None:
             ignore_difficult_instances=FLAGS.ignore_difficult_instances,
             num_shards=FLAGS.num_shards,
             num_images=FLAGS.num_images,
-            num_threads=FLAGS.num_threads,
-            max_bad_fraction=FLAGS.max_bad_fraction,
-            max_image_pixels=FLAGS.max_image_pixels,
+            **conversion.options(),
         )
         names = {class_id: name for name, class_id in label_map.items()}
         collected = conversion.write_label_map(FLAGS.output_path, names) if FLAGS.collect_label_map else None

@@ -9,11 +9,14 @@ A seed gives the same pictures everywhere; another seed gives others.
 """
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in main.py
 
 import numpy as np
 from absl import app, flags
@@ -21,7 +24,7 @@ from PIL import Image
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from dataset import create_coco_tfrecord
+from dataset import conversion, create_coco_tfrecord
 from dataset.notes import Report
 from dataset.tfrecord import DataError
 
@@ -246,6 +249,7 @@ def parse_image_size(text: str) -> tuple[int, int]:
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; every option starts with --")
+    conversion.hide_gpus()
     try:
         report = create(
             FLAGS.output_dir,

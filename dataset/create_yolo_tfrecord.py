@@ -16,6 +16,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in main.py
+
 from absl import app, flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -216,14 +218,13 @@ def convert(source: YoloSource, output_path: str | Path, *, num_shards: int = 32
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; every option starts with --")
+    conversion.hide_gpus()
     try:
         report = convert(
             load(FLAGS.data_yaml, FLAGS.split),
             FLAGS.output_path,
             num_shards=FLAGS.num_shards,
-            num_threads=FLAGS.num_threads,
-            max_bad_fraction=FLAGS.max_bad_fraction,
-            max_image_pixels=FLAGS.max_image_pixels,
+            **conversion.options(),
         )
     except (DataError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -2,9 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """An image file, of any kind that Pillow reads, as bytes that every TensorFlow decodes to the same upright RGB."""
 
+import contextlib
 import dataclasses
 import io
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +35,31 @@ TURNS = {  # EXIF orientation -> what makes the picture upright
     8: Image.Transpose.ROTATE_90,
 }
 
-# Pillow's own bound is of the process and warns first; `read` has a bound of its own before anything is decoded.
-Image.MAX_IMAGE_PIXELS = None
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # chunks of any length that no pixel depends on
+PNG_ORIENTATIONS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")  # keywords of those that may turn the image
+
+
+class _AnySize:
+    """Lifts Pillow's bound of pixels, which is one for the whole process, as long as any thread is in a block of it."""
+
+    def __init__(self):
+        self._lock, self._num_inside = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._num_inside:
+                self._bound, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._num_inside += 1
+
+    def __exit__(self, *error) -> None:
+        with self._lock:
+            self._num_inside -= 1
+            if not self._num_inside:
+                Image.MAX_IMAGE_PIXELS = self._bound
+
+
+_any_size = _AnySize()
 
 
 class ImageError(DataError):
@@ -105,7 +131,7 @@ def read(path: Path, max_pixels: int = MAX_IMAGE_PIXELS) -> ImageFile:
         encoded = path.read_bytes()
         if not encoded:
             raise ImageError("file is empty", f"the image {path} has 0 bytes")
-        with Image.open(io.BytesIO(encoded), formats=READABLE_FORMATS) as image:
+        with open_image(encoded) as image:
             if image.width * image.height > max_pixels:
                 size = f"{image.width}x{image.height}"
                 raise ImageError("too many pixels", f"the image {path} is {size}, above max_image_pixels={max_pixels}")
@@ -116,6 +142,27 @@ def read(path: Path, max_pixels: int = MAX_IMAGE_PIXELS) -> ImageFile:
         raise ImageError("file is no image", f"{path} is no image of a known kind, or its header is broken") from error
     except Exception as error:  # on broken files the parsers of Pillow raise nearly anything
         raise ImageError("image is unreadable", f"cannot read the image {path}: {error}") from error
+
+
+@contextlib.contextmanager
+def open_image(encoded: bytes) -> Iterator[Image.Image]:
+    """The image as Pillow reads it, whatever size its header promises; of a PNG without texts and colour profile."""
+    with _any_size, Image.open(io.BytesIO(_without_texts(encoded)), formats=READABLE_FORMATS) as image:
+        yield image
+
+
+def _without_texts(encoded: bytes) -> bytes:
+    """A PNG without its texts and colour profile, at which Pillow raises where they are long; others as they are."""
+    if not encoded.startswith(PNG_SIGNATURE):
+        return encoded
+    kept, start = [PNG_SIGNATURE], len(PNG_SIGNATURE)
+    while start < len(encoded):
+        end = start + 12 + int.from_bytes(encoded[start : start + 4], "big")  # length, kind, content, checksum
+        is_text = encoded[start + 4 : start + 8] in PNG_TEXTS
+        if not is_text or encoded.startswith(PNG_ORIENTATIONS, start + 8):
+            kept.append(encoded[start:end])
+        start = end
+    return b"".join(kept)
 
 
 def _to_image_file(image: Image.Image, encoded: bytes) -> ImageFile:

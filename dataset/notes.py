@@ -9,7 +9,7 @@ from typing import Any
 from dataset.image_file import ImageError
 
 NAMES_SHOWN = 5  # of a reason, on the screen
-REASONS_SHOWN = 3  # where a conversion fails
+REASONS_SHOWN = 3  # in the sentence with which a conversion fails, each with one name
 NAMES_KEPT = 300  # of a reason, in the JSON
 
 
@@ -20,9 +20,10 @@ class Reason:
     count: int = 0
     first: list[str] = dataclasses.field(default_factory=list)
 
-    def __str__(self) -> str:
-        more = f" and {self.count - NAMES_SHOWN} more" if self.count > NAMES_SHOWN else ""
-        return f"{self.count} ({'; '.join(self.first[:NAMES_SHOWN])}{more})"
+    def show(self, num_names: int = NAMES_SHOWN) -> str:
+        """The count and the first names, such as "3 (a.jpg and 2 more)"."""
+        more = f" and {self.count - num_names} more" if self.count > num_names else ""
+        return f"{self.count} ({'; '.join(self.first[:num_names])}{more})"
 
 
 class Notes:
@@ -85,7 +86,8 @@ class Report(Notes):
         return None
 
     def _main_reasons(self, kind: str) -> str:
-        return "".join(f"; {what}: {self.reasons[what]}" for what, _ in self.left_out[kind].most_common(REASONS_SHOWN))
+        main = self.left_out[kind].most_common(REASONS_SHOWN)
+        return "".join(f"; {what}: {self.reasons[what].show(num_names=1)}" for what, _ in main)
 
     def to_json(self) -> dict[str, Any]:
         """The report as it is written: counts, and the first names of every reason."""
@@ -99,4 +101,4 @@ class Report(Notes):
         images, boxes = self.num_left_out("images"), self.num_left_out("boxes")
         left_out = f"; {images} images and {boxes} boxes left out" if images or boxes else ""
         lines = [f"{self.written['images']} images, {self.written['boxes']} boxes{left_out}"]
-        return "\n".join([*lines, *(f"{what}: {reason}" for what, reason in self.reasons.items())])
+        return "\n".join([*lines, *(f"{what}: {reason.show()}" for what, reason in self.reasons.items())])

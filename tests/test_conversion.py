@@ -4,7 +4,12 @@
 
 import io
 import json
+import os
+import resource
+import signal
+import threading
 import time
+import types
 
 import numpy as np
 import pytest
@@ -205,6 +210,39 @@ def test_a_failed_run_leaves_nothing_and_the_old_shards_untouched(tmp_path):
     assert read_ids(tmp_path / "train-00000-of-00002.tfrecord") == [0, 2]
 
 
+def test_more_shards_than_open_files_are_one_sentence(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 40, hard))
+    try:
+        with pytest.raises(tfrecord.DataError, match=r"^cannot open shard \d\d of 400: .*open files.*lower num_shards"):
+            write(tmp_path / "train", 400, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+    write(tmp_path / "train", 2, 1)  # nothing is locked
+
+
+def test_an_interrupt_while_the_shards_move_waits_for_the_last(tmp_path, monkeypatch):
+    def replace(source, target):
+        signal.raise_signal(signal.SIGINT)
+        os.rename(source, target)
+
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "train", 3, 6)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"train-{i:05d}-of-00003.tfrecord" for i in range(3)]
+    assert read_ids(tmp_path / "train-00002-of-00003.tfrecord") == [2, 5]
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_shards_are_written_in_any_thread(tmp_path):
+    thread = threading.Thread(target=write, args=(tmp_path / "train", 2, 4))
+    thread.start()
+    thread.join()
+    assert read_ids(tmp_path / "train-00001-of-00002.tfrecord") == [1, 3]
+
+
 def test_what_a_killed_run_left_is_removed(tmp_path):
     left = tmp_path / ".unfinished-train"
     left.mkdir()
@@ -236,6 +274,38 @@ def test_shards_of_another_count_are_refused(tmp_path):
 def test_shard_writer_refuses_bad_arguments(prefix, num_shards, message):
     with pytest.raises(tfrecord.DataError, match=message):
         ShardWriter(prefix, num_shards)
+
+
+def test_options_are_what_a_run_takes(folder, monkeypatch):
+    values = {"num_threads": 2, "max_bad_fraction": 0.5, "max_image_pixels": 95}  # an image has 96
+    monkeypatch.setattr(conversion, "FLAGS", types.SimpleNamespace(**values, num_shards=9))
+    assert conversion.options() == values
+    with pytest.raises(tfrecord.DataError, match="too many pixels: 9 "):
+        convert(folder, **conversion.options())
+
+
+def test_gpus_are_hidden_and_too_late_is_no_error(monkeypatch):
+    seen = []
+
+    def set_visible_devices(devices, kind):
+        seen.append((devices, kind))
+        raise RuntimeError("Visible devices cannot be modified after being initialized")
+
+    monkeypatch.setattr(tf.config, "set_visible_devices", set_visible_devices)
+    conversion.hide_gpus()
+    assert seen == [([], "GPU")]
+
+
+def test_a_failing_conversion_shows_one_name_a_reason():
+    report = Report()
+    report.written = {"images": 1, "boxes": 1}
+    for reason, count in (("a", 4), ("b", 3), ("c", 1), ("d", 1)):
+        for i in range(count):
+            report.leave_out_box(reason, f"{reason}{i}")
+    assert report.find_excess(0.1) == (
+        "too much is left out: 9 of 10 boxes, above max_bad_fraction=0.1; "
+        "a: 4 (a0 and 3 more); b: 3 (b0 and 2 more); c: 1 (c0)"
+    )
 
 
 def test_report_counts_and_names_the_first_few():

@@ -4,6 +4,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 import types
@@ -15,8 +16,8 @@ import tensorflow as tf
 from PIL import Image
 from pycocotools import mask as mask_lib
 
+from dataset import conversion, tfrecord
 from dataset import create_coco_tfrecord as coco
-from dataset import tfrecord
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -126,6 +127,20 @@ def test_annotations_of_no_image(folder, image_id):
     assert reasons(report) == expected and report["boxes_left_out"] == 0
 
 
+def test_a_whole_float_is_the_image_id(folder):
+    path = write_json(folder, [annotation(1, 3.0, [4, 5, 8, 10]), annotation(2, 3.5, [4, 5, 8, 10])])
+    report, raw = convert(folder, object_annotations_file=path, max_bad_fraction=0.5)
+    np.testing.assert_allclose(tfrecord.decode(raw[1])["boxes_norm"], [[0.25, 0.1, 0.75, 0.3]])
+    assert reasons(report) == {"annotations of an image that the list of images lacks": ["annotation 2"]}
+
+
+def test_a_file_under_two_ids_is_named(folder):
+    images = [{"id": i, "file_name": name} for i, name in ((1, "3.jpg"), (2, "7.jpg"), (3, "3.jpg"))]
+    report, raw = convert(folder, object_annotations_file=write_json(folder, [], images=images))
+    assert len(raw) == 3
+    assert reasons(report) == {"file names under several image ids, written for each": ["3.jpg"]}
+
+
 def test_ids_are_numbers_or_texts_and_folders_stay_in_names(folder):
     (folder / "images/möwe").mkdir()
     (folder / "images/3.jpg").rename(folder / "images/möwe/鳥.jpg")
@@ -153,6 +168,8 @@ def test_ids_are_numbers_or_texts_and_folders_stay_in_names(folder):
         {"height": "tall"},
         {"height": 21},
         {"width": float("nan")},
+        {"width": 10**400},
+        {"height": True},
     ],
 )
 def test_faulty_images_are_left_out(folder, changes):
@@ -310,6 +327,7 @@ def test_files_that_cannot_be_written_are_told(folder, monkeypatch):
         max_image_pixels=10**8,
     )
     monkeypatch.setattr(coco, "FLAGS", flags)
+    monkeypatch.setattr(conversion, "FLAGS", flags)
     with pytest.raises(SystemExit, match=r"^error: .*instances\.json"):
         coco.main(["create_coco_tfrecord.py"])
 
@@ -319,8 +337,10 @@ def test_command_runs_from_anywhere(folder):
     script = ROOT / "dataset" / "create_coco_tfrecord.py"
     flags = ["--image_dir=images", "--output_file_prefix=new/train", "--num_shards=2"]
     flags.append("--object_annotations_file=instances.json")
-    done = subprocess.run([sys.executable, script, *flags], cwd=folder, capture_output=True, text=True)
+    quiet = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}  # by itself
+    done = subprocess.run([sys.executable, script, *flags], cwd=folder, env=quiet, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert "cuda_dnn.cc" not in done.stderr  # nor other lines of TensorFlow's that it can hold back
     assert "2 images, 1 boxes\n" in done.stdout
     assert done.stdout.endswith("wrote new/train-*-of-00002.tfrecord\n")
     assert len(list((folder / "new").glob("train*"))) == 2

@@ -7,6 +7,7 @@ import os
 import struct
 import warnings
 import zlib
+from concurrent import futures
 
 import numpy as np
 import pytest
@@ -209,6 +210,50 @@ def test_the_bound_of_pixels_is_the_callers(tmp_path):
     assert read(tmp_path, content, max_pixels=HEIGHT * WIDTH).encoded == content
     with pytest.raises(ImageError, match=r"24x16, above max_image_pixels=383"):
         read(tmp_path, content, max_pixels=HEIGHT * WIDTH - 1)
+
+
+def with_texts(keyword=b"Comment", after_pixels=False):
+    """A PNG with 2 MB of text, of compressed text and of a colour profile."""
+    png, packed = encode(picture(), "PNG"), zlib.compress(bytes(2_000_000))
+    texts = chunk(b"zTXt", keyword + b"\0\0" + packed) + chunk(b"tEXt", keyword + b"\0" + b"a" * 2_000_000)
+    texts += chunk(b"iTXt", keyword + b"\0\1\0\0\0" + packed)
+    if after_pixels:
+        return png[:-12] + texts + png[-12:]
+    return png[:33] + chunk(b"iCCP", b"profile\0\0" + packed) + texts + png[33:]
+
+
+@pytest.mark.parametrize("after_pixels", [False, True])
+def test_long_texts_are_no_fault_of_a_png(tmp_path, after_pixels):
+    content = with_texts(after_pixels=after_pixels)
+    image = read(tmp_path, content)
+    assert image.encoded == content and image.change == ""
+    np.testing.assert_array_equal(decode(image.encoded), PIXELS)
+
+
+def test_texts_that_turn_a_png_do(tmp_path):
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf tiff:Orientation="3"/></x:xmpmeta>'
+    png = encode(picture(), "PNG")
+    content = png[:33] + chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp) + png[33:]
+    image = read(tmp_path, content)
+    assert image.change == "turned by EXIF"
+    np.testing.assert_array_equal(decode(image.encoded), PIXELS[::-1, ::-1])
+
+
+@pytest.mark.parametrize("name", [*AS_IS, *ANEW])
+def test_pillows_bound_of_pixels_stays_and_does_not_hold_here(tmp_path, name, monkeypatch):
+    content = {**AS_IS, **ANEW}[name][0]
+    assert Image.MAX_IMAGE_PIXELS is not None  # the guard of all other code in this process
+    expected = read(tmp_path, content)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read(tmp_path, content) == expected
+        with futures.ThreadPoolExecutor(4) as pool:
+            assert set(pool.map(lambda i: image_file.read(tmp_path / "image.jpg"), range(20))) == {expected}
+    assert Image.MAX_IMAGE_PIXELS == 10
+    with pytest.raises(ImageError):
+        read(tmp_path, b"no image")
+    assert Image.MAX_IMAGE_PIXELS == 10
 
 
 def test_files_that_cannot_be_opened(tmp_path):
