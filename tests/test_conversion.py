@@ -227,13 +227,16 @@ def test_an_interrupt_while_the_shards_move_waits_for_the_last(tmp_path, monkeyp
         signal.raise_signal(signal.SIGINT)
         os.rename(source, target)
 
-    handler = signal.getsignal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     monkeypatch.setattr(os, "replace", replace)
-    with pytest.raises(KeyboardInterrupt):
-        write(tmp_path / "train", 3, 6)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path / "train", 3, 6)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"train-{i:05d}-of-00003.tfrecord" for i in range(3)]
     assert read_ids(tmp_path / "train-00002-of-00003.tfrecord") == [2, 5]
-    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_shards_are_written_in_any_thread(tmp_path):

@@ -279,9 +279,9 @@ def test_by_default_so_much_damage_fails_and_leaves_no_shard(source, tmp_path):
 
 
 SLOW_RUN = """
-import sys, time
-from absl import flags
+import signal, sys, time
 from dataset import create_coco_tfrecord as coco
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the background jobs of a shell ignore it
 fast = coco.read_annotation
 def slow(*arguments):
     print("reading", flush=True)
