@@ -14,7 +14,7 @@ from PIL import Image
 from pycocotools import mask as mask_lib
 
 from dataset.image_file import TURNS, ImageError, ImageFile
-from dataset.notes import Notes
+from dataset.notes import CLIPPED_BY_MUCH, FAR_OUT, Notes
 from dataset.tfrecord import Record
 
 ROUNDING = 0.1  # pixels that a box may stick out without a note, as fractions with six digits do
@@ -140,12 +140,15 @@ def _to_box_norm(box: Box, normalized: bool, size: tuple[int, int], where: str, 
     if xmax <= 0 or ymax <= 0 or xmin >= 1 or ymin >= 1:
         raise ValueError("boxes outside of the image")
     is_clipped = max(-xmin * width, -ymin * height, (xmax - 1) * width, (ymax - 1) * height) > ROUNDING
-    ymin, xmin, ymax, xmax = box_norm = np.clip([ymin, xmin, ymax, xmax], 0, 1).astype(np.float32)  # as it is stored
+    area = (ymax - ymin) * (xmax - xmin)
+    clipped = np.clip([ymin, xmin, ymax, xmax], 0, 1)
+    ymin, xmin, ymax, xmax = box_norm = tuple(clipped.astype(np.float32).tolist())  # as it is stored
     if (xmax - xmin) * width < SMALLEST or (ymax - ymin) * height < SMALLEST:
         raise ValueError("boxes that are empty or inverted")
     if is_clipped:
-        notes.note("boxes that stick out, clipped", where)
-    return tuple(box_norm.tolist())
+        lost = 1 - (ymax - ymin) * (xmax - xmin) / area
+        notes.note(CLIPPED_BY_MUCH if lost > FAR_OUT else "boxes that stick out, clipped", where)
+    return box_norm
 
 
 def turn_box_norm(box_norm: Box, orientation: int) -> Box:

@@ -48,7 +48,9 @@ def main(argv: list[str]) -> None:
             output_dir=FLAGS.output_dir,
             samples=FLAGS.samples,
         )
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        sys.exit(f"error: {error.filename}: {error.strerror}")
+    except ValueError as error:
         sys.exit(f"error: {error}")
     sys.exit(1 if fatal else 0)
 

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
@@ -40,7 +41,8 @@ def define_flags() -> None:
     flags.DEFINE_float(
         "max_bad_fraction",
         0.01,
-        "Fail if a larger share of the images, or of the boxes, has to be left out.",
+        "Fail if a larger share of the images, or of the boxes, has to be left out; or if a larger share of the boxes "
+        "than this (and than 0.2) loses more than a third of its area by clipping.",
         lower_bound=0,
         upper_bound=1,
     )
@@ -58,6 +60,21 @@ def hide_gpus() -> None:
     """For a script, before its first tensor: TensorFlow only decodes here, and would claim the memory of all GPUs."""
     with contextlib.suppress(RuntimeError):  # it has begun already, in the process of another program
         tf.config.set_visible_devices([], "GPU")
+
+
+@contextlib.contextmanager
+def exit_with_one_line() -> Iterator[None]:
+    """Around the work of a script: faults of data and files, and Ctrl-C (exit code 130), are one line each."""
+    try:
+        yield
+    except (DataError, tf.errors.OpError) as error:
+        sys.exit(f"error: {error if isinstance(error, DataError) else tfrecord.plain_reason(error)}")
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"error: {where}{tfrecord.plain_reason(error)}")
+    except KeyboardInterrupt:
+        print("interrupted: nothing is left of what was not finished", file=sys.stderr)
+        sys.exit(130)  # as a shell calls what SIGINT ended
 
 
 class ShardWriter:
@@ -186,8 +203,9 @@ def write_label_map(prefix: str | Path, names: Mapping[int, str]) -> Path:
 
 def _write_text(path: Path, text: str) -> None:
     unfinished = path.with_name(f".unfinished-{path.name}")
-    unfinished.write_text(text, "utf-8")
-    os.replace(unfinished, path)
+    with _hold_back_interrupt():
+        unfinished.write_text(text, "utf-8")
+        os.replace(unfinished, path)
 
 
 def run(
@@ -211,7 +229,8 @@ def run(
         prefix: path that the shard names begin with.
         num_shards: number of TFRecord files, from 1.
         num_threads: images read at the same time; None for the number of cores.
-        max_bad_fraction: largest share of the images, and of the boxes, that may be left out.
+        max_bad_fraction: largest share of the images, and of the boxes, that may be left out; see also
+            `Report.find_excess`.
         max_image_pixels: larger images are left out.
         include_masks: writes instance masks too.
         groundtruth_categories: {name: id}; if given, `json_{name}.json` holds the records as COCO groundtruth. The
@@ -219,7 +238,8 @@ def run(
         notes: what was noted before; the report begins with it.
 
     Raises:
-        DataError: if more has to be left out, or no image remains; the report alone is written then.
+        DataError: if more has to be left out, no image remains, or many boxes lose much by clipping; the report alone
+            is written then.
     """
     report = Report()
     report.add(notes or Notes())

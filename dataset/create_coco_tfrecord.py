@@ -26,7 +26,7 @@ from dataset import conversion, image_file
 from dataset.annotation import AnnotatedObject, Annotation
 from dataset.image_file import ImageError
 from dataset.notes import Notes, Report
-from dataset.tfrecord import DataError
+from dataset.tfrecord import DataError, plain_reason
 
 FLAGS = flags.FLAGS
 MAX_CATEGORY_ID = 2**31 - 1  # class ids are int32 in the decoder
@@ -41,6 +41,7 @@ def define_flags() -> None:
     flags.DEFINE_string("output_file_prefix", "/tmp/train", "What the shard names begin with, such as data/train.")
     flags.DEFINE_integer("num_shards", 32, "Number of TFRecord files.", lower_bound=1)
     conversion.define_flags()
+    flags.adopt_module_key_flags(conversion)  # --help shows them too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +107,7 @@ def _read_json(path: str | Path) -> object:
     try:
         return json.loads(Path(path).read_bytes())
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
+        raise DataError(f"cannot read {path}: {plain_reason(error)}") from error
     except RecursionError:
         raise DataError(f"cannot read {path}: its brackets are nested too deep for a COCO annotation file") from None
 
@@ -269,7 +270,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; every option starts with --")
     conversion.hide_gpus()
-    try:
+    with conversion.exit_with_one_line():
         source = load(
             FLAGS.image_dir,
             image_info_file=FLAGS.image_info_file,
@@ -283,8 +284,6 @@ def main(argv: list[str]) -> None:
             num_shards=FLAGS.num_shards,
             **conversion.options(),
         )
-    except (DataError, OSError) as error:
-        sys.exit(f"error: {error}")
     print(report)
     print(f"wrote {FLAGS.output_file_prefix}-*-of-{FLAGS.num_shards:05d}.tfrecord")
 

@@ -30,10 +30,11 @@ from dataset import label_map as label_map_lib
 from dataset.annotation import AnnotatedObject, Annotation
 from dataset.image_file import ImageError
 from dataset.notes import Notes, Report
-from dataset.tfrecord import DataError
+from dataset.tfrecord import DataError, plain_reason
 
 FLAGS = flags.FLAGS
 VOC_LABEL_MAP = {name: class_id for class_id, name in label_map_lib.VOC.items()}
+FLAG = re.compile(r"\s+(-1|0|1)$")  # behind an id in the list of a class: not in the image, difficult, in it
 BOX_SIDES = ("xmin", "ymin", "xmax", "ymax")
 UNKNOWN_CLASS = "is not in the label map"
 
@@ -52,6 +53,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("num_shards", 100, "Number of TFRecord files.", lower_bound=1)
     flags.DEFINE_integer("num_images", None, "Convert only the first so many images.", lower_bound=1)
     conversion.define_flags()
+    flags.adopt_module_key_flags(conversion)  # --help shows them too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,14 +88,28 @@ class VocSet:
         """
         for name in (self.name, *(f"{class_name}_{self.name}" for class_name in class_names)):
             if f"{name}.txt" in self.lists:
-                is_of_class = any(name.startswith(f"{class_name}_") for class_name in class_names)
-                return _read_list(self.lists[f"{name}.txt"], has_flags=is_of_class)
+                return self._read_list(self.lists[f"{name}.txt"])
         if self.lists and self.name != "all":
             raise DataError(
                 f"expected the list of images {self.folder}/ImageSets/Main/{self.name}.txt; the lists there are: "
                 f"{', '.join(self.lists)}; for all annotations give --set=all"
             )
         return self.all_ids()
+
+    def _read_list(self, path: Path) -> list[str]:
+        """Ids, one a line; in the list of a class a flag follows each. An id may have spaces, as file names do."""
+        try:
+            lines = path.read_text("utf-8-sig").splitlines()
+        except (OSError, ValueError) as error:
+            raise DataError(f"cannot read the list {path}: {plain_reason(error)}") from error
+        ids = [line.strip() for line in lines if line.strip()]
+        if not ids:
+            raise DataError(f"{path} lists no images")
+        # "image 1" may be an id, too: then there is an annotation of that name.
+        folder = self.folder / self.annotations_dir
+        if all(FLAG.search(line) for line in ids) and not any((folder / f"{line}.xml").is_file() for line in ids):
+            return [FLAG.sub("", line) for line in ids]
+        return ids
 
     @functools.cached_property
     def lists(self) -> Mapping[str, Path]:
@@ -123,20 +139,6 @@ class VocSet:
             raise ImageError(error.reason, f"annotation {image_id}: {error}") from error
 
 
-def _read_list(path: Path, has_flags: bool) -> list[str]:
-    """Ids, one a line; in the list of a class a flag follows: 1, 0 or -1. An id may have spaces, as file names do."""
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read the list {path}: {error}") from error
-    ids = [line.strip() for line in lines if line.strip()]
-    if has_flags:
-        ids = [re.sub(r"\s+(-1|0|1)$", "", image_id) for image_id in ids]
-    if not ids:
-        raise DataError(f"{path} lists no images")
-    return ids
-
-
 def load_label_map(path: str | Path) -> dict[str, int]:
     """Reads {name: id}, or {id: name} as the label_map of the hparams has it, from JSON or YAML.
 
@@ -149,7 +151,7 @@ def load_label_map(path: str | Path) -> dict[str, int]:
             raise DataError(f'{path}: expected a label map such as {{"cat": 1, "dog": 2}}, got {str(mapping)[:80]}')
         return {name: class_id for class_id, name in label_map_lib.resolve(mapping).items()}
     except (OSError, UnicodeDecodeError, yaml.YAMLError, label_map_lib.LabelMapError) as error:
-        raise DataError(f"cannot use the label map {path}: {error}") from error
+        raise DataError(f"cannot use the label map {path}: {plain_reason(error)}") from error
 
 
 def collect_label_map(voc_sets: Sequence[VocSet]) -> dict[str, int]:
@@ -186,7 +188,8 @@ def read_xml(voc_set: VocSet, image_id: str) -> etree._Element:
         content = path.read_bytes()
         root = None if b"<!DOCTYPE" in content else etree.fromstring(content, parser)
     except (OSError, etree.XMLSyntaxError) as error:
-        raise ImageError("annotation is unreadable", f"cannot read the annotation {path}: {error}") from error
+        reason = plain_reason(error)
+        raise ImageError("annotation is unreadable", f"cannot read the annotation {path}: {reason}") from error
     if root is None or root.getroottree().docinfo.doctype:  # the latter where the file is not in an ASCII encoding
         raise ImageError("annotation has a DOCTYPE", f"{path} has a <!DOCTYPE ...>; remove it with its entities")
     return root
@@ -317,7 +320,7 @@ def main(argv: list[str]) -> None:
     conversion.hide_gpus()
     years = ["VOC2007", "VOC2012"] if FLAGS.year == "merged" else [FLAGS.year]
     voc_sets = [VocSet(Path(FLAGS.data_dir, year), FLAGS.set, FLAGS.annotations_dir) for year in years]
-    try:
+    with conversion.exit_with_one_line():
         if FLAGS.collect_label_map and FLAGS.label_map_json_path:
             raise DataError("expected one of --collect_label_map and --label_map_json_path, got both")
         label_map = VOC_LABEL_MAP
@@ -336,13 +339,14 @@ def main(argv: list[str]) -> None:
         )
         names = {class_id: name for name, class_id in label_map.items()}
         collected = conversion.write_label_map(FLAGS.output_path, names) if FLAGS.collect_label_map else None
-    except (DataError, OSError) as error:
-        sys.exit(f"error: {error}")
     print(report)
     groundtruth = conversion.beside(Path(FLAGS.output_path), "json")
     print(f"wrote {FLAGS.output_path}-*-of-{FLAGS.num_shards:05d}.tfrecord and {groundtruth}")
     if collected:
-        print(f"wrote {collected}; pass it on with --hparams=label_map={collected},num_classes={max(names)}")
+        print(
+            f"wrote {collected}; other sets get these ids with --label_map_json_path={collected}, training with "
+            f"--hparams=label_map={collected},num_classes={max(names)}"
+        )
 
 
 if __name__ == "__main__":

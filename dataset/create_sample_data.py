@@ -250,7 +250,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; every option starts with --")
     conversion.hide_gpus()
-    try:
+    with conversion.exit_with_one_line():
         report = create(
             FLAGS.output_dir,
             num_images=FLAGS.num_images,
@@ -258,8 +258,6 @@ def main(argv: list[str]) -> None:
             seed=FLAGS.seed,
             prefix=FLAGS.prefix,
         )
-    except (DataError, OSError) as error:
-        sys.exit(f"error: {error}")
     print(report)
     print(f"wrote {FLAGS.output_dir}/images, annotations.json and {FLAGS.prefix}-*-of-{NUM_SHARDS:05d}.tfrecord")
 

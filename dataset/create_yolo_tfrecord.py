@@ -12,6 +12,7 @@ Classes count from 0 there and from 1 in the records.
 import dataclasses
 import math
 import os
+import reprlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,10 +27,11 @@ from dataset import label_map as label_map_lib
 from dataset.annotation import AnnotatedObject, Annotation
 from dataset.image_file import ImageError
 from dataset.notes import Notes, Report
-from dataset.tfrecord import DataError
+from dataset.tfrecord import DataError, plain_reason
 from efficientdet import config as config_lib
 
 FLAGS = flags.FLAGS
+SPLITS = ("train", "val", "test")
 LARGEST_FRACTION = 1.5  # sticking out of the image happens, but what is larger was meant as pixels
 
 
@@ -39,6 +41,7 @@ def define_flags() -> None:
     flags.DEFINE_string("output_path", None, "What the shard names begin with, such as data/train.", required=True)
     flags.DEFINE_integer("num_shards", 32, "Number of TFRecord files.", lower_bound=1)
     conversion.define_flags()
+    flags.adopt_module_key_flags(conversion)  # --help shows them too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +55,11 @@ class YoloSource:
 def load(data_yaml: str | Path, split: str) -> YoloSource:
     """Reads data.yaml and finds the images of a split.
 
-    A relative `path` starts at the folder of data.yaml; the split, which is a folder of images, a .txt list of them or
-    several of these, starts at `path`.
+    A relative `path` starts at the folder of data.yaml or, where there is no such folder, at the working directory; the
+    split, which is a folder of images, a .txt list of them or several of these, starts at `path`.
 
     Raises:
-        DataError: if the file cannot be read, lacks the split or the names, or the split has no image.
+        DataError: if the file cannot be read, lacks the split or the names, or the split or `path` leads nowhere.
     """
     try:
         content = config_lib.read_yaml(str(data_yaml))
@@ -65,18 +68,35 @@ def load(data_yaml: str | Path, split: str) -> YoloSource:
         raise DataError(f"cannot use data_yaml: {error}") from error
     if "kpt_shape" in content:
         raise DataError(f"{data_yaml} has kpt_shape; expected rows of boxes or polygons, not of keypoints")
-    entries = content.get(split)
+    entries, root = content.get(split), content.get("path") or ""
+    if not entries:
+        others = ", ".join(name for name in SPLITS if content.get(name)) or "none"
+        raise DataError(
+            f"{data_yaml} has no split {split!r} (there are: {others}); add it there or give another --split"
+        )
     entries = [entries] if isinstance(entries, str) else entries
-    root = content.get("path") or ""
-    if not (isinstance(entries, list) and entries and all(isinstance(text, str) for text in [*entries, root])):
-        raise DataError(f"{data_yaml}: expected {split} as a folder, a .txt list or several of them, got {entries!r}")
-    root = Path(data_yaml).resolve().parent / root
+    if not (isinstance(entries, list) and all(isinstance(text, str) for text in [*entries, root])):
+        raise DataError(
+            f"{data_yaml}: expected path as a folder, and {split} as a folder, a .txt list or several of them, got "
+            f"{reprlib.repr(root)} and {reprlib.repr(entries)}"
+        )
+    root = _find_root(Path(data_yaml).resolve().parent, root)
     images = [image for entry in entries for image in _find_images(root, entry)]
     if not images:
         raise DataError(
             f"{split} of {data_yaml} has no image ({', '.join(image_file.SUFFIXES)}) in {', '.join(entries)}"
         )
     return YoloSource(images, label_map)
+
+
+def _find_root(folder: Path, path: str) -> Path:
+    """The folder that `path` in a data.yaml of that folder leads to."""
+    tried = [folder / path, Path.cwd() / path]
+    for root in tried:
+        if root.is_dir():
+            return root
+    where = " nor ".join(dict.fromkeys(map(str, tried)))
+    raise DataError(f"path: {path} leads to no folder: there is neither {where}; write where the data are")
 
 
 def _label_map(content: Mapping, data_yaml: str | Path) -> dict[int, str]:
@@ -101,7 +121,7 @@ def _find_images(root: Path, entry: str) -> list[tuple[Path, str]]:
     try:
         lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
-        raise DataError(f"expected a folder of images or a list of them, cannot read {path}: {error}") from error
+        raise DataError(f"expected images or a list of them, cannot read {path}: {plain_reason(error)}") from error
     return [(root, os.path.relpath(path.parent / line, root)) for line in lines]
 
 
@@ -170,7 +190,8 @@ def read_annotation(
         try:
             rows = labels.read_text("utf-8-sig").splitlines()
         except (OSError, ValueError) as error:
-            raise ImageError("label file is unreadable", f"cannot read the labels {labels}: {error}") from error
+            reason = plain_reason(error)
+            raise ImageError("label file is unreadable", f"cannot read the labels {labels}: {reason}") from error
     objects = []
     for number, row in enumerate(rows, start=1):
         values, label = _numbers(row), f"line {number}"
@@ -219,15 +240,13 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; every option starts with --")
     conversion.hide_gpus()
-    try:
+    with conversion.exit_with_one_line():
         report = convert(
             load(FLAGS.data_yaml, FLAGS.split),
             FLAGS.output_path,
             num_shards=FLAGS.num_shards,
             **conversion.options(),
         )
-    except (DataError, OSError) as error:
-        sys.exit(f"error: {error}")
     print(report)
     prefix = Path(FLAGS.output_path)
     print(

@@ -6,6 +6,7 @@ The order of records and every random choice are functions of (seed, position in
 timing, so a run that resumes at step n reads what it would have read.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator
 
@@ -62,6 +63,7 @@ class InputReader:
         self._record_shard = None if by_file else index
         files = files[index :: self._num_shards] if by_file else files
         self.records = RecordFiles(files, config.max_damaged_records)
+        self._is_usable = False  # not known yet
 
     def training(self, batch_size: int, *, seed: int, start_batch: int = 0, num_examples: int) -> tf.data.Dataset:
         """Endless batches, in a new order every time through the data.
@@ -103,6 +105,11 @@ class InputReader:
             DataError: if the files hold no record that can be read.
         """
         return self._examples(seed, 0, 1, lambda example: example)
+
+    def source_ids(self, batch_size: int, *, seed: int, start_batch: int, num_examples: int) -> list[str]:
+        """Ids of the images of one batch of `training`, whose arguments these are."""
+        dataset = self._examples(seed, start_batch * batch_size, num_examples, lambda example: example["source_id"])
+        return [source_id.decode() for source_id in dataset.take(batch_size).as_numpy_iterator()]
 
     def evaluation(self, batch_size: int, limit: int | None = None) -> tf.data.Dataset:
         """Every image once, in the order of the files; the last batch may be smaller.
@@ -165,6 +172,9 @@ class InputReader:
 
     def _check_usable(self):
         # Reads until a record is good. Without any, the endless rounds of training would look for one forever.
+        if self._is_usable:
+            return
+
         def check(place: tf.Tensor, record: tf.Tensor):
             return self.records.attempt(tfrecord.decode, place, record)[::-1]
 
@@ -176,6 +186,7 @@ class InputReader:
                 + (f" ({reasons[0]})" if reasons else "")
                 + "; write them again from data with images, or give another pattern"
             )
+        self._is_usable = True
 
     def _augmented(
         self, place: tf.Tensor, record: tf.Tensor, seed: tf.Tensor
@@ -288,8 +299,15 @@ def batches(dataset: tf.data.Dataset) -> Iterator:
     Raises:
         DataError: if too many records are damaged, or one does not fit the config.
     """
-    try:
+    with plain_errors():
         yield from dataset
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """A context in which what the datasets of InputReader raise becomes a DataError of one sentence."""
+    try:
+        yield
     except (tf.errors.InvalidArgumentError, tf.errors.DataLossError, tf.errors.UnknownError) as error:
         raise tfrecord.DataError(f"cannot use the records: {tfrecord.plain_reason(error)}") from error
 

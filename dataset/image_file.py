@@ -101,13 +101,14 @@ def find(folder: Path, name: str) -> Path:
     path = Path(folder, name)
     try:
         name.encode("utf-8")  # records hold names as UTF-8
-        is_inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+        target = Path(os.path.realpath(path))
     except ValueError as error:  # half a surrogate pair or NUL in it
         raise ImageError("file name is no valid text", f"{name!r} cannot be the name of a file: {error}") from error
-    if not is_inside or os.path.isabs(name):
-        raise ImageError(
-            "file is outside of its folder", f"{name!r} does not lead to a file in {folder}; copy that file there"
-        )
+    is_inside = target.is_relative_to(os.path.realpath(folder))
+    if os.path.isabs(name) or not is_inside:
+        is_link = not os.path.isabs(name) and Path(os.path.normpath(name)).parts[0] != ".."
+        way = f"is a link, or behind one, to {target}, outside of {folder}" if is_link else f"is not a name in {folder}"
+        raise ImageError("file is outside of its folder", f"{name!r} {way}; copy the file itself there")
     if not os.path.isfile(path):
         raise ImageError("file is missing", f"there is no file {path}")
     return path

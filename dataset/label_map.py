@@ -41,8 +41,8 @@ def resolve(label_map: str | Mapping | None) -> dict[int, str]:
     """The class names that a `label_map` key stands for.
 
     Args:
-        label_map: None; "coco", "voc" or "waymo"; a mapping {id: name} or {name: id}; or a .yaml file that holds one.
-            Ids start at 1; 0 may be there as "background" and is left out.
+        label_map: None; "coco", "voc" or "waymo"; a mapping {id: name} or {name: id}; or a .yaml or .json file with
+            one. Ids start at 1; 0 may be there as "background" and is left out.
 
     Returns:
         {id: name}, sorted by id; empty for None.
@@ -56,11 +56,11 @@ def resolve(label_map: str | Mapping | None) -> dict[int, str]:
         return _read(label_map, "label_map")
     if label_map in LABEL_MAPS:
         return dict(LABEL_MAPS[label_map])
-    if not label_map.endswith((".yaml", ".yml")):
+    if not label_map.endswith((".yaml", ".yml", ".json")):
         close = config_lib.nearest(label_map, {name: name for name in LABEL_MAPS})
-        raise LabelMapError(f"label_map {label_map!r} is not coco, voc, waymo or a file ending in .yaml{close}")
+        raise LabelMapError(f"label_map {label_map!r} is not coco, voc, waymo or a .yaml or .json file{close}")
     try:
-        return _read(config_lib.read_yaml(label_map), label_map)
+        return _read(config_lib.read_yaml(label_map), label_map)  # JSON is YAML
     except config_lib.ConfigError as error:
         raise LabelMapError(f"label_map: {error}") from None
 

@@ -11,6 +11,11 @@ from dataset.image_file import ImageError
 NAMES_SHOWN = 5  # of a reason, on the screen
 REASONS_SHOWN = 3  # in the sentence with which a conversion fails, each with one name
 NAMES_KEPT = 300  # of a reason, in the JSON
+# Objects at the border stick out a little. Where many boxes stick out far, they mean something else than was read.
+FAR_OUT = 1 / 3  # of the area of a box, outside of its image
+MANY, AT_LEAST = 0.2, 10  # boxes, as a share and as a number
+CLIPPED_BY_MUCH = "boxes that lost more than a third of their area as they were clipped"
+CORNERS = "are these corners x1, y1, x2, y2 instead of x, y, width, height, or pixels of other images?"
 
 
 @dataclasses.dataclass
@@ -75,7 +80,11 @@ class Report(Notes):
         return sum(self.left_out[kind].values())
 
     def find_excess(self, max_bad_fraction: float) -> str | None:
-        """A sentence where no image is written, or more than this share of images or of boxes left out; else None."""
+        """A sentence where the data should not be used as they are converted, else None.
+
+        That is, where no image is written, more than this share of images or of boxes left out, or where more than a
+        fifth of the boxes (or than this share, if it is larger) lose much of their area by clipping.
+        """
         if not self.written["images"]:
             return f"there is no image that can be written{self._main_reasons('images')}"
         for kind, written in self.written.items():
@@ -83,6 +92,10 @@ class Report(Notes):
             if bad > max_bad_fraction * (bad + written):
                 share = f"{bad} of {bad + written} {kind}, above max_bad_fraction={max_bad_fraction}"
                 return f"too much is left out: {share}{self._main_reasons(kind)}"
+        clipped, boxes = self.reasons.get(CLIPPED_BY_MUCH, Reason()), self.written["boxes"]
+        if clipped.count >= AT_LEAST and clipped.count > max(MANY, max_bad_fraction) * boxes:
+            share = f"{clipped.count} of {boxes} boxes lose more than a third of their area ({clipped.first[0]}, ...)"
+            return f"too much is clipped: {share}: {CORNERS} If they are right, raise max_bad_fraction"
         return None
 
     def _main_reasons(self, kind: str) -> str:

@@ -18,6 +18,15 @@ from dataset.tfrecord import DataError
 # A record in a file: its length as a little-endian uint64, the checksum of these 8 bytes, the record, its checksum.
 LENGTH_BYTES, HEADER_BYTES, FRAME_BYTES = 8, 12, 16
 
+KIND_BYTES = 64
+OTHER_KINDS = {  # by how a file begins
+    b"\x1f\x8b": "compressed with GZIP",
+    b"PK\x03\x04": "a ZIP archive",
+    b"{": "JSON",
+    b"[": "JSON",
+    b"<": "XML or HTML",
+}
+
 
 class RecordFiles:
     """Reads files of records. A place, [2] int64, is the index of a file and the number of a record in it.
@@ -86,6 +95,8 @@ class RecordFiles:
             file.seek(int(offset))
             content = file.read()
         frames = list(_frames(content))
+        if offset == 0 and _record_length(content, 0) is None and len(frames) == 1:  # there is no other header, too
+            frames = [(b"", _other_kind(content) or reason) for _, reason in frames]
         intact = _intact_records([frame for frame, _ in frames if frame])
         numbers, records, upcoming = [], [], next(intact, None)
         for i, (frame, reason) in enumerate(frames, start=number):
@@ -141,6 +152,13 @@ def _frames(content: bytes) -> Iterator[tuple[bytes, str]]:
             missing = end - len(content)
             yield (b"", f"{missing} bytes are missing at its end") if missing > 0 else (content[start:end], "")
         start = end
+
+
+def _other_kind(content: bytes) -> str:
+    """What a file that holds no record is instead, where its beginning tells."""
+    start = content[:KIND_BYTES].lstrip(b"\xef\xbb\xbf \t\r\n")
+    kind = next((kind for beginning, kind in OTHER_KINDS.items() if start.startswith(beginning)), "")
+    return f"the file is {kind}, no TFRecord" if kind else ""
 
 
 def _next_frame(content: bytes, start: int) -> int:

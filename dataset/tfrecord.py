@@ -197,6 +197,7 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(image, [None, None, 3])
 
 
+REASON_LENGTH = 200  # characters; parsers quote what they read, however long it is
 # What TensorFlow puts around the reason of an error: names of graph nodes, datasets and Python classes, and brackets.
 _AROUND_REASON = re.compile(
     r"\{\{.*?\}\} |Error in user-defined function .*? with iterator: \S+: "
@@ -204,9 +205,14 @@ _AROUND_REASON = re.compile(
 )
 
 
-def plain_reason(error: tf.errors.OpError) -> str:
-    """The first line of an error, and of it the reason alone."""
-    return _AROUND_REASON.sub("", error.message.splitlines()[0])
+def plain_reason(error: Exception) -> str:
+    """The reason in an error alone, in one line; the file of an OSError is for the caller to name."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, tf.errors.OpError):
+        return _AROUND_REASON.sub("", error.message.splitlines()[0])
+    reason = " ".join(str(error).split())
+    return reason if len(reason) <= REASON_LENGTH else f"{reason[: REASON_LENGTH - 3]}..."
 
 
 def _or_default(column: tf.Tensor, default: tf.Tensor) -> tf.Tensor:

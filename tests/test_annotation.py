@@ -18,7 +18,7 @@ from dataset import annotation as annotation_lib
 from dataset import image_file, tfrecord
 from dataset.annotation import AnnotatedObject, Annotation
 from dataset.image_file import ImageError, ImageFile
-from dataset.notes import Notes
+from dataset.notes import CLIPPED_BY_MUCH, Notes
 
 HEIGHT, WIDTH = 20, 40
 BOX = (4, 5, 12, 15)  # [xmin, ymin, xmax, ymax]
@@ -85,20 +85,22 @@ def test_unusable_boxes_are_left_out_by_name(box, reason):
 
 
 @pytest.mark.parametrize(
-    "box, expected, is_told",
+    "box, expected, reason",
     [
-        ((-5, 3, 10, 99), [0.15, 0, 1, 0.25], True),
-        ((-1e300, -1e300, 1e300, 1e300), [0, 0, 1, 1], True),
-        ((0, 0, 40.2, 20), [0, 0, 1, 1], True),
-        ((-0.09, 0, 40, 20.09), [0, 0, 1, 1], False),  # rounding
-        ((0, 0, 40, 20), [0, 0, 1, 1], False),
+        ((-5, 3, 10, 99), [0.15, 0, 1, 0.25], CLIPPED_BY_MUCH),
+        ((-1e300, -1e300, 1e300, 1e300), [0, 0, 1, 1], CLIPPED_BY_MUCH),
+        ((25, 0, 48.1, 20), [0, 0.625, 1, 1], CLIPPED_BY_MUCH),  # 8.1 of 23.1 pixels
+        ((25, 0, 47, 20), [0, 0.625, 1, 1], "boxes that stick out, clipped"),  # 7 of 22
+        ((0, 0, 40.2, 20), [0, 0, 1, 1], "boxes that stick out, clipped"),
+        ((-0.09, 0, 40, 20.09), [0, 0, 1, 1], None),  # rounding
+        ((0, 0, 40, 20), [0, 0, 1, 1], None),
     ],
 )
-def test_boxes_that_stick_out_are_clipped(box, expected, is_told):
+def test_boxes_that_stick_out_are_clipped(box, expected, reason):
     record, reasons, left_out = to_record(item(box, area=7))
     np.testing.assert_allclose(record.boxes_norm, [expected], rtol=1e-6)
     assert (record.area, left_out) == ([7], 0)
-    assert reasons == ({"boxes that stick out, clipped": ["annotation 5 of a.jpg"]} if is_told else {})
+    assert reasons == ({reason: ["annotation 5 of a.jpg"]} if reason else {})
 
 
 @given(st.tuples(*[st.floats(allow_nan=True, width=32) | st.integers(-5, 45)] * 4))

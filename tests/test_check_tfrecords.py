@@ -65,10 +65,16 @@ def test_pointless_training_is_exit_code_1_with_the_sentence_and_nothing_written
 
 
 def test_what_is_typed_wrong_is_one_sentence(tmp_path):
+    (tmp_path / "file").touch()
     for flags, sentence in (
         ([f"--file_pattern={SAMPLE}", "--hparams=num_clases=3"], "did you mean 'num_classes'?"),
         (["--file_pattern=x", "extra"], "every option starts with --"),
         (["--file_pattern=none-*"], "error: no file matches 'none-*'"),
+        (
+            [f"--file_pattern={SAMPLE}", "--val_json_file=x.json"],
+            "error: cannot read x.json: No such file or directory",
+        ),
+        ([f"--file_pattern={SAMPLE}", "--samples=1", "--output_dir=file"], "error: file: File exists"),
     ):
         result = command(tmp_path, *flags)
         assert result.returncode == 1 and sentence in result.stdout + result.stderr

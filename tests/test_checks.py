@@ -206,6 +206,11 @@ def tiny_boxes(records):
     return with_objects(records, np.concatenate([mins, mins + 0.004], 1))
 
 
+def from_corners(boxes):
+    """What a reader of x, y, width, height makes of corners."""
+    return np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
+
+
 SIZES = np.tile(SIZE, 2)
 FAULTS = {
     # name: (change of the records, codes, words of the sentence)
@@ -233,6 +238,17 @@ FAULTS = {
         boxes_by(lambda b: np.hstack([(b[:, :2] + b[:, 2:]) / 2, b[:, 2:] - b[:, :2]])),
         {"boxes_from_centers"},
         "xmin and ymin hold the center",
+    ),
+    "corners as sides": (boxes_by(from_corners), {"boxes_from_corners"}, "were corners x1, y1, x2, y2 read as x, y, w"),
+    "corners as sides, cut": (
+        boxes_by(lambda b: np.clip(from_corners(b), 0, 1)),
+        {"boxes_from_corners"},
+        "were corners x1, y1, x2, y2 read as x, y, width, height?",
+    ),
+    "of images twice as large": (
+        boxes_by(lambda b: b * 1.8),
+        {"boxes_beyond", "boxes_outside", "boxes_tiny", "anchors"},
+        "or pixels of other",
     ),
     "inverted": (first_box(ymin=0.9, ymax=0.2), {"boxes_inverted"}, "1 of "),
     "all inverted": (boxes_by(lambda b: b[:, [2, 3, 0, 1]]), {"boxes_inverted"}, "(100.0%) have a maximum below"),
@@ -273,11 +289,16 @@ FAULTS = {
         {"repeated_image_ids"},
         "1 image ids are there more than once (2)",
     ),
+    "one id": (
+        renumber(lambda record: "7"),
+        {"repeated_image_ids"},
+        "all 24 records with an image id have the same, '7': write to image/source_id of each the id",
+    ),
     "no ids": (renumber(lambda record: ""), {"no_image_ids"}, "have no image/source_id"),
 }
 FATAL = {
     "class_ids", "boxes_swapped", "boxes_in_pixels", "boxes_normalized_twice", "boxes_with_sides",
-    "boxes_from_centers", "no_boxes", "image_sizes", "faulty_records",
+    "boxes_from_centers", "boxes_from_corners", "no_boxes", "image_sizes", "faulty_records",
 }  # fmt: skip
 
 
@@ -289,11 +310,13 @@ def test_a_planted_fault_and_nothing_else_is_found(tmp_path, clean, name):
     findings = [finding for finding in findings if finding.code != "unseen_classes"]
     assert codes(findings) == expected
     assert any(words in finding.text for finding in findings), findings
-    fatal = bool(expected & FATAL) or name == "all inverted"
+    fatal = bool(expected & FATAL) or name in ("all inverted", "of images twice as large")
     assert any(finding.level == "fatal" for finding in findings) == fatal
 
 
-@pytest.mark.parametrize("name", ["ids from 0", "in pixels", "normalized twice", "with sides", "no boxes"])
+@pytest.mark.parametrize(
+    "name", ["ids from 0", "in pixels", "normalized twice", "with sides", "corners as sides, cut", "no boxes"]
+)
 def test_quick_refuses_with_the_sentence(tmp_path, clean, name):
     plant, _, words = FAULTS[name]
     pattern = write(tmp_path / "x.tfrecord", map(tfrecord.encode, plant(clean[0])))
@@ -363,6 +386,16 @@ def test_the_report_names_classes_as_the_records_do_where_there_is_no_label_map(
     report_lib.plot_counts(figures, tmp_path / "counts.png")
 
 
+def test_sizes_are_drawn_with_plain_numbers(tmp_path, clean, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(report_lib.Figure, "savefig", lambda figure, path: drawn.append(figure))
+    facts = record_facts.read(write(tmp_path / "x.tfrecord", map(tfrecord.encode, clean[0])))
+    report_lib.plot_sizes(facts, config(), tmp_path / "sizes.png")
+    drawn[0].draw_without_rendering()
+    for axis in (drawn[0].axes[0].xaxis, drawn[0].axes[0].yaxis):
+        assert {"32", "64", "128"} <= {label.get_text() for label in axis.get_ticklabels()}
+
+
 # --- Planted faults that the groundtruth file gives away.
 
 
@@ -391,6 +424,30 @@ def other_split(groundtruth):
         image["file_name"] = f"val{image['id']}.jpg"
     for row in groundtruth["annotations"]:
         row["bbox"] = [*random.uniform(0, 60, 2).tolist(), *random.uniform(10, 30, 2).tolist()]
+
+
+def mirror(row):
+    xmin, ymin, width, height = row["bbox"]
+    return {"bbox": [SIZE[1] - xmin - width, ymin, width, height]}
+
+
+def moved_boxes(groundtruth):
+    """Of the same images, but nothing explains them."""
+    random = np.random.default_rng(1)
+    annotations_by(lambda row: {"bbox": [*random.uniform(0, 60, 2).tolist(), *random.uniform(10, 30, 2).tolist()]})(
+        groundtruth
+    )
+
+
+def without_names(groundtruth):
+    moved_boxes(groundtruth)
+    for image in groundtruth["images"]:
+        del image["file_name"]
+
+
+def far_out(groundtruth):
+    """Corners taken for sides, and moved, so that no layout explains them."""
+    annotations_by(lambda row: {"bbox": [value + 9 for value in corners(row)["bbox"]]})(groundtruth)
 
 
 def shift_ids(groundtruth):
@@ -424,6 +481,14 @@ JSON_FAULTS = {
         {"json_other_split"},
         "image 1 is val1.jpg there and 0.jpg here",
     ),
+    "mirrored": (annotations_by(mirror), {"json_boxes_mirrored"}, "mirrored left to right: the images of one of the"),
+    "other boxes": (moved_boxes, {"json_other_boxes"}, "though file names agree: were images or boxes of one of the"),
+    "other boxes, no names": (without_names, {"json_other_split"}, "no file names tell whether these are the same im"),
+    "far out": (
+        far_out,
+        {"json_boxes_beyond"},
+        "area outside of their images: are these corners x1, y1, x2, y2 instead",
+    ),
     "a part": (fewer_images, {"json_image_ids"}, "4 of 24 records (16.7%) have an image id that"),
     "categories from 0": (ids_from_0, {"json_class_ids"}, "category ids of the JSON are one too low"),
     "other categories": (
@@ -456,7 +521,10 @@ def test_a_planted_fault_of_the_json_and_nothing_else_is_found(tmp_path, clean, 
 
 @pytest.mark.parametrize(
     "name",
-    ["swapped", "in pixels", "normalized twice", "with sides", "from centers", "ids from 0", "ids from 0, no names"],
+    [
+        *("swapped", "in pixels", "normalized twice", "with sides", "from centers", "corners as sides, cut"),
+        *("ids from 0", "ids from 0, no names"),
+    ],
 )
 def test_faults_of_records_are_told_once_where_the_json_shows_them_too(tmp_path, clean, name):
     plant, expected, words = FAULTS[name]
@@ -698,6 +766,7 @@ def test_a_damaged_file_is_named_and_the_rest_read(tmp_path, clean, fault):
     findings = check(str(tmp_path / "*.tfrecord"), config())
     assert "damaged_files" in codes(findings) <= {"damaged_files", "unseen_classes"}
     assert f"record {damaged} of {path}: " in findings[0].text
+    assert fault != "no TFRecord" or "the file is XML or HTML, no TFRecord" in findings[0].text
     assert findings[0].level == ("fatal" if facts.lost_share > 0.01 else "warning")
 
 

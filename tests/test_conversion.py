@@ -279,6 +279,26 @@ def test_shard_writer_refuses_bad_arguments(prefix, num_shards, message):
         ShardWriter(prefix, num_shards)
 
 
+@pytest.mark.parametrize(
+    "fault, line",
+    [
+        (tfrecord.DataError("no image"), "error: no image"),
+        (PermissionError(13, "Permission denied", "a.xml"), "error: a.xml: Permission denied"),
+        (OSError(28, "No space left on device"), "error: No space left on device"),
+        (tf.errors.ResourceExhaustedError(None, None, "out/0; No space left on device"), "error: out/0; No space left"),
+    ],
+)
+def test_faults_end_a_script_with_one_line(fault, line):
+    with pytest.raises(SystemExit) as error, conversion.exit_with_one_line():
+        raise fault
+    assert error.value.code.startswith(line) and "\n" not in error.value.code
+
+
+def test_faults_of_the_program_are_no_faults_of_the_data():
+    with pytest.raises(KeyError), conversion.exit_with_one_line():
+        raise KeyError("program")
+
+
 def test_options_are_what_a_run_takes(folder, monkeypatch):
     values = {"num_threads": 2, "max_bad_fraction": 0.5, "max_image_pixels": 95}  # an image has 96
     monkeypatch.setattr(conversion, "FLAGS", types.SimpleNamespace(**values, num_shards=9))

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import types
+import unittest.mock
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from pycocotools import mask as mask_lib
 
 from dataset import conversion, tfrecord
 from dataset import create_coco_tfrecord as coco
+from dataset.notes import CLIPPED_BY_MUCH
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -113,6 +115,24 @@ def test_boxes_that_stick_out_are_clipped(folder):
     np.testing.assert_allclose(tfrecord.decode(raw[1])["boxes_norm"], [[0.8, 0.9, 1, 1], [0, 0, 0.1, 0.05]])
     [where] = reasons(report).values()
     assert len(where) == 2 and "annotation 1" in where[0] and report["boxes_left_out"] == 0
+
+
+def test_corners_instead_of_sides_are_a_fault(folder):
+    # As sides, 9 of these corners stick out by more than a third; with the tenth, they are enough to be told.
+    far_out = [annotation(i, 3, [20 + i, 10, 39, 18]) for i in range(9)]
+    inside = [annotation(i, 3, [i - 8, 1, 12, 9]) for i in range(9, 20)]
+    report, _ = convert(folder, object_annotations_file=write_json(folder, [*far_out, *inside]))
+    assert reasons(report).keys() == {CLIPPED_BY_MUCH}
+    far_out.append(annotation(99, 3, [19, 10, 39, 18]))
+    path = write_json(folder, [*far_out, *inside])
+    with pytest.raises(tfrecord.DataError) as error:
+        convert(folder, object_annotations_file=path)
+    assert "10 of 21 boxes lose more than a third of their area (annotation 0 of 3.jpg, ...): " in str(error.value)
+    assert "are these corners x1, y1, x2, y2 instead of x, y, width, height" in str(error.value)
+    assert convert(folder, object_annotations_file=path, max_bad_fraction=0.48)[0]["boxes"] == 21
+    many = [annotation(i, 7, [i - 100, 1, 8, 9]) for i in range(100, 129)]  # now 10 of 50 are no more than a fifth
+    path = write_json(folder, [*far_out, *inside, *many])
+    assert convert(folder, object_annotations_file=path)[0]["boxes"] == 50
 
 
 @pytest.mark.parametrize("image_id", [4, "3", None, [3], {"a": 1}])
@@ -328,8 +348,20 @@ def test_files_that_cannot_be_written_are_told(folder, monkeypatch):
     )
     monkeypatch.setattr(coco, "FLAGS", flags)
     monkeypatch.setattr(conversion, "FLAGS", flags)
-    with pytest.raises(SystemExit, match=r"^error: .*instances\.json"):
+    with pytest.raises(SystemExit, match=r"^error: /.*instances\.json: (Not a directory|File exists)$"):
         coco.main(["create_coco_tfrecord.py"])
+
+
+def test_an_interrupt_is_one_line(folder, monkeypatch, capsys):
+    def load(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(coco, "load", load)
+    monkeypatch.setattr(coco, "FLAGS", unittest.mock.MagicMock())
+    with pytest.raises(SystemExit) as error:
+        coco.main(["create_coco_tfrecord.py"])
+    assert error.value.code == 130
+    assert capsys.readouterr().err == "interrupted: nothing is left of what was not finished\n"
 
 
 def test_command_runs_from_anywhere(folder):

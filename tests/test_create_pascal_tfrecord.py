@@ -142,6 +142,7 @@ def test_list_of_a_class_stands_in_for_the_list_of_the_set(tmp_path):
     (lists / "odd_train.txt").write_text("no set of a class of the label map")
     assert pascal.VocSet(tmp_path / "VOC", "train").image_ids(["aeroplane"]) == ids
     assert pascal.VocSet(tmp_path / "VOC", "aeroplane_train").image_ids(["cat", "aeroplane"]) == ids
+    assert pascal.VocSet(tmp_path / "VOC", "aeroplane_train").image_ids(["of another map"]) == ids
     with pytest.raises(tfrecord.DataError, match=r"val\.txt; the lists there are: aeroplane_train\.txt, .*--set=all"):
         pascal.VocSet(tmp_path / "VOC", "val").image_ids(["aeroplane"])
     with pytest.raises(tfrecord.DataError, match=r"no folder .*VOC1999"):
@@ -167,6 +168,8 @@ def test_an_id_may_end_like_a_flag(tmp_path):
     report, _, ground_truth = convert(tmp_path, tmp_path / "VOC")
     names = [image["file_name"] for image in ground_truth["images"]]
     assert names == ["img.jpg", "img 1.jpg", "img 0.jpg", "img -1.jpg"] and report["reasons"] == {}
+    (tmp_path / "VOC/ImageSets/Main/train.txt").write_text("img 1\nimg 0\n")
+    assert pascal.VocSet(tmp_path / "VOC", "train").image_ids([]) == ["img 1", "img 0"]
 
 
 def test_an_image_listed_twice_is_written_once(tmp_path):
@@ -247,6 +250,16 @@ def test_broken_files_name_themselves(tmp_path):
     path.unlink()
     with pytest.raises(tfrecord.DataError, match=r"a\.xml"):
         convert(tmp_path, tmp_path / "VOC")
+
+
+def test_what_is_quoted_of_a_broken_file_has_an_end(tmp_path):
+    add_image(tmp_path / "VOC", "a", [])
+    (tmp_path / "VOC/Annotations/a.xml").write_text(f"<annotation><{'a' * 5000}></annotation>")
+    with pytest.raises(image_file.ImageError, match=r"cannot read the annotation .*a\.xml: ") as error:
+        pascal.read_xml(pascal.VocSet(tmp_path / "VOC", "train"), "a")
+    assert len(str(error.value)) < 300 + len(str(tmp_path))
+    with pytest.raises(tfrecord.DataError, match=r"cannot use the label map .*none\.json: No such file or directory$"):
+        pascal.load_label_map(tmp_path / "none.json")
 
 
 LAUGHS = '<!ENTITY l0 "ha">' + "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 10))
@@ -386,9 +399,11 @@ def test_command_runs_from_anywhere(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "1 images, 1 boxes\n" in done.stdout
     assert "wrote out/voc-*-of-00002.tfrecord and out/json_voc.json\n" in done.stdout
+    assert "; other sets get these ids with --label_map_json_path=out/label_map_voc.yaml, training" in done.stdout
     assert done.stdout.endswith("--hparams=label_map=out/label_map_voc.yaml,num_classes=1\n")
     assert label_map.resolve(str(tmp_path / "out/label_map_voc.yaml")) == {1: "no"}
     assert len(list((tmp_path / "out").glob("voc*"))) == 2
+    assert "--max_bad_fraction" in run("--help").stdout
     for more, message in [
         (["--set=odd"], "error: expected the list of images data/ImageSets/Main/odd.txt"),
         (["--collect_label_map", "--label_map_json_path=x"], "error: expected one of --collect_label_map and"),

@@ -162,6 +162,16 @@ def test_split_as_folders_and_lists(tmp_path):
     assert names_of(yolo.load(write_yaml(below, path="..", train="images/val"), "train")) == ["v.jpg"]
 
 
+def test_path_may_start_at_the_working_directory(tmp_path, monkeypatch):
+    add_image(tmp_path / "work" / "data", "here.jpg", [])
+    (tmp_path / "yaml").mkdir()
+    data_yaml = write_yaml(tmp_path / "yaml", path="data")
+    monkeypatch.chdir(tmp_path / "work")
+    assert names_of(yolo.load(data_yaml, "train")) == ["here.jpg"]
+    add_image(tmp_path / "yaml" / "data", "beside.jpg", [])  # beside data.yaml comes first
+    assert names_of(yolo.load(data_yaml, "train")) == ["beside.jpg"]
+
+
 def test_a_list_cannot_leave_the_data_set(tmp_path):
     root = tmp_path / "data"
     add_image(root, "a.jpg", ["0 0.5 0.5 0.2 0.2"])
@@ -180,8 +190,14 @@ def test_a_list_cannot_leave_the_data_set(tmp_path):
         ({"names": ["cat", "cat"]}, "name 'cat' to both"),
         ({"names": [1, 2]}, "names in quotes"),
         ({"nc": 3}, "nc is 3, but there are 2 names"),
-        ({"train": None}, "expected train as a folder"),
-        ({"train": [1]}, "expected train as a folder"),
+        ({"train": None}, r"data\.yaml has no split 'train' \(there are: val\); add it there or give another --split"),
+        ({"train": None, "val": None}, r"has no split 'train' \(there are: none\)"),
+        ({"path": 5}, "expected path as a folder, and train as a folder, .* got 5 and"),
+        (
+            {"path": "elsewhere"},
+            r"path: elsewhere leads to no folder: there is neither /.*/elsewhere nor /.*/elsewhere;",
+        ),
+        ({"train": [1]}, r"and train as a folder, .* got '\.' and \[1\]"),
         ({"train": "images/nowhere"}, r"cannot read .*nowhere"),
         ({"train": "labels"}, "train of .* has no image"),
         ({"kpt_shape": [17, 3]}, "not of keypoints"),
@@ -215,4 +231,6 @@ def test_command_runs_from_anywhere(tmp_path):
         [sys.executable, script, *flags, "--split=test"], cwd=tmp_path, capture_output=True, text=True
     )
     assert failed.returncode == 1
-    assert failed.stderr.splitlines()[-1].startswith("error: data/data.yaml: expected test as a folder")
+    assert failed.stderr.splitlines()[-1].startswith(
+        "error: data/data.yaml has no split 'test' (there are: train, val)"
+    )

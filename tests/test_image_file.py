@@ -311,6 +311,27 @@ def test_find_refuses(folder, name, reason):
     str(error.value).encode("utf-8")
 
 
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        (
+            "link.jpg",
+            "'link.jpg' is a link, or behind one, to {folder}/elsewhere/secret.jpg, outside of {folder}/images",
+        ),
+        ("door/secret.jpg", "'door/secret.jpg' is a link, or behind one, to {folder}/elsewhere/secret.jpg, outside of"),
+        ("../elsewhere/secret.jpg", "'../elsewhere/secret.jpg' is not a name in {folder}/images; copy the file"),
+        (
+            "{folder}/images/a.jpg",
+            "'{folder}/images/a.jpg' is not a name in {folder}/images; copy the file itself there",
+        ),
+    ],
+)
+def test_the_way_out_of_the_folder_is_told(folder, name, words):
+    with pytest.raises(ImageError) as error:
+        image_file.find(folder / "images", name.replace("{folder}", str(folder)))
+    assert words.replace("{folder}", str(folder)) in str(error.value)
+
+
 def test_a_name_that_utf8_cannot_hold_is_told(folder):
     name = os.fsdecode(b"caf\xe9.jpg")
     (folder / "images" / name).touch()

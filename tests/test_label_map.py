@@ -62,6 +62,15 @@ def test_both_directions_mean_the_same(names):
     assert resolve(names) == resolve({name: class_id for class_id, name in names.items()}) == names
 
 
+def test_json_as_the_writers_take_it(tmp_path):
+    path = tmp_path / "labels.json"
+    path.write_text('{"RBC": 1,\n "große Zelle": 2}', "utf-8")
+    assert resolve(str(path)) == {1: "RBC", 2: "große Zelle"}
+    path.write_text("{")
+    with pytest.raises(LabelMapError, match=r"^label_map: .*labels\.json, line 1 is not valid"):
+        resolve(str(path))
+
+
 @pytest.mark.parametrize("suffix", [".yaml", ".yml"])
 def test_file(tmp_path, suffix):
     path = tmp_path / f"map{suffix}"
@@ -72,8 +81,8 @@ def test_file(tmp_path, suffix):
 @pytest.mark.parametrize(
     "given_map, message",
     [
-        ("COCCO", "label_map 'COCCO' is not coco, voc, waymo or a file ending in .yaml; did you mean 'coco'?"),
-        ("names.txt", "label_map 'names.txt' is not coco, voc, waymo or a file ending in .yaml"),
+        ("COCCO", "label_map 'COCCO' is not coco, voc, waymo or a .yaml or .json file; did you mean 'coco'?"),
+        ("names.txt", "label_map 'names.txt' is not coco, voc, waymo or a .yaml or .json file"),
         ("no_such.yaml", "label_map: cannot read no_such.yaml: No such file or directory"),
         ({1: "a", 2: "a"}, "label_map gives the name 'a' to both id 1 and id 2"),
         ({"a": 1, "b": 1}, "label_map gives id 1 to both 'a' and 'b'"),

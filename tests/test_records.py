@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """records: every record that is not damaged is read, each damaged one is named, wherever the damage is."""
 
+import gzip
+
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
@@ -68,6 +70,13 @@ def test_a_damaged_length_loses_its_record_alone(tmp_path, records, number, plac
     assert damaged == {number: f"its length is damaged, {lost} bytes up to the next record are lost with it"}
 
 
+def test_a_cut_file_that_begins_like_json_is_none(tmp_path):
+    write(tmp_path / "x", [b"a" * ord("{")])  # the first byte of a file is the lowest of a length
+    content = (tmp_path / "x").read_bytes()
+    (tmp_path / "x").write_bytes(content[:-20])
+    assert content.startswith(b"{") and read(str(tmp_path / "x")) == ([], {0: "20 bytes are missing at its end"})
+
+
 def test_a_cut_file(tmp_path, records):
     path = write(tmp_path / "x", records)
     content = (tmp_path / "x").read_bytes()
@@ -77,10 +86,18 @@ def test_a_cut_file(tmp_path, records):
     assert damaged == {7: f"{len(records[7]) + FRAME_BYTES - 20} bytes are missing at its end"}
 
 
-def test_no_tfrecord(tmp_path):
-    (tmp_path / "x").write_bytes(b"<html>not found</html>" * 100)
-    found, damaged = read(str(tmp_path / "x"))
-    assert (found, list(damaged)) == ([], [0])
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (b"<html>not found</html>" * 100, "the file is XML or HTML, no TFRecord"),
+        (b'\xef\xbb\xbf\n {"images": []}', "the file is JSON, no TFRecord"),
+        (gzip.compress(b"records"), "the file is compressed with GZIP, no TFRecord"),
+        (b"records", "its length is damaged, 7 bytes up to the next record are lost with it"),
+    ],
+)
+def test_no_tfrecord(tmp_path, content, reason):
+    (tmp_path / "x").write_bytes(content)
+    assert read(str(tmp_path / "x")) == ([], {0: reason})
 
 
 @settings(max_examples=30)

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dataset.notes import AT_LEAST, FAR_OUT, MANY
+
 MOST = 0.95  # of the boxes have to look alike before their layout is called wrong
 ROUNDING = 0.01
 
@@ -56,6 +58,12 @@ LAYOUTS = {
             np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], 1) * size
         ),
     ),
+    "boxes_from_corners": Layout(
+        "boxes end at xmin + xmax and ymin + ymax, or at the border: were corners x1, y1, x2, y2 read as x, y, width, "
+        "height? Write the records again, with the corners as they are",
+        # Where the border cut them off, the sides are lost.
+        lambda boxes, size: np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1) * size,
+    ),
 }
 
 
@@ -78,6 +86,8 @@ def from_values(boxes: np.ndarray, sizes: np.ndarray) -> str | None:
         return "boxes_normalized_twice"
     inverted = np.any(boxes[:, 2:] < boxes[:, :2], axis=1)
     positive = (boxes[:, 2:] > 0).all(axis=1)
+    if _are_from_corners(boxes):
+        return "boxes_from_corners"
     if np.mean(inverted) <= 1 - MOST or np.mean(positive) < MOST:
         return None
     # Sides fit into what is right of and below their corner, or around their center.
@@ -88,3 +98,27 @@ def from_values(boxes: np.ndarray, sizes: np.ndarray) -> str | None:
     }
     layout = min(beyond, key=lambda key: beyond[key].mean())
     return layout if beyond[layout].mean() <= 1 - MOST else None
+
+
+def _are_from_corners(boxes: np.ndarray) -> bool:
+    """Whether all sides end at twice their start or beyond, as sums of two corners do, or at the border.
+
+    Only boxes that start in the right or lower half of their image tell: where they are right, most of them end before
+    the border.
+    """
+    fit = (boxes[:, 2:] >= np.minimum(2 * boxes[:, :2], 1) - ROUNDING).all(axis=1)
+    tells = (boxes[:, :2] > 0.5 + ROUNDING).any(axis=1)
+    return are_many(tells) and bool(np.mean(fit) >= MOST and np.mean(fit[tells]) >= MOST)
+
+
+def are_far_out(boxes_norm: np.ndarray) -> np.ndarray:
+    """[K] bool: boxes of positive sides, as fractions of the image, with more than a third of their area outside."""
+    inside = np.clip(boxes_norm, 0, 1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        area, left = ((boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (boxes_norm, inside))
+        return (boxes_norm[:, 2:] > boxes_norm[:, :2]).all(axis=1) & (left < (1 - FAR_OUT) * area)
+
+
+def are_many(chosen: np.ndarray) -> bool:
+    """Whether so many boxes are chosen, [K] bool, that their data are in question."""
+    return int(chosen.sum()) >= AT_LEAST and float(chosen.mean()) > MANY

@@ -13,6 +13,7 @@ from dataset.check import box_layouts, json_checks, record_facts, swap_evidence
 from dataset.check.finding import FATAL, LEVELS, NOTE, WARNING, Finding, by_share, count, first
 from dataset.check.json_checks import Groundtruth
 from dataset.check.record_facts import Facts
+from dataset.notes import CORNERS
 from dataset.tfrecord import DataError
 from efficientdet.config import Config
 
@@ -141,8 +142,13 @@ def _check_images(facts: Facts, evaluated: bool) -> list[Finding]:
     ids = collections.Counter(record.source_id for record in records if record.has_source_id)
     twice = [source_id for source_id, times in ids.items() if times > 1]
     if twice:
-        text = f"{len(twice)} image ids are there more than once ({first(twice)}): does the pattern match shards of "
-        text += "two runs?" + (" Evaluation stops there" if evaluated else "")
+        if len(ids) == 1:
+            text = f"all {ids.total()} records with an image id have the same, {twice[0]!r}: write to image/source_id "
+            text += "of each the id of its image."
+        else:
+            text = f"{len(twice)} image ids are there more than once ({first(twice)}): does the pattern match shards "
+            text += "of two runs?"
+        text += " Evaluation stops there" if evaluated else ""
         findings.append(Finding(FATAL if evaluated else WARNING, "repeated_image_ids", text))
     without = sum(not record.has_source_id for record in records)
     if without:
@@ -293,7 +299,11 @@ def check_boxes(facts: Facts, config: Config) -> list[Finding]:
     add("boxes_inverted", inverted, "have a maximum below their minimum: write corners in order")
     add("boxes_empty", empty, "have no area: leave them out")
     add("boxes_outside", finite & ~inverted & ~empty & ~facts.usable, "are beside their image: leave them out")
-    add("boxes_beyond", facts.usable & beyond, "stick out of their image: cut them at 0 and 1", WARNING)
+    far_out = facts.usable & box_layouts.are_far_out(boxes)
+    if box_layouts.are_many(far_out):
+        add("boxes_beyond", far_out, f"have more than a third of their area outside of their image: {CORNERS}", FATAL)
+    else:
+        add("boxes_beyond", facts.usable & beyond, "stick out of their image: cut them at 0 and 1", WARNING)
     add("boxes_twice", _twice(facts), "repeat another of their image and class: write each once", WARNING)
     sides = facts.network_boxes(config.image_size)
     tiny = facts.usable & ((sides[:, 2:] - sides[:, :2]).min(1) < TINY_SIDE)

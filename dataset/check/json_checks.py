@@ -14,7 +14,8 @@ import numpy as np
 from dataset.check import box_layouts
 from dataset.check.finding import FATAL, NOTE, WARNING, Finding, by_share, count, first
 from dataset.check.record_facts import Facts, RecordFacts
-from dataset.tfrecord import DataError
+from dataset.notes import CORNERS
+from dataset.tfrecord import DataError, plain_reason
 from efficientdet import boxes as box_ops
 
 MAX_IMAGES = 2000  # whose boxes are compared
@@ -54,7 +55,7 @@ def load(path: str) -> Groundtruth:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
+        raise DataError(f"cannot read {path}: {plain_reason(error)}") from error
     except RecursionError:
         raise DataError(f"cannot read {path}: its brackets are nested too deep for groundtruth") from None
     keys = ("images", "annotations", "categories")
@@ -134,10 +135,14 @@ def check_boxes(facts: Facts, groundtruth: Groundtruth) -> tuple[list[Finding], 
     if not common or not len(facts.boxes):
         return [], False
     share, pairs = _compare(common, _stored, _corners)
+    far_out = _check_far_out(common, groundtruth)
     if share >= AGREES:
-        return _check_classes(pairs, groundtruth), True
+        return far_out + _check_classes(pairs, groundtruth), True
     if share < DISAGREES:
-        return [_explain(common, groundtruth, share)], False
+        explained = _explain(common, groundtruth)
+        return [explained] if explained else far_out or [_tell_apart(common, groundtruth, share)], False
+    if far_out:
+        return far_out, False
     text = (
         f"{1 - share:.0%} of the boxes of {groundtruth.path} are not in the records of their images: was one of the "
         "two changed after the other was written?"
@@ -181,11 +186,26 @@ JSON_LAYOUTS: dict[str, tuple[str, JsonLayout]] = {
         "bbox of the JSON holds fractions of the image; write pixels",
         lambda image, record: _corners(image, record) * np.tile(record.size, 2),
     ),
+    "json_boxes_mirrored": (
+        "boxes of the JSON are those of the records mirrored left to right: the images of one of the two were flipped; "
+        "write both from the same images",
+        lambda image, record: _corners(image, record)[:, [0, 3, 2, 1]] * [1, -1, 1, -1] + [0, record.size[1]] * 2,
+    ),
 }
 
 
-def _explain(common: list[tuple[RecordFacts, JsonImage]], groundtruth: Groundtruth, share: float) -> Finding:
-    """Why boxes are elsewhere in the records than in the file."""
+def _check_far_out(common: list[tuple[RecordFacts, JsonImage]], groundtruth: Groundtruth) -> list[Finding]:
+    """Whether many boxes of the file are to a large part outside of their images."""
+    boxes_norm = [_corners(image, record) / np.tile(record.size, 2) for record, image in common]
+    far_out = box_layouts.are_far_out(np.concatenate(boxes_norm))
+    if not box_layouts.are_many(far_out):
+        return []
+    text = f"{count(int(far_out.sum()), len(far_out), 'boxes')} of {groundtruth.path} have more than a third of their "
+    return [Finding(FATAL, "json_boxes_beyond", f"{text}area outside of their images: {CORNERS}")]
+
+
+def _explain(common: list[tuple[RecordFacts, JsonImage]], groundtruth: Groundtruth) -> Finding | None:
+    """Why boxes are elsewhere in the records than in the file, where another layout of one of the two explains it."""
     tried = common[:: -(-len(common) // MAX_TRIED)]
     boxes = np.concatenate([record.boxes for record, _ in tried])
     sizes = np.concatenate([np.tile(record.size, [len(record.boxes), 1]) for record, _ in tried])
@@ -201,12 +221,22 @@ def _explain(common: list[tuple[RecordFacts, JsonImage]], groundtruth: Groundtru
     if found[best][0] >= EXPLAINS:
         text = box_layouts.LAYOUTS[best].text if best in box_layouts.LAYOUTS else JSON_LAYOUTS[best][0]
         return Finding(FATAL, best, f"{text} ({found[best][0]:.0%} of the boxes of {groundtruth.path} then agree)")
+    return None
+
+
+def _tell_apart(common: list[tuple[RecordFacts, JsonImage]], groundtruth: Groundtruth, share: float) -> Finding:
+    """Whether boxes that nothing explains are of other images, by the names of the files."""
     text = f"image ids agree, but only {share:.0%} of the boxes of {groundtruth.path} are in the records"
-    for record, image in common:
-        if record.filename and image.file_name and PurePath(record.filename).stem != PurePath(image.file_name).stem:
+    named = [(record, image) for record, image in common if record.filename and image.file_name]
+    for record, image in named:
+        if PurePath(record.filename).stem != PurePath(image.file_name).stem:
             text += f" (image {record.source_id} is {image.file_name} there and {record.filename} here)"
-            break
-    return Finding(FATAL, "json_other_split", f"{text}: the JSON is of another split whose ids begin anew")
+            return Finding(FATAL, "json_other_split", f"{text}: the JSON is of another split whose ids begin anew")
+    if named:
+        text += ", though file names agree: were images or boxes of one of the two turned, cut, scaled or marked anew?"
+        return Finding(FATAL, "json_other_boxes", f"{text} Write both from the same data")
+    text += ", and no file names tell whether these are the same images: is the JSON of another split?"
+    return Finding(FATAL, "json_other_split", text)
 
 
 def _compare(common, record_layout: RecordLayout, json_layout: JsonLayout) -> tuple[float, np.ndarray]:

@@ -164,9 +164,10 @@ def plot_sizes(facts: Facts, config: Config, path: Path) -> None:
     anchors = anchor_fit.anchors_of(config).boxes
     kinds = np.unique(np.round(anchors[:, 2:] - anchors[:, :2], 2), axis=0)
     figure = Figure(figsize=(8, 8), layout="constrained")
-    axes = figure.add_subplot(
-        xscale="log", yscale="log", aspect="equal", xlabel="width, pixels", ylabel="height, pixels"
-    )
+    axes = figure.add_subplot(aspect="equal", xlabel="width, pixels", ylabel="height, pixels")
+    axes.loglog(base=2)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")  # 64 instead of a power
     axes.scatter(boxes[:, 3] - boxes[:, 1], boxes[:, 2] - boxes[:, 0], s=6, alpha=0.4, label="boxes")
     axes.scatter(kinds[:, 1], kinds[:, 0], s=60, marker="+", color="black", label="anchors")
     height, width = config.image_size
