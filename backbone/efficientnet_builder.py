@@ -101,13 +101,14 @@ def is_lite(name: str) -> bool:
     return name.startswith("efficientnet-lite")
 
 
-def get_model(name: str, *, act_type: str | None = None, survival_prob: float = 1.0) -> Model:
+def get_model(name: str, *, act_type: str | None = None, survival_prob: float = 1.0, recompute: bool = False) -> Model:
     """Builds a backbone by name, with random weights.
 
     Args:
         name: efficientnet-b0 .. efficientnet-b7, efficientnet-lite0 .. efficientnet-lite4.
         act_type: activation; None for the family's own, swish or (lite) relu6.
         survival_prob: of the last block under drop connect; earlier blocks survive more often.
+        recompute: trains with less memory and more time, see `Model`.
 
     Returns:
         The unbuilt network; call it, or `layers.build(model, 3)`.
@@ -122,5 +123,6 @@ def get_model(name: str, *, act_type: str | None = None, survival_prob: float = 
         stem_filters=stem_filters(name),
         act_type=act_type or ("relu6" if is_lite(name) else "swish"),
         survival_prob=survival_prob,
+        recompute=recompute,
         name=name,
     )

@@ -6,6 +6,7 @@ Reference: Tan and Le, ICML 2019 (https://arxiv.org/abs/1905.11946), table 1 and
 """
 
 import dataclasses
+import functools
 
 import tensorflow as tf
 import tf_keras as keras
@@ -98,6 +99,9 @@ class SqueezeExcite(keras.layers.Layer):
         squeezed = tf.reduce_mean(inputs, axis=[1, 2], keepdims=True)
         return inputs * tf.sigmoid(self.expand(self.act(self.reduce(squeezed))))
 
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
     def get_config(self):
         own = {"reduced_filters": self.reduced_filters, "filters": self.filters, "act_type": self.act_type}
         return {**super().get_config(), **own}
@@ -107,7 +111,7 @@ class SqueezeExcite(keras.layers.Layer):
 class MBConvBlock(keras.layers.Layer):
     """Mobile inverted bottleneck: expand 1x1, depthwise, squeeze-excite, project 1x1, shortcut.
 
-    Call: [B, H, W, input_filters] -> [B, H / strides, W / strides, output_filters].
+    Call: [B, H, W, input_filters], and for drop connect, draw [B] -> [B, H / strides, W / strides, output_filters].
     Sublayer names are those of the published checkpoints, where a counter gave them.
 
     Reference: Sandler et al., CVPR 2018 (https://arxiv.org/abs/1801.04381).
@@ -157,7 +161,7 @@ class MBConvBlock(keras.layers.Layer):
         layers.build(self.project_bn, layers.build(self.project_conv, channels))
         super().build(input_shape)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs, training=False, draw=None):
         x = inputs
         if self.expand_conv:
             x = self.act(self.expand_bn(self.expand_conv(x), training=training))
@@ -166,7 +170,7 @@ class MBConvBlock(keras.layers.Layer):
             x = self.squeeze_excite(x)
         x = self.project_bn(self.project_conv(x), training=training)
         if self.has_shortcut:
-            x = inputs + layers.drop_connect(x, self.survival_prob, training)
+            x = inputs + layers.drop_connect(x, self.survival_prob, training, draw)
         return x
 
     def compute_output_shape(self, input_shape):
@@ -183,7 +187,9 @@ class Model(keras.Model):
     """EfficientNet without its classification head.
 
     Call: [B, H, W, 3] float, normalized -> five maps [B, H / 2^k, W / 2^k, C_k], k = 1..5, finest first.
-    Each is the output of the last block of its stride, before any activation.
+    Each is the output of the last block of its stride, before any activation. In training, draws [B, num_draws],
+    uniform in [0, 1), decide what drop connect drops; without them it draws itself.
+    `recompute` saves memory in training: of a block, only the input is kept until the backward pass.
     """
 
     def __init__(
@@ -193,6 +199,7 @@ class Model(keras.Model):
         stem_filters: int,
         act_type: str,
         survival_prob: float = 1.0,
+        recompute: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -200,6 +207,7 @@ class Model(keras.Model):
         self.stem_filters = stem_filters
         self.act_type = act_type
         self.survival_prob = survival_prob
+        self.recompute = recompute
         self.stem = Stem(stem_filters, act_type, name="stem")
         # The deeper a block, the likelier it is dropped.
         self.blocks = [
@@ -216,11 +224,20 @@ class Model(keras.Model):
             channels = layers.build(block, channels)
         self.built = True
 
-    def call(self, inputs, training=False):
+    @property
+    def num_draws(self) -> int:
+        """Random numbers that drop connect wants for each image."""
+        return len(self.blocks) if self.survival_prob < 1 else 0
+
+    def call(self, inputs, training=False, draws=None):
+        if training and draws is None:
+            draws = tf.random.uniform([tf.shape(inputs)[0], self.num_draws])
         x = self.stem(inputs, training=training)
         features = []
         for i, block in enumerate(self.blocks):
-            x = block(x, training=training)
+            draw = draws[:, i] if training and self.num_draws else None
+            run = functools.partial(block, training=training, draw=draw)
+            x = layers.recompute(run, x) if training and self.recompute else run(x)
             if i in self.taps:
                 features.append(x)
         return features
@@ -232,4 +249,5 @@ class Model(keras.Model):
             "stem_filters": self.stem_filters,
             "act_type": self.act_type,
             "survival_prob": self.survival_prob,
+            "recompute": self.recompute,
         }

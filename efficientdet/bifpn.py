@@ -5,6 +5,9 @@
 Reference: Tan et al., CVPR 2020, section 3 (https://arxiv.org/abs/1911.09070).
 """
 
+import functools
+import math
+
 import tensorflow as tf
 import tf_keras as keras
 
@@ -75,7 +78,28 @@ def upsample(x: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     if tuple(x.shape[1:3]) == tuple(size):
         return x
     # The op of TensorFlow 1: the checkpoints were trained without half-pixel centres.
-    return tf.raw_ops.ResizeNearestNeighbor(images=x, size=size, align_corners=False, half_pixel_centers=False)
+    nearest = functools.partial(
+        tf.raw_ops.ResizeNearestNeighbor, size=size, align_corners=False, half_pixel_centers=False
+    )
+    factors = [-(-after // before) for before, after in zip(x.shape[1:3], size)]
+    if any(
+        i * before // after != i // factor
+        for before, after, factor in zip(x.shape[1:3], size, factors)
+        for i in range(after)
+    ):
+        return nearest(images=x)  # odd sizes, over more than one level: no pixel is repeated as often as the next
+
+    @tf.custom_gradient
+    def repeat(x):
+        def gradient(upstream):
+            # A sum over repeated pixels. TensorFlow's own gradient is as fast, but unknown to XLA, and so to TPUs.
+            margins = [factor * before - after for factor, before, after in zip(factors, x.shape[1:3], size)]
+            upstream = tf.pad(upstream, [[0, 0], [0, margins[0]], [0, margins[1]], [0, 0]])
+            return tf.nn.avg_pool2d(upstream, factors, factors, "VALID") * math.prod(factors)
+
+        return nearest(images=x), gradient
+
+    return repeat(x)
 
 
 @keras.utils.register_keras_serializable(package="efficientdet")
@@ -179,6 +203,9 @@ class ConvAfterFusion(keras.layers.Layer):
         if self.conv_bn_act_pattern:
             return self.act(self.bn(self.conv(inputs), training=training))
         return self.bn(self.conv(self.act(inputs)), training=training)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.filters)
 
     def get_config(self):
         keys = ("filters", "act_type", "separable_conv", "conv_bn_act_pattern")
@@ -299,15 +326,26 @@ class FPNCells(keras.layers.Layer):
     """The pyramid: a cell repeated, each time with weights of its own.
 
     Call: list of [B, Hl, Wl, C] -> list of [B, Hl, Wl, filters].
+    `recompute` saves memory in training: of a cell, only the inputs are kept until the backward pass.
     """
 
-    def __init__(self, repeats: int, nodes: list[Node], min_level: int, max_level: int, node_options: dict, **kwargs):
+    def __init__(
+        self,
+        repeats: int,
+        nodes: list[Node],
+        min_level: int,
+        max_level: int,
+        node_options: dict,
+        recompute: bool = False,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.repeats = repeats
         self.nodes = tuple(Node(level, tuple(inputs)) for level, inputs in nodes)
         self.min_level = min_level
         self.max_level = max_level
         self.node_options = dict(node_options)
+        self.recompute = recompute
         self.cells = [FPNCell(nodes, min_level, max_level, node_options, name=f"cell_{i}") for i in range(repeats)]
 
     def build(self, input_shape):
@@ -319,9 +357,10 @@ class FPNCells(keras.layers.Layer):
 
     def call(self, feats, training=False):
         for cell in self.cells:
-            feats = cell(feats, training=training)
+            run = functools.partial(cell, training=training)
+            feats = layers.recompute(run, feats) if training and self.recompute else run(feats)
         return feats
 
     def get_config(self):
-        keys = ("repeats", "nodes", "min_level", "max_level", "node_options")
+        keys = ("repeats", "nodes", "min_level", "max_level", "node_options", "recompute")
         return {**super().get_config(), **{k: getattr(self, k) for k in keys}}

@@ -6,8 +6,10 @@ Reference: Tan et al., CVPR 2020, section 4.2 (https://arxiv.org/abs/1911.09070)
 Lin et al., ICCV 2017, section 4 (https://arxiv.org/abs/1708.02002).
 """
 
+import functools
 import math
 
+import tensorflow as tf
 import tf_keras as keras
 
 from backbone import layers
@@ -18,7 +20,9 @@ PRIOR = 0.01  # of an anchor to be an object, before training: keeps the first l
 class PredictionNet(keras.layers.Layer):
     """`repeats` times convolution, normalization, activation; then one convolution that predicts.
 
-    Call: list of [B, Hl, Wl, F], finest level first -> list of [B, Hl, Wl, outputs].
+    Call: list of [B, Hl, Wl, F], finest level first -> list of [B, Hl, Wl, outputs]. In training, draws [B, num_draws],
+    uniform in [0, 1), decide what drop connect drops; without them it draws itself.
+    `recompute` saves memory in training: of a step, only the input is kept until the backward pass.
     Sublayer names: {prefix}-{i}, {prefix}-{i}-bn-{level}, {prefix}-predict.
     """
 
@@ -36,6 +40,7 @@ class PredictionNet(keras.layers.Layer):
         act_type: str,
         separable_conv: bool = True,
         survival_prob: float | None = None,
+        recompute: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -47,6 +52,7 @@ class PredictionNet(keras.layers.Layer):
         self.act_type = act_type
         self.separable_conv = separable_conv
         self.survival_prob = survival_prob
+        self.recompute = recompute
         self.act = layers.activation(act_type)
         self.convs = [self._conv(filters, f"{self.prefix}-{i}") for i in range(repeats)]
         self.bns = [
@@ -80,21 +86,34 @@ class PredictionNet(keras.layers.Layer):
         layers.build(self.predict, channels)
         super().build(input_shape)
 
-    def call(self, feats, training=False):
-        return [self._predict_level(level, feat, training) for level, feat in enumerate(feats)]
+    @property
+    def num_draws(self) -> int:
+        """Random numbers that drop connect wants for each image."""
+        drops = self.survival_prob is not None and self.survival_prob < 1
+        return max(self.repeats - 1, 0) * (self.max_level - self.min_level + 1) if drops else 0
 
-    def _predict_level(self, level, x, training):
-        for i, (conv, bns) in enumerate(zip(self.convs, self.bns)):
-            shortcut = x
-            x = self.act(bns[level](conv(x), training=training))
-            if i > 0 and self.survival_prob:
-                x = shortcut + layers.drop_connect(x, self.survival_prob, training)
-        return self.predict(x)
+    def call(self, feats, training=False, draws=None):
+        if training and draws is None:
+            draws = tf.random.uniform([tf.shape(feats[0])[0], self.num_draws])
+        outputs = []
+        for level, x in enumerate(feats):
+            for i in range(self.repeats):
+                draw = draws[:, level * (self.repeats - 1) + i - 1] if i and training and self.num_draws else None
+                run = functools.partial(self._step, level=level, repeat=i, training=training, draw=draw)
+                x = layers.recompute(run, x) if training and self.recompute else run(x)
+            outputs.append(self.predict(x))
+        return outputs
+
+    def _step(self, inputs, *, level, repeat, training, draw):
+        x = self.act(self.bns[repeat][level](self.convs[repeat](inputs), training=training))
+        if repeat > 0 and self.survival_prob:
+            x = inputs + layers.drop_connect(x, self.survival_prob, training, draw)
+        return x
 
     def get_config(self):
         keys = ("outputs", "filters", "repeats", "min_level", "max_level", "act_type", "separable_conv")
-        own = {**{k: getattr(self, k) for k in keys}, "survival_prob": self.survival_prob}
-        return {**super().get_config(), **own}
+        keys += ("survival_prob", "recompute")
+        return {**super().get_config(), **{k: getattr(self, k) for k in keys}}
 
 
 @keras.utils.register_keras_serializable(package="efficientdet")

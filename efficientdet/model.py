@@ -26,20 +26,31 @@ class EfficientDetNet(keras.Model):
 
     Call: [B, H, W, 3] float, normalized, H and W of any static size ->
     (cls_outputs, box_outputs): lists over min_level..max_level, finest first, of logits
-    [B, Hl, Wl, A * num_classes] and box regressions [B, Hl, Wl, A * 4], float32.
+    [B, Hl, Wl, A * num_classes] and box regressions [B, Hl, Wl, A * 4], float32. In training, draws [B, num_draws],
+    uniform in [0, 1), decide what drop connect drops; without them it draws itself.
 
     Its variables exist from the start, with the names of the published checkpoints, and are the same
     for any number of networks in one process.
     """
 
-    def __init__(self, config: Config, **kwargs):
+    def __init__(self, config: Config, *, synchronized: bool = False, **kwargs):
+        """Makes the variables, with random values.
+
+        Args:
+            config: of the network.
+            synchronized: whether batch normalization, in training, takes the images of all replicas together.
+            kwargs: of a Keras model.
+        """
         super().__init__(name=kwargs.pop("name", config.name), **kwargs)
         self.config = config
         nodes, weight_method = _pyramid(config)
         # Drop connect hurts the smallest network.
         survival_prob = 1.0 if config.backbone_name == "efficientnet-b0" else 0.8
         self.backbone = efficientnet_builder.get_model(
-            config.backbone_name, act_type=config.act_type, survival_prob=survival_prob
+            config.backbone_name,
+            act_type=config.act_type,
+            survival_prob=survival_prob,
+            recompute=config.grad_checkpoint,
         )
         resample_options = {
             "apply_bn": config.apply_bn_for_resampling,
@@ -63,6 +74,7 @@ class EfficientDetNet(keras.Model):
                 "separable_conv": config.separable_conv,
                 "conv_bn_act_pattern": config.conv_bn_act_pattern,
             },
+            recompute=config.grad_checkpoint,
             name="fpn_cells",
         )
         num_anchors = config.num_scales * len(config.aspect_ratios)
@@ -74,6 +86,7 @@ class EfficientDetNet(keras.Model):
             "act_type": config.act_type,
             "separable_conv": config.separable_conv,
             "survival_prob": config.survival_prob,
+            "recompute": config.grad_checkpoint,
         }
         self.class_net = ClassNet(num_anchors * config.num_classes, **head_options, name="class_net")
         self.box_net = BoxNet(num_anchors * 4, **head_options, name="box_net")
@@ -83,6 +96,7 @@ class EfficientDetNet(keras.Model):
         for layer in self.submodules:
             if isinstance(layer, layers.BatchNormalization):
                 layer.batch_statistics = config.is_training_bn
+                layer.synchronized = synchronized
 
     def build(self, input_shape):
         with tf.name_scope(self.backbone.name):
@@ -97,16 +111,27 @@ class EfficientDetNet(keras.Model):
             shapes = [(None, None, None, self.config.fpn_num_filters)] * len(shapes)
         self.built = True
 
-    def call(self, inputs, training=False):
+    @property
+    def num_draws(self) -> int:
+        """Random numbers that drop connect wants for each image."""
+        return sum(part.num_draws for part in self._dropping)
+
+    @property
+    def _dropping(self) -> tuple:
+        return self.backbone, self.class_net, self.box_net
+
+    def call(self, inputs, training=False, draws=None):
         if None in inputs.shape[1:3]:
             raise ValueError(f"the network needs images of a static size, got shape {tuple(inputs.shape)}")
-        feats = self.backbone(inputs, training=training)
+        counts = [part.num_draws for part in self._dropping]
+        of_backbone, of_class_net, of_box_net = [None] * 3 if draws is None else tf.split(draws, counts, axis=1)
+        feats = self.backbone(inputs, training=training, draws=of_backbone)
         for resample in self.resample_layers:
             height, width = feats[-1].shape[1:3]
             feats.append(resample(feats[-1], ((height + 1) // 2, (width + 1) // 2), training=training))
         feats = self.fpn_cells(feats[self.config.min_level - 1 : self.config.max_level], training=training)
-        cls_outputs = self.class_net(feats, training=training)
-        box_outputs = self.box_net(feats, training=training)
+        cls_outputs = self.class_net(feats, training=training, draws=of_class_net)
+        box_outputs = self.box_net(feats, training=training, draws=of_box_net)
         return [tf.cast(x, tf.float32) for x in cls_outputs], [tf.cast(x, tf.float32) for x in box_outputs]
 
     def get_config(self):
@@ -175,7 +200,8 @@ class EfficientDetModel(tf.Module):
     def detect_function(self) -> Callable[[tf.Tensor, tf.Tensor], Detections]:
         """`detect` as one graph for batches of any size."""
         inputs = tf.TensorSpec([None, *self.config.image_size, 3], tf.float32)
-        return tf.function(self.detect, input_signature=[inputs, tf.TensorSpec([None], tf.float32)])
+        signature = [inputs, tf.TensorSpec([None], tf.float32)]
+        return tf.function(self.detect, input_signature=signature, autograph=False)
 
 
 def build_anchors(config: Config) -> Anchors:

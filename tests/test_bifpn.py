@@ -184,3 +184,34 @@ def test_config_round_trip(layer):
 def _built(layer, channels):
     layer.build((None, None, None, channels))
     return layer
+
+
+@pytest.mark.parametrize("before, after", [((4, 4), (8, 8)), ((3, 5), (5, 10)), ((2, 3), (7, 11)), ((3, 2), (5, 7))])
+def test_the_gradient_of_upsample_is_the_sum_over_repeated_pixels(before, after):
+    """The last one repeats pixels 4, 3 times in a row where 2 * 4 would be regular."""
+    x, upstream = (
+        tf.random.stateless_normal([2, *before, 3], [1, 2]),
+        tf.random.stateless_normal([2, *after, 3], [3, 4]),
+    )
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        outputs = bifpn.upsample(x, after)
+    gradient = tape.gradient(outputs, x, output_gradients=upstream)
+    rows, columns = (np.arange(b) * a // b for a, b in zip(before, after))
+    np.testing.assert_array_equal(outputs, x.numpy()[:, rows][:, :, columns])
+    expected = np.zeros(x.shape, np.float32)
+    np.add.at(expected, np.s_[:, rows[:, None], columns], upstream.numpy())
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_upsample_and_its_gradient_are_known_to_xla():
+    x = tf.random.stateless_normal([1, 3, 4, 2], [1, 2])
+
+    def slope(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(bifpn.upsample(x, (5, 8)) ** 2)
+        return tape.gradient(loss, x)
+
+    compiled = tf.function(slope, jit_compile=True, autograph=False)
+    np.testing.assert_allclose(compiled(x), slope(x), rtol=1e-5)
