@@ -4,6 +4,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 
 import h5py
@@ -194,6 +195,54 @@ def test_a_state_file_with_paths_of_another_machine(tmp_path):
     assert checkpoint.find(str(tmp_path / "moved")) == checkpoint.latest(str(tmp_path / "moved")) == prefix
 
 
+def state_text(*steps):
+    lines = [f'all_model_checkpoint_paths: "model.ckpt-{step}"' for step in steps]
+    return "\n".join([f'model_checkpoint_path: "model.ckpt-{steps[-1]}"', *lines])
+
+
+@pytest.mark.parametrize(
+    "state, saved, order, told",
+    [
+        (state_text(9, 10), [9, 10], [10, 9, 11], ""),  # what it lists comes first
+        ('model_checkpoint_path: "model.ckpt-10"', [10], [10, 11, 9], ""),
+        (state_text(9, 10, 12), [9, 10, 12], [10, 9, 11], "ckpt-12, the newest in .* taking .*/model.ckpt-10 instead"),
+        ("model_ch", [], [11, 10, 9], "no state file that can be read; taking its newest checkpoint, .*/model.ckpt-11"),
+        (None, [], [11, 10, 9], "no state file that can be read; taking its newest checkpoint, .*/model.ckpt-11"),
+    ],
+)
+def test_the_checkpoints_of_a_directory(state, saved, order, told, tmp_path, caplog):
+    for step in (9, 10, 11):
+        write_entries(tmp_path, {"x": np.float32(step)}, f"model.ckpt-{step}")
+    (tmp_path / "checkpoint").unlink()
+    if state is not None:
+        (tmp_path / "checkpoint").write_text(state)
+    prefixes = [str(tmp_path / f"model.ckpt-{step}") for step in order]
+    assert checkpoint.prefixes(str(tmp_path)) == prefixes and checkpoint.latest(str(tmp_path)) == prefixes[0]
+    assert checkpoint.saved(str(tmp_path)) == [f"model.ckpt-{step}" for step in saved]
+    assert re.search(told, caplog.text) if told else "ckpt" not in caplog.text
+
+
+def test_no_directory_no_checkpoints(tmp_path):
+    assert checkpoint.prefixes(f"{tmp_path}/none") == [] and checkpoint.latest(f"{tmp_path}/none") is None
+
+
+@pytest.mark.parametrize("path", ["", "/model.ckpt-7", "/checkpoint"])
+def test_find_in_an_object_store(values, path, tmp_path):
+    """Where a folder is whatever a name begins with."""
+    directory = f"ram://{tmp_path.name}"
+    names, tensors = list(values), [tf.constant(value) for value in values.values()]
+    tf.raw_ops.SaveV2(
+        prefix=f"{directory}/model.ckpt-7", tensor_names=names, shape_and_slices=[""] * len(names), tensors=tensors
+    )
+    with tf.io.gfile.GFile(f"{directory}/checkpoint", "w") as file:
+        file.write('model_checkpoint_path: "model.ckpt-7"')
+    assert checkpoint.find(f"{directory}{path}") == f"{directory}/model.ckpt-7"
+    read = checkpoint.read(f"{directory}{path}", values)
+    assert read.values.keys() == values.keys()
+    for name, value in read.values.items():
+        np.testing.assert_array_equal(value, values[name], err_msg=name)
+
+
 def _truncate(path, parts=0.5):
     data = pathlib.Path(path).read_bytes()
     pathlib.Path(path).write_bytes(data[: int(len(data) * parts)])
@@ -377,47 +426,6 @@ def test_assign_reports(values):
         "  missing in the checkpoint: 1 (c)",
         "  unused: 1 (d)",
     ]
-
-
-def test_save_restores_bit_by_bit(net, values, tmp_path):
-    prefix = checkpoint.save(str(tmp_path), 12, {**values, "global_step": np.int64(12)})
-    assert prefix == str(tmp_path / "model.ckpt-12") and checkpoint.step_of(prefix) == 12
-    checkpoint.restore(cleared(net), str(tmp_path))
-    assert_holds(net, values)
-    entries = checkpoint.read_entries(prefix)
-    assert entries.keys() == {*values, "global_step"} and entries["global_step"] == 12
-
-
-def test_save_keeps_the_newest_five(tmp_path):
-    assert checkpoint.latest(str(tmp_path)) is None and checkpoint.saved(str(tmp_path)) == []
-    for step in (1, 2, 10, 11, 12, 100, 101):  # model.ckpt-1 goes, model.ckpt-1* does not
-        checkpoint.save(str(tmp_path), step, {"x": np.float32(step)})
-        assert checkpoint.step_of(checkpoint.latest(str(tmp_path))) == step
-    kept = [f"model.ckpt-{step}" for step in (10, 11, 12, 100, 101)]
-    assert checkpoint.saved(str(tmp_path)) == kept
-    assert {path.name.split(".index")[0] for path in tmp_path.glob("*.index")} == set(kept)
-    assert len(list(tmp_path.iterdir())) == 2 * len(kept) + 1
-    # TensorFlow's own reader agrees, and a moved directory goes on.
-    assert tf.train.latest_checkpoint(str(tmp_path)) == str(tmp_path / "model.ckpt-101")
-    moved = str(shutil.move(tmp_path, f"{tmp_path}-moved"))
-    assert checkpoint.read_entries(checkpoint.find(moved)) == {"x": 101}
-
-
-def test_saving_a_step_again_replaces_it(tmp_path):
-    for value in (1.0, 2.0):
-        checkpoint.save(str(tmp_path), 3, {"x": np.float32(value)}, keep=2)
-    assert checkpoint.saved(str(tmp_path)) == ["model.ckpt-3"]
-    assert checkpoint.read_entries(checkpoint.latest(str(tmp_path))) == {"x": 2.0}
-
-
-def test_a_kill_while_saving_leaves_the_checkpoint_before(tmp_path):
-    """The files of the next step are there in part, the state file names the last whole one."""
-    checkpoint.save(str(tmp_path), 3, {"x": np.float32(1)})
-    (tmp_path / "model.ckpt-4.data-00000-of-00001").write_bytes(b"half")
-    (tmp_path / "checkpoint.tmp").write_text("half")
-    assert checkpoint.find(str(tmp_path)) == str(tmp_path / "model.ckpt-3")
-    checkpoint.save(str(tmp_path), 4, {"x": np.float32(2)})
-    assert checkpoint.read_entries(checkpoint.find(str(tmp_path))) == {"x": 2}
 
 
 def test_a_name_without_a_step():

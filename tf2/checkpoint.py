@@ -27,7 +27,7 @@ AVERAGE = "/ExponentialMovingAverage"
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 OBJECT_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 # What optimizers and loops leave beside the weights, in any version of the published code and here.
-TRAINING_STATE = re.compile(r".*/(Momentum|RMSProp(_1)?|Adam(_1)?|(SGD|Adam)/[mv])$|beta[12]_power$|global_step$|seed$")
+TRAINING_STATE = re.compile(r".*/(Momentum|RMSProp(_1)?|Adam(_1)?)$|beta[12]_power$|global_step$|training/")
 PREFIX = "model.ckpt"
 # What the readers of TensorFlow and h5py raise over damaged files; a cut-off data file is an IndexError.
 UNREADABLE = (tf.errors.OpError, OSError, RuntimeError, LookupError, TypeError, UnicodeDecodeError)
@@ -69,6 +69,8 @@ def find(path: str) -> str:
     Raises:
         CheckpointError: if there is none.
     """
+    if tf.io.gfile.exists(path + ".index"):
+        return path
     if os.path.basename(path) == "checkpoint" and not tf.io.gfile.isdir(path):
         path = os.path.dirname(path) or "."
     if tf.io.gfile.isdir(path):
@@ -76,11 +78,9 @@ def find(path: str) -> str:
         if prefix is None:
             raise CheckpointError(
                 f"no checkpoint in {path}; expected a state file `checkpoint` and the files it names, "
-                f"but the directory holds {_some(tf.io.gfile.listdir(path)) or 'nothing'}"
+                f"but the directory holds {_some(_list(path)) or 'nothing'}"
             )
         return prefix
-    if tf.io.gfile.exists(path + ".index"):
-        return path
     if re.search(r"\.(index|data-\d+-of-\d+)$", path) and tf.io.gfile.exists(path):
         return find(re.sub(r"\.(index|data-\d+-of-\d+)$", "", path))
     if tf.io.gfile.exists(path):
@@ -89,30 +89,39 @@ def find(path: str) -> str:
 
 
 def latest(directory: str) -> str | None:
-    """Prefix of the newest checkpoint that the state file of a directory names, or None.
+    """Prefix of the newest checkpoint of a directory, the first of `prefixes`, or None."""
+    return next(iter(prefixes(directory)), None)
 
-    A state file may hold paths of the machine that wrote it; the file beside it counts. Where it is missing or
-    damaged, as after a kill or a copy that stopped, the checkpoint of the most steps counts.
+
+def prefixes(directory: str) -> list[str]:
+    """Prefixes of the checkpoints of a directory, newest first.
+
+    First those that its state file lists, then what else lies there, by steps. A state file may hold paths of the
+    machine that wrote it; the file beside it counts. Where the state file is missing or damaged, as after a kill or a
+    copy that stopped, or names files that are gone, the log says what is taken instead.
+
+    Raises:
+        CheckpointError: if the state file names checkpoints, and there is none at all.
     """
-    state = _state(directory)
-    if state is None:
-        names = [name.removesuffix(".index") for name in _list(directory) if re.match(rf"{PREFIX}-\d+\.index$", name)]
-        if not names:
-            return None
-        newest = max(names, key=step_of)
-        logging.warning("%s has no state file that can be read; taking its newest checkpoint, %s", directory, newest)
-        return os.path.join(directory, newest)
-    for prefix in (os.path.join(directory, os.path.basename(state.model_checkpoint_path)), state.model_checkpoint_path):
-        if tf.io.gfile.exists(prefix + ".index"):
-            return prefix
-    raise CheckpointError(
-        f"the state file in {directory} names {state.model_checkpoint_path}, which has no .index file; "
-        f"give the prefix of a checkpoint that exists"
-    )
+    listed = _listed(directory)[::-1]
+    lying = [file.removesuffix(".index") for file in _list(directory) if re.fullmatch(rf"{PREFIX}-\d+\.index", file)]
+    lying = [os.path.join(directory, name) for name in sorted(lying, key=step_of, reverse=True)]
+    candidates = [prefix for path in listed for prefix in (os.path.join(directory, os.path.basename(path)), path)]
+    found = [prefix for prefix in dict.fromkeys([*candidates, *lying]) if tf.io.gfile.exists(prefix + ".index")]
+    if listed and not found:
+        raise CheckpointError(
+            f"the state file in {directory} names {listed[0]}, which has no .index file; "
+            f"give the prefix of a checkpoint that exists"
+        )
+    if found and not listed:
+        logging.warning("%s has no state file that can be read; taking its newest checkpoint, %s", directory, found[0])
+    elif found and os.path.basename(found[0]) != os.path.basename(listed[0]):
+        logging.error("%s, the newest in its directory, has no .index file; taking %s instead", listed[0], found[0])
+    return found
 
 
 def step_of(prefix: str) -> int:
-    """The step in the name of a checkpoint that `save` wrote."""
+    """The step in the name of a checkpoint that a training wrote."""
     match = re.search(r"-(\d+)$", prefix)
     if not match:
         raise CheckpointError(
@@ -140,7 +149,7 @@ def read(path: str, names: Iterable[str]) -> Checkpoint:
     try:
         if not tf.io.gfile.exists(prefix + ".index"):
             return _read_hdf5(prefix)
-        reader = tf.train.load_checkpoint(prefix)
+        reader = tf.compat.v1.train.NewCheckpointReader(prefix)
         if reader.has_tensor(OBJECT_GRAPH):
             return _read_objects(prefix, reader, names)
         return _read_names(prefix, reader)
@@ -200,7 +209,7 @@ def read_entries(prefix: str, names: Iterable[str] | None = None) -> dict[str, n
         CheckpointError: if it cannot be read.
     """
     try:
-        reader = tf.train.load_checkpoint(prefix)
+        reader = tf.compat.v1.train.NewCheckpointReader(prefix)
         there = reader.get_variable_to_shape_map().keys()
         return {name: np.asarray(reader.get_tensor(name)) for name in (there if names is None else there & set(names))}
     except UNREADABLE as error:
@@ -440,59 +449,24 @@ def _count(pattern: str, names: Iterable[str]) -> int:
     return len({match[1] for name in names if (match := re.match(pattern, name))})
 
 
-def save(directory: str, step: int, tensors: Mapping[str, np.ndarray], keep: int = 5) -> str:
-    """Writes a name-based checkpoint and makes it the newest of its directory.
-
-    The state file is written last and renamed into place, so that a kill at any moment leaves a
-    directory whose state file names a whole checkpoint.
-
-    Args:
-        directory: exists.
-        step: number in the file name.
-        tensors: {entry: value}.
-        keep: how many checkpoints stay; older ones are deleted.
-
-    Returns:
-        The prefix written.
-    """
-    prefix = os.path.join(directory, f"{PREFIX}-{step}")
-    kept = [name for name in saved(directory) if name != os.path.basename(prefix)] + [os.path.basename(prefix)]
-    names = list(tensors)
-    tf.raw_ops.SaveV2(
-        prefix=prefix,
-        tensor_names=names,
-        shape_and_slices=[""] * len(names),
-        tensors=[tf.convert_to_tensor(tensors[name]) for name in names],
-    )
-    write_state(directory, kept[-keep:])
-    for file in tf.io.gfile.listdir(directory):
-        if file.startswith(tuple(f"{name}." for name in kept[:-keep])):
-            tf.io.gfile.remove(os.path.join(directory, file))
-    return prefix
-
-
 def saved(directory: str) -> list[str]:
-    """Names of the checkpoints that a directory's state file lists, oldest first."""
-    state = _state(directory)
-    return [os.path.basename(path) for path in state.all_model_checkpoint_paths] if state else []
+    """Names of the checkpoints that a directory's state file lists, newest last; none if it cannot be read."""
+    return [os.path.basename(path) for path in _listed(directory)]
 
 
-def _state(directory: str):
-    """What the state file of a directory says; None without one, or if it is damaged."""
+def _listed(directory: str) -> list[str]:
     try:
-        return tf.train.get_checkpoint_state(directory)
+        state = tf.train.get_checkpoint_state(directory)
     except ValueError:
-        return None
+        return []
+    if state is None:
+        return []
+    newest = state.model_checkpoint_path
+    return [*(path for path in state.all_model_checkpoint_paths if path != newest), newest]
 
 
 def _list(directory: str) -> list[str]:
-    return tf.io.gfile.listdir(directory) if tf.io.gfile.isdir(directory) else []
-
-
-def write_state(directory: str, names: list[str]) -> None:
-    """Replaces the state file; names are relative, so that a directory may move."""
-    lines = [f'model_checkpoint_path: "{names[-1]}"', *(f'all_model_checkpoint_paths: "{name}"' for name in names)]
-    temporary = os.path.join(directory, "checkpoint.tmp")
-    with tf.io.gfile.GFile(temporary, "w") as file:
-        file.write("\n".join(lines) + "\n")
-    tf.io.gfile.rename(temporary, os.path.join(directory, "checkpoint"), overwrite=True)
+    try:
+        return tf.io.gfile.listdir(directory)
+    except tf.errors.NotFoundError:
+        return []
