@@ -11,6 +11,7 @@
 
 import json
 import os
+import shlex
 import sys
 
 # Before TensorFlow is imported: level 3 keeps back notes about the CPU, and the three "errors" that TensorFlow 2.15
@@ -23,6 +24,10 @@ from dataset import label_map
 from efficientdet import config as config_lib
 
 FLAGS = flags.FLAGS
+OUT_OF_MEMORY = (
+    "out of memory: lower --train_batch_size, set gradient_accumulation_steps to 2 or more, or grad_checkpoint=true "
+    "in --hparams"
+)
 
 # Flags of the published program that mean nothing here: accepted, so that published commands run.
 MEANINGLESS = {
@@ -32,20 +37,10 @@ MEANINGLESS = {
     "num_cores_per_replica": "images are not partitioned over cores",
     "input_partition_dims": "images are not partitioned over cores",
     "run_epoch_in_child_process": "one process trains and evaluates, and its memory does not grow",
-    "eval_name": "metrics are printed, and those of a training go to the event file of model_dir",
+    "eval_name": "metrics are printed, and those of a training go to model_dir/eval",
 }
 # Flags of the published program whose work is still to come: refused, so that nothing is left out silently.
-NOT_YET = (
-    "hub_module_url",
-    "tpu",
-    "gcp_project",
-    "tpu_zone",
-    "testdev_dir",
-    "min_eval_interval",
-    "eval_timeout",
-    "use_xla",
-    "profile",
-)
+NOT_YET = ("hub_module_url", "testdev_dir")
 
 
 def define_flags() -> None:
@@ -74,14 +69,51 @@ def define_flags() -> None:
     flags.DEFINE_bool("eval_after_train", False, "With --mode=train: evaluates once, after the last epoch.")
     flags.DEFINE_bool("use_fake_data", False, "Repeats the first batch, to measure speed without reading.")
     flags.DEFINE_integer("tf_random_seed", None, "Seed of weights, order and augmentation; default: drawn, and kept.")
-    flags.DEFINE_string("strategy", None, "tpu and gpus are not available in this version; default: one device.")
+    define_device_flags()
+    define_following_flags()
     for name, why in MEANINGLESS.items():
         switch = name in ("use_spatial_partition", "run_epoch_in_child_process")  # typed without a value
         define = flags.DEFINE_bool if switch else flags.DEFINE_string
         define(name, None, f"Of the published program; has no effect: {why}.")
     for name in NOT_YET:
-        define = flags.DEFINE_bool if name in ("use_xla", "profile") else flags.DEFINE_string
-        define(name, None, "Of the published program; not available in this version.")
+        flags.DEFINE_string(name, None, "Of the published program; not available in this version.")
+
+
+def define_device_flags() -> None:
+    """Flags of where and how steps are computed."""
+    flags.DEFINE_enum(
+        "strategy",
+        None,
+        ["", "gpus", "multi-gpus", "tpu"],
+        "gpus: all of this machine; multi-gpus: several machines; tpu; default: one device.",
+    )
+    flags.DEFINE_list("worker", [], "With multi-gpus: host:port of each machine; default: what TF_CONFIG says.")
+    flags.DEFINE_integer("worker_index", 0, "Which of --worker this machine is, from 0; the first writes the files.")
+    flags.DEFINE_string("tpu", None, "Name or address of the TPU; local on a TPU VM.")
+    flags.DEFINE_string("tpu_zone", None, "Google Cloud zone of the TPU.")
+    flags.DEFINE_string("gcp_project", None, "Google Cloud project of the TPU.")
+    flags.DEFINE_bool("use_xla", False, "Compiles clusters of operations with XLA.")
+    flags.DEFINE_integer(
+        "steps_per_execution", 1, "Training steps without a return to Python between them.", lower_bound=1
+    )
+    flags.DEFINE_bool("debug", False, "Runs every operation by itself, slowly, so that errors show their line.")
+    flags.DEFINE_bool("profile", False, "Profiles a few training steps, from the tenth of the run on, for TensorBoard.")
+
+
+def define_following_flags() -> None:
+    """Flags of an evaluation that runs beside a training; each of them asks for it."""
+    flags.DEFINE_integer(
+        "min_eval_interval",
+        180,
+        "With --mode=eval: follows a running training; seconds from one evaluation to the next, at least.",
+        lower_bound=0,
+    )
+    flags.DEFINE_integer(
+        "eval_timeout",
+        3600,
+        "With --mode=eval: follows a running training; seconds without a new checkpoint that end it.",
+        lower_bound=0,
+    )
 
 
 def main(argv: list[str]) -> None:
@@ -105,7 +137,9 @@ def load_config() -> config_lib.Config:
     for name in NOT_YET:
         if FLAGS[name].value:
             raise ValueError(f"--{name} is not available in this version; leave it out")
-    config = config_lib.load(FLAGS.model_name, FLAGS.hparams, num_epochs=FLAGS.num_epochs, strategy=FLAGS.strategy)
+    config = config_lib.load(
+        FLAGS.model_name, FLAGS.hparams, num_epochs=FLAGS.num_epochs, strategy=FLAGS.strategy or None
+    )
     label_map.check(label_map.resolve(config.label_map), config.num_classes)
     require("model_dir" if FLAGS.mode != "eval" or not FLAGS.ckpt else "ckpt")
     if FLAGS.mode != "eval":
@@ -114,6 +148,8 @@ def load_config() -> config_lib.Config:
         raise ValueError("--ckpt and --backbone_ckpt are mutually exclusive; give the one to start from")
     if evaluates():
         require("val_file_pattern")
+    if follows() and FLAGS.ckpt:
+        raise ValueError("--min_eval_interval and --eval_timeout follow --model_dir; leave them or --ckpt out")
     return config
 
 
@@ -122,12 +158,20 @@ def evaluates() -> bool:
     return FLAGS.mode != "train" or FLAGS.eval_after_train
 
 
+def follows() -> bool:
+    """Whether the mode evaluates what a training beside it writes."""
+    return FLAGS.mode == "eval" and (FLAGS["min_eval_interval"].present or FLAGS["eval_timeout"].present)
+
+
 def run(config: config_lib.Config) -> dict[str, float]:
     """The mode's work, flags as plain arguments; returns metrics, if it evaluated."""
+    if FLAGS.use_xla:  # which leaves CPUs out, unless asked before TensorFlow is imported
+        os.environ["TF_XLA_FLAGS"] = f"{os.environ.get('TF_XLA_FLAGS', '')} --tf_xla_cpu_global_jit".strip()
     import tensorflow as tf  # takes seconds: a typing error answers before
 
     from tf2 import evaluate, train
 
+    strategy = create_strategy(config)
     check_data(config)
     evaluation = evaluate.Evaluation(
         FLAGS.val_file_pattern, FLAGS.val_json_file, FLAGS.eval_batch_size, FLAGS.eval_samples or None
@@ -140,17 +184,58 @@ def run(config: config_lib.Config) -> dict[str, float]:
         ckpt=FLAGS.ckpt,
         backbone_ckpt=FLAGS.backbone_ckpt,
         save_checkpoints_steps=FLAGS.save_checkpoints_steps,
+        steps_per_execution=FLAGS.steps_per_execution,
         seed=FLAGS.tf_random_seed,
         use_fake_data=FLAGS.use_fake_data,
+        profile=FLAGS.profile,
+        command=shlex.join(["python", *sys.argv]),
     )
     try:
         evaluator = evaluate.Evaluator(config, evaluation) if evaluates() else None
+        if follows():
+            return evaluate.follow(
+                evaluator,
+                FLAGS.model_dir,
+                min_interval=FLAGS.min_eval_interval,
+                timeout=FLAGS.eval_timeout,
+                on_result=train.Recorder(FLAGS.model_dir),
+            )
         if FLAGS.mode == "eval":
             return evaluate.run(evaluator, FLAGS.ckpt or FLAGS.model_dir)
         every = config.map_freq if FLAGS.mode == "train_and_eval" else 0
-        return train.run(config, training, evaluator, eval_every_epochs=every)
-    except tf.errors.OpError as error:  # files that cannot be written, memory that is not there
+        return train.run(config, training, evaluator, eval_every_epochs=every, strategy=strategy)
+    except train.Stopped as stopped:
+        logging.warning("%s", stopped)
+        sys.exit(stopped.exit_code)
+    except tf.errors.ResourceExhaustedError as error:
+        raise OSError(f"{OUT_OF_MEMORY} ({error.message.splitlines()[0]})") from error
+    except tf.errors.OpError as error:  # files that cannot be written, machines that do not answer
         raise OSError(error.message.splitlines()[0]) from error
+
+
+def create_strategy(config: config_lib.Config):
+    """The devices of the flags; and what of TensorFlow has to be set before anything else uses it."""
+    import tensorflow as tf
+    import tf_keras as keras
+
+    from tf2 import strategy as strategy_lib
+
+    if FLAGS.tf_random_seed is not None:
+        keras.utils.set_random_seed(FLAGS.tf_random_seed)
+        tf.config.experimental.enable_op_determinism()
+    if FLAGS.debug:
+        tf.config.run_functions_eagerly(True)
+        tf.data.experimental.enable_debug_mode()
+    if FLAGS.use_xla:
+        tf.config.optimizer.set_jit("autoclustering")
+    return strategy_lib.create(
+        config.strategy if FLAGS.mode != "eval" else None,
+        workers=FLAGS.worker,
+        worker_index=FLAGS.worker_index,
+        tpu=FLAGS.tpu,
+        tpu_zone=FLAGS.tpu_zone,
+        gcp_project=FLAGS.gcp_project,
+    )
 
 
 def check_data(config: config_lib.Config) -> None:

@@ -197,10 +197,14 @@ class Config(_Section):
 
     # Training run.
     num_epochs: int = _key(300, "[1, inf)")
+    gradient_accumulation_steps: int = _key(1, "[1, inf)")  # parts that a batch goes through the network in
     map_freq: int = _key(1, "[1, inf)")  # train_and_eval: epochs from one evaluation to the next
+    early_stop_patience: int | None = _key(None, "[1, inf)")  # evaluations without a better AP that end it; None: never
+    max_skipped_steps: int = _key(5, "[1, inf)")  # steps in a row whose loss is not finite; more end the training
     ckpt_var_scope: str | None = _key(None)  # scope of the backbone inside --backbone_ckpt; None: backbone_name
     skip_mismatch: bool = _key(True)  # training start: list what does not fit and go on; False: stop
-    strategy: str | None = _key(None, choices=("gpus", "tpu"))  # None: one device
+    # gpus of one machine; multi-gpus, of several machines; None: one device.
+    strategy: str | None = _key(None, choices=("gpus", "multi-gpus", "tpu"))
     mixed_precision: bool = _key(False)  # bfloat16 on TPU, float16 on GPU
     loss_scale: float | None = _key(None, "(0, inf)")  # initial dynamic loss scale under float16
     sample_image: str | None = _key(None)  # image whose detections are drawn during training
@@ -209,9 +213,6 @@ class Config(_Section):
 
     def __post_init__(self):
         super().__post_init__()
-        for field in dataclasses.fields(self):
-            if field.name in NOT_YET and getattr(self, field.name) != field.default:
-                raise ConfigError(f"{field.name} is not available in this version; leave it at {field.default}")
         if self.min_level >= self.max_level:
             raise ConfigError(f"min_level {self.min_level} must be below max_level {self.max_level}")
         if self.jitter_min > self.jitter_max:
@@ -256,16 +257,6 @@ class Config(_Section):
         return yaml.safe_dump(_plain(dataclasses.asdict(self)), sort_keys=False, default_flow_style=None, width=120)
 
 
-# Keys whose feature is still to come: fields above, but held at their default.
-NOT_YET = {
-    "grad_checkpoint",
-    "loss_scale",
-    "mixed_precision",
-    "positives_momentum",
-    "sample_image",
-    "strategy",
-    "var_freeze_expr",
-}
 ALIASES = {"autoaugmentation_policy": "autoaugment_policy"}
 # Keys of the published program without a field here: values that ask for nothing, and what to do about others.
 RETIRED = {
@@ -550,7 +541,9 @@ KINDS = {
     "rgb": Kind("a number or a list of three", _read_rgb),
     "ratios": Kind("a list of width/height ratios or [x, y] pairs", _read_ratios),
     "scale": Kind("a number or a list with one a level", _read_scale),
-    "label_map": Kind("coco, voc, waymo, a .yaml file or a mapping such as {1: 'cat', 2: 'dog'}", _read_label_map),
+    "label_map": Kind(
+        "coco, voc, waymo, a .yaml or .json file or a mapping such as {1: 'cat', 2: 'dog'}", _read_label_map
+    ),
     "fpn_config": Kind("{nodes: [{feat_level: 6, inputs_offsets: [3, 4]}, ...], weight_method: sum}", _read_fpn_config),
     "nms_method": Kind("text", lambda value: "hard" if value in (None, "") else _read_str(value)),
     "NmsConfig": Kind("a mapping such as {method: hard}", _read_nms),

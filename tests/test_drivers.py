@@ -10,6 +10,7 @@ from PIL import Image
 
 from efficientdet.model import EfficientDetModel
 from tf2 import checkpoint, drivers
+from tf2.model_dir import ModelDir
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -99,7 +100,7 @@ def test_the_documented_lines(tmp_path):
     hparams = "image_size=64,fpn_num_filters=8,fpn_cell_repeats=1,box_class_repeats=1"
     random = drivers.load("efficientdet-lite0", None, hparams)
     weights = {name: variable.numpy() for name, variable in checkpoint.named_variables(random.model.net).items()}
-    path = checkpoint.save(str(tmp_path), 0, weights)
+    path = ModelDir(str(tmp_path)).save(0, weights)
 
     detector = drivers.load("efficientdet-lite0", path, hparams, nms_configs={"score_thresh": 0.0})
     detections = detector.detect(np.asarray(Image.open(ROOT / "testdata" / "img1.jpg").convert("RGB")))

@@ -127,6 +127,49 @@ def test_deeper_blocks_are_dropped_more_often():
     np.testing.assert_allclose([block.survival_prob for block in model.blocks], [1.0, 0.95, 0.9, 0.85])
 
 
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_block_is_dropped_by_its_own_draw(recompute):
+    """Of four blocks that survive with 1, 0.9, 0.8 and 0.7; a block that is dropped gives its input."""
+    model = Model(
+        [BlockArgs(3, 1, 1, 4, 4, None)] * 4, stem_filters=4, act_type="relu", survival_prob=0.6, recompute=recompute
+    )
+    model.build((None, None, None, 3))
+    assert model.num_draws == 4
+    for layer in model.submodules:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.batch_statistics = False
+    images = tf.random.stateless_normal([3, 8, 8, 3], [1, 2])
+    draws = tf.constant([[0.0, 0.0, 0.0, 0.0], [0.0, 0.1, 0.19, 0.29], [0.9, 0.05, 0.9, 0.2]])
+    outputs = tf.function(model)(images, training=True, draws=draws)[-1]
+    x = model.stem(images)
+    for block, kept in zip(model.blocks, [[1, 1, 1], [0, 1, 0], [0, 0, 1], [0, 0, 0]]):
+        branch = (block(x) - x) / block.survival_prob
+        x += branch * np.reshape(np.float32(kept), [3, 1, 1, 1])
+    np.testing.assert_allclose(outputs, x, rtol=1e-4, atol=1e-5)
+
+
+def test_recomputed_blocks_have_the_same_outputs_gradients_and_averages():
+    images, draws = tf.random.stateless_normal([4, 32, 32, 3], [1, 2]), tf.random.stateless_uniform([4, 5], [3, 4])
+    results, weights = [], None
+    for recompute in (False, True):
+        model = _tiny_model(survival_prob=0.5, recompute=recompute, act_type="swish")
+        weights = weights or [variable.numpy() for variable in model.weights]
+        for variable, value in zip(model.weights, weights):
+            variable.assign(value)
+
+        @tf.function
+        def run(model=model):
+            with tf.GradientTape() as tape:
+                features = model(images, training=True, draws=draws)
+                # Not the sum of squares: normalization keeps it, and all that is left of its gradient is rounding.
+                loss = tf.add_n([tf.reduce_sum(x * tf.random.stateless_normal(x.shape, [5, 6])) for x in features])
+            return features, tape.gradient(loss, model.trainable_variables)
+
+        results.append(tf.nest.flatten(run()) + [v.numpy() for v in model.non_trainable_variables])
+    for expected, value in zip(*results):
+        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6 + 1e-5 * np.abs(expected).max())
+
+
 def test_spread_of_initial_kernels():
     """Deviation sqrt(2 / fan_out): 3 * 3 * 64 for the convolution, 3 * 3 for the depthwise one."""
     stem = Stem(64, "relu")
@@ -157,9 +200,9 @@ def test_config_round_trip(layer):
     assert again.get_config() == layer.get_config()
 
 
-def _tiny_model():
+def _tiny_model(act_type="relu", **options):
     blocks = [BlockArgs(3, 1, 1, 8, 8, None)]
     blocks += [BlockArgs(3, 2, 2, *filters, 0.25) for filters in ((8, 8), (8, 16), (16, 16), (16, 24))]
-    model = Model(blocks, stem_filters=8, act_type="relu")
+    model = Model(blocks, stem_filters=8, act_type=act_type, **options)
     model.build((None, None, None, 3))
     return model

@@ -76,6 +76,34 @@ def test_repeats_are_added_to_their_input_only_with_a_survival_probability():
             np.testing.assert_allclose(outputs, net.predict(first), atol=1e-6)
 
 
+@pytest.mark.parametrize("recompute", [False, True])
+def test_each_step_of_each_level_has_its_own_draw(recompute):
+    """The steps after the first are dropped by the draws 0, without which they would double a map of ones."""
+    net = built(ClassNet(4, **{**OPTIONS, "repeats": 3}, survival_prob=0.5, recompute=recompute))
+    assert net.num_draws == 4
+    identity = np.eye(4).reshape(1, 1, 4, 4)
+    for conv in (*net.convs, net.predict):
+        conv.depthwise_kernel.assign(np.pad(np.ones([1, 1, 4, 1]), [(1, 1), (1, 1), (0, 0), (0, 0)]))
+        conv.pointwise_kernel.assign(identity)
+        conv.bias.assign(np.zeros(4))
+    for bns in net.bns:
+        for bn in bns:
+            bn.batch_statistics = False
+            bn.gamma.assign(np.full(4, np.sqrt(1.001)))  # undoes epsilon
+    # A step that survives makes x of x: x + x / 0.5. Draws of image 0, then 1: level 3 twice, level 4 twice.
+    draws = tf.constant([[0.0, 0.0, 0.9, 0.9], [0.9, 0.0, 0.0, 0.6]])
+    finer, coarser = tf.function(net)([tf.ones([2, 2, 2, 4]), tf.ones([2, 1, 1, 4])], training=True, draws=draws)
+    np.testing.assert_allclose(finer[:, 0, 0, 0], [1, 3], rtol=1e-5)
+    np.testing.assert_allclose(coarser[:, 0, 0, 0], [9, 3], rtol=1e-5)
+
+
+@pytest.mark.parametrize("survival_prob, repeats, expected", [(None, 3, 0), (1.0, 3, 0), (0.9, 1, 0), (0.9, 4, 6)])
+def test_number_of_draws(survival_prob, repeats, expected):
+    net = built(BoxNet(6, **{**OPTIONS, "repeats": repeats}, survival_prob=survival_prob))
+    assert net.num_draws == expected
+    assert len(net([tf.zeros([1, 2, 2, 4])] * 2, training=True)) == 2  # without draws it makes its own
+
+
 def test_no_repeats():
     net = built(BoxNet(6, **{**OPTIONS, "repeats": 0}))
     assert len(net.weights) == 3 and net([tf.zeros([1, 2, 2, 4])] * 2)[1].shape == (1, 2, 2, 6)
@@ -83,7 +111,9 @@ def test_no_repeats():
 
 @pytest.mark.parametrize("net_class", [ClassNet, BoxNet])
 def test_config_round_trip(net_class):
-    config = net_class(6, **OPTIONS, separable_conv=False, survival_prob=0.7, name="head").get_config()
+    config = net_class(6, **OPTIONS, separable_conv=False, survival_prob=0.7, recompute=True, name="head")
+    config = config.get_config()
     again = net_class.from_config(config)
     assert again.get_config() == config and {k: config[k] for k in OPTIONS} == OPTIONS
     assert (config["outputs"], config["separable_conv"], config["survival_prob"]) == (6, False, 0.7)
+    assert config["recompute"] is True

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""layers: values of the activations, which statistics normalize, which samples drop connect drops."""
+"""layers: activations and their gradients, which statistics normalize, what is dropped, what is computed again."""
 
 import numpy as np
 import pytest
@@ -72,6 +72,92 @@ def test_drop_connect_leaves_alone():
     x = tf.random.stateless_normal([3, 2, 2, 1], [3, 4])
     np.testing.assert_array_equal(layers.drop_connect(x, 0.5, False), x)
     np.testing.assert_array_equal(layers.drop_connect(x, 1.0, True), x)
+
+
+def test_drop_connect_by_its_draws():
+    """Survival 0.75: a sample stays where its draw is 0.25 and more, and is divided by 0.75."""
+    x = tf.reshape(tf.constant([3.0, 6.0, 9.0, 12.0]), [4, 1, 1, 1])
+    dropped = layers.drop_connect(x, 0.75, True, tf.constant([0.0, 0.2499, 0.25, 0.9999]))
+    np.testing.assert_allclose(tf.reshape(dropped, [-1]), [0, 0, 12, 16], rtol=1e-6)
+
+
+def test_the_gradient_of_swish_is_that_of_silu():
+    x, upstream = tf.constant([-1e4, -90.0, -3.0, -1e-3, 0.0, 0.5, 7.0, 90.0, 1e4]), tf.range(1.0, 10.0)
+    values, gradients = [], []
+    for function in (layers.swish, tf.nn.silu, tf.function(layers.swish)):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x)
+        values.append(y)
+        gradients.append(tape.gradient(y, x, output_gradients=upstream))
+    for parts in (values, gradients):
+        np.testing.assert_allclose(parts[0], parts[1], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(parts[0], parts[2], rtol=1e-6)
+
+
+@pytest.mark.parametrize("mean", [0.0, 300.0])
+def test_synchronized_on_one_replica_is_the_fused_one(mean):
+    """Values, gradients and moving averages."""
+    x = mean + tf.random.stateless_normal([3, 4, 5, 6], [1, 2]) * tf.range(1.0, 7.0)
+    upstream, results = tf.random.stateless_normal(x.shape, [3, 4]), []
+    for synchronized in (False, True):
+        bn = layers.BatchNormalization()
+        layers.build(bn, 6)
+        bn.synchronized = synchronized
+        bn.gamma.assign(tf.range(0.5, 3.5, 0.5))
+        bn.beta.assign(tf.range(-3.0, 3.0))
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = bn(x, training=True)
+        gradients = tape.gradient(outputs, [x, bn.gamma, bn.beta], output_gradients=upstream)
+        results.append([outputs, *gradients, bn.moving_mean, bn.moving_variance])
+    for fused, synchronized in zip(*results):
+        np.testing.assert_allclose(synchronized, fused, rtol=1e-4, atol=1e-4 * np.abs(fused).max())
+
+
+def test_kept_statistics_normalize_by_the_batch_and_leave_the_averages():
+    x = tf.random.stateless_normal([2, 3, 3, 4], [1, 2]) + 5
+    bn = layers.BatchNormalization()
+    layers.build(bn, 4)
+    with layers.kept_statistics():
+        with layers.kept_statistics():
+            kept = bn(x, training=True)
+        np.testing.assert_array_equal(bn(x, training=True), kept)  # still, after the inner one
+        np.testing.assert_array_equal(bn.moving_mean, np.zeros(4))
+        np.testing.assert_array_equal(bn.moving_variance, np.ones(4))
+    np.testing.assert_array_equal(bn(x, training=True), kept)
+    np.testing.assert_allclose(bn.moving_mean, 0.01 * np.mean(x, (0, 1, 2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("wrap", [lambda function: function, tf.function], ids=["eager", "function"])
+def test_recompute_is_the_function_with_its_gradients_and_averages(wrap):
+    """Of two inputs in a list, one of them outside any gradient; the moving averages change once, not twice."""
+    x, shortcut = (tf.random.stateless_normal([4, 5, 5, 3], [1, i]) for i in range(2))
+    conv, bn = keras.layers.Conv2D(3, 3, padding="same"), layers.BatchNormalization()
+    layers.build(bn, layers.build(conv, 3))
+    draw = tf.constant([0.1, 0.6, 0.3, 0.9])
+    watched = [x, conv.kernel, conv.bias, bn.gamma, bn.beta]
+
+    def block(inputs):
+        outputs = layers.swish(bn(conv(inputs[0]), training=True))
+        return [inputs[1] + layers.drop_connect(outputs, 0.5, True, draw)]
+
+    def run(recompute):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            (outputs,) = layers.recompute(block, [x, shortcut]) if recompute else block([x, shortcut])
+            loss = tf.reduce_sum(outputs * shortcut)
+        return outputs, tape.gradient(loss, watched)
+
+    results = []
+    for recompute in (False, True):
+        for average, value in ((bn.moving_mean, 0.0), (bn.moving_variance, 1.0)):
+            average.assign(tf.fill([3], value))
+        outputs, gradients = wrap(run)(recompute)
+        results.append([outputs, *gradients, bn.moving_mean.numpy(), bn.moving_variance.numpy()])
+    assert np.all(results[0][-2] != 0)
+    for expected, value in zip(*results):
+        np.testing.assert_allclose(value, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
 
 
 def test_build_names_variables_after_the_layer_whatever_was_built_before():

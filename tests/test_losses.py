@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from efficientdet.anchors import Anchors
-from efficientdet.losses import LossOptions, box_iou_loss, box_loss, detection_loss, focal_loss
+from efficientdet.losses import LossOptions, box_iou_loss, box_loss, detection_loss, focal_loss, names
 from efficientdet.targets import AnchorLabeler
 
 NUMBERS = pathlib.Path(__file__).parents[2] / "shared" / "reference" / "numbers.json"
@@ -110,6 +110,49 @@ def test_focal_loss_and_gradient_are_finite(gamma, logit):
             logits, tf.zeros([1, 1, 1, 1], tf.int32), alpha=0.25, gamma=gamma, label_smoothing=0.1, normalizer=1.0
         )
     assert np.isfinite(loss) and np.all(np.isfinite(tape.gradient(loss, logits)))
+
+
+def plain_focal_loss(logits, targets, alpha, gamma, label_smoothing, normalizer):
+    """Equation 5 in TensorFlow's own operations; targets [..., A], -2 ignored."""
+    targets = tf.repeat(targets, logits.shape[-1] // targets.shape[-1], axis=-1)
+    classes = tf.range(logits.shape[-1]) % (logits.shape[-1] // 2)  # of two anchors
+    y = tf.cast(targets == classes, logits.dtype)
+    smooth = y * (1 - label_smoothing) + 0.5 * label_smoothing
+    p = tf.sigmoid(logits)
+    cross_entropy = -smooth * tf.math.log(p) - (1 - smooth) * tf.math.log(1 - p)
+    loss = (y * alpha + (1 - y) * (1 - alpha)) * (y * (1 - p) + (1 - y) * p) ** gamma * cross_entropy
+    return tf.reduce_sum(tf.where(targets == -2, tf.zeros_like(loss), loss)) / normalizer
+
+
+@pytest.mark.parametrize("alpha, gamma, label_smoothing", [(0.25, 1.5, 0.0), (0.5, 2.0, 0.1), (0.25, 0.0, 0.2)])
+def test_the_gradient_of_the_focal_loss_is_that_of_the_formula(alpha, gamma, label_smoothing):
+    """By automatic differentiation of the formula, and by differences, both in float64."""
+    rng = np.random.RandomState(0)
+    logits, direction = rng.normal(0, 2, (2, 2, 3, 2, 5 * 2))
+    targets = rng.randint(-2, 5, (2, 3, 2, 2)).astype(np.int32)
+    assert {-2, -1, 0, 4} <= set(targets.ravel())
+    options = {"alpha": alpha, "gamma": gamma, "label_smoothing": label_smoothing, "normalizer": 7.0}
+
+    def plain(logits):
+        return plain_focal_loss(logits, tf.constant(targets), **options)
+
+    ours, exact = tf.constant(logits, tf.float32), tf.constant(logits)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch([ours, exact])
+        loss = 3 * focal_loss(ours, tf.constant(targets), **options)
+        expected = 3 * plain(exact)
+    gradient = tape.gradient(loss, ours)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    np.testing.assert_allclose(gradient, tape.gradient(expected, exact), rtol=1e-4, atol=1e-6)
+    assert not np.any(gradient.numpy().reshape(-1, 5)[targets.ravel() == -2])
+    along = 3 * (plain(exact + 1e-5 * direction) - plain(exact - 1e-5 * direction)) / 2e-5
+    np.testing.assert_allclose(np.sum(gradient * direction), along, rtol=1e-4)
+
+
+@pytest.mark.parametrize("iou_loss_type", [None, "iou", "giou", "diou", "ciou"])
+def test_names_are_those_of_the_losses(published, iou_loss_type):
+    losses = losses_of(published, iou_loss_type=iou_loss_type)
+    assert tuple(losses) == names(OPTIONS._replace(iou_loss_type=iou_loss_type))
 
 
 def test_box_loss_by_hand():

@@ -246,6 +246,44 @@ def test_frozen_statistics(tiny_config):
             assert np.any(gradient)
 
 
+@pytest.fixture
+def as_written():
+    """Functions without Grappler, which rewrites two equal graphs in two ways that round differently."""
+    options = tf.config.optimizer.get_experimental_options()
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False, **options})
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda f: f, pytest.param(tf.function, marks=pytest.mark.slow)], ids=["eager", "function"]
+)
+def test_grad_checkpoint_changes_no_value(tiny_config, wrap, as_written):
+    """Outputs, gradients and statistics, with drop connect in backbone and heads."""
+    changes = {"survival_prob": 0.7, "box_class_repeats": 2, "act_type": "swish", "max_level": 5}
+    images = tf.image.resize(tf.random.stateless_normal([4, 8, 8, 3], [1, 2]), [64, 64])
+    results, start = [], None
+    for grad_checkpoint in (False, True):
+        net = EfficientDetNet(tiny_config.override({**changes, "grad_checkpoint": grad_checkpoint}))
+        draws = tf.random.stateless_uniform([4, net.num_draws], [3, 4])
+        start = start or [variable.numpy() for variable in net.weights]
+        for variable, value in zip(net.weights, start):
+            variable.assign(value)
+
+        def run(net=net, draws=draws):
+            with tf.GradientTape() as tape:
+                outputs = tf.nest.flatten(net(images, training=True, draws=draws))
+                loss = tf.add_n([tf.reduce_sum(x * tf.random.stateless_normal(x.shape, [5, 6])) for x in outputs])
+            return outputs, tape.gradient(loss, net.trainable_variables)
+
+        outputs, gradients = wrap(run)()
+        gradients = np.concatenate([np.ravel(gradient) for gradient in gradients])
+        results.append([*outputs, gradients, *(v.numpy() for v in net.non_trainable_variables)])
+    assert np.linalg.norm(results[0][len(outputs)]) > 1
+    for plain, recomputed in zip(*results):
+        assert np.linalg.norm(recomputed - plain) <= 1e-6 * np.linalg.norm(plain)
+
+
 @pytest.mark.parametrize(
     "overrides, nodes",
     [

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""optimizer: published learning rates, clipping and averaging by hand and by TensorFlow Addons."""
+"""optimizer: published learning rates; updates, clipping and averages by hand, by Keras and by TensorFlow Addons."""
 
 import math
 import pathlib
@@ -12,7 +12,7 @@ import tf_keras as keras
 
 from efficientdet import config as config_lib
 from tf2 import trainer
-from tf2.optimizer import LearningRate, MovingAverage, clip_gradients, get_optimizer
+from tf2.optimizer import OPTIMIZERS, Adam, LearningRate, MovingAverage, Sgd, clip_gradients
 
 TRAIN = pathlib.Path(__file__).parents[2] / "shared" / "reference" / "train.npz"
 # Of the published rates: they scale with batch / 64, here twice.
@@ -63,28 +63,91 @@ def test_rates_survive_serialization():
     np.testing.assert_allclose([rate(49), rate(50), rate(80)], [0.1, 0.01, 0.001], rtol=1e-6)
 
 
-def test_unknown_names_are_told():
+def test_unknown_decay_is_told():
     with pytest.raises(ValueError, match="unknown lr_decay_method 'linear'; use one of cosine"):
         LearningRate("linear", 0.1, total_steps=10)
-    with pytest.raises(ValueError, match="unknown optimizer 'rmsprop'; use sgd or adam"):
-        get_optimizer("rmsprop", LearningRate("constant", 0.1, total_steps=1), 0.9)
+
+
+def apply(optimizer, variable, gradient, *, rate=0.1, step=0, counts=True):
+    optimizer.apply(
+        [tf.constant(gradient, tf.float32)],
+        [variable],
+        rate=tf.constant(rate),
+        step=tf.constant(step, tf.int64),
+        counts=tf.constant(counts),
+    )
+
+
+def test_sgd_keeps_the_rate_outside_of_the_accumulator():
+    """By hand, gradients 1, 1, 2 and momentum 0.5: m = 1, 1.5, 2.75, each times the rate of its step; not Nesterov."""
+    variable, values = tf.Variable([0.0], name="a/kernel"), []
+    sgd = Sgd([variable], 0.5)
+    for step, (gradient, rate) in enumerate([(1.0, 0.1), (1.0, 0.2), (2.0, 0.01)]):
+        apply(sgd, variable, [gradient], rate=rate, step=step)
+        values.append(float(variable[0]))
+    np.testing.assert_allclose(values, [-0.1, -0.1 - 0.3, -0.4 - 0.0275], rtol=1e-6)
+    (accumulator,) = sgd.slots[variable.ref()]
+    np.testing.assert_allclose(accumulator, [2.75], rtol=1e-6)
+    assert accumulator.name == "a/kernel/Momentum:0" and not accumulator.trainable
+
+
+def test_adam_is_algorithm_1_in_the_order_of_section_2():
+    """In float64, with the bias correction in the step size, so that epsilon counts in the uncorrected scale."""
+    gradients, rates = [[1.0, -3.0], [0.5, 1e-6], [-2.0, 0.0], [4.0, 1e-7]], [0.1, 0.2, 0.05, 0.3]
+    variable = tf.Variable([1.0, 2.0], name="a/kernel")
+    adam = Adam([variable], 0.8)
+    expected, mean, square = np.array([1.0, 2.0]), np.zeros(2), np.zeros(2)
+    for step, (gradient, rate) in enumerate(zip(gradients, rates)):
+        apply(adam, variable, gradient, rate=rate, step=step)
+        mean = 0.8 * mean + 0.2 * np.array(gradient)
+        square = 0.999 * square + 0.001 * np.array(gradient) ** 2
+        step_size = rate * math.sqrt(1 - 0.999 ** (step + 1)) / (1 - 0.8 ** (step + 1))
+        expected = expected - step_size * mean / (np.sqrt(square) + 1e-7)
+        np.testing.assert_allclose(variable, expected, rtol=1e-4)
+    for slot, values, name in zip(adam.slots[variable.ref()], (mean, square), ("Adam", "Adam_1")):
+        np.testing.assert_allclose(slot, values, rtol=1e-4)
+        assert slot.name == f"a/kernel/{name}:0"
 
 
 @pytest.mark.parametrize(
-    "name, expected",
-    [  # by hand, for a gradient of 1 twice, rate 0.1 and momentum 0.5
-        ("sgd", [-0.1, -0.1 - 0.1 * 1.5]),  # velocity 1, then 0.5 * 1 + 1; not Nesterov
-        ("adam", [-0.1, -0.2]),  # a constant gradient has both corrected moments 1
+    "name, reference",
+    [
+        ("sgd", lambda: keras.optimizers.SGD(0.1, momentum=0.9)),  # the same for a constant rate
+        ("adam", lambda: keras.optimizers.Adam(0.1, beta_1=0.9, beta_2=0.999, epsilon=1e-7)),
     ],
 )
-def test_two_steps_of_an_optimizer(name, expected):
-    variable = tf.Variable([0.0])
-    optimizer = get_optimizer(name, LearningRate("constant", 0.1, total_steps=1), 0.5)
-    values = []
-    for _ in range(2):
-        optimizer.apply_gradients([(tf.constant([1.0]), variable)])
-        values.append(float(variable[0]))
-    np.testing.assert_allclose(values, expected, rtol=1e-4)
+def test_optimizers_agree_with_those_of_keras(name, reference):
+    rng = np.random.RandomState(0)
+    ours, theirs = (tf.Variable(np.ones((3, 2)), dtype=tf.float32) for _ in range(2))
+    optimizer, reference = OPTIMIZERS[name]([ours], 0.9), reference()
+    for step in range(20):
+        gradient = rng.randn(3, 2).astype(np.float32)
+        apply(optimizer, ours, gradient, step=step)
+        reference.apply_gradients([(tf.constant(gradient), theirs)])
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_step_that_does_not_count_leaves_every_bit(name):
+    variable = tf.Variable(np.random.RandomState(1).randn(50), dtype=tf.float32)
+    optimizer = OPTIMIZERS[name]([variable], 0.9)
+    for step in range(3):
+        apply(optimizer, variable, np.random.RandomState(step).randn(50), step=step)
+    state = [variable, *optimizer.slots[variable.ref()]]
+    before = [part.numpy() for part in state]
+    apply(optimizer, variable, np.zeros(50), step=3, counts=False)
+    for part, values in zip(state, before):
+        np.testing.assert_array_equal(part, values)
+        assert np.any(values)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_updates_some_of_its_variables(name):
+    variables = [tf.Variable([1.0], name=part) for part in ("a", "b")]
+    optimizer = OPTIMIZERS[name](variables, 0.9)
+    apply(optimizer, variables[1], [1.0])
+    np.testing.assert_allclose(tf.concat(variables, 0), [1.0, 0.9], rtol=1e-5)
+    assert not any(np.any(slot) for slot in optimizer.slots[variables[0].ref()])
 
 
 @pytest.mark.parametrize(
@@ -99,10 +162,27 @@ def test_two_steps_of_an_optimizer(name, expected):
     ],
 )
 def test_clip_gradients_golden(gradients, norm, expected, expected_norm):
-    clipped, global_norm = clip_gradients([tf.constant(gradient) for gradient in gradients], norm)
-    for gradient, values in zip(clipped, expected, strict=True):
+    clipped = clip_gradients([tf.constant(gradient) for gradient in gradients], norm)
+    for gradient, values in zip(clipped.gradients, expected, strict=True):
         np.testing.assert_allclose(gradient, values, rtol=1e-6)
-    np.testing.assert_allclose(global_norm, expected_norm, rtol=1e-6)
+    np.testing.assert_allclose(clipped.norm, expected_norm, rtol=1e-6)
+    np.testing.assert_allclose(clipped.norms, [np.linalg.norm(gradient) for gradient in gradients], rtol=1e-6)
+    assert clipped.finite
+
+
+@pytest.mark.parametrize("norm", [10.0, None])
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+def test_gradients_that_are_not_finite_become_zeros(bad, norm):
+    clipped = clip_gradients([tf.constant([3.0, 4.0]), tf.constant([[1.0, bad]]), tf.constant(2.0)], norm)
+    assert not clipped.finite
+    for gradient, shape in zip(clipped.gradients, [(2,), (1, 2), ()], strict=True):
+        np.testing.assert_array_equal(gradient, np.zeros(shape))
+    np.testing.assert_array_equal(np.isfinite(clipped.norms), [True, False, True])
+
+
+def test_gradients_of_zero_stay_zero():
+    clipped = clip_gradients([tf.zeros([2]), tf.zeros([])], 10.0)
+    assert clipped.finite and clipped.norm == 0 and not any(np.any(gradient) for gradient in clipped.gradients)
 
 
 def test_moving_average_golden():
@@ -132,20 +212,12 @@ def test_moving_average_agrees_with_tensorflow_addons():
         np.testing.assert_allclose(average.averages[0], reference.get_slot(theirs, "average"), rtol=1e-5, atol=1e-7)
 
 
-def test_applied_swaps_and_swaps_back():
-    variables = [tf.Variable([1.0, 2.0], name="a"), tf.Variable(3.0, name="b", trainable=False)]
-    average = MovingAverage(variables, 0.9)
-    variables[0].assign([5.0, 6.0])
-    with average.applied():
-        np.testing.assert_array_equal(variables[0], [1, 2])
-    np.testing.assert_array_equal(variables[0], [5, 6])
-    with pytest.raises(KeyError), average.applied():
-        np.testing.assert_array_equal(variables[0], [1, 2])
-        raise KeyError
-    np.testing.assert_array_equal(variables[0], [5, 6])
-    np.testing.assert_array_equal(average.averages[0], [1, 2])
-
-
-def test_keras_optimizers_are_those_of_keras_2():
-    optimizer = get_optimizer("adam", LearningRate("constant", 0.1, total_steps=1), 0.8)
-    assert isinstance(optimizer, keras.optimizers.Adam) and optimizer.beta_1 == 0.8
+def test_a_moving_average_without_a_step_that_counts_keeps_every_bit():
+    variable = tf.Variable([0.1, 0.2])
+    average = MovingAverage([variable], 0.9)
+    before = average.averages[0].numpy()
+    variable.assign([math.pi, math.e])
+    average.update(tf.constant(5), tf.constant(False))
+    np.testing.assert_array_equal(average.averages[0], before)
+    average.update(tf.constant(5), tf.constant(True))
+    assert np.all(average.averages[0] != before)

@@ -50,7 +50,7 @@ def test_hparams_of_the_readme_are_read():
         typed = dict(argument.lstrip("-").split("=", 1) for argument in arguments if argument.startswith("--"))
         if script in ("main.py", "model_inspect.py"):
             hparams = typed.get("hparams", "").replace("configs/", f"{ROOT}/configs/")
-            config_lib.load(typed["model_name"], hparams)
+            config_lib.load(typed.get("model_name", "efficientdet-d1"), hparams)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Learning-rate schedules, optimizers, gradient clipping and the moving average of the weights."""
 
-import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 import tf_keras as keras
@@ -78,34 +78,124 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
         return {key: getattr(self, key) for key in keys}
 
 
-def get_optimizer(name: str, learning_rate: LearningRate, momentum: float) -> keras.optimizers.Optimizer:
-    """SGD with momentum, or Adam with momentum as its beta_1.
+class Optimizer:
+    """Updates variables in place from gradients; its slots are named as in the published checkpoints.
 
-    Raises:
-        ValueError: if the name is neither sgd nor adam.
+    TensorFlow's own kernels do the work, one for each variable. They write to the copy of the replica that calls them,
+    so every replica has to come with the same gradients, summed up before.
     """
-    if name == "sgd":
-        return keras.optimizers.SGD(learning_rate, momentum=momentum, jit_compile=False)
-    if name == "adam":
-        return keras.optimizers.Adam(learning_rate, beta_1=momentum, jit_compile=False)
-    raise ValueError(f"unknown optimizer {name!r}; use sgd or adam")
+
+    slot_names: tuple[str, ...]
+
+    def __init__(self, variables: Sequence[tf.Variable], momentum: float):
+        """Makes the slots, all 0.
+
+        Args:
+            variables: that may be updated; each has its slots from the start.
+            momentum: of the gradients, in [0, 1).
+        """
+        self.momentum = momentum
+        self.slots = {
+            variable.ref(): [
+                tf.Variable(tf.zeros_like(variable), trainable=False, name=f"{variable.name.removesuffix(':0')}/{name}")
+                for name in self.slot_names
+            ]
+            for variable in variables
+        }
+
+    def apply(
+        self,
+        gradients: Sequence[tf.Tensor],
+        variables: Sequence[tf.Variable],
+        *,
+        rate: tf.Tensor,
+        step: tf.Tensor,
+        counts: tf.Tensor,
+    ) -> None:
+        """One update.
+
+        Args:
+            gradients: of any shapes, finite.
+            variables: with these shapes, all of those it was made with or some.
+            rate: [] float32, the learning rate.
+            step: [] int64, number of this update, from 0.
+            counts: [] bool; False, with gradients of 0, leaves variables and slots exactly as they are.
+        """
+        raise NotImplementedError
 
 
-def clip_gradients(gradients: Sequence[tf.Tensor], norm: float | None) -> tuple[list[tf.Tensor], tf.Tensor]:
+class Sgd(Optimizer):
+    """Stochastic gradient descent with momentum, not Nesterov's: m <- momentum * m + g, w <- w - rate * m."""
+
+    slot_names = ("Momentum",)
+
+    def apply(self, gradients, variables, *, rate, step, counts):
+        rate, momentum = tf.where(counts, rate, 0.0), tf.where(counts, self.momentum, 1.0)
+        for gradient, variable in zip(gradients, variables, strict=True):
+            (accumulator,) = self.slots[variable.ref()]
+            tf.raw_ops.ResourceApplyMomentum(
+                var=variable.handle, accum=accumulator.handle, lr=rate, grad=gradient, momentum=momentum
+            )
+
+
+class Adam(Optimizer):
+    """Adam, with momentum as beta_1, beta_2 = 0.999 and epsilon = 1e-7.
+
+    Reference: Kingma and Ba, ICLR 2015, end of section 2 (https://arxiv.org/abs/1412.6980).
+    """
+
+    slot_names = ("Adam", "Adam_1")
+
+    def apply(self, gradients, variables, *, rate, step, counts):
+        number = tf.cast(step + 1, tf.float32)
+        powers = {"beta1_power": self.momentum**number, "beta2_power": 0.999**number}
+        betas = {"beta1": tf.where(counts, self.momentum, 1.0), "beta2": tf.where(counts, 0.999, 1.0)}
+        rate = tf.where(counts, rate, 0.0)
+        for gradient, variable in zip(gradients, variables, strict=True):
+            mean, square = self.slots[variable.ref()]
+            tf.raw_ops.ResourceApplyAdam(
+                var=variable.handle,
+                m=mean.handle,
+                v=square.handle,
+                lr=rate,
+                epsilon=1e-7,
+                grad=gradient,
+                **powers,
+                **betas,
+            )
+
+
+OPTIMIZERS = {"sgd": Sgd, "adam": Adam}
+
+
+class Clipped(NamedTuple):
+    """What `clip_gradients` gives."""
+
+    gradients: list[tf.Tensor]  # of the same shapes
+    norm: tf.Tensor  # [] float32, global L2 norm after clipping
+    norms: tf.Tensor  # [number of gradients] float32, L2 norms before
+    finite: tf.Tensor  # [] bool; False: the gradients are all 0, because one was infinite or not a number
+
+
+def clip_gradients(gradients: Sequence[tf.Tensor], norm: float | None) -> Clipped:
     """Clips each gradient to a norm, then all together to the same global norm.
 
     Args:
         gradients: of any shapes.
         norm: L2 norm, above 0; None or 0 clips nothing.
-
-    Returns:
-        The gradients, and their global norm after clipping.
     """
-    if not norm:
-        return list(gradients), tf.linalg.global_norm(gradients)
-    clipped = [tf.clip_by_norm(gradient, norm) for gradient in gradients]
-    clipped, before = tf.clip_by_global_norm(clipped, norm)
-    return clipped, tf.minimum(before, norm)
+    norms = tf.sqrt(2 * tf.stack([tf.nn.l2_loss(gradient) for gradient in gradients]))
+    finite = tf.math.is_finite(tf.norm(norms))
+    if norm:
+        factors = norm / tf.maximum(norms, norm)
+        after = tf.norm(norms * factors)
+        factors, after = factors * norm / tf.maximum(after, norm), tf.minimum(after, norm)
+    else:
+        factors, after = tf.ones_like(norms), tf.norm(norms)
+    factors = tf.unstack(tf.where(finite, factors, 0.0))
+    # no_nan: 0 times infinity is 0 here.
+    clipped = [tf.math.multiply_no_nan(gradient, factor) for gradient, factor in zip(gradients, factors)]
+    return Clipped(clipped, after, norms, finite)
 
 
 class MovingAverage:
@@ -117,12 +207,22 @@ class MovingAverage:
     def __init__(self, variables: Sequence[tf.Variable], decay: float):
         self.decay = decay
         self.variables = list(variables)
-        self.averages = [tf.Variable(v, trainable=False, name=v.name.removesuffix(":0")) for v in variables]
+        # Each replica updates a copy of its own, all alike: nothing has to be sent between them.
+        self.averages = [
+            tf.Variable(
+                v,
+                trainable=False,
+                name=v.name.removesuffix(":0"),
+                synchronization=tf.VariableSynchronization.ON_READ,
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            )
+            for v in variables
+        ]
 
-    def update(self, step: tf.Tensor) -> None:
-        """Takes in the variables' values after a step, a scalar integer."""
+    def update(self, step: tf.Tensor, counts: tf.Tensor | bool = True) -> None:
+        """Takes in the variables' values after a step, a scalar integer; unless counts, [] bool, is False."""
         step = tf.cast(step, tf.float32)
-        decay = tf.minimum(self.decay, (1 + step) / (10 + step))
+        decay = tf.where(counts, tf.minimum(self.decay, (1 + step) / (10 + step)), 1.0)
         for variable, average in zip(self.variables, self.averages):
             average.assign_sub((1 - decay) * (average - variable))
 
@@ -130,18 +230,3 @@ class MovingAverage:
         """Starts again from the variables as they are."""
         for variable, average in zip(self.variables, self.averages):
             average.assign(variable)
-
-    @contextlib.contextmanager
-    def applied(self) -> Iterator[None]:
-        """Puts the averages into the variables while the context lasts."""
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
-
-    def _swap(self) -> None:
-        for variable, average in zip(self.variables, self.averages):
-            value = variable.numpy()
-            variable.assign(average)
-            average.assign(value)
