@@ -226,8 +226,8 @@ def create_strategy(config: config_lib.Config):
         tf.data.experimental.enable_debug_mode()
     if FLAGS.use_xla:
         tf.config.optimizer.set_jit("autoclustering")
-        # CPUs could be made to take part, but then the input pipeline does, too, and TensorFlow miscompiles its
-        # shapes, which differ from image to image.
+        # CPUs take part with TF_XLA_FLAGS=--tf_xla_cpu_global_jit alone; a training that was tried so ended in an error
+        # over the shapes of its labels.
         if config.strategy != "tpu" and not tf.config.list_physical_devices("GPU"):
             logging.warning("--use_xla has no effect: it compiles for GPUs and TPUs, of which there is none")
     return strategy_lib.create(
