@@ -24,6 +24,7 @@ from dataset import label_map
 from efficientdet import config as config_lib
 
 FLAGS = flags.FLAGS
+EVAL_OUT_OF_MEMORY = "out of memory: lower --eval_batch_size, or nms_configs.max_nms_inputs or image_size in --hparams"
 OUT_OF_MEMORY = (
     "out of memory: lower --train_batch_size, set gradient_accumulation_steps to 2 or more, or grad_checkpoint=true "
     "in --hparams"
@@ -68,7 +69,11 @@ def define_flags() -> None:
     flags.DEFINE_integer("save_checkpoints_steps", 1000, "Steps from one checkpoint to the next.", lower_bound=1)
     flags.DEFINE_bool("eval_after_train", False, "With --mode=train: evaluates once, after the last epoch.")
     flags.DEFINE_bool("use_fake_data", False, "Repeats the first batch, to measure speed without reading.")
-    flags.DEFINE_integer("tf_random_seed", None, "Seed of weights, order and augmentation; default: drawn, and kept.")
+    flags.DEFINE_integer(
+        "tf_random_seed",
+        None,
+        "Seed of weights, order and augmentation; on CPUs every bit follows from it; default: drawn, and kept.",
+    )
     define_device_flags()
     define_following_flags()
     for name, why in MEANINGLESS.items():
@@ -89,7 +94,7 @@ def define_device_flags() -> None:
     )
     flags.DEFINE_list("worker", [], "With multi-gpus: host:port of each machine; default: what TF_CONFIG says.")
     flags.DEFINE_integer("worker_index", 0, "Which of --worker this machine is, from 0; the first writes the files.")
-    flags.DEFINE_string("tpu", None, "Name or address of the TPU; local on a TPU VM.")
+    flags.DEFINE_string("tpu", None, "local on a TPU VM, or name or address of the TPU.")
     flags.DEFINE_string("tpu_zone", None, "Google Cloud zone of the TPU.")
     flags.DEFINE_string("gcp_project", None, "Google Cloud project of the TPU.")
     flags.DEFINE_bool("use_xla", False, "Compiles clusters of operations with XLA, on GPUs and TPUs.")
@@ -206,9 +211,15 @@ def run(config: config_lib.Config) -> dict[str, float]:
         logging.warning("%s", stopped)
         sys.exit(stopped.exit_code)
     except tf.errors.ResourceExhaustedError as error:
-        raise OSError(f"{OUT_OF_MEMORY} ({error.message.splitlines()[0]})") from error
+        advice = EVAL_OUT_OF_MEMORY if FLAGS.mode == "eval" else OUT_OF_MEMORY
+        raise OSError(f"{advice} ({first_line(error)})") from error
     except tf.errors.OpError as error:  # files that cannot be written, machines that do not answer
-        raise OSError(error.message.splitlines()[0]) from error
+        raise OSError(first_line(error)) from error
+
+
+def first_line(error) -> str:
+    """What an error of TensorFlow says, without the stack that comes with it."""
+    return error.message.partition("\n")[0] or type(error).__name__
 
 
 def create_strategy(config: config_lib.Config):
@@ -220,7 +231,9 @@ def create_strategy(config: config_lib.Config):
 
     if FLAGS.tf_random_seed is not None:
         keras.utils.set_random_seed(FLAGS.tf_random_seed)
-        tf.config.experimental.enable_op_determinism()
+        # Not on GPUs, where TensorFlow has no deterministic kernel for the gradient of frozen batch normalization.
+        if not tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.enable_op_determinism()
     if FLAGS.debug:
         tf.config.run_functions_eagerly(True)
         tf.data.experimental.enable_debug_mode()
@@ -230,8 +243,12 @@ def create_strategy(config: config_lib.Config):
         # over the shapes of its labels.
         if config.strategy != "tpu" and not tf.config.list_physical_devices("GPU"):
             logging.warning("--use_xla has no effect: it compiles for GPUs and TPUs, of which there is none")
+    if FLAGS.mode == "eval":
+        if config.strategy or FLAGS.worker:
+            logging.info("an evaluation runs on one device; --strategy and --worker are for training")
+        return strategy_lib.create()
     return strategy_lib.create(
-        config.strategy if FLAGS.mode != "eval" else None,
+        config.strategy,
         workers=FLAGS.worker,
         worker_index=FLAGS.worker_index,
         tpu=FLAGS.tpu,

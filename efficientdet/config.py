@@ -200,7 +200,7 @@ class Config(_Section):
     gradient_accumulation_steps: int = _key(1, "[1, inf)")  # parts that a batch goes through the network in
     map_freq: int = _key(1, "[1, inf)")  # train_and_eval: epochs from one evaluation to the next
     early_stop_patience: int | None = _key(None, "[1, inf)")  # evaluations without a better AP that end it; None: never
-    max_skipped_steps: int = _key(5, "[1, inf)")  # steps in a row whose loss is not finite; more end the training
+    max_skipped_steps: int = _key(5, "[1, inf)")  # so many in a row, whose loss is not finite, end the training
     ckpt_var_scope: str | None = _key(None)  # scope of the backbone inside --backbone_ckpt; None: backbone_name
     skip_mismatch: bool = _key(True)  # training start: list what does not fit and go on; False: stop
     # gpus of one machine; multi-gpus, of several machines; None: one device.

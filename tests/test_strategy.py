@@ -54,10 +54,22 @@ def test_gpus_need_a_gpu(no_gpu):
         strategy.create("gpus")
 
 
-@pytest.mark.parametrize("kind", [None, "gpus", "tpu"])
-def test_workers_are_for_several_machines(kind):
-    with pytest.raises(ValueError, match="--worker is for --strategy=multi-gpus; set it, or leave --worker out"):
-        strategy.create(kind, workers=["a:1"])
+def test_workers_are_not_for_a_tpu():
+    with pytest.raises(ValueError, match="--worker is for machines with GPUs, --strategy=multi-gpus; leave it out"):
+        strategy.create("tpu", workers=["a:1"])
+
+
+@pytest.mark.parametrize("kind", [None, "gpus", "multi-gpus"])
+def test_workers_mean_several_machines(kind):
+    with pytest.raises(ValueError, match=r"worker_index is 0\.\.1 for 2 workers, got 2"):
+        strategy.create(kind, workers=["a:1", "b:2"], worker_index=2)
+
+
+def test_gpus_of_a_cluster_mean_several_machines(monkeypatch):
+    cluster = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 5}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+    with pytest.raises(ValueError, match=r"worker_index is 0\.\.1 for 2 workers, got 5"):
+        strategy.create("gpus")
 
 
 @pytest.mark.parametrize(

@@ -322,7 +322,7 @@ def test_early_stopping_counts_evaluations_since_the_best(
 
 def test_early_stopping_needs_evaluations(trainers, tiny_config, tmp_path):
     config = tiny_config.override({"early_stop_patience": 2})
-    with pytest.raises(ValueError, match="early_stop_patience needs evaluations; use --mode=train_and_eval"):
+    with pytest.raises(ValueError, match="early_stop_patience needs evaluations on the way; use --mode=train_and"):
         train.run(config, training(tmp_path))
     assert trainers == []
 
@@ -385,8 +385,9 @@ def test_recorder_tells_what_it_cannot_write_and_goes_on(tmp_path, logged):
     recorder(prefix, 1, {"AP": 0.1})
     told = [f"{tmp_path}/eval", f"{tmp_path}/eval.csv", f"cannot keep model.ckpt-1 as the best in {tmp_path}"]
     assert [line.split(":")[0] for line in logged] == told
-    recorder(prefix, 1, {"AP": 0.1})
-    assert len(logged) == 3
+    (tmp_path / "archive").unlink()
+    recorder(prefix, 1, {"AP": 0.05})  # less, but of the better one nothing could be kept
+    assert len(logged) == 3 and ModelDir(str(tmp_path)).best_ap() == 0.05
 
 
 # What cannot go on, and what goes on all the same.
@@ -555,7 +556,26 @@ def test_machines_that_begin_at_different_steps_are_refused(trainers, tiny_confi
 def test_a_profile_is_of_some_steps_after_the_first(trainers, tiny_config, tmp_path, logged):
     train.run(epochs(tiny_config, 10), training(tmp_path, profile=True))
     assert glob.glob(str(tmp_path / "plugins" / "profile" / "*" / "*.xplane.pb"))
-    assert f"profiled up to step 15: tensorboard --logdir={tmp_path}" in logged
+    assert f"profiled: tensorboard --logdir={tmp_path}" in logged
+
+
+def test_a_profile_of_steps_in_one_go_and_of_a_run_too_short_for_one(trainers, tiny_config, tmp_path, logged):
+    options = {"profile": True, "num_examples_per_epoch": 80, "steps_per_execution": 20}
+    train.run(epochs(tiny_config, 2), training(tmp_path / "in one go", **options))
+    assert f"profiled: tensorboard --logdir={tmp_path / 'in one go'}" in logged
+    train.run(epochs(tiny_config, 3), training(tmp_path / "short", profile=True))
+    assert "nothing was profiled: the run ended before step 10" in logged
+
+
+def test_a_signal_during_an_evaluation_stops_before_the_next_step(trainers, tiny_config, tmp_path):
+    class Signals(Scores):
+        def run(self, net):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return super().run(net)
+
+    with pytest.raises(train.Stopped, match="after step 2, which is saved"):
+        train.run(epochs(tiny_config, 4), training(tmp_path), Signals(), eval_every_epochs=1)
+    assert trainers[0].step == 2
 
 
 # The command with the tiny network, drop connect included; a step of it takes a tenth of a second.

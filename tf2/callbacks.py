@@ -343,14 +343,20 @@ class Profiler:
         return self
 
     def __exit__(self, *error) -> None:
-        self.before(self._steps.stop)
+        if self._running:
+            self._end()
+        elif self._steps:
+            logging.warning("nothing was profiled: the run ended before step %d", self._steps.start)
 
     def before(self, step: int) -> None:
-        """Begins or ends the profile, where that is due before a step."""
-        if not self._running and step in self._steps:
+        """Begins or ends the profile, where that is due before a step; several steps in one go are not divided."""
+        if self._running and step >= self._steps.stop:
+            self._end()
+        elif not self._running and self._steps and step >= self._steps.start:
             tf.profiler.experimental.start(self._model_dir)
             self._running = True
-        elif self._running and step not in self._steps:
-            tf.profiler.experimental.stop()
-            self._running = False
-            logging.info("profiled up to step %d: tensorboard --logdir=%s", step - 1, self._model_dir)
+
+    def _end(self) -> None:
+        tf.profiler.experimental.stop()
+        self._running, self._steps = False, range(0)
+        logging.info("profiled: tensorboard --logdir=%s", self._model_dir)

@@ -24,8 +24,9 @@ def create(
 
     Args:
         kind: None for one device, gpus for all GPUs of this machine, multi-gpus for several machines, with all their
-            GPUs or else their CPUs, tpu for a TPU.
-        workers: host:port of each machine, for multi-gpus; none takes what the environment variable TF_CONFIG says.
+            GPUs or else their CPUs, tpu for a TPU. With workers, None and gpus are multi-gpus.
+        workers: host:port of each machine; none takes what the environment variable TF_CONFIG says, for multi-gpus,
+            and for gpus if it names several.
         worker_index: which of the workers this one is, from 0; the first of them writes the files.
         tpu: name or address of a TPU; local on a TPU VM.
         tpu_zone: of Google Cloud.
@@ -34,8 +35,10 @@ def create(
     Raises:
         ValueError: if the devices are not there, or the machines are not described well.
     """
-    if workers and kind != "multi-gpus":
-        raise ValueError("--worker is for --strategy=multi-gpus; set it, or leave --worker out")
+    if workers and kind == "tpu":
+        raise ValueError("--worker is for machines with GPUs, --strategy=multi-gpus; leave it out for a TPU")
+    if workers or (kind == "gpus" and _names_several(os.environ.get("TF_CONFIG", ""))):
+        kind = "multi-gpus"
     if kind == "tpu":
         return _tpu_strategy(tpu, tpu_zone, gcp_project)
     if kind == "multi-gpus":
@@ -72,6 +75,14 @@ def _tpu_strategy(tpu: str | None, tpu_zone: str | None, gcp_project: str | None
     return tf.distribute.TPUStrategy(resolver)
 
 
+def _names_several(tf_config: str) -> bool:
+    """Whether a TF_CONFIG is of several machines; one that cannot be read is not."""
+    try:
+        return sum(map(len, json.loads(tf_config)["cluster"].values())) > 1
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return False
+
+
 def _cluster(workers: Sequence[str], worker_index: int) -> dict:
     """What TF_CONFIG has to be, from the flags or else from TF_CONFIG."""
     if not workers:
@@ -80,7 +91,8 @@ def _cluster(workers: Sequence[str], worker_index: int) -> dict:
             cluster = json.loads(given)
             workers, task = cluster["cluster"]["worker"], cluster["task"]
             worker_index = task["index"]
-            valid = task["type"] == "worker" and isinstance(worker_index, int)
+            only_workers = set(cluster["cluster"]) == {"worker"} and task["type"] == "worker"
+            valid = only_workers and isinstance(worker_index, int)
         except (ValueError, LookupError, TypeError):
             valid = False
         if not valid:

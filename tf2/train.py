@@ -4,6 +4,8 @@
 
 import dataclasses
 import os
+import signal
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
@@ -126,8 +128,8 @@ def run(
             f"an epoch of {training.num_examples_per_epoch} images has no whole batch of {training.batch_size}; "
             f"lower --train_batch_size or correct --num_examples_per_epoch"
         )
-    if evaluator is None and config.early_stop_patience:
-        raise ValueError("early_stop_patience needs evaluations; use --mode=train_and_eval")
+    if config.early_stop_patience and not (evaluator and eval_every_epochs):
+        raise ValueError("early_stop_patience needs evaluations on the way; use --mode=train_and_eval")
     with Interrupt() as interrupt:
         loop = _Loop(config, training, evaluator, strategy or tf.distribute.get_strategy(), interrupt)
         return loop.run(eval_every_epochs * training.steps_per_epoch)
@@ -152,13 +154,13 @@ class _Loop:
         self.reader = self._reader(0, 1)
         found = self._found()
         prefix, entries = found or (None, {})
-        self.seed = _seed(training, entries)
+        self.seed = _seed(training, entries, self.num_workers)
         self.best = Best.of(entries) if entries else Best()
         start = training.ckpt or training.backbone_ckpt
         if start and not prefix:
             checkpoint.find(start)  # before the seconds that building takes
 
-        difference = config.difference(Config())
+        difference, begun = config.difference(Config()), time.monotonic()
         logging.info("building %s, seed %d; beside the defaults: %s", config.name, self.seed, difference)
         keras.utils.set_random_seed(self.seed)
         self.trainer = Trainer(
@@ -169,7 +171,7 @@ class _Loop:
             strategy=strategy,
             precision=strategy_lib.precision(config.mixed_precision, strategy),
         )
-        logging.info("%s", self.trainer.summary())
+        logging.info("built in %.1f s: %s", time.monotonic() - begun, self.trainer.summary())
         if self.is_chief:
             self.model_dir.prepare(self.trainer.num_bytes())
         if prefix:
@@ -205,6 +207,13 @@ class _Loop:
         begun = self.model_dir.begun_with()
         for change in model_dir.compare(begun, self.config) if begun else []:
             logging.info("changed since this training began: %s", change)
+        num_examples = int(entries["training/num_examples_per_epoch"])
+        if num_examples != training.num_examples_per_epoch:
+            logging.warning(
+                "this training began with --num_examples_per_epoch=%d, now %d: epochs and the place in the data change",
+                num_examples,
+                training.num_examples_per_epoch,
+            )
         batch_size = int(entries["training/batch_size"])
         if batch_size != training.batch_size:
             raise ValueError(
@@ -242,6 +251,8 @@ class _Loop:
                 is_last = step >= self.last_step
                 if self.evaluator and step and (is_last or (eval_steps and step % eval_steps == 0)):
                     results, enough = self._evaluate(step)
+                    if not is_last and self._stops(True):
+                        raise self._stopped(step)
                 if is_last or enough:
                     return results
                 batches = batches or self._batches(step)
@@ -259,11 +270,12 @@ class _Loop:
         if stops or not self._steps_since_save(step):
             self._save(step)
         if stops:
-            raise Stopped(
-                f"stopped by a signal after step {step}, which is saved; the same command goes on from there",
-                self.interrupt.exit_code or 143,
-            )
+            raise self._stopped(step)
         return step
+
+    def _stopped(self, step: int) -> Stopped:
+        message = f"stopped by a signal after step {step}, which is saved; the same command goes on from there"
+        return Stopped(message, self.interrupt.exit_code or 128 + signal.SIGTERM)
 
     def _reader(self, worker: int, num_workers: int) -> InputReader:
         return InputReader(self.training.train_file_pattern, self.config, shard=(worker, num_workers))
@@ -277,7 +289,7 @@ class _Loop:
             dataset = self.reader.training(
                 per_replica,
                 seed=self.seed,
-                start_batch=step * replicas,
+                start_batch=0 if self.training.use_fake_data else step * replicas,
                 num_examples=self.training.num_examples_per_epoch,
             )
             return dataset.take(replicas).cache().repeat() if self.training.use_fake_data else dataset
@@ -295,12 +307,12 @@ class _Loop:
         return min(step % self.training.save_checkpoints_steps, step % self.training.steps_per_epoch)
 
     def _take_steps(self, batches: Iterator, count: int) -> dict[str, tf.Tensor]:
-        with dataloader.plain_errors():
-            if self.training.steps_per_execution > 1:
+        if self.training.steps_per_execution > 1:
+            with dataloader.plain_errors():
                 return self.trainer.train_steps(batches, tf.constant(count))
-            with self.progress.waiting():
-                batch = next(batches)
-            return self.trainer.train_step(*batch)
+        with dataloader.plain_errors(), self.progress.waiting():
+            batch = next(batches)
+        return self.trainer.train_step(*batch)
 
     def _check_finite(self, step: int, values: Mapping[str, float] | None) -> None:
         """Ends the training if the last steps were all skipped; values are their metrics, where they were read."""
@@ -312,7 +324,7 @@ class _Loop:
         images = self.reader.source_ids(
             self.training.batch_size // self.num_workers,
             seed=self.seed,
-            start_batch=step - 1,
+            start_batch=0 if self.training.use_fake_data else step - 1,
             num_examples=self.training.num_examples_per_epoch,
         )
         raise FloatingPointError(
@@ -334,6 +346,7 @@ class _Loop:
             "seed": self.seed,
             "batch_size": training.batch_size,
             "position": step * training.batch_size,  # images read
+            "num_examples_per_epoch": training.num_examples_per_epoch,
             "last_step": self.last_step,
         }
         with self.progress.paused():
@@ -382,17 +395,19 @@ class Recorder:
             return  # a released checkpoint, not one of a training
         try:
             self.log.write(step, results)
-            if self.best.take(step, results["AP"]):
+            if results["AP"] > self.best.best_ap:
                 self.model_dir.archive(prefix, results)
+            self.best.take(step, results["AP"])  # not before: what could not be kept is not the best to beat
         except (OSError, checkpoint.CheckpointError) as error:
             logging.warning("%s", error)
 
 
-def _seed(training: Training, entries: Mapping[str, Any]) -> int:
-    """The seed that the training began with; for a new one what was asked for, or any."""
+def _seed(training: Training, entries: Mapping[str, Any], num_workers: int) -> int:
+    """The seed that the training began with; for a new one what was asked for, or any that all workers have."""
     begun = entries.get("training/seed")
     if begun is None:
-        return training.seed if training.seed is not None else int.from_bytes(os.urandom(3), "big")
+        drawn = int.from_bytes(os.urandom(3), "big") if num_workers == 1 else 0
+        return training.seed if training.seed is not None else drawn
     if training.seed not in (None, int(begun)):
         logging.info("this training began with seed %d and keeps it; --tf_random_seed is not used", begun)
     return int(begun)

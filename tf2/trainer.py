@@ -21,6 +21,7 @@ from tf2 import optimizer as optimizer_lib
 
 LOSS_SCALE = 2.0**15  # where dynamic loss scaling begins, unless the config says; doubled after GOOD_STEPS
 GOOD_STEPS = 2000
+STEP_METRICS = ("gradient_norm", "learning_rate", "skipped_steps")
 
 
 class Trainer:
@@ -256,7 +257,8 @@ class Trainer:
             anchors=self.anchors,
             normalizer=normalizer,
         )
-        decay = self.config.weight_decay * share * tf.add_n([tf.nn.l2_loss(kernel) for kernel in self.kernels])
+        squares = tf.reduce_sum([tf.nn.l2_loss(kernel) for kernel in self.kernels])  # of none, where all are frozen: 0
+        decay = self.config.weight_decay * share * squares
         return {**parts, "reg_l2_loss": decay, "loss": parts["det_loss"] + decay}
 
     def any_worker(self, wish: bool) -> bool:
@@ -363,6 +365,8 @@ class Trainer:
         state = self._state()
         for name, variable in state.items():
             value = entries.get(name)
+            if value is None and name.startswith("training/"):
+                continue  # a counter that the run before did without, such as the loss scale, begins where it begins
             if value is None or value.shape != tuple(variable.shape):
                 has = "nothing" if value is None else list(value.shape)
                 raise checkpoint.CheckpointError(
@@ -371,8 +375,8 @@ class Trainer:
                     f"that it began with, or start anew in another --model_dir with --ckpt={prefix}"
                 )
         with self.strategy.scope():
-            for name, variable in state.items():
-                variable.assign(entries[name])
+            for name in state.keys() & entries.keys():
+                state[name].assign(entries[name])
         logging.info("continuing from %s, step %d", prefix, self.step)
 
     def _state(self) -> dict[str, tf.Variable]:
@@ -405,9 +409,6 @@ class Trainer:
             below = self.batch_size // count * count
             nearest = " or ".join(str(size) for size in (below, below + count) if size)
             raise ValueError(f"train_batch_size {self.batch_size} does not divide over {what}; nearest: {nearest}")
-
-
-STEP_METRICS = ("gradient_norm", "learning_rate", "skipped_steps")
 
 
 def _counter(name: str, value: float = 0) -> tf.Variable:
