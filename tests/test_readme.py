@@ -47,7 +47,7 @@ def test_commands_use_flags_that_exist(source):
 
 def test_hparams_of_the_readme_are_read():
     for script, *arguments in commands(README):
-        typed = dict(argument.lstrip("-").split("=", 1) for argument in arguments if argument.startswith("--"))
+        typed = dict(argument.lstrip("-").split("=", 1) for argument in arguments if "=" in argument)
         if script in ("main.py", "model_inspect.py"):
             hparams = typed.get("hparams", "").replace("configs/", f"{ROOT}/configs/")
             config_lib.load(typed.get("model_name", "efficientdet-d1"), hparams)
