@@ -160,10 +160,20 @@ class _Loop:
         if start and not prefix:
             checkpoint.find(start)  # before the seconds that building takes
 
-        difference, begun = config.difference(Config()), time.monotonic()
+        self.trainer = self._build(strategy)
+        if self.is_chief:
+            self.model_dir.prepare(self.trainer.num_bytes())
+        self._load(prefix, entries)
+        if self.is_chief:
+            self.model_dir.write_config(config, training.command)
+
+    def _build(self, strategy: tf.distribute.Strategy) -> Trainer:
+        """The trainer, with random weights."""
+        config, training, begun = self.config, self.training, time.monotonic()
+        difference = config.difference(Config())
         logging.info("building %s, seed %d; beside the defaults: %s", config.name, self.seed, difference)
         keras.utils.set_random_seed(self.seed)
-        self.trainer = Trainer(
+        trainer = Trainer(
             config,
             batch_size=training.batch_size,
             steps_per_epoch=training.steps_per_epoch,
@@ -171,20 +181,21 @@ class _Loop:
             strategy=strategy,
             precision=strategy_lib.precision(config.mixed_precision, strategy),
         )
-        logging.info("built in %.1f s: %s", time.monotonic() - begun, self.trainer.summary())
-        if self.is_chief:
-            self.model_dir.prepare(self.trainer.num_bytes())
+        logging.info("built in %.1f s: %s", time.monotonic() - begun, trainer.summary())
+        return trainer
+
+    def _load(self, prefix: str | None, entries: Mapping[str, np.ndarray]) -> None:
+        """Goes on from a checkpoint of this training, else begins from one of another, where one is given."""
+        config, training, trainer = self.config, self.training, self.trainer
         if prefix:
-            self.trainer.resume(prefix, entries)
+            trainer.resume(prefix, entries)
         elif training.ckpt:
-            self.trainer.start_from(training.ckpt)
+            trainer.start_from(training.ckpt)
         elif training.backbone_ckpt:
             source_scope = f"{config.ckpt_var_scope}/" if config.ckpt_var_scope else None
-            self.trainer.start_from(training.backbone_ckpt, scope=f"{config.backbone_name}/", source_scope=source_scope)
-        if self.num_workers > 1 and not self.trainer.all_agree(self.trainer.step):
+            trainer.start_from(training.backbone_ckpt, scope=f"{config.backbone_name}/", source_scope=source_scope)
+        if self.num_workers > 1 and not trainer.all_agree(trainer.step):
             raise ValueError("the workers begin at different steps; give them one --model_dir that all of them reach")
-        if self.is_chief:
-            self.model_dir.write_config(config, training.command)
 
     def _found(self) -> tuple[str, dict[str, np.ndarray]] | None:
         """The checkpoint to continue from, if model_dir has one that this training can take."""
