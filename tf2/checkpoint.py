@@ -216,6 +216,14 @@ def read_entries(prefix: str, names: Iterable[str] | None = None) -> dict[str, n
         raise unreadable(prefix, error) from error
 
 
+def is_whole(prefix: str) -> bool:
+    """Whether every entry of a checkpoint can be read."""
+    try:
+        return bool(read_entries(prefix))
+    except CheckpointError:
+        return False
+
+
 def object_keys(names: Iterable[str]) -> dict[str, str]:
     """Keys of the object-based format, by attributes, for variables known by name.
 

@@ -219,7 +219,7 @@ def _load_newer(
                 checkpoint.restore(net, prefix)
                 return prefix, newest_step, last_step
             except checkpoint.CheckpointError as error:
-                if _is_whole(prefix):  # and of another network: waiting would not help
+                if checkpoint.is_whole(prefix):  # and of another network: waiting would not help
                     raise
                 if prefix != unreadable:
                     logging.warning("%s; waiting for a newer checkpoint", error)
@@ -237,15 +237,6 @@ def _newest(model_dir: str) -> tuple[str | None, int | None]:
         prefix = checkpoint.latest(model_dir)
         step = checkpoint.step_of(prefix) if prefix else None
     return prefix, step
-
-
-def _is_whole(prefix: str) -> bool:
-    """Whether every entry of a checkpoint can be read."""
-    try:
-        checkpoint.read_entries(prefix)
-        return True
-    except checkpoint.CheckpointError:
-        return False
 
 
 def _by_image(labels: dict) -> list[dict]:

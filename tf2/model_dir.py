@@ -90,7 +90,7 @@ class ModelDir:
         leftovers = {file for file in files if TEMPORARY_FILE.fullmatch(file)} | {m[0] for m in matches if m[2]}
         others = {match[1] for match in matches} - set(listed)
         complete = {name for name in others if f"{name}.index" in files}
-        if complete and listed and self._is_whole(listed[-1]):
+        if complete and listed and checkpoint.is_whole(self._join(listed[-1])):
             complete = {name for name in complete if checkpoint.step_of(name) > checkpoint.step_of(listed[-1])}
         leftovers |= {match[0] for match in matches if match[1] in others - complete}
         if leftovers:
@@ -107,12 +107,6 @@ class ModelDir:
         plain = re.sub(rf"^{PREFIX}-0+(?=\d)", f"{PREFIX}-", name)
         if plain != name:
             self._add(plain, lambda target: _copy(self.path, name, target))
-
-    def _is_whole(self, name: str) -> bool:
-        try:
-            return bool(checkpoint.read_entries(self._join(name)))
-        except CheckpointError:
-            return False
 
     def newest(self) -> tuple[str, dict[str, np.ndarray]] | None:
         """The newest checkpoint that can be read to its last entry.

@@ -147,7 +147,12 @@ class Trainer:
     @property
     def metric_names(self) -> tuple[str, ...]:
         """What `train_step` returns."""
-        return (*losses.names(loss_options(self.config)), *("reg_l2_loss", "loss"), *STEP_METRICS)
+        return (*self._loss_names, *STEP_METRICS)
+
+    @property
+    def _loss_names(self) -> tuple[str, ...]:
+        """What `loss` returns."""
+        return (*losses.names(loss_options(self.config)), "reg_l2_loss", "loss")
 
     def _step(self, images, labels):
         metrics = self.strategy.run(self._replica_step, args=(images, labels))
@@ -217,7 +222,7 @@ class Trainer:
             images, labels, draws = tf.nest.map_structure(lambda x: x[i], micro_batches)
             return i + 1, tf.nest.map_structure(tf.add, sums, self._micro_gradients(images, labels, normalizer, draws))
 
-        parts = dict.fromkeys([*losses.names(loss_options(self.config)), "reg_l2_loss", "loss"], tf.zeros([]))
+        parts = dict.fromkeys(self._loss_names, tf.zeros([]))
         zeros = parts, [tf.zeros(variable.shape) for variable in self.trained]
         # One after the other, or the memory of all of them would be needed at once.
         return tf.while_loop(lambda i, _: i < count, add, (0, zeros), parallel_iterations=1)[1]
