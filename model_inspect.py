@@ -1,11 +1,17 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Runs and exports a trained EfficientDet.
+"""Looks at, measures, exports and runs an EfficientDet.
 
     python model_inspect.py --runmode=infer --model_name=efficientdet-d0 --ckpt_path=efficientdet-d0 \\
         --input_image=testdata/img1.jpg --output_image_dir=/tmp/drawn
     python model_inspect.py --runmode=saved_model --model_name=efficientdet-d0 --ckpt_path=efficientdet-d0 \\
         --saved_model_dir=/tmp/saved_model
+    python model_inspect.py --runmode=saved_model_benchmark --saved_model_dir=/tmp/saved_model
+
+Run modes: dry (writes the graph of a training), ckpt (loads a checkpoint, and writes it in another format), freeze (the
+network alone), saved_model (SavedModel and frozen graph; TFLite and TensorRT on request) and onnx; bm (times the
+network); infer (pictures, by a checkpoint). saved_model_infer, saved_model_video and saved_model_benchmark take any
+exported file.
 """
 
 import os
@@ -23,47 +29,93 @@ from efficientdet import config as config_lib
 FLAGS = flags.FLAGS
 # Flags of the published program that mean nothing here: accepted, so that published commands run.
 MEANINGLESS = {
-    "logdir": "files go where --output_image_dir and --saved_model_dir say",
-    "delete_logdir": "nothing is ever deleted",
-    "freeze": "nothing read it",
+    "delete_logdir": "nothing is ever deleted; what exists is refused",
+    "freeze": "nothing read it; --runmode=freeze writes a frozen graph",
 }
-
-# Flags of the published program whose work is still to come: refused, so that nothing is left out silently.
-NOT_YET = (
-    "tensorrt",
-    "tflite_path",
-    "export_ckpt",
-    "input_video",
-    "output_video",
-    "trace_filename",
-    "threads",
-    "bm_runs",
-    "use_xla",
-)
+# What each mode cannot do without; of a group in a tuple, one.
+NEEDS = {
+    "dry": (),
+    "freeze": (),
+    "bm": (),
+    "ckpt": ("ckpt_path",),
+    "saved_model": ("ckpt_path",),
+    "onnx": ("ckpt_path", "onnx_path"),
+    "infer": ("ckpt_path", "input_image", ("output_image_dir", "output_json", "output_csv", "output_coco")),
+    "saved_model_infer": ("input_image", ("output_image_dir", "output_json", "output_csv", "output_coco")),
+    "saved_model_benchmark": (),
+    "saved_model_video": ("input_video",),
+}
 
 
 def define_flags() -> None:
     """Defines every flag; a function, so that reading this file defines none."""
-    flags.DEFINE_enum("runmode", "infer", ["infer", "saved_model"], "What to do.")
+    flags.DEFINE_enum("runmode", "dry", list(NEEDS), "What to do.")
     flags.DEFINE_string("model_name", "efficientdet-d0", "One of the models of efficientdet/config.py.")
     flags.DEFINE_string("ckpt_path", None, "Checkpoint: directory, prefix or .h5 file; '_' for random weights.")
     flags.DEFINE_string(
         "hparams", "", "Keys of efficientdet/config.py: a .yaml file, or 'k=v,nms_configs.iou_thresh=0.6'."
     )
-    flags.DEFINE_integer("batch_size", 1, "Pictures at once; for saved_model 0 means any number.", lower_bound=0)
-    flags.DEFINE_string("input_image", None, "infer: a file, a folder, or a glob in quotes.")
-    flags.DEFINE_string("output_image_dir", None, "infer: folder for the pictures with boxes drawn, 0.jpg and on.")
-    flags.DEFINE_integer("line_thickness", None, "Of drawn boxes, in pixels; default: suits the picture.")
+    flags.DEFINE_integer("batch_size", 1, "Pictures at once; in an exported file 0 means any number.", lower_bound=0)
     flags.DEFINE_integer("max_boxes_to_draw", 100, "Detections a picture; an exported model keeps it.", lower_bound=1)
     flags.DEFINE_float("min_score_thresh", 0.4, "Lowest score; an exported model keeps it.", 0.0, 1.0)
     flags.DEFINE_string("nms_method", "hard", "hard or gaussian; an exported model keeps it.")
-    flags.DEFINE_string("saved_model_dir", "/tmp/saved_model", "saved_model: a folder that does not exist yet.")
+    flags.DEFINE_string("logdir", "/tmp/deff/", "dry, freeze: folder for what they write.")
+    define_export_flags()
+    define_inference_flags()
+    flags.DEFINE_integer("bm_runs", 10, "bm, saved_model_benchmark: timed runs.", lower_bound=1)
+    flags.DEFINE_integer("threads", 0, "bm, saved_model_benchmark: threads of one operation; 0: all.", lower_bound=0)
+    flags.DEFINE_string("trace_filename", None, "bm, saved_model_benchmark: a Chrome trace of one run.")
+    flags.DEFINE_string("benchmark_json", None, "bm, saved_model_benchmark: the table as JSON.")
+    flags.DEFINE_bool("use_xla", False, "Compiles clusters of operations with XLA, on GPUs.")
     for name, why in MEANINGLESS.items():
-        define = flags.DEFINE_string if name == "logdir" else flags.DEFINE_bool
-        define(name, None, f"Of the published program; has no effect: {why}.")
-    for name in NOT_YET:
-        define = flags.DEFINE_bool if name == "use_xla" else flags.DEFINE_string
-        define(name, None, "Of the published program; not available in this version.")
+        flags.DEFINE_bool(name, None, f"Of the published program; has no effect: {why}.")
+
+
+def define_export_flags() -> None:
+    """What is written, and how it is proved."""
+    flags.DEFINE_string("export_ckpt", None, "dry, ckpt: prefix of the checkpoint to write.")
+    flags.DEFINE_enum("export_ckpt_format", "name", ["name", "object", "hdf5"], "Its format.")
+    flags.DEFINE_string(
+        "saved_model_dir",
+        "/tmp/saved_model",
+        "saved_model: a folder that does not exist yet. saved_model_*, bm: a SavedModel, or a .pb, .tflite or .onnx "
+        "file.",
+    )
+    flags.DEFINE_string("tflite_path", None, "saved_model: a .tflite file to write as well.")
+    flags.DEFINE_enum("tflite", "FP32", ["FP32", "FP16", "INT8"], "Its precision.")
+    flags.DEFINE_enum(
+        "tflite_content",
+        "detector",
+        ["detector", "detection_op", "network"],
+        "detector: pictures to detections, all inside; detection_op: normalized images to the op "
+        "TFLite_Detection_PostProcess; network: normalized images to raw outputs.",
+    )
+    flags.DEFINE_string("onnx_path", None, "onnx: the .onnx file to write.")
+    flags.DEFINE_enum("onnx_content", "detector", ["detector", "network"], "What is in it, as for --tflite_content.")
+    flags.DEFINE_enum("tensorrt", None, ["FP32", "FP16", "INT8"], "saved_model: converts by TF-TRT as well.")
+    flags.DEFINE_string("file_pattern", None, "TFRecords whose images show INT8 the ranges of its tensors.")
+    flags.DEFINE_integer("num_calibration_steps", 500, "So many of them at most.", lower_bound=1)
+    flags.DEFINE_bool("proof", True, "Holds each exported file against the checkpoint, and writes FILE.report.json.")
+    flags.DEFINE_string("proof_images", None, "Pictures for it: file, folder, glob or list; default: generated ones.")
+    flags.DEFINE_string("val_file_pattern", None, "TFRecords for it: AP of checkpoint and file under the same NMS.")
+    flags.DEFINE_string("val_json_file", None, "COCO groundtruth of them; default: what is in the records.")
+    flags.DEFINE_integer("eval_samples", None, "Images of them; default: all.", lower_bound=1)
+    flags.DEFINE_float("max_ap_drop", 0.02, "AP that an INT8 file may lose.", 0.0, 1.0)
+
+
+def define_inference_flags() -> None:
+    """Pictures and video."""
+    flags.DEFINE_string(
+        "input_image", None, "Pictures: file, folder, glob in quotes, or a .txt of paths."
+    )
+    flags.DEFINE_string("output_image_dir", None, "Folder for the pictures with boxes drawn, 0.jpg and on.")
+    flags.DEFINE_enum("output_names", "index", ["index", "input"], "Names of the pictures: {i}.jpg, or the inputs'.")
+    flags.DEFINE_string("output_json", None, "File for detections as JSON, by picture.")
+    flags.DEFINE_string("output_csv", None, "File for detections as CSV, a line each.")
+    flags.DEFINE_string("output_coco", None, "File for detections as COCO results.")
+    flags.DEFINE_string("input_video", None, "saved_model_video: a file, or the number of a camera.")
+    flags.DEFINE_string("output_video", None, "saved_model_video: .mp4 or .avi file; default: a window.")
+    flags.DEFINE_integer("line_thickness", None, "Of drawn boxes, in pixels; default: suits the picture.")
 
 
 def main(argv: list[str]) -> None:
@@ -75,6 +127,8 @@ def main(argv: list[str]) -> None:
     except (ValueError, OSError) as error:
         logging.debug("%s", error, exc_info=True)
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def load_config() -> config_lib.Config:
@@ -82,44 +136,171 @@ def load_config() -> config_lib.Config:
     for name, why in MEANINGLESS.items():
         if FLAGS[name].present:
             logging.info("--%s has no effect: %s", name, why)
-    for name in NOT_YET:
-        if FLAGS[name].value:
-            raise ValueError(f"--{name} is not available in this version; leave it out")
     keys = {"method": "nms_method", "score_thresh": "min_score_thresh", "max_output_size": "max_boxes_to_draw"}
     defaults = {key: FLAGS[flag].value for key, flag in keys.items()}
     typed = {key: FLAGS[flag].value for key, flag in keys.items() if FLAGS[flag].present}
     config = config_lib.load(FLAGS.model_name)
     config = config.override({"nms_configs": defaults}, config_lib.read_hparams(FLAGS.hparams), {"nms_configs": typed})
     label_map.check(label_map.resolve(config.label_map), config.num_classes)
-    for name in ("ckpt_path", *(("input_image", "output_image_dir") if FLAGS.runmode == "infer" else ())):
-        if not FLAGS[name].value:
-            raise ValueError(f"--runmode={FLAGS.runmode} needs --{name}; see --helpfull")
+    for names in NEEDS[FLAGS.runmode]:
+        group = (names,) if isinstance(names, str) else names
+        if not any(FLAGS[name].value for name in group):
+            raise ValueError(f"--runmode={FLAGS.runmode} needs --{' or --'.join(group)}; see --helpfull")
+    if FLAGS.use_xla and FLAGS.runmode != "bm":
+        raise ValueError("--use_xla is for --runmode=bm; leave it out")
     return config
 
 
 def run(config: config_lib.Config) -> None:
-    """The mode's work, flags as plain arguments."""
-    from tf2 import drivers, export, infer  # TensorFlow takes seconds: a typing error answers before
+    """The mode's work; TensorFlow takes seconds to import, so a typing error has answered before."""
+    if FLAGS.threads:
+        from tf2 import benchmark
 
-    if FLAGS.runmode == "saved_model":
-        export.check_target(FLAGS.saved_model_dir)
-    else:
-        infer.find_images(FLAGS.input_image)
-    driver = drivers.KerasDriver(config, None if FLAGS.ckpt_path == "_" else FLAGS.ckpt_path)
-    if FLAGS.runmode == "saved_model":
-        written = export.saved_model(driver, FLAGS.saved_model_dir, batch_size=FLAGS.batch_size)
-    else:
-        written = infer.run(
-            driver,
-            FLAGS.input_image,
-            FLAGS.output_image_dir,
-            min_score_thresh=FLAGS.min_score_thresh,
-            max_boxes_to_draw=FLAGS.max_boxes_to_draw,
-            line_thickness=FLAGS.line_thickness,
-            batch_size=FLAGS.batch_size or 1,
+        benchmark.set_threads(FLAGS.threads)
+    MODES[FLAGS.runmode](config)
+
+
+def write_checkpoint(config: config_lib.Config) -> None:
+    """dry, ckpt: the network as it is trained; its weights in a format of checkpoints."""
+    from tf2 import drivers, export_checkpoint
+
+    prefix, options = FLAGS.export_ckpt, {"format": FLAGS.export_ckpt_format}
+    if FLAGS.runmode == "dry":
+        export_checkpoint.check_dry(config, FLAGS.logdir)
+    if prefix:
+        export_checkpoint.check_target(prefix, **options)
+    net = drivers.KerasDriver(config, ckpt_path()).model.net
+    if FLAGS.runmode == "dry":
+        export_checkpoint.dry(net, FLAGS.logdir)
+    if prefix:
+        export_checkpoint.export(net, prefix, **options)
+
+
+def export_model(config: config_lib.Config) -> None:
+    """freeze, saved_model, onnx: writes files, each with its proof."""
+    from tf2 import drivers, evaluate, export, infer, proof
+
+    targets = targets_from_flags()
+    export.check(config, targets)
+    images = [infer.read_image(path) for path in infer.find_images(FLAGS.proof_images)] if FLAGS.proof_images else None
+    evaluation = None
+    if FLAGS.val_file_pattern:
+        evaluation = evaluate.Evaluation(
+            FLAGS.val_file_pattern, FLAGS.val_json_file, FLAGS.batch_size or 1, FLAGS.eval_samples
         )
+    driver = drivers.KerasDriver(config, ckpt_path())
+
+    def prove(path: str) -> None:
+        proof.check(driver, path, images=images, evaluation=evaluation, max_ap_drop=FLAGS.max_ap_drop)
+
+    export.run(driver, targets, prove if FLAGS.proof else None)
+
+
+def infer_images(config: config_lib.Config) -> None:
+    """infer, saved_model_infer."""
+    from tf2 import infer
+
+    written = infer.run(
+        open_driver(config),
+        FLAGS.input_image,
+        FLAGS.output_image_dir,
+        output_names=FLAGS.output_names,
+        output_json=FLAGS.output_json,
+        output_csv=FLAGS.output_csv,
+        output_coco=FLAGS.output_coco,
+        batch_size=FLAGS.batch_size or 1,
+        **drawing(),
+    )
     for path in written:
         print(f"writing file to {path}")
+
+
+def run_video(config: config_lib.Config) -> None:
+    """saved_model_video."""
+    from tf2 import video
+
+    video.run(open_driver(config), FLAGS.input_video, output_video=FLAGS.output_video, **drawing())
+
+
+def measure(config: config_lib.Config) -> None:
+    """bm, saved_model_benchmark."""
+    from tf2 import benchmark
+
+    options = {
+        "batch_size": FLAGS.batch_size,
+        "runs": FLAGS.bm_runs,
+        "trace_filename": FLAGS.trace_filename,
+        "json_path": FLAGS.benchmark_json,
+    }
+    driver = open_driver(config)
+    if FLAGS.runmode == "bm":
+        benchmark.bm(driver, use_xla=FLAGS.use_xla, **options)
+    else:
+        benchmark.saved_model_benchmark(driver, FLAGS.input_image, **options)
+
+
+def open_driver(config: config_lib.Config):
+    """The detector that a mode runs: an exported file, or a checkpoint; bm takes either."""
+    from tf2 import drivers
+
+    if FLAGS.runmode.startswith("saved_model_") or (FLAGS.runmode == "bm" and FLAGS["saved_model_dir"].present):
+        content = "network" if FLAGS.runmode == "bm" else None
+        threads = FLAGS.threads or None
+        return drivers.open_artifact(FLAGS.saved_model_dir, config, content=content, num_threads=threads)
+    return drivers.KerasDriver(config, ckpt_path())
+
+
+def targets_from_flags():
+    """What the mode writes."""
+    from tf2 import export
+
+    common = {
+        "batch_size": FLAGS.batch_size,
+        "file_pattern": FLAGS.file_pattern,
+        "num_calibration_steps": FLAGS.num_calibration_steps,
+    }
+    if FLAGS.runmode == "freeze":
+        saved_model_dir = os.path.join(FLAGS.logdir, "savedmodel")
+        frozen_graph = os.path.join(FLAGS.logdir, f"{FLAGS.model_name}_frozen.pb")
+        return export.Targets(saved_model_dir, frozen_graph, content="network", **common)
+    if FLAGS.runmode == "onnx":
+        return export.Targets(onnx=FLAGS.onnx_path, content=FLAGS.onnx_content, **common)
+    saved_model_dir = FLAGS.saved_model_dir.rstrip("/")
+    tensorrt_dir = os.path.join(saved_model_dir, f"tensorrt_{FLAGS.tensorrt.lower()}") if FLAGS.tensorrt else None
+    return export.Targets(
+        saved_model_dir,
+        os.path.join(saved_model_dir, f"{FLAGS.model_name}_frozen.pb"),
+        tflite=FLAGS.tflite_path,
+        tflite_content=FLAGS.tflite_content,
+        tflite_precision=FLAGS.tflite,
+        tensorrt_dir=tensorrt_dir,
+        tensorrt_precision=FLAGS.tensorrt or "FP32",
+        **common,
+    )
+
+
+def ckpt_path() -> str | None:
+    """The checkpoint; None for random weights."""
+    return None if FLAGS.ckpt_path == "_" else FLAGS.ckpt_path
+
+
+def drawing() -> dict:
+    """How boxes are drawn."""
+    return {name: FLAGS[name].value for name in ("min_score_thresh", "max_boxes_to_draw", "line_thickness")}
+
+
+MODES = {
+    "dry": write_checkpoint,
+    "ckpt": write_checkpoint,
+    "freeze": export_model,
+    "saved_model": export_model,
+    "onnx": export_model,
+    "infer": infer_images,
+    "saved_model_infer": infer_images,
+    "saved_model_video": run_video,
+    "bm": measure,
+    "saved_model_benchmark": measure,
+}
 
 
 if __name__ == "__main__":

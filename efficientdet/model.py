@@ -186,7 +186,12 @@ class EfficientDetModel(tf.Module):
         Returns:
             Detections with boxes in pixels of the pictures.
         """
-        cls_outputs, box_outputs = self.net(inputs, training=False)
+        return self.postprocess(*self.net(inputs, training=False), image_scales)
+
+    def postprocess(
+        self, cls_outputs: list[tf.Tensor], box_outputs: list[tf.Tensor], image_scales: tf.Tensor
+    ) -> Detections:
+        """Detections of the outputs of the network; image_scales as in `detect`."""
         return postprocess.postprocess(
             self.post_mode,
             cls_outputs,
@@ -202,6 +207,16 @@ class EfficientDetModel(tf.Module):
         inputs = tf.TensorSpec([None, *self.config.image_size, 3], tf.float32)
         signature = [inputs, tf.TensorSpec([None], tf.float32)]
         return tf.function(self.detect, input_signature=signature, autograph=False)
+
+    def postprocess_function(self) -> Callable[[list[tf.Tensor], list[tf.Tensor], tf.Tensor], Detections]:
+        """`postprocess` as one graph for batches of any size."""
+        num_anchors = self.anchors.num_anchors_per_location
+        cls_outputs, box_outputs = (
+            [tf.TensorSpec([None, *size, num_anchors * values], tf.float32) for size in self.anchors.feat_sizes]
+            for values in (self.config.num_classes, 4)
+        )
+        signature = [cls_outputs, box_outputs, tf.TensorSpec([None], tf.float32)]
+        return tf.function(self.postprocess, input_signature=signature, autograph=False)
 
 
 def build_anchors(config: Config) -> Anchors:

@@ -138,6 +138,11 @@ def start(config: config_lib.Config, batch_size: int) -> tuple[Callable[[], None
     return step, dict(zip(parts, map(operator.sub, clock[1:], clock))), peak_mib() - before
 
 
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 def peak_mib() -> float:
     """The most memory that this process ever had."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -177,10 +182,9 @@ def measure_step(config: config_lib.Config) -> Iterator[str]:
 
 def header(config: config_lib.Config, version: str) -> str:
     """What is measured where."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     size = "x".join(map(str, config.image_size[::-1]))
     return (
-        f"{config.name}, {size} pixels, {FLAGS.batch_size} images a step, {cores} core(s), TensorFlow {version}; "
+        f"{config.name}, {size} pixels, {FLAGS.batch_size} images a step, {num_cores()} core(s), TensorFlow {version}; "
         f"weight_decay {config.weight_decay:g}, clip_gradients_norm {config.clip_gradients_norm}, "
         f"moving_average_decay {config.moving_average_decay:g}"
     )
@@ -199,8 +203,8 @@ def step_report(times: Times, published: Published | None) -> Iterator[str]:
         yield line + (f"; {ratio:.2f} of the published {theirs:g} s" if theirs else "")
 
 
-def kernels(step: Callable[[], None]) -> list[Kernel]:
-    """All that TensorFlow's profiler saw run on the CPU in one step."""
+def profile(step: Callable[[], Any]):
+    """All that TensorFlow's profiler saw in one call, as an XSpace: planes (devices) of lines (threads) of events."""
     import tensorflow as tf
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
@@ -208,9 +212,13 @@ def kernels(step: Callable[[], None]) -> list[Kernel]:
         with tf.profiler.experimental.Profile(directory):
             step()
         [path] = Path(directory).rglob("*.xplane.pb")
-        space = xplane_pb2.XSpace.FromString(path.read_bytes())
+        return xplane_pb2.XSpace.FromString(path.read_bytes())
+
+
+def kernels(step: Callable[[], None]) -> list[Kernel]:
+    """All that ran on the CPU in one step."""
     found = []
-    for plane in space.planes:
+    for plane in profile(step).planes:
         events = [
             (plane.event_metadata[e.metadata_id], e.duration_ps / 1e9) for line in plane.lines for e in line.events
         ]

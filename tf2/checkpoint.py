@@ -216,6 +216,12 @@ def read_entries(prefix: str, names: Iterable[str] | None = None) -> dict[str, n
         raise unreadable(prefix, error) from error
 
 
+def write_entries(prefix: str, entries: Mapping[str, np.ndarray]) -> None:
+    """Writes a name-based checkpoint; what `read_entries` reads."""
+    names, values = list(entries), [tf.convert_to_tensor(value) for value in entries.values()]
+    tf.raw_ops.SaveV2(prefix=prefix, tensor_names=names, shape_and_slices=[""] * len(names), tensors=values)
+
+
 def is_whole(prefix: str) -> bool:
     """Whether every entry of a checkpoint can be read."""
     try:
@@ -350,7 +356,7 @@ def restore(
         raise CheckpointError(
             f"{checkpoint.path} lacks {len(report.missing) + len(report.mismatched)} of the {len(variables)} variables "
             f"of {net.name} with num_classes {net.config.num_classes} ({_some(report.mismatched + report.missing)}); "
-            f"it looks like {looks_like(checkpoint.values)}: set --model_name and --hparams as in its training"
+            f"it looks like {looks_like(checkpoint.values)}: {_remedy(checkpoint, report)}"
         )
     surplus = [] if partial or scope else _surplus(report, variables)
     if surplus:
@@ -372,6 +378,13 @@ def load_net(config: config_lib.Config, path: str) -> EfficientDetNet:
     net = EfficientDetNet(config)
     restore(net, path)
     return net
+
+
+def _remedy(checkpoint: Checkpoint, report: Report) -> str:
+    """What to do about a checkpoint that does not fit: where no more than the number of classes differs, just that."""
+    if report.missing or any(not line.startswith("class_net/class-predict/") for line in report.mismatched):
+        return "set --model_name and --hparams as in its training"
+    return f"set --hparams=num_classes={_num_classes(checkpoint.values)}, or choose another checkpoint"
 
 
 def _surplus(report: Report, variables: Mapping[str, tf.Variable]) -> list[str]:
@@ -436,9 +449,12 @@ def looks_like(values: Mapping[str, np.ndarray]) -> str:
         any("/WSM" in name for name in values),
     )
     fitting = [name for name in config_lib.MODELS if _structure(config_lib.load(name)) == structure]
+    return f"{' or '.join(fitting) or 'a customized EfficientDet'} with num_classes {_num_classes(values)}"
+
+
+def _num_classes(values: Mapping[str, np.ndarray]) -> int:
     num_anchors = values["box_net/box-predict/bias"].size // 4
-    num_classes = values["class_net/class-predict/bias"].size // num_anchors
-    return f"{' or '.join(fitting) or 'a customized EfficientDet'} with num_classes {num_classes}"
+    return values["class_net/class-predict/bias"].size // num_anchors
 
 
 def _structure(config: config_lib.Config) -> tuple:

@@ -4,8 +4,9 @@
 
 import contextlib
 import dataclasses
+import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from efficientdet.model import EfficientDetModel, EfficientDetNet
 from efficientdet.postprocess import Detections
 from tf2 import checkpoint
 from tf2.coco_metric import CocoMetric
+from tf2.drivers import Driver
 
 MAX_NMS_INPUTS = 5000  # candidates an image, where the config does not give a number
 PICTURE_MIN_SCORE = 0.3  # of a detection, to be drawn
@@ -68,15 +70,9 @@ class Evaluator:
             Metrics by their published names.
         """
         detect, metric = self._detector(net), self._metric()
-        with tqdm.tqdm(desc="evaluating", unit="image", total=self._total(metric)) as bar:
-            for images, labels in dataloader.batches(self._dataset):
-                detections = detect(images, labels["image_scale"])
-                labels = {name: column.numpy() for name, column in labels.items()}
-                source_ids = [source_id.decode() for source_id in labels["source_id"]]
-                metric.add(source_ids, detections, _by_image(labels))
-                bar.update(len(source_ids))
-            if bar.n == self.evaluation.num_samples:
-                logging.info("stopped after %d images, as asked for; there may be more in the records", bar.n)
+        batches = dataloader.batches(self._dataset)
+        detected = ((detect(images, labels["image_scale"]), labels) for images, labels in batches)
+        _fill(metric, detected, self.evaluation.num_samples)
         print(metric.table())
         return metric.result()
 
@@ -111,11 +107,6 @@ class Evaluator:
             picture = preprocess.unnormalize(image, **config.colors).numpy()
             yield labels["source_id"].numpy().decode(), picture, image, tf.ones([])
 
-    def _total(self, metric: CocoMetric) -> int | None:
-        """Images of a pass, as far as they are known before it."""
-        known = [n for n in (metric.num_file_images, self.evaluation.num_samples) if n is not None]
-        return min(known) if metric.num_file_images is not None else None
-
     def _metric(self) -> CocoMetric:
         return CocoMetric(self.names, self.evaluation.val_json_file)
 
@@ -143,6 +134,38 @@ def run(evaluator: Evaluator, ckpt_path: str) -> dict[str, float]:
         CheckpointError: if the checkpoint lacks a variable of the network.
     """
     return evaluator.run(checkpoint.load_net(evaluator.config, ckpt_path))
+
+
+def run_driver(driver: Driver, evaluation: Evaluation) -> tuple[dict[str, float], int]:
+    """Evaluates any driver, by the detections that it serves; prints no table.
+
+    It differs from an `Evaluator` in them alone: they are those of the driver's own suppression and score threshold,
+    cut off at the border, of pictures as they are stored.
+
+    Args:
+        driver: a checkpoint or an exported file.
+        evaluation: what to read.
+
+    Returns:
+        Metrics by their published names, and the number of images that they are of.
+
+    Raises:
+        ValueError: if no record matches or none can be read, or the JSON is no groundtruth.
+    """
+    metric = CocoMetric(driver.names, evaluation.val_json_file)
+    reader = InputReader(evaluation.val_file_pattern, driver.config)
+    labels = reader.evaluation(1, evaluation.num_samples).map(lambda _, labels: labels)
+    dataset = tf.data.Dataset.zip((pictures(reader, evaluation.num_samples), labels))
+
+    def detected():
+        examples = dataloader.batches(dataset)
+        while batch := list(itertools.islice(examples, evaluation.batch_size)):
+            pictures, labels = zip(*batch)
+            labels = {name: tf.concat([image[name] for image in labels], 0) for name in labels[0]}
+            yield driver.serve([picture.numpy() for picture in pictures]), labels
+
+    count = _fill(metric, detected(), evaluation.num_samples)
+    return metric.result(), count
 
 
 def follow(
@@ -237,6 +260,37 @@ def _newest(model_dir: str) -> tuple[str | None, int | None]:
         prefix = checkpoint.latest(model_dir)
         step = checkpoint.step_of(prefix) if prefix else None
     return prefix, step
+
+
+def _fill(
+    metric: CocoMetric, detected: Iterable[tuple[Detections, dict[str, tf.Tensor]]], num_samples: int | None
+) -> int:
+    """Adds batches of detections and the labels of `InputReader.evaluation` to a metric, and counts their images."""
+    known = [n for n in (metric.num_file_images, num_samples) if n is not None]
+    total = min(known) if metric.num_file_images is not None else None
+    count = 0
+    with tqdm.tqdm(desc="evaluating", unit="image", total=total) as bar:
+        for detections, labels in detected:
+            labels = {name: column.numpy() for name, column in labels.items()}
+            source_ids = [source_id.decode() for source_id in labels["source_id"]]
+            metric.add(source_ids, detections, _by_image(labels))
+            count += len(source_ids)
+            bar.update(len(source_ids))
+    if count == num_samples:
+        logging.info("stopped after %d images, as asked for; there may be more in the records", count)
+    return count
+
+
+def pictures(reader: InputReader, limit: int | None) -> tf.data.Dataset:
+    """The pictures of `reader.evaluation`, one by one as they are stored: [H, W, 3] uint8."""
+
+    def picture(place: tf.Tensor, record: tf.Tensor):
+        sample, is_good = reader.records.attempt(tfrecord.decode, place, record)
+        return sample["image"], is_good
+
+    records = tf.data.Dataset.range(len(reader.records.files)).flat_map(reader.records.read)
+    pictures = records.take(-1 if limit is None else limit).map(picture, num_parallel_calls=tf.data.AUTOTUNE)
+    return pictures.filter(lambda _, is_good: is_good).map(lambda image, _: image).prefetch(tf.data.AUTOTUNE)
 
 
 def _by_image(labels: dict) -> list[dict]:

@@ -1,48 +1,115 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Export: a detector as a SavedModel that takes pictures and gives boxes."""
+"""Verb behind the exporting run modes: writes the files asked for, and holds each against its checkpoint."""
 
-import os
+import dataclasses
+from collections.abc import Callable
 
-import tensorflow as tf
-
-from efficientdet import postprocess
+from dataset.dataloader import InputReader
+from efficientdet.config import Config
+from efficientdet.model import EfficientDetModel
+from tf2 import artifact, evaluate, export_onnx, export_tensorflow, export_tflite, serving
+from tf2.artifact import Metadata
 from tf2.drivers import KerasDriver
+from tf2.export_tensorflow import ExportError
+
+# Puts one artifact to the proof, and raises ValueError if it fails: (path).
+Prove = Callable[[str], None]
 
 
-def check_target(path: str) -> None:
-    """Raises ValueError if something stands where an export would go; asked before the work begins."""
-    if os.path.exists(path) and (not os.path.isdir(path) or os.listdir(path)):
-        raise ValueError(f"{path} exists already; remove it or choose another --saved_model_dir")
+@dataclasses.dataclass(frozen=True)
+class Targets:
+    """What is written; a path that is None is left out."""
+
+    saved_model_dir: str | None = None
+    frozen_graph: str | None = None  # a .pb file
+    tflite: str | None = None  # a .tflite file
+    onnx: str | None = None  # an .onnx file
+    tensorrt_dir: str | None = None  # saved_model_dir, converted
+    content: str = "detector"  # of all but tflite: detector or network
+    tflite_content: str = "detector"  # a key of artifact.CONTENTS
+    tflite_precision: str = "FP32"  # one of artifact.PRECISIONS
+    tensorrt_precision: str = "FP32"  # one of artifact.PRECISIONS
+    batch_size: int = 1  # pictures a call; 0 for any number
+    file_pattern: str | None = None  # TFRecords, in whose images INT8 sees the ranges of its tensors
+    num_calibration_steps: int = 500  # images of them at most
 
 
-def saved_model(driver: KerasDriver, path: str, *, batch_size: int = 1) -> list[str]:
-    """Writes a SavedModel with the signature serving_default.
-
-    It takes `image_arrays`, [B, H, W, 3] uint8 pictures of any one size, and gives `detections`,
-    [B, D, 7] float32 rows of [index in the batch, ymin, xmin, ymax, xmax, score, class], in pixels of the
-    pictures; rows of padding are 0. Preprocessing and non-maximum suppression are inside.
-
-    Args:
-        driver: the detector.
-        path: a directory that does not exist or is empty.
-        batch_size: pictures a call; 0 for any number.
-
-    Returns:
-        The files written.
+def check(config: Config, targets: Targets) -> None:
+    """Finds what cannot be written, before any work.
 
     Raises:
-        ValueError: if the target exists.
+        ArtifactError: if a target exists.
+        ExportError: if a format does not have what it is asked for.
     """
-    check_target(path)
-    model = driver.model
+    for path in (targets.saved_model_dir, targets.frozen_graph, targets.tflite, targets.onnx, targets.tensorrt_dir):
+        # Some lie in the first, which is still to be made.
+        if path and not path.startswith(f"{targets.saved_model_dir}/"):
+            artifact.check_target(path)
+    if targets.tflite:
+        export_tflite.check(targets.tflite, _tflite(config, targets), targets.batch_size)
+    if targets.onnx:
+        export_onnx.check(targets.onnx, Metadata(config, targets.content))
+    if "INT8" in (targets.tflite_precision, targets.tensorrt_precision) and not targets.file_pattern:
+        raise ExportError("INT8 needs images that show the range of every tensor: give --file_pattern of TFRecords")
 
-    @tf.function(input_signature=[tf.TensorSpec([batch_size or None, None, None, 3], tf.uint8, name="image_arrays")])
-    def serve(image_arrays):
-        return {"detections": postprocess.to_rows(model(image_arrays))}
 
-    # The variables alone: with its layers in it, every one of them would be traced and saved on its own.
-    module = tf.Module()
-    module.weights = model.net.weights
-    tf.saved_model.save(module, path, signatures={"serving_default": serve.get_concrete_function()})
-    return sorted(os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
+def run(driver: KerasDriver, targets: Targets, prove: Prove | None) -> None:
+    """Writes all targets, and prints what it writes; a file that fails its proof stays, and so do those after it.
+
+    Args:
+        driver: with the weights.
+        targets: that passed `check`.
+        prove: puts a file to the proof; None does not.
+
+    Raises:
+        ExportError: if a format cannot be written here; TensorRT comes last, so that all others are there.
+        ValueError: if files failed their proof; names them all.
+    """
+    config, failures = driver.config, []
+    model = serving.frozen(driver.model, targets.batch_size)
+    metadata = Metadata(config, targets.content, checkpoint=driver.ckpt_path or "random weights")
+    options = {"batch_size": targets.batch_size}
+    jobs = (
+        (targets.saved_model_dir, lambda path: export_tensorflow.saved_model(model, path, metadata, **options)),
+        (targets.frozen_graph, lambda path: export_tensorflow.frozen_graph(model, path, metadata, **options)),
+        (targets.tflite, lambda path: _write_tflite(model, path, metadata, targets)),
+        (targets.onnx, lambda path: export_onnx.write(model, path, metadata, **options)),
+        (targets.tensorrt_dir, lambda path: _write_tensorrt(path, metadata, targets)),
+    )
+    for path, write in jobs:
+        if path is None:
+            continue
+        for file in write(path):
+            print(f"writing file to {file}", flush=True)
+        try:
+            if prove:
+                prove(path)
+        except ValueError as error:
+            failures.append(str(error))
+    if failures:
+        raise ValueError("; ".join(failures))
+
+
+def _tflite(config: Config, targets: Targets, checkpoint: str = "") -> Metadata:
+    """What the TFLite file will be."""
+    return Metadata(config, targets.tflite_content, targets.tflite_precision, checkpoint)
+
+
+def _write_tflite(model: EfficientDetModel, path: str, metadata: Metadata, targets: Targets) -> list[str]:
+    representative = None
+    if targets.tflite_precision == "INT8":
+        representative = export_tflite.representative_inputs(
+            targets.file_pattern, metadata.config, targets.num_calibration_steps
+        )
+    metadata = _tflite(metadata.config, targets, metadata.checkpoint)
+    return export_tflite.write(model, path, metadata, representative=representative)
+
+
+def _write_tensorrt(path: str, metadata: Metadata, targets: Targets) -> list[str]:
+    pictures = None
+    if targets.tensorrt_precision == "INT8":
+        reader = InputReader(targets.file_pattern, metadata.config)
+        pictures = evaluate.pictures(reader, targets.num_calibration_steps).batch(1).as_numpy_iterator()
+    metadata = dataclasses.replace(metadata, precision=targets.tensorrt_precision)
+    return export_tensorflow.tensorrt(targets.saved_model_dir, path, metadata, pictures=pictures)
