@@ -105,9 +105,7 @@ def define_export_flags() -> None:
 
 def define_inference_flags() -> None:
     """Pictures and video."""
-    flags.DEFINE_string(
-        "input_image", None, "Pictures: file, folder, glob in quotes, or a .txt of paths."
-    )
+    flags.DEFINE_string("input_image", None, "Pictures: file, folder, glob in quotes, or a .txt of paths.")
     flags.DEFINE_string("output_image_dir", None, "Folder for the pictures with boxes drawn, 0.jpg and on.")
     flags.DEFINE_enum("output_names", "index", ["index", "input"], "Names of the pictures: {i}.jpg, or the inputs'.")
     flags.DEFINE_string("output_json", None, "File for detections as JSON, by picture.")
@@ -200,17 +198,12 @@ def infer_images(config: config_lib.Config) -> None:
     """infer, saved_model_infer."""
     from tf2 import infer
 
-    written = infer.run(
-        open_driver(config),
-        FLAGS.input_image,
-        FLAGS.output_image_dir,
-        output_names=FLAGS.output_names,
-        output_json=FLAGS.output_json,
-        output_csv=FLAGS.output_csv,
-        output_coco=FLAGS.output_coco,
-        batch_size=FLAGS.batch_size or 1,
-        **drawing(),
+    outputs = infer.Outputs(
+        FLAGS.output_image_dir, FLAGS.output_names, FLAGS.output_json, FLAGS.output_csv, FLAGS.output_coco
     )
+    infer.find_images(FLAGS.input_image)  # before the model is built
+    driver = open_driver(config)
+    written = infer.run(driver, FLAGS.input_image, outputs, batch_size=FLAGS.batch_size or 1, **drawing())
     for path in written:
         print(f"writing file to {path}")
 
@@ -219,7 +212,9 @@ def run_video(config: config_lib.Config) -> None:
     """saved_model_video."""
     from tf2 import video
 
-    video.run(open_driver(config), FLAGS.input_video, output_video=FLAGS.output_video, **drawing())
+    frames = video.run(open_driver(config), FLAGS.input_video, output_video=FLAGS.output_video, **drawing())
+    if FLAGS.output_video:
+        print(f"writing file to {FLAGS.output_video}: {frames} frames")
 
 
 def measure(config: config_lib.Config) -> None:

@@ -128,6 +128,27 @@ def read(path: Path, max_pixels: int = MAX_IMAGE_PIXELS) -> ImageFile:
     Raises:
         ImageError: if the file is empty, no image, truncated or otherwise unreadable, or too large.
     """
+    with _opened(path, max_pixels) as (image, encoded):
+        return _to_image_file(image, encoded)
+
+
+def read_pixels(path: Path, max_pixels: int = MAX_IMAGE_PIXELS) -> np.ndarray:
+    """The pixels of an image file, upright, as [H, W, 3] uint8 RGB; of an animation the first frame.
+
+    Args:
+        path: of the file.
+        max_pixels: as of `read`.
+
+    Raises:
+        ImageError: as of `read`.
+    """
+    with _opened(path, max_pixels) as (image, _):
+        return np.asarray(_upright(image))
+
+
+@contextlib.contextmanager
+def _opened(path: Path, max_pixels: int) -> Iterator[tuple[Image.Image, bytes]]:
+    """An image and its file; what fails while it is read is an ImageError that names the file."""
     try:
         encoded = path.read_bytes()
         if not encoded:
@@ -136,7 +157,7 @@ def read(path: Path, max_pixels: int = MAX_IMAGE_PIXELS) -> ImageFile:
             if image.width * image.height > max_pixels:
                 size = f"{image.width}x{image.height}"
                 raise ImageError("too many pixels", f"the image {path} is {size}, above max_image_pixels={max_pixels}")
-            return _to_image_file(image, encoded)
+            yield image, encoded
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
@@ -171,11 +192,7 @@ def _to_image_file(image: Image.Image, encoded: bytes) -> ImageFile:
     change = _find_change(image, encoded, orientation)
     if not change:
         return ImageFile(encoded, IMAGE_FORMATS[image.format], image.height, image.width)
-    is_turned_already = image.format == "TIFF"  # by Pillow, as it loads the pixels
-    upright = _to_rgb(image)
-    if orientation > 1 and not is_turned_already:
-        upright = upright.transpose(TURNS[orientation])
-    upright = Image.fromarray(np.asarray(upright))  # without EXIF and other things that `save` would pass on
+    upright = Image.fromarray(np.asarray(_upright(image)))  # without EXIF and other things that `save` would pass on
     is_lossy = image.format in ("JPEG", "MPO") or (image.format == "WEBP" and b"VP8L" not in encoded)
     file = io.BytesIO()
     if is_lossy:
@@ -184,6 +201,14 @@ def _to_image_file(image: Image.Image, encoded: bytes) -> ImageFile:
         upright.save(file, "PNG")
     decode_image(file.getvalue())  # PNG and JPEG have bounds of their own in TensorFlow
     return ImageFile(file.getvalue(), "jpeg" if is_lossy else "png", upright.height, upright.width, orientation, change)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """RGB of 8 bits, turned as EXIF says."""
+    orientation = _read_orientation(image)
+    is_turned_already = image.format == "TIFF"  # by Pillow, as it loads the pixels
+    upright = _to_rgb(image)
+    return upright.transpose(TURNS[orientation]) if orientation > 1 and not is_turned_already else upright
 
 
 def _read_orientation(image: Image.Image) -> int:

@@ -20,9 +20,34 @@ def feature_sizes(image_size: tuple[int, int], max_level: int) -> list[tuple[int
 
 def concat_levels(outputs: Sequence[tf.Tensor], depth: int) -> tf.Tensor:
     """Maps [B, Hl, Wl, A * depth], one a level, as one [B, N, depth] in the order of `Anchors.boxes`."""
-    # The number of anchors is static, so that N stays known where the batch is not.
-    flat = [tf.reshape(output, [-1, math.prod(output.shape[1:]) // depth, depth]) for output in outputs]
-    return tf.concat(flat, 1)
+    return tf.concat(split_anchors(outputs, depth), 1)
+
+
+def split_anchors(outputs: Sequence[tf.Tensor], depth: int) -> list[tf.Tensor]:
+    """Maps [B, Hl, Wl, A * depth], one a level, as [B, Hl * Wl * A, depth], one a level."""
+    # The number of anchors is static, so that it stays known where the batch is not.
+    return [tf.reshape(output, [-1, math.prod(output.shape[1:]) // depth, depth]) for output in outputs]
+
+
+def gather_anchors(outputs: Sequence[tf.Tensor], indices: tf.Tensor, depth: int) -> tf.Tensor:
+    """Rows of `concat_levels`, without the copy of everything that it makes.
+
+    Args:
+        outputs: a level, [B, Hl, Wl, A * depth].
+        indices: [B, D] int32, from 0 to N - 1.
+        depth: values an anchor.
+
+    Returns:
+        [B, D, depth], of the dtype of outputs.
+    """
+    rows, start = None, 0
+    for level in split_anchors(outputs, depth):
+        index = tf.clip_by_value(indices - start, 0, level.shape[1] - 1)
+        found = tf.gather(level, index, batch_dims=1)
+        # A level takes over from its first anchor on; what it found for the indices before is of no level.
+        rows = found if rows is None else tf.where(indices[..., tf.newaxis] < start, rows, found)
+        start += level.shape[1]
+    return rows
 
 
 class Anchors:

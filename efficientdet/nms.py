@@ -39,8 +39,8 @@ def nms(boxes: tf.Tensor, scores: tf.Tensor, options: NmsOptions) -> tuple[tf.Te
     if options.method in ("hard", None, ""):
         iou_thresh, score_thresh, sigma = hard_iou_thresh(options), options.score_thresh or float("-inf"), 0.0
     elif options.method == "gaussian":
-        # The IoU threshold is without effect in the op once sigma is above 0.
-        iou_thresh, score_thresh, sigma = 0.5, options.score_thresh or 0.001, options.sigma or 0.5
+        # With sigma above 0 the op ignores the IoU threshold in TensorFlow, but not in TFLite: there 1 is the mildest.
+        iou_thresh, score_thresh, sigma = 1.0, options.score_thresh or 0.001, options.sigma or 0.5
     else:
         raise ValueError(f"nms_configs.method must be 'hard' or 'gaussian', got {options.method!r}")
     return tf.raw_ops.NonMaxSuppressionV5(

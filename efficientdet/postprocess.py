@@ -8,7 +8,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from efficientdet import boxes as box_ops
-from efficientdet.anchors import Anchors, concat_levels
+from efficientdet.anchors import Anchors, concat_levels, gather_anchors, split_anchors
 from efficientdet.nms import NmsOptions, hard_iou_thresh, nms
 
 CLASS_OFFSET = 1  # classes count from 0 in the network, from 1 outside, where 0 is background and padding
@@ -106,29 +106,38 @@ def choose_candidates(
     One anchor may be there several times, with several classes. Only the boxes that are chosen are decoded.
     """
     num_classes = _num_classes(cls_outputs, anchors)
-    logits, codes, anchor_boxes = concat_levels(cls_outputs, num_classes), concat_levels(box_outputs, 4), anchors.boxes
+    codes, anchor_boxes = concat_levels(box_outputs, 4), anchors.boxes
+    levels = split_anchors(cls_outputs, num_classes)
+    best = tf.concat([tf.reduce_max(logits, -1) for logits in levels], 1)
     if max_nms_inputs:
-        pairs = tf.reshape(logits, [-1, logits.shape[1] * num_classes])
-        logits, index = tf.math.top_k(pairs, k=min(max_nms_inputs, pairs.shape[1]))
+        # The K best pairs are of the K best anchors, and the rest need not be copied nor sorted by class.
+        _, chosen = tf.math.top_k(best, k=min(max_nms_inputs, best.shape[1]))
+        pairs = tf.reshape(gather_anchors(cls_outputs, chosen, num_classes), [-1, chosen.shape[1] * num_classes])
+        best, index = tf.math.top_k(pairs, k=min(max_nms_inputs, pairs.shape[1]))
         classes = index % num_classes
-        codes = tf.gather(codes, index // num_classes, batch_dims=1)
-        anchor_boxes = tf.gather(anchor_boxes, index // num_classes)
+        chosen = tf.gather(chosen, index // num_classes, batch_dims=1)
+        codes, anchor_boxes = tf.gather(codes, chosen, batch_dims=1), tf.gather(anchor_boxes, chosen)
     else:
-        classes = tf.argmax(logits, -1, output_type=tf.int32)
-        logits = tf.reduce_max(logits, -1)
-    return Candidates(box_ops.decode(codes, anchor_boxes), tf.sigmoid(logits), classes)
+        classes = tf.concat([_best_classes(logits) for logits in levels], 1)
+    return Candidates(box_ops.decode(codes, anchor_boxes), tf.sigmoid(best), classes)
 
 
 def postprocess_global(cls_outputs, box_outputs, anchors: Anchors, options: NmsOptions) -> Detections:
     """One suppression an image. Here and in the other modes: boxes in pixels of the network input, classes from 0."""
     candidates = choose_candidates(cls_outputs, box_outputs, anchors, options.max_nms_inputs)
-    return _suppress(lambda boxes, scores, classes: nms(boxes, scores, options), candidates)
+    kept = _suppress(lambda boxes, scores: nms(boxes, scores, options), candidates.boxes, candidates.scores)
+    detections = _gather(candidates, *kept)
+    if options.max_nms_inputs:
+        return detections
+    # To find the best class of every anchor takes longer than all else here. A graph leaves it out, as nothing uses it.
+    chosen = gather_anchors(cls_outputs, kept[0], _num_classes(cls_outputs, anchors))
+    return detections._replace(classes=_best_classes(chosen))
 
 
 def postprocess_per_class(cls_outputs, box_outputs, anchors: Anchors, options: NmsOptions) -> Detections:
     """One suppression for every class in an image; the best detections of all of them."""
     candidates = choose_candidates(cls_outputs, box_outputs, anchors, options.max_nms_inputs)
-    return _suppress(lambda *image: _nms_per_class(*image, options), candidates)
+    return _gather(candidates, *_suppress(lambda *image: _nms_per_class(*image, options), *candidates))
 
 
 def postprocess_combined(cls_outputs, box_outputs, anchors: Anchors, options: NmsOptions) -> Detections:
@@ -150,13 +159,18 @@ def postprocess_combined(cls_outputs, box_outputs, anchors: Anchors, options: Nm
 MODES = {"global": postprocess_global, "per_class": postprocess_per_class, "combined": postprocess_combined}
 
 
-def _suppress(suppress_image, candidates: Candidates) -> Detections:
-    """Runs (boxes, scores, classes) -> (indices, scores, valid_len) on every image, and gathers what it chose."""
-    indices, scores, valid_len = tf.map_fn(
-        lambda image: tuple(suppress_image(*image)),
-        tuple(candidates),
-        fn_output_signature=(tf.int32, tf.float32, tf.int32),
-    )
+def _suppress(suppress_image, *candidates: tf.Tensor) -> Sequence[tf.Tensor]:
+    """Runs [K, ...] of an image -> (indices [D], scores [D], valid_len []) on each of the batch."""
+    if not candidates[0].shape[0]:
+        signature = (tf.int32, tf.float32, tf.int32)
+        return tf.map_fn(lambda image: tuple(suppress_image(*image)), candidates, fn_output_signature=signature)
+    # No loop where the number of images is known: converters and other runtimes do better without.
+    images = zip(*(tf.unstack(tensor) for tensor in candidates))
+    return [tf.stack(parts) for parts in zip(*(suppress_image(*image) for image in images))]
+
+
+def _gather(candidates: Candidates, indices: tf.Tensor, scores: tf.Tensor, valid_len: tf.Tensor) -> Detections:
+    """The candidates that suppression kept."""
     boxes = tf.gather(candidates.boxes, indices, batch_dims=1)
     return Detections(boxes, scores, tf.gather(candidates.classes, indices, batch_dims=1), valid_len)
 
@@ -178,6 +192,11 @@ def _nms_per_class(boxes, scores, classes, options: NmsOptions) -> tuple[tf.Tens
     )
     kept, best = tf.math.top_k(tf.reshape(kept, [-1]), k=options.max_output_size)
     return tf.gather(tf.reshape(indices, [-1]), best), kept, tf.math.count_nonzero(kept >= 0, dtype=tf.int32)
+
+
+def _best_classes(logits: tf.Tensor) -> tf.Tensor:
+    """Of each anchor: [..., C] -> [...] int32, from 0."""
+    return tf.argmax(logits, -1, output_type=tf.int32)
 
 
 def _num_classes(cls_outputs: Sequence[tf.Tensor], anchors: Anchors) -> int:

@@ -74,12 +74,17 @@ def to_input(
     # After normalizing: padding has the mean color.
     batch_paddings = [[0, 0]] * (image.shape.rank - 3)
     image = tf.pad(image, [*batch_paddings, [0, height - size[0]], [0, width - size[1]], [0, 0]])
-    image = tf.ensure_shape(image, [*image.shape[:-3], height, width, 3])
+    # The size is static again; by a reshape, as TFLite has no op that only asserts a shape.
+    batch = [-1 if count is None else count for count in image.shape[:-3]]
+    image = tf.reshape(image, [*batch, height, width, 3])
     return image * (2 / 255) - 1 if scale_range else image
 
 
 def _resize(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     """[(B,) *size, 3] float32, bilinear with half-pixel centers."""
+    # Neither TFLite nor ONNX resizes uint8 to float32: what is to be converted to them comes as float32.
+    if image.dtype == tf.float32:
+        return tf.image.resize(image, size)
     # TensorFlow has vector code for float32 alone, nearly twice as fast; yet no float copy of a much larger image.
     is_small = tf.reduce_prod(tf.shape(image)[-3:-1]) <= 4 * tf.reduce_prod(size)
     return tf.cond(

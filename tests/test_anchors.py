@@ -10,7 +10,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from efficientdet.anchors import Anchors, concat_levels, feature_sizes
+from efficientdet.anchors import Anchors, concat_levels, feature_sizes, gather_anchors
 
 TRAIN = pathlib.Path(__file__).parents[2] / "shared" / "reference" / "train.npz"
 DEFAULTS = {"min_level": 3, "max_level": 7, "num_scales": 3, "aspect_ratios": [1.0, 2.0, 0.5], "anchor_scale": 4.0}
@@ -106,3 +106,13 @@ def test_concat_levels_follows_the_order_of_anchors():
         maps.append(tf.reshape(tf.constant(anchors.boxes[start:stop]), [1, height, width, 36]))
         start = stop
     np.testing.assert_array_equal(concat_levels(maps, 4)[0], anchors.boxes)
+
+
+def test_gather_anchors_gives_rows_of_concat_levels():
+    rng = np.random.RandomState(0)
+    maps = [tf.constant(rng.rand(2, height, width, 9 * 5)) for height, width in [(4, 3), (2, 2), (1, 1)]]
+    num_anchors = (12 + 4 + 1) * 9
+    indices = np.stack([rng.permutation(num_anchors), np.arange(num_anchors)])  # borders of levels are among them
+    rows = gather_anchors(maps, tf.constant(indices, tf.int32), 5)
+    expected = concat_levels(maps, 5).numpy()
+    np.testing.assert_array_equal(rows, [expected[0][indices[0]], expected[1]])

@@ -18,7 +18,8 @@ TINY = "--hparams=image_size=64,num_classes=3,fpn_num_filters=8,fpn_cell_repeats
 TRAIN = ["main.py", "--mode=train", "--model_name=efficientdet-lite0", TINY]
 EVAL = ["main.py", "--mode=eval", "--model_name=efficientdet-lite0", TINY]
 EXPORT = ["model_inspect.py", "--runmode=saved_model", "--ckpt_path=_"]
-INFER = ["model_inspect.py", "--model_name=efficientdet-lite0", TINY]
+INSPECT = ["model_inspect.py", "--model_name=efficientdet-lite0", TINY]
+INFER = [*INSPECT, "--runmode=infer"]
 
 
 def command(script, *flags, tensorflow=None):
@@ -87,8 +88,16 @@ def assert_says(result, sentence):
         ([*EXPORT, "--hparams=label_map={91: 'x'}"], "set num_classes to 91 or more"),
         ([*INFER], "--runmode=infer needs --ckpt_path"),
         ([*INFER, "--ckpt_path=_"], "--runmode=infer needs --input_image"),
-        ([*INFER, "--ckpt_path=_", "--input_image=x.jpg"], "--runmode=infer needs --output_image_dir"),
-        ([*INFER, "--runmode=saved_model"], "--runmode=saved_model needs --ckpt_path"),
+        (
+            [*INFER, "--ckpt_path=_", "--input_image=x.jpg"],
+            "--runmode=infer needs --output_image_dir or --output_json or --output_csv or --output_coco",
+        ),
+        ([*INSPECT, "--runmode=saved_model"], "--runmode=saved_model needs --ckpt_path"),
+        ([*INSPECT, "--runmode=onnx", "--ckpt_path=_"], "--runmode=onnx needs --onnx_path"),
+        ([*INSPECT, "--runmode=ckpt"], "--runmode=ckpt needs --ckpt_path"),
+        ([*INSPECT, "--runmode=saved_model_infer"], "--runmode=saved_model_infer needs --input_image"),
+        ([*INSPECT, "--runmode=saved_model_video"], "--runmode=saved_model_video needs --input_video"),
+        ([*INSPECT, "--runmode=freeze", "--use_xla"], "--use_xla is for --runmode=bm"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -134,7 +143,33 @@ def test_words_without_dashes_are_refused(no_tensorflow):
         ),
         ([*INFER, "--ckpt_path=_", "--input_image=*.webp", "--output_image_dir=DIR"], "no picture at '*.webp'"),
         ([*INFER, "--ckpt_path=none", "--input_image=img1.jpg", "--output_image_dir=DIR"], "no checkpoint at none"),
-        ([*INFER, "--runmode=saved_model", "--ckpt_path=_", "--saved_model_dir=."], ". exists already; remove it"),
+        ([*INSPECT, "--runmode=saved_model", "--ckpt_path=_", "--saved_model_dir=."], ". exists already; remove it"),
+        (
+            [
+                *INSPECT,
+                "--runmode=saved_model_infer",
+                "--input_image=img1.jpg",
+                "--output_json=DIR/x.json",
+                "--saved_model_dir=none.tflite",
+            ],
+            "there is nothing at none.tflite",
+        ),
+        (
+            [*INSPECT, "--runmode=onnx", "--ckpt_path=_", "--onnx_path=DIR/x.onnx", "--nms_method=gaussian"],
+            "ONNX has no gaussian NMS",
+        ),
+        (
+            [
+                *INSPECT,
+                "--runmode=saved_model",
+                "--ckpt_path=_",
+                "--saved_model_dir=DIR/x",
+                "--tflite=INT8",
+                "--tflite_path=DIR/x.tflite",
+                "--tflite_content=network",
+            ],
+            "give --file_pattern of TFRecords",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -105,7 +105,9 @@ def test_the_network_gives_the_raw_outputs(driver, model, images, tmp_path, prec
 
 @pytest.mark.parametrize("method, max_nms_inputs", [("hard", 0), ("gaussian", 0), ("gaussian", 200)])
 def test_a_detector_takes_pictures_of_any_size(model, images, tmp_path, method, max_nms_inputs):
-    config = model.config.override({"nms_configs": {"method": method, "max_nms_inputs": max_nms_inputs}})
+    # A low threshold: what is only weakened has to be among the detections.
+    nms_configs = {"method": method, "max_nms_inputs": max_nms_inputs, "score_thresh": 0.1, "max_output_size": 500}
+    config = model.config.override({"nms_configs": nms_configs})
     model = EfficientDetModel(config, model.net)
     exported = export(model, tmp_path, "detector", "FP32")
     in_tensorflow = serving.detector(model)
@@ -249,20 +251,20 @@ def test_d0_whole(tmp_path):
         if key in variables:
             variables[key].assign(value)
     model = serving.frozen(driver.model)
-    picture = reference_weights.image()[:200]
+    picture = reference_weights.image()
     [inputs] = inputs_of(driver, [picture])
-    for precision in ("FP32", "FP16"):
+    # With these weights, rounding the checkpoint's kernels to 16 bits changes its own outputs by 0.013.
+    for precision, bound in (("FP32", 1e-4), ("FP16", 0.02)):
         (tmp_path / precision).mkdir()
         exported = export(model, tmp_path / precision, "network", precision)
         for ours, theirs in zip(
             *(itertools.chain(*source.network(inputs)) for source in (exported, driver)), strict=True
         ):
-            assert np.max(np.abs(ours - theirs) / np.maximum(1, np.abs(theirs))) < BOUNDS[precision]
+            assert np.max(np.abs(ours - theirs) / np.maximum(1, np.abs(theirs))) < bound
     for content in ("detector", "detection_op"):
         (tmp_path / content).mkdir()
-        assert_same_detections(
-            export(model, tmp_path / content, content, "FP32").detect(picture), driver.detect(picture)
-        )
+        exported = export(model, tmp_path / content, content, "FP32")
+        assert_same_detections(exported.detect(picture), driver.detect(picture), tolerance=0.05)
 
 
 @pytest.mark.slow

@@ -78,6 +78,7 @@ ORDER = [
     "tf2.benchmark_training",
     "tf2.report",
     "tf2.proof",
+    "tf2.export_tensorflow",
     "tf2.export_*",  # a family of formats each
     "tf2.export",
     "tf2.results",

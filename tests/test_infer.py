@@ -2,6 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """infer: which pictures are read, what is written, and that boxes are drawn where the detector says."""
 
+import csv
+import io
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -37,9 +41,9 @@ def pictures(tmp_path):
     return folder
 
 
-def run(pattern, out, driver=None, **options):
+def run(pattern, out, driver=None, outputs=None, **options):
     options = {"min_score_thresh": 0.4, "max_boxes_to_draw": 100, "line_thickness": None, **options}
-    return infer.run(driver or OneBox(), str(pattern), str(out), **options)
+    return infer.run(driver or OneBox(), str(pattern), outputs or infer.Outputs(str(out)), **options)
 
 
 def changed(path, grey=128):
@@ -91,17 +95,18 @@ def test_an_unreadable_file_is_named_and_keeps_its_number(pictures, tmp_path):
     (pictures / "b.png").write_bytes(b"no picture")
     (pictures / "c.png").write_bytes((pictures / "a.jpg").read_bytes()[:300])
     (pictures / "d.jpg").write_bytes((pictures / "a.jpg").read_bytes())
-    with pytest.raises(ValueError, match=r"2 of 4 pictures could not be read, 2 are written: .*b\.png.*c\.png"):
+    with pytest.raises(ValueError, match=r"2 of 4 pictures could not be read, the other 2 are done: .*b\.png.*c\.png"):
         run(pictures, tmp_path / "out", batch_size=3)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.jpg", "3.jpg"]
 
 
 def test_no_readable_picture_is_an_error(pictures, tmp_path):
-    with pytest.raises(ValueError, match=r"1 of 1 pictures could not be read, 0 are written: .*notes\.txt"):
-        run(pictures / "notes.txt", tmp_path / "out")
+    with pytest.raises(ValueError, match=r"1 of 1 pictures could not be read, the other 0 are done: .*notes\.jpg"):
+        (pictures / "notes.txt").rename(pictures / "notes.jpg")
+        run(pictures / "notes.jpg", tmp_path / "out")
     (tmp_path / "empty").mkdir()
     for pattern in (tmp_path / "empty", tmp_path / "none.jpg", tmp_path / "*.gif"):
-        with pytest.raises(ValueError, match=r"no picture at .*; give a file, a folder or a glob in quotes"):
+        with pytest.raises(ValueError, match=r"no picture at .*; give a file, a folder, a glob in quotes, or a"):
             run(pattern, tmp_path / "out")
 
 
@@ -116,3 +121,62 @@ def test_pictures_become_rgb_and_upright(tmp_path):
     assert np.all(image[:, 3] == 200) and np.all(image[:, :3] == 0)
     Image.fromarray(np.full((4, 6, 4), 77, np.uint8)).save(tmp_path / "alpha.png")
     np.testing.assert_array_equal(infer.read_image(str(tmp_path / "alpha.png")), np.full((4, 6, 3), 77))
+
+
+def test_a_list_is_relative_to_its_folder(pictures, tmp_path):
+    (pictures / "notes.txt").write_text("c.png\n\n# not this: b.png\n  ./a.jpg \n")
+    assert [path.rpartition("/")[2] for path in infer.find_images(str(pictures / "notes.txt"))] == ["c.png", "a.jpg"]
+    (pictures / "notes.txt").write_text("c.png\nnone.png\n")
+    with pytest.raises(ValueError, match=r"names 'none\.png', and there is no file .*none\.png"):
+        run(pictures / "notes.txt", tmp_path / "out")
+
+
+def test_detections_as_lists_name_their_source(pictures, tmp_path):
+    outputs = infer.Outputs(
+        json=str(tmp_path / "a.json"), csv=str(tmp_path / "a.csv"), coco=str(tmp_path / "coco.json")
+    )
+    (pictures / "b.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="1 of 3 pictures could not be read, the other 2 are done"):
+        run(pictures, None, outputs=outputs, min_score_thresh=0.1)
+    images = json.loads((tmp_path / "a.json").read_text())["images"]
+    assert [(image["id"], image["file"]) for image in images] == [(0, f"{pictures}/a.jpg"), (2, f"{pictures}/c.png")]
+    assert (images[0]["height"], images[0]["width"]) == (100, 50)
+    first = {"box": [25, 12.5, 75, 37.5], "score": 0.9, "class": 1, "name": "square"}  # by hand: the middle of 100 x 50
+    assert images[0]["detections"][0] == first and len(images[0]["detections"]) == 2
+
+    lines = list(csv.DictReader(io.StringIO((tmp_path / "a.csv").read_text())))
+    assert len(lines) == 4 and lines[0]["file"] == f"{pictures}/a.jpg" and lines[0]["name"] == "square"
+    assert [float(lines[0][side]) for side in ("ymin", "xmin", "ymax", "xmax")] == [25, 12.5, 75, 37.5]
+
+    results = json.loads((tmp_path / "coco.json").read_text())
+    assert [result["image_id"] for result in results] == [0, 0, 2, 2]
+    assert results[0] == {
+        "image_id": 0,
+        "category_id": 1,
+        "bbox": [12.5, 25, 25, 50],
+        "score": 0.9,
+        "file_name": f"{pictures}/a.jpg",
+    }
+    assert not list(tmp_path.glob("*.unfinished"))
+
+
+def test_names_of_the_inputs(pictures, tmp_path):
+    written = run(pictures, None, outputs=infer.Outputs(str(tmp_path / "out"), "input"))
+    assert [path.rpartition("/")[2] for path in written] == ["a.jpg", "b.jpg", "c.jpg"]
+    (pictures / "a.png").write_bytes((pictures / "b.png").read_bytes())
+    with pytest.raises(ValueError, match=r"several pictures are called 'a' .* use --output_names=index"):
+        run(pictures, None, outputs=infer.Outputs(str(tmp_path / "out"), "input"))
+
+
+def test_what_cannot_be_written_is_told_before_the_first_detection(pictures, tmp_path):
+    driver = OneBox()
+    cases = {
+        "is one of the inputs and would be overwritten": infer.Outputs(str(pictures), "input"),
+        "expected a file in a folder that exists": infer.Outputs(json=str(tmp_path / "none" / "a.json")),
+        "expected a file in a folder": infer.Outputs(csv=str(tmp_path)),
+        "output_names must be one of index, input, got 'x'": infer.Outputs(str(tmp_path / "out"), "x"),
+    }
+    for sentence, outputs in cases.items():
+        with pytest.raises(ValueError, match=sentence):
+            run(pictures, None, driver, outputs=outputs)
+    assert not driver.batches

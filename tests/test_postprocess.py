@@ -8,6 +8,8 @@ import pathlib
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from efficientdet import boxes as box_ops
 from efficientdet import postprocess as pp
@@ -142,6 +144,45 @@ def test_candidates():
     np.testing.assert_allclose(top.boxes[1], decoded[1][order[1] // 4], rtol=1e-6)
     # More than there are: all of them.
     assert pp.choose_candidates(CLS_OUTPUTS, BOX_OUTPUTS, ANCHORS, 10**6).scores.shape == (2, logits[0].size)
+
+
+def distinct(seed, last):
+    """Outputs [2, Hl, Wl, last] in [-4, 4], of which no two are equal."""
+    shapes = [(2, h, w, last) for h, w in ANCHORS.feat_sizes]
+    sizes = np.cumsum([np.prod(shape) for shape in shapes])
+    values = np.random.RandomState(seed).permutation(np.linspace(-4, 4, sizes[-1], dtype=np.float32))
+    return [tf.constant(part.reshape(shape)) for part, shape in zip(np.split(values, sizes[:-1]), shapes)]
+
+
+@settings(max_examples=8)
+@given(st.integers(0, 2**31), st.sampled_from(["hard", "gaussian"]), st.sampled_from([0, 60]), st.floats(0, 0.98))
+def test_global_equals_its_plain_definition(seed, method, max_nms_inputs, score_thresh):
+    """All boxes, all scores and all classes, one image after the other; postprocess leaves out what it can."""
+    cls_outputs, box_outputs = distinct(seed, 36), distinct(seed + 1, 36)
+    options = OPTIONS._replace(method=method, max_nms_inputs=max_nms_inputs, score_thresh=score_thresh)
+    detections = detect("global", options, cls_outputs, box_outputs)
+    boxes = box_ops.decode(concat_levels(box_outputs, 4), ANCHORS.boxes).numpy()
+    logits = concat_levels(cls_outputs, 4).numpy()
+    for i in (0, 1):
+        rows = np.arange(len(ANCHORS.boxes)) * 4 + logits[i].argmax(-1)
+        if max_nms_inputs:
+            rows = np.argsort(-logits[i].ravel())[:max_nms_inputs]
+        indices, scores, valid_len = nms(boxes[i][rows // 4], tf.sigmoid(logits[i].ravel()[rows]), options)
+        kept = rows[indices[:valid_len].numpy()]
+        assert detections.valid_len[i] == valid_len
+        np.testing.assert_array_equal(detections.classes[i][:valid_len], kept % 4 + 1)
+        np.testing.assert_allclose(detections.scores[i], scores, rtol=1e-6)
+        expected = np.clip(boxes[i][kept // 4], 0, 128) * SCALES[i]
+        np.testing.assert_allclose(detections.boxes[i][:valid_len], expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [options for mode, options in EVERY if mode == "global"])
+def test_no_loop_where_the_batch_is_known(options):
+    function = tf.function(lambda c, b: detect("global", options, c, b), autograph=False)
+    graph = function.get_concrete_function(*([tf.TensorSpec(x.shape) for x in y] for y in (CLS_OUTPUTS, BOX_OUTPUTS)))
+    types = [op.type for op in graph.graph.get_operations()]
+    assert types.count("NonMaxSuppressionV5") == 2 and not {t for t in types if "While" in t or "If" in t}
+    assert_same(detect("global", options), graph(*CLS_OUTPUTS, *BOX_OUTPUTS))
 
 
 def test_unknown_mode():

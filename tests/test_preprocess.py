@@ -93,6 +93,21 @@ def test_batch_equals_single_images_equals_function():
     np.testing.assert_allclose(any_size(batch[0])[0], together[0], atol=1e-6)
 
 
+@pytest.mark.parametrize("height, width", [(30, 40), (200, 300)])
+def test_floats_give_what_bytes_give_without_a_branch(height, width):
+    """What TFLite and ONNX take: neither has an op that resizes uint8 to float32, or one that only asserts a shape."""
+    spec = tf.TensorSpec([1, None, None, 3], tf.float32)
+    function = tf.function(lambda batch: preprocess(batch, (64, 64), **COLORS), input_signature=[spec], autograph=False)
+    graph = function.get_concrete_function()
+    assert not {op.type for op in graph.graph.get_operations()} & {"If", "StatelessIf", "EnsureShape"}
+    assert graph.structured_outputs[0].shape == (1, 64, 64, 3)
+    picture = image(height, width)[np.newaxis]
+    expected, image_scale = preprocess(picture, (64, 64), **COLORS)
+    output, float_scale = graph(tf.constant(picture, tf.float32))
+    np.testing.assert_allclose(output, expected, atol=1e-5)
+    assert float_scale == image_scale
+
+
 def test_normalize_by_hand():
     np.testing.assert_allclose(normalize(tf.constant([[255.0, 127, 0]]), 127, 128), [[1, 0, -127 / 128]])
     np.testing.assert_allclose(normalize(tf.constant([[3.0, 4, 5]]), (1, 2, 3), (1, 2, 4)), [[2, 1, 0.5]])

@@ -20,7 +20,7 @@ def test_no_file_and_no_kind(tmp_path):
     refused(tmp_path / "none.tflite", "there is nothing at")
     refused(tmp_path, "holds no SavedModel")
     (tmp_path / "a.h5").write_text("")
-    refused(tmp_path / "a.h5", r"no \.pb, \.tflite, \.onnx file")
+    refused(tmp_path / "a.h5", r"no \.pb, \.tflite or \.onnx file")
 
 
 @pytest.mark.parametrize("name", ["a.pb", "a.tflite", "a.onnx", "saved_model.pb"])

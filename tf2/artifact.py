@@ -90,9 +90,7 @@ class Metadata:
             config = Config().override(fields["hparams"], {"label_map": names or None})
             return cls(config, fields["content"], fields["precision"], fields["checkpoint"])
         except (ConfigError, LookupError, TypeError, AttributeError, json.JSONDecodeError) as error:
-            raise ArtifactError(
-                f"{path} does not describe itself readably ({error}); export it again"
-            ) from error
+            raise ArtifactError(f"{path} does not describe itself readably ({error}); export it again") from error
 
 
 def names_of(config: Config) -> dict[int, str]:

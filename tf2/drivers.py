@@ -129,15 +129,16 @@ class ArtifactDriver(Driver):
         by_size = {}
         for i, image in enumerate(images):
             by_size.setdefault(image.shape, []).append(i)
-        rows = np.empty([len(images), self.config.nms_configs.max_output_size, 7], np.float32)
+        rows = {}
         for members in by_size.values():
-            rows[members] = self._run(np.stack([images[i] for i in members]))["detections"]
-        return _from_rows(rows)
+            rows |= zip(members, self._run(np.stack([images[i] for i in members]))["detections"])
+        return _from_rows(np.stack([rows[i] for i in range(len(images))]))
 
     def _op_detections(self, state) -> Detections:
         """Of a file that ends in TFLite's detection op: boxes in parts of the network input, classes from 0."""
         inputs, image_scales = state
-        counts, scores, classes, boxes = (self._run(np.asarray(inputs))[f"output_{i}"] for i in range(4))
+        outputs = self._run(np.asarray(inputs))
+        counts, scores, classes, boxes = (outputs[f"output_{i}"] for i in range(4))
         height, width = self.config.image_size
         boxes = boxes * np.array([height, width, height, width], np.float32)
         boxes = box_ops.clip(boxes, height, width).numpy() * np.asarray(image_scales)[:, np.newaxis, np.newaxis]
@@ -241,7 +242,7 @@ def _preprocessing(model: EfficientDetModel) -> Callable[[list[np.ndarray]], tup
 
 def _from_rows(rows: np.ndarray) -> Detections:
     """Detections of rows [B, D, 7]; padding has the score 0, and in published files a class and a box all the same."""
-    rows = np.where(rows[..., 5:6] > 0, rows, 0)
+    rows = np.where(rows[..., 5:6] <= 0, 0, rows)  # which keeps a NaN
     return Detections(
         boxes=rows[..., 1:5],
         scores=rows[..., 5],

@@ -131,7 +131,9 @@ def _training_graph(config: Config) -> tuple[GraphDef, MetaGraphDef]:
     """The network in training as a graph of TensorFlow 1, alone and with what restores its variables."""
     with tf.Graph().as_default() as graph:
         net = EfficientDetNet(config)
-        net(tf.compat.v1.placeholder(tf.float32, [None, *config.image_size, 3], name="input"), training=True)
+        images = tf.compat.v1.placeholder(tf.float32, [None, *config.image_size, 3], name="input")
+        # Nothing in a layer needs AutoGraph, which would take most of the time.
+        tf.autograph.experimental.do_not_convert(net)(images, training=True)
         graph_def = graph.as_graph_def()
         saver = tf.compat.v1.train.Saver(checkpoint.named_variables(net))
         return graph_def, saver.export_meta_graph(clear_devices=True)

@@ -24,7 +24,7 @@ def write(model: EfficientDetModel, path: str, metadata: Metadata, *, batch_size
     """Writes an ONNX file of float32, with the standard operators of opset 17 alone.
 
     By `metadata.content`:
-        detector: `serving.detector`; H and W of a picture are free.
+        detector: see `detector`; H and W of a picture are free.
         network: `serving.network`.
 
     Args:
@@ -45,7 +45,7 @@ def write(model: EfficientDetModel, path: str, metadata: Metadata, *, batch_size
     import onnx
 
     function = {
-        "detector": lambda: serving.detector(model, batch_size),
+        "detector": lambda: detector(model, batch_size),
         "network": lambda: serving.network(model.net, model.config, batch_size),
     }[metadata.content]()
     proto = _convert(function)
@@ -77,6 +77,17 @@ def check(path: str, metadata: Metadata) -> None:
         ) from error
 
 
+def detector(model: EfficientDetModel, batch_size: int = 1) -> ConcreteFunction:
+    """As `serving.detector`, in a form that converts."""
+    pictures = tf.TensorSpec([batch_size or None, None, None, 3], tf.uint8, name="image_arrays")
+
+    @tf.function(input_signature=[pictures], autograph=False)
+    def serve(image_arrays):
+        return serving.named(model(tf.cast(image_arrays, tf.float32)))  # ONNX does not resize uint8 to float32
+
+    return serve.get_concrete_function()
+
+
 def _convert(function: ConcreteFunction):
     """The onnx.ModelProto of a function, checked."""
     import onnx
@@ -85,8 +96,12 @@ def _convert(function: ConcreteFunction):
     (signature,), _ = function.structured_input_signature
     try:
         with _quiet_tf2onnx():
-            # tf2onnx wants a function that is still to be traced.
-            proto, _ = convert.from_function(tf.function(function, autograph=False), [signature], opset=OPSET)
+            proto, _ = convert.from_function(
+                tf.function(function, autograph=False),  # one that is still to be traced is wanted
+                [signature],
+                opset=OPSET,
+                custom_op_handlers={"ResizeNearestNeighbor": (_convert_nearest, [])},
+            )
         # tf2onnx also declares operators of machine learning that no node is of.
         del proto.opset_import[:]
         proto.opset_import.append(onnx.helper.make_opsetid("", OPSET))
@@ -94,6 +109,26 @@ def _convert(function: ConcreteFunction):
     except Exception as error:  # tf2onnx has no kind of its own, and those of onnx derive from Exception alone
         raise ExportError(f"TensorFlow's graph could not be converted to ONNX: {_line(error)}") from error
     return proto
+
+
+def _convert_nearest(graph, node, name, args) -> None:
+    """Converts ResizeNearestNeighbor in a graph of tf2onnx: out[i] = x[floor(i * before / after)], on two axes.
+
+    Its own way is Resize by factors, which are exact for whole factors only: 3 pixels times float32(5 / 3) are not 5.
+    """
+    before, after = np.array(graph.get_shape(node.input[0])[1:3]), node.inputs[1].get_tensor_value(as_list=False)
+    outputs = {"outputs": node.output, "shapes": node.output_shapes, "dtypes": node.output_dtypes}
+    x = graph.make_node("Transpose", [node.input[0]], attr={"perm": [0, 3, 1, 2]}).output[0]
+    graph.remove_node(name)
+    if not np.any(after % before):
+        factors = graph.make_const(f"{name}/factors", np.float32([1, 1, *(after // before)])).output[0]
+        attributes = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        x = graph.make_node("Resize", [x, "", factors], attr=attributes).output[0]
+    else:
+        for i in range(2):
+            sources = graph.make_const(f"{name}/sources_{i}", np.arange(after[i]) * before[i] // after[i]).output[0]
+            x = graph.make_node("Gather", [x, sources], attr={"axis": 2 + i}).output[0]
+    graph.make_node("Transpose", [x], attr={"perm": [0, 2, 3, 1]}, name=name, **outputs)
 
 
 def _describe(proto, metadata: Metadata) -> None:

@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Export to TensorFlow's own formats: SavedModel, frozen graph, and TF-TRT."""
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 from tensorflow.types.experimental import ConcreteFunction
 
 from dataset import tfrecord
@@ -41,6 +43,7 @@ def saved_model(model: EfficientDetModel, path: str, metadata: Metadata, *, batc
     Raises:
         ArtifactError: if the target exists.
     """
+    artifact.check_target(path)
     if metadata.content == "network":
         signatures = {"serving_default": serving.network(model.net, model.config, batch_size, name="input")}
     else:
@@ -49,7 +52,7 @@ def saved_model(model: EfficientDetModel, path: str, metadata: Metadata, *, batc
             "encoded": serving.encoded_detector(model, batch_size),
             "network": serving.network(model.net, model.config, batch_size),
         }
-    with artifact.whole(path) as folder:
+    with artifact.whole(path) as folder, _quiet_log():
         tf.saved_model.save(tf.Module(), folder, signatures=signatures)
         _describe(folder, metadata)
     return artifact.files(path)
@@ -74,6 +77,7 @@ def frozen_graph(model: EfficientDetModel, path: str, metadata: Metadata, *, bat
     Raises:
         ArtifactError: if the target exists.
     """
+    artifact.check_target(path)
     if metadata.content == "network":
         function = serving.network(model.net, model.config, batch_size, name="input")
     else:
@@ -143,6 +147,17 @@ def tensorrt(
     except (RuntimeError, OSError, tf.errors.OpError) as error:
         raise ExportError(f"TF-TRT failed: {str(error).splitlines()[0]}") from error
     return artifact.files(path)
+
+
+@contextlib.contextmanager
+def _quiet_log() -> Iterator[None]:
+    """Leaves out what TensorFlow tells of the files it writes, under names that are changed afterwards."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _describe(folder: str, metadata: Metadata) -> None:

@@ -1,39 +1,57 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Inference from the command line: pictures in, pictures with boxes out."""
+"""Inference from the command line: pictures in, pictures with boxes and lists of detections out."""
 
+import csv
+import dataclasses
 import glob
+import json
 import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 import tqdm
 
-from dataset import visualize
-from tf2.drivers import KerasDriver
+from dataset import image_file, label_map, visualize
+from dataset.image_file import ImageError
+from tf2.drivers import Driver
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+OUTPUT_NAMES = ("index", "input")
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """What is written; None is left out."""
+
+    image_dir: str | None = None  # pictures with boxes drawn; made where it does not exist
+    names: str = "index"  # of the pictures: {i}.jpg in the order of the inputs; "input": the inputs' own, as .jpg
+    json: str | None = None  # all detections, by picture
+    csv: str | None = None  # a line each
+    coco: str | None = None  # COCO results; a picture's image_id is its number
 
 
 def run(
-    driver: KerasDriver,
+    driver: Driver,
     input_image: str,
-    output_image_dir: str,
+    outputs: Outputs,
     *,
     min_score_thresh: float,
     max_boxes_to_draw: int,
     line_thickness: int | None,
     batch_size: int = 1,
 ) -> list[str]:
-    """Detects in every picture and writes it with boxes drawn, as {i}.jpg in the order of the sorted names.
+    """Detects in every picture, and writes what it finds.
 
     Args:
         driver: the detector.
-        input_image: file, folder, or glob.
-        output_image_dir: made where it does not exist.
-        min_score_thresh: draws what scores above.
-        max_boxes_to_draw: draws the best so many.
+        input_image: see `find_images`.
+        outputs: what is written. What is there already is replaced, but never an input.
+        min_score_thresh: only what scores above counts.
+        max_boxes_to_draw: of each picture the best so many count.
         line_thickness: of boxes, in pixels; None suits it to the picture.
         batch_size: pictures at once.
 
@@ -41,58 +59,154 @@ def run(
         The files written.
 
     Raises:
-        ValueError: if there is no picture, or, after all others are written, for those that cannot be read.
+        ValueError: if there is no picture, or a file cannot be written; and, after all others are written, for those
+            that cannot be read.
     """
     paths = find_images(input_image)
-    os.makedirs(output_image_dir, exist_ok=True)
-    written, unreadable = [], []
+    targets = _picture_targets(paths, outputs)
+    written, unreadable, found = [], [], []
     for start in tqdm.trange(0, len(paths), batch_size, desc="detecting", unit="batch"):
         images = {}
         for i, path in enumerate(paths[start : start + batch_size], start):
             try:
                 images[i] = read_image(path)
-            except (OSError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-                unreadable.append(f"{path} ({error})")
+            except ImageError as error:
+                unreadable.append(str(error))
         if not images:
             continue
         detections = driver.serve(list(images.values()))
         for row, (i, image) in enumerate(images.items()):
-            drawn = visualize.draw_boxes(
-                image,
-                detections.boxes[row],
-                detections.classes[row],
-                detections.scores[row],
-                names=driver.names,
-                min_score_thresh=min_score_thresh,
-                max_boxes_to_draw=max_boxes_to_draw,
-                line_thickness=line_thickness,
-            )
-            written.append(os.path.join(output_image_dir, f"{i}.jpg"))
-            PIL.Image.fromarray(drawn).save(written[-1], quality=92)
+            boxes, scores, classes = (column[row] for column in detections[:3])
+            kept = np.flatnonzero(scores > min_score_thresh)[:max_boxes_to_draw]  # by falling score
+            boxes, scores, classes = boxes[kept], scores[kept], classes[kept]
+            found.append(_entry(i, paths[i], image, boxes, scores, classes, driver.names))
+            if targets:
+                options = {"names": driver.names, "line_thickness": line_thickness, "min_score_thresh": 0.0}
+                drawn = visualize.draw_boxes(image, boxes, classes, scores, max_boxes_to_draw=len(kept), **options)
+                PIL.Image.fromarray(drawn).save(targets[i], quality=92)
+                written.append(targets[i])
+    for path, write in ((outputs.json, _write_json), (outputs.csv, _write_csv), (outputs.coco, _write_coco)):
+        if path:
+            _replace(path, lambda file, write=write: write(file, found))
+            written.append(path)
     if unreadable:
         raise ValueError(
-            f"{len(unreadable)} of {len(paths)} pictures could not be read, {len(written)} are written: "
+            f"{len(unreadable)} of {len(paths)} pictures could not be read, the other {len(found)} are done: "
             f"{'; '.join(unreadable)}"
         )
     return written
 
 
 def find_images(pattern: str) -> list[str]:
-    """Pictures that a file, a folder or a glob means, sorted.
+    """Pictures that a file, a folder, a glob, or a .txt file with a path a line means; all but the last kind sorted.
+
+    Paths in a list are relative to its folder; empty lines and those that begin with # are left out.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none, or a list names a file that does not exist.
     """
-    if os.path.isdir(pattern):
-        paths = [path for path in glob.glob(os.path.join(glob.escape(pattern), "*")) if path.lower().endswith(SUFFIXES)]
+    if pattern.endswith(".txt") and os.path.isfile(pattern):
+        paths = list(_listed(pattern))
+    elif os.path.isdir(pattern):
+        paths = sorted(p for p in glob.glob(os.path.join(glob.escape(pattern), "*")) if p.lower().endswith(SUFFIXES))
     else:
-        paths = [pattern] if os.path.isfile(pattern) else glob.glob(pattern)
+        paths = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern))
     if not paths:
-        raise ValueError(f"no picture at {pattern!r}; give a file, a folder or a glob in quotes")
-    return sorted(paths)
+        raise ValueError(f"no picture at {pattern!r}; give a file, a folder, a glob in quotes, or a .txt list")
+    return paths
 
 
 def read_image(path: str) -> np.ndarray:
-    """A picture as [H, W, 3] uint8 RGB, turned upright as its EXIF entry says."""
-    with PIL.Image.open(path) as image:
-        return np.asarray(PIL.ImageOps.exif_transpose(image).convert("RGB"))
+    """A picture as [H, W, 3] uint8 RGB, turned upright as its EXIF entry says.
+
+    Raises:
+        ImageError: if it cannot be read.
+    """
+    return image_file.read_pixels(Path(path))
+
+
+def _listed(path: str) -> Iterator[str]:
+    """The paths in a list."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no list of paths: expected text, {error}") from error
+    for line in map(str.strip, lines):
+        if line and not line.startswith("#"):
+            listed = os.path.join(os.path.dirname(path), line)
+            if not os.path.isfile(listed):
+                raise ValueError(f"{path} names {line!r}, and there is no file {listed}")
+            yield listed
+
+
+def _picture_targets(paths: list[str], outputs: Outputs) -> list[str]:
+    """Where each picture goes; empty if none is asked for. Finds what cannot be written before the first detection."""
+    for path in filter(None, (outputs.json, outputs.csv, outputs.coco)):
+        if os.path.isdir(path) or not os.path.isdir(os.path.dirname(os.path.abspath(path))):
+            raise ValueError(f"cannot write {path}: expected a file in a folder that exists")
+    if not outputs.image_dir:
+        return []
+    if outputs.names not in OUTPUT_NAMES:
+        raise ValueError(f"output_names must be one of {', '.join(OUTPUT_NAMES)}, got {outputs.names!r}")
+    names = [str(i) if outputs.names == "index" else Path(path).stem for i, path in enumerate(paths)]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(
+            f"several pictures are called {twice[0]!r} and would be one file in {outputs.image_dir}; "
+            f"use --output_names=index"
+        )
+    targets = [os.path.join(outputs.image_dir, f"{name}.jpg") for name in names]
+    inputs = {os.path.realpath(path) for path in paths}
+    if same := [target for target in targets if os.path.realpath(target) in inputs]:
+        raise ValueError(f"{same[0]} is one of the inputs and would be overwritten; choose another --output_image_dir")
+    os.makedirs(outputs.image_dir, exist_ok=True)
+    if not os.access(outputs.image_dir, os.W_OK):
+        raise ValueError(f"{outputs.image_dir} cannot be written to; mend its access, or choose another")
+    return targets
+
+
+def _entry(i: int, path: str, image: np.ndarray, boxes, scores, classes, names) -> dict[str, Any]:
+    """What was found in one picture."""
+    rows = zip(boxes.tolist(), scores.tolist(), classes.tolist(), strict=True)
+    return {
+        "id": i,
+        "file": path,
+        "height": image.shape[0],
+        "width": image.shape[1],
+        "detections": [
+            {"box": box, "score": score, "class": class_id, "name": label_map.name_of(names, class_id)}
+            for box, score, class_id in rows
+        ],
+    }
+
+
+def _write_json(file: TextIO, found: list[dict]) -> None:
+    """All that is known; `box` is [ymin, xmin, ymax, xmax] in pixels of the picture."""
+    json.dump({"box": "[ymin, xmin, ymax, xmax], pixels", "images": found}, file, indent=1, ensure_ascii=False)
+
+
+def _write_csv(file: TextIO, found: list[dict]) -> None:
+    """A line a detection."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["file", "class", "name", "score", "ymin", "xmin", "ymax", "xmax"])
+    for image in found:
+        for row in image["detections"]:
+            writer.writerow([image["file"], row["class"], row["name"], row["score"], *row["box"]])
+
+
+def _write_coco(file: TextIO, found: list[dict]) -> None:
+    """COCO results, with the name of the file beside what COCO's tools read."""
+    results = []
+    for image in found:
+        for row in image["detections"]:
+            ymin, xmin, ymax, xmax = row["box"]
+            bbox = [xmin, ymin, xmax - xmin, ymax - ymin]
+            result = {"image_id": image["id"], "category_id": row["class"], "bbox": bbox, "score": row["score"]}
+            results.append({**result, "file_name": image["file"]})
+    json.dump(results, file, ensure_ascii=False)
+
+
+def _replace(path: str, write: Callable[[TextIO], None]) -> None:
+    """Writes a text file; until it is whole, what was there stays."""
+    with open(f"{path}.unfinished", "w", encoding="utf-8", newline="") as file:
+        write(file)
+    os.replace(f"{path}.unfinished", path)

@@ -155,13 +155,8 @@ class ModelDir:
                 f"({', '.join(bad[:4])}{', ...' if len(bad) > 4 else ''})"
             )
 
-        def write(prefix: str) -> None:
-            names = list(tensors)
-            values = [tf.convert_to_tensor(tensors[name]) for name in names]
-            tf.raw_ops.SaveV2(prefix=prefix, tensor_names=names, shape_and_slices=[""] * len(names), tensors=values)
-
         try:
-            return self._add(f"{PREFIX}-{step}", write)
+            return self._add(f"{PREFIX}-{step}", lambda prefix: checkpoint.write_entries(prefix, tensors))
         except tf.errors.OpError as error:
             raise self._failed(f"save step {step}", error) from error
 

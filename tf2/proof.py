@@ -306,11 +306,11 @@ def _share(
     """How many rows of one side agree; those that are missing at the border of being kept do not count."""
     # By what rounding does here, not by the bound: of scores that hardly differ, all would be at the border.
     rounding = min(2 * largest, bound)
-    num_agreeing, missing, num_at_border = sum(map(np.count_nonzero, side.agree)), [], 0
+    num_agreeing, missing, num_at_border = int(sum(map(np.sum, side.agree))), [], 0
     for i, (ours, theirs) in enumerate(zip(side.detections, other.detections)):
         at_border = ours.scores <= _border(theirs, config) + rounding
         missing += [(ours.scores[k], i, k) for k in np.flatnonzero(~side.agree[i] & ~at_border)]
-        num_at_border += np.count_nonzero(~side.agree[i] & at_border)
+        num_at_border += int(np.sum(~side.agree[i] & at_border))
     count = num_agreeing + len(missing)
     if not count:
         thresh = config.nms_configs.score_thresh or 0

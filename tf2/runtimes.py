@@ -112,11 +112,13 @@ class TFLite:
 
         Args:
             path: of the file.
-            num_threads: to compute with; None for one a core, as the other runtimes do.
+            num_threads: to compute with; None for TFLite's default, one. More of them wait for each other busily: on a
+                machine with other work, two took ten times as long as one.
         """
+        self.num_threads = num_threads
         try:
             with quiet_tflite():
-                self._interpreter = tf.lite.Interpreter(path, num_threads=num_threads or os.cpu_count())
+                self._interpreter = tf.lite.Interpreter(path, num_threads=num_threads)
                 self._interpreter.allocate_tensors()
             self._signature = self._interpreter.get_signature_runner()
         except (ValueError, RuntimeError) as error:

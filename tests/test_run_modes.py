@@ -1,0 +1,137 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""model_inspect.py as it is typed: what every run mode writes and prints."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PICTURE = ROOT / "testdata" / "img1.jpg"
+RECORD = ROOT / "testdata" / "sample.tfrecord"
+TINY = ["--model_name=efficientdet-lite0", "--min_score_thresh=0.0099"]
+TINY += ["--hparams=image_size=64,num_classes=3,fpn_num_filters=8,fpn_cell_repeats=1,box_class_repeats=1"]
+
+pytestmark = [pytest.mark.slow, pytest.mark.both_lanes]
+
+
+def inspect(runmode, *flags, code=0):
+    """Output of a run mode that ends with an exit code."""
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "model_inspect.py"), f"--runmode={runmode}", *map(str, flags)],
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    return result.stdout if code == 0 else result.stderr
+
+
+def files(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A folder with a checkpoint, by the mode dry, in all its files."""
+    folder = tmp_path_factory.mktemp("dry") / "logdir"
+    printed = inspect("dry", *TINY, f"--logdir={folder}")
+    name = "efficientdet-lite0"
+    written = files(folder)
+    wanted = {f"{name}.data-00000-of-00001", f"{name}.index", f"{name}.meta", "checkpoint", f"{name}_train.pb"}
+    assert wanted < written and [file for file in written - wanted if file.startswith("events.out.tfevents")]
+    assert len(written) == len(wanted) + 1 and "trainable parameters" in printed
+    assert "exists already" in inspect("dry", *TINY, f"--logdir={folder}", code=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def saved_model(checkpoint, tmp_path_factory):
+    """A SavedModel with a frozen graph in it, and TFLite beside."""
+    folder = tmp_path_factory.mktemp("exported")
+    options = [*TINY, f"--ckpt_path={checkpoint}", f"--saved_model_dir={folder / 'saved_model'}"]
+    options += [f"--tflite_path={folder / 'model.tflite'}", f"--proof_images={PICTURE}"]
+    printed = inspect("saved_model", *options)
+    written = files(folder)
+    graph = "saved_model/efficientdet-lite0_frozen.pb"
+    reports = {f"{name}.report.json" for name in ("saved_model", graph, "model.tflite")}
+    assert {"saved_model/saved_model.pb", graph, "model.tflite"} | reports < written
+    assert printed.count("verdict: passed") == 3
+    assert json.loads((folder / "saved_model.report.json").read_text())["verdict"] == "passed"
+    return folder / "saved_model"
+
+
+def detections(*flags, runmode="saved_model_infer", folder):
+    """Scores and boxes of what a mode finds in the picture, and in one of another size."""
+    output = folder / f"{len(files(folder))}.json"
+    inspect(runmode, *flags, f"--input_image={PICTURE}", f"--output_json={output}")
+    return json.loads(output.read_text())
+
+
+def test_ckpt_writes_what_can_be_read(checkpoint, tmp_path):
+    for format, name in (("name", "a"), ("object", "b"), ("hdf5", "c.h5")):
+        target = tmp_path / name
+        options = [*TINY, f"--ckpt_path={checkpoint}", f"--export_ckpt={target}", f"--export_ckpt_format={format}"]
+        assert f"export model to {target}\n" in inspect("ckpt", *options)
+        inspect("ckpt", *TINY, f"--ckpt_path={target}")
+    wrong = [flag.replace("num_classes=3", "num_classes=7") for flag in TINY]
+    sentence = inspect("ckpt", *wrong, f"--ckpt_path={checkpoint}", code=1)
+    assert "num_classes 7" in sentence and "num_classes=3" in sentence
+
+
+def test_freeze_writes_the_network(checkpoint, tmp_path):
+    inspect("freeze", *TINY, f"--ckpt_path={checkpoint}", f"--logdir={tmp_path}")
+    assert {"efficientdet-lite0_frozen.pb", "savedmodel/saved_model.pb"} < files(tmp_path)
+
+
+def test_files_of_every_kind_detect_as_their_checkpoint(checkpoint, saved_model, tmp_path):
+    expected = detections(*TINY, f"--ckpt_path={checkpoint}", runmode="infer", folder=tmp_path)
+    kinds = [saved_model, saved_model / "efficientdet-lite0_frozen.pb", saved_model.parent / "model.tflite"]
+    for path in kinds:
+        found = detections(f"--saved_model_dir={path}", "--min_score_thresh=0.0099", folder=tmp_path)
+        [ours], [theirs] = found["images"], expected["images"]
+        assert len(ours["detections"]) == len(theirs["detections"]) > 0
+        for one, other in zip(ours["detections"], theirs["detections"], strict=True):
+            np.testing.assert_allclose(one["box"], other["box"], rtol=1e-3, atol=1e-2)
+
+
+def test_benchmarks_print_the_published_lines(saved_model, tmp_path):
+    for runmode, path in (("bm", saved_model), ("saved_model_benchmark", saved_model.parent / "model.tflite")):
+        report = tmp_path / f"{runmode}.json"
+        flags = [f"--saved_model_dir={path}", "--bm_runs=2", "--threads=1", f"--benchmark_json={report}"]
+        lines = inspect(runmode, *flags).splitlines()
+        assert lines[0] == "num_threads for benchmarking: 1" and "Start benchmark runs total=2" in lines
+        assert any(line.startswith("Per batch inference time:  ") for line in lines)
+        assert any(line.startswith("FPS:  ") for line in lines)
+        assert json.loads(report.read_text())["runs"] == 2
+
+
+def test_tensorrt_comes_last_and_says_what_to_do(checkpoint, tmp_path):
+    target = tmp_path / "saved_model"
+    flags = [*TINY, f"--ckpt_path={checkpoint}", f"--saved_model_dir={target}", "--tensorrt=FP16", "--noproof"]
+    sentence = inspect("saved_model", *flags, code=1)
+    assert "error: --tensorrt " in sentence and "--runmode=onnx" in sentence
+    assert (target / "saved_model.pb").exists() and (target / "efficientdet-lite0_frozen.pb").exists()
+
+
+def test_int8_is_held_against_its_checkpoint(checkpoint, tmp_path):
+    flags = [*TINY, f"--ckpt_path={checkpoint}", f"--saved_model_dir={tmp_path / 'saved'}", "--tflite=INT8"]
+    flags += [f"--tflite_path={tmp_path / 'model.tflite'}", "--tflite_content=network", f"--file_pattern={RECORD}"]
+    flags += ["--num_calibration_steps=4", f"--val_file_pattern={RECORD}", "--max_ap_drop=1"]
+    printed = inspect("saved_model", *flags)
+    report = json.loads((tmp_path / "model.tflite.report.json").read_text())
+    assert report["findings"]["AP drop"]["passed"] and report["ap"]["images"] == 8
+    assert os.path.getsize(tmp_path / "model.tflite") < 6e6 and "AP drop" in printed
+
+
+def test_onnx(checkpoint, tmp_path):
+    pytest.importorskip("tf2onnx")
+    target = tmp_path / "model.onnx"
+    printed = inspect("onnx", *TINY, f"--ckpt_path={checkpoint}", f"--onnx_path={target}")
+    assert f"writing file to {target}\n" in printed and "verdict: passed" in printed
