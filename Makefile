@@ -25,7 +25,7 @@ VENV := .venv/$(LANE)
 RUN := $(VENV)/bin/python
 CONSTRAINTS := $(if $(filter py310 py311,$(LANE)),constraints-py311.txt,constraints-py313.txt)
 # Named after what it stands for: the same requirements are never installed twice, changed ones always are.
-INSTALLED := $(VENV)/installed-$(shell cat requirements.txt requirements-dev.txt $(CONSTRAINTS) | cksum | cut -d ' ' -f 1)
+INSTALLED := $(VENV)/installed-$(shell cat requirements*.txt $(CONSTRAINTS) | cksum | cut -d ' ' -f 1)
 
 # Keeps back TensorFlow's start-up notes about CPU features and missing GPUs; what really fails is raised.
 TF_CPP_MIN_LOG_LEVEL ?= 3

@@ -22,7 +22,7 @@ HEADS = {"class": "cls", "box": "box"}  # as outputs and as published figures ca
 
 
 def randomized(config):
-    """A network no variable of which has a value that could be left out: gamma, beta, mean, variance, fusion weights."""
+    """A network whose normalizations, biases and fusion weights all count."""
     net = EfficientDetNet(config)
     rng = np.random.RandomState(0)
     for name, variable in checkpoint.named_variables(net).items():

@@ -45,7 +45,7 @@ def write(model: EfficientDetModel, path: str, metadata: Metadata, *, batch_size
     import onnx
 
     function = {
-        "detector": lambda: detector(model, batch_size),
+        "detector": lambda: serving.detector(model, batch_size, resizes_float=True),
         "network": lambda: serving.network(model.net, model.config, batch_size),
     }[metadata.content]()
     proto = _convert(function)
@@ -75,17 +75,6 @@ def check(path: str, metadata: Metadata) -> None:
         raise ExportError(
             f"ONNX needs packages of its own: python -m pip install -r requirements-onnx.txt ({error})"
         ) from error
-
-
-def detector(model: EfficientDetModel, batch_size: int = 1) -> ConcreteFunction:
-    """As `serving.detector`, in a form that converts."""
-    pictures = tf.TensorSpec([batch_size or None, None, None, 3], tf.uint8, name="image_arrays")
-
-    @tf.function(input_signature=[pictures], autograph=False)
-    def serve(image_arrays):
-        return serving.named(model(tf.cast(image_arrays, tf.float32)))  # ONNX does not resize uint8 to float32
-
-    return serve.get_concrete_function()
 
 
 def _convert(function: ConcreteFunction):

@@ -30,7 +30,7 @@ def write(
     """Writes a TFLite file of builtin ops, and TFLite's detection op where asked for; it takes one picture a call.
 
     By `metadata.content`, with one signature, serving_default:
-        detector: see `detector`; H and W of a picture are free.
+        detector: `serving.detector`; H and W of a picture are free.
         detection_op: see `detection_op`.
         network: `serving.network`.
     By `metadata.precision`, FP32: as it is. FP16: kernels of dense convolutions, nearly all weights, of 16 bits.
@@ -57,7 +57,7 @@ def write(
     if metadata.precision == "INT8" and representative is None:
         raise ExportError("INT8 needs pictures that show the range of every tensor: give --file_pattern of TFRecords")
     function = {
-        "detector": lambda: detector(model),
+        "detector": lambda: serving.detector(model, resizes_float=True),
         "detection_op": lambda: detection_op(model),
         "network": lambda: serving.network(model.net, model.config),
     }[metadata.content]()
@@ -82,6 +82,12 @@ def check(path: str, metadata: Metadata, batch_size: int = 1) -> None:
             "INT8 is for the network: sizes and boxes in pixels do not fit into 8 bits; choose the content "
             "detection_op or network, or FP16 for a whole detector"
         )
+    if content == "detector" and nms_configs.method == "gaussian" and nms_configs.max_nms_inputs:
+        # One anchor comes with several classes, so with equal boxes, of which TFLite's op drops all but one.
+        raise ExportError(
+            "TFLite's gaussian NMS takes every anchor with its best class, got nms_configs.max_nms_inputs="
+            f"{nms_configs.max_nms_inputs}; set it to 0, or use --nms_method=hard"
+        )
     if content == "detection_op" and nms_configs.method == "gaussian":
         raise ExportError(f"{OP} has no gaussian NMS; use --nms_method=hard, or the content detector or network")
     if content == "detection_op" and nms_configs.max_nms_inputs:
@@ -104,16 +110,6 @@ def representative_inputs(file_pattern: str, config: Config, count: int) -> Iter
     """
     dataset = dataloader.InputReader(file_pattern, config).evaluation(1, count)
     return (images.numpy() for images, _ in dataloader.batches(dataset))
-
-
-def detector(model: EfficientDetModel) -> ConcreteFunction:
-    """As `serving.detector`, for one picture a call."""
-
-    @tf.function(input_signature=[tf.TensorSpec([1, None, None, 3], tf.uint8, name="image_arrays")], autograph=False)
-    def serve(image_arrays):
-        return serving.named(model(tf.cast(image_arrays, tf.float32)))  # TFLite does not resize uint8 to float32
-
-    return serve.get_concrete_function()
 
 
 def detection_op(model: EfficientDetModel) -> ConcreteFunction:

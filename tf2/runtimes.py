@@ -18,7 +18,8 @@ from google.protobuf.message import DecodeError
 from tf2 import artifact
 from tf2.artifact import ArtifactError, Metadata
 
-LOG_LINE = re.compile(r"[IWEF]\d{4} |[A-Z]+:absl:")  # of absl, in a command and elsewhere
+# Of absl in Python, in a command and elsewhere; absl in C++, before its log begins, has the date 0000.
+LOG_LINE = re.compile(r"[IWEF](?!0000)\d{4} |[A-Z]+:absl:")
 
 
 class Runtime(Protocol):

@@ -33,7 +33,7 @@ def frozen(model: EfficientDetModel, batch_size: int = 1) -> EfficientDetModel:
     return EfficientDetModel(model.config, net, post_mode=model.post_mode, clip=model.clip)
 
 
-def detector(model: EfficientDetModel, batch_size: int = 1) -> ConcreteFunction:
+def detector(model: EfficientDetModel, batch_size: int = 1, *, resizes_float: bool = False) -> ConcreteFunction:
     """Pictures to detections.
 
     It takes `image_arrays`, [B, H, W, 3] uint8 RGB pictures of any one size, and gives, by falling score:
@@ -46,6 +46,7 @@ def detector(model: EfficientDetModel, batch_size: int = 1) -> ConcreteFunction:
     Args:
         model: to serve.
         batch_size: pictures a call, B; 0 for any number.
+        resizes_float: makes pictures float32 first, with equal results; TFLite and ONNX do not resize uint8 to float32.
 
     Returns:
         The function.
@@ -53,7 +54,7 @@ def detector(model: EfficientDetModel, batch_size: int = 1) -> ConcreteFunction:
 
     @_function(tf.TensorSpec([batch_size or None, None, None, 3], tf.uint8, name="image_arrays"))
     def serve(image_arrays):
-        return named(model(image_arrays))
+        return named(model(tf.cast(image_arrays, tf.float32) if resizes_float else image_arrays))
 
     return serve
 
