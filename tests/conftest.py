@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every test file shares: how hypothesis runs, and a model that is small."""
 
+import numpy as np
 import pytest
 from hypothesis import settings
 
@@ -25,3 +26,20 @@ def tiny_config() -> config_lib.Config:
         num_classes=3,
         fpn_weight_method="fastattn",
     )
+
+
+@pytest.fixture(scope="session")
+def spread_driver():
+    """A function: config -> driver with random weights, whose class and box outputs differ from place to place."""
+
+    def make(config: config_lib.Config):
+        from tf2 import checkpoint, drivers  # TensorFlow, which not every test needs
+
+        driver = drivers.KerasDriver(config, None)
+        rng = np.random.RandomState(0)
+        for name, variable in checkpoint.named_variables(driver.model.net).items():
+            if "predict" in name and not name.endswith("depthwise_kernel"):
+                variable.assign(0.3 * rng.randn(*variable.shape))
+        return driver
+
+    return make

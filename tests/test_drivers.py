@@ -16,14 +16,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def driver(tiny_config):
-    """The tiny network with weights that detect something: its class outputs are spread around 0."""
-    driver = drivers.KerasDriver(tiny_config.override({"nms_configs": {"max_output_size": 20}}), None)
-    rng = np.random.RandomState(0)
-    for name, variable in checkpoint.named_variables(driver.model.net).items():
-        if "predict" in name and not name.endswith("depthwise_kernel"):
-            variable.assign(0.3 * rng.randn(*variable.shape))
-    return driver
+def driver(tiny_config, spread_driver):
+    return spread_driver(tiny_config.override({"nms_configs": {"max_output_size": 20}}))
 
 
 @pytest.fixture(scope="module")

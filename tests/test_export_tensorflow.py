@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from tf2 import artifact, checkpoint, drivers, export_tensorflow, serving
+from tf2 import artifact, drivers, export_tensorflow, serving
 from tf2.artifact import ArtifactError, Metadata
 from tf2.export_tensorflow import ExportError
 
@@ -19,14 +19,8 @@ SIZES = ((96, 96), (50, 130), (96, 96))
 
 
 @pytest.fixture(scope="module")
-def driver(tiny_config):
-    """The tiny network with class and box outputs that differ from place to place."""
-    driver = drivers.KerasDriver(tiny_config.override({"nms_configs": {"max_output_size": 15, "method": "hard"}}), None)
-    rng = np.random.RandomState(0)
-    for name, variable in checkpoint.named_variables(driver.model.net).items():
-        if "predict" in name and not name.endswith("depthwise_kernel"):
-            variable.assign(0.3 * rng.randn(*variable.shape))
-    return driver
+def driver(tiny_config, spread_driver):
+    return spread_driver(tiny_config.override({"nms_configs": {"max_output_size": 15, "method": "hard"}}))
 
 
 @pytest.fixture(scope="module")

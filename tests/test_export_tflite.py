@@ -29,19 +29,9 @@ HARD = {"method": "hard", "score_thresh": 0.5, "max_output_size": 20}
 BOUNDS = {"FP32": 1e-4, "FP16": 1e-2, "INT8": 0.15}
 
 
-def detecting(config):
-    """A driver whose class and box outputs differ from place to place."""
-    driver = drivers.KerasDriver(config, None)
-    rng = np.random.RandomState(0)
-    for name, variable in checkpoint.named_variables(driver.model.net).items():
-        if "predict" in name and not name.endswith("depthwise_kernel"):
-            variable.assign(0.3 * rng.randn(*variable.shape))
-    return driver
-
-
 @pytest.fixture(scope="module")
-def driver(tiny_config):
-    return detecting(tiny_config.override({"image_size": "96x64", "nms_configs": HARD}))
+def driver(tiny_config, spread_driver):
+    return spread_driver(tiny_config.override({"image_size": "96x64", "nms_configs": HARD}))
 
 
 @pytest.fixture(scope="module")

@@ -147,6 +147,18 @@ def whole(path: str) -> Iterator[str]:
         _remove(temporary)
 
 
+def replace(path: str, text: str) -> None:
+    """Writes a text file; until it is whole, what was there stays."""
+    with open(f"{path}.unfinished", "w", encoding="utf-8", newline="") as file:
+        file.write(text)
+    os.replace(f"{path}.unfinished", path)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without the stack that comes with those of TensorFlow and others."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
 def files(path: str) -> list[str]:
     """The files of an artifact, which is a file or a folder, sorted."""
     if os.path.isfile(path):

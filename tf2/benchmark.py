@@ -29,7 +29,7 @@ from dataset import visualize
 from dataset.benchmark_reader import CALIBRATION_SIDE
 from dataset.benchmark_reader import PUBLISHED_CALIBRATION as CALIBRATION
 from efficientdet.postprocess import Detections
-from tf2 import infer, runtimes
+from tf2 import artifact, infer, runtimes
 from tf2.benchmark_training import num_cores, peak_mib, profile
 from tf2.drivers import ArtifactDriver, Driver, KerasDriver
 
@@ -121,7 +121,7 @@ def bm(
     result = report(about, samples, matmul)
     _publish(result, "network", json_path)
     if trace_filename:
-        _write(trace_filename, trace(stages, inputs))
+        artifact.replace(trace_filename, json.dumps(trace(stages, inputs), indent=1))
     return result
 
 
@@ -170,7 +170,7 @@ def saved_model_benchmark(
         result = report(about, samples, matmul)
         _publish(result, "inference", json_path)
         if trace_filename:
-            _write(trace_filename, trace(stages, paths))
+            artifact.replace(trace_filename, json.dumps(trace(stages, paths), indent=1))
     return result
 
 
@@ -420,12 +420,4 @@ def _publish(result: dict[str, Any], row: str, json_path: str | None) -> None:
     print("FPS: ", result["stages"][row]["images_per_second"])
     print(*table(result), sep="\n", flush=True)
     if json_path:
-        _write(json_path, result)
-
-
-def _write(path: str, content: dict[str, Any]) -> None:
-    """Writes JSON; until it is whole, what was there stays."""
-    temporary = f"{path}.unfinished"
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-    os.replace(temporary, path)
+        artifact.replace(json_path, json.dumps(result, indent=1))

@@ -12,7 +12,7 @@ from tensorflow.types.experimental import ConcreteFunction
 
 from efficientdet.model import EfficientDetModel
 from tf2 import artifact, runtimes, serving
-from tf2.artifact import Metadata
+from tf2.artifact import Metadata, first_line
 from tf2.export_tensorflow import ExportError
 
 OPSET = 17  # of the standard operators; ONNX Runtime 1.12 and TensorRT 8.6 have it
@@ -96,7 +96,7 @@ def _convert(function: ConcreteFunction):
         proto.opset_import.append(onnx.helper.make_opsetid("", OPSET))
         onnx.checker.check_model(proto, full_check=True)
     except Exception as error:  # tf2onnx has no kind of its own, and those of onnx derive from Exception alone
-        raise ExportError(f"TensorFlow's graph could not be converted to ONNX: {_line(error)}") from error
+        raise ExportError(f"TensorFlow's graph could not be converted to ONNX: {first_line(error)}") from error
     return proto
 
 
@@ -143,7 +143,7 @@ def _try(path: str, metadata: Metadata, batch_size: int) -> None:
     try:
         runtimes.Onnx(path).run(inputs)
     except Exception as error:  # of ONNX Runtime's own kinds, which derive from Exception alone
-        raise ExportError(f"ONNX Runtime cannot run what was converted: {_line(error)}") from error
+        raise ExportError(f"ONNX Runtime cannot run what was converted: {first_line(error)}") from error
 
 
 @contextlib.contextmanager
@@ -156,8 +156,3 @@ def _quiet_tf2onnx() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def _line(error: Exception) -> str:
-    """The first line of an error."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

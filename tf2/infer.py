@@ -5,11 +5,12 @@
 import csv
 import dataclasses
 import glob
+import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -17,6 +18,7 @@ import tqdm
 
 from dataset import image_file, label_map, visualize
 from dataset.image_file import ImageError
+from tf2 import artifact
 from tf2.drivers import Driver
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
@@ -85,9 +87,9 @@ def run(
                 drawn = visualize.draw_boxes(image, boxes, classes, scores, max_boxes_to_draw=len(kept), **options)
                 PIL.Image.fromarray(drawn).save(targets[i], quality=92)
                 written.append(targets[i])
-    for path, write in ((outputs.json, _write_json), (outputs.csv, _write_csv), (outputs.coco, _write_coco)):
+    for path, form in ((outputs.json, _to_json), (outputs.csv, _to_csv), (outputs.coco, _to_coco)):
         if path:
-            _replace(path, lambda file, write=write: write(file, found))
+            artifact.replace(path, form(found))
             written.append(path)
     if unreadable:
         raise ValueError(
@@ -179,21 +181,24 @@ def _entry(i: int, path: str, image: np.ndarray, boxes, scores, classes, names) 
     }
 
 
-def _write_json(file: TextIO, found: list[dict]) -> None:
+def _to_json(found: list[dict]) -> str:
     """All that is known; `box` is [ymin, xmin, ymax, xmax] in pixels of the picture."""
-    json.dump({"box": "[ymin, xmin, ymax, xmax], pixels", "images": found}, file, indent=1, ensure_ascii=False)
+    content = {"box": "[ymin, xmin, ymax, xmax], pixels", "images": found}
+    return json.dumps(content, indent=1, ensure_ascii=False)
 
 
-def _write_csv(file: TextIO, found: list[dict]) -> None:
+def _to_csv(found: list[dict]) -> str:
     """A line a detection."""
-    writer = csv.writer(file, lineterminator="\n")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["file", "class", "name", "score", "ymin", "xmin", "ymax", "xmax"])
     for image in found:
         for row in image["detections"]:
             writer.writerow([image["file"], row["class"], row["name"], row["score"], *row["box"]])
+    return text.getvalue()
 
 
-def _write_coco(file: TextIO, found: list[dict]) -> None:
+def _to_coco(found: list[dict]) -> str:
     """COCO results, with the name of the file beside what COCO's tools read."""
     results = []
     for image in found:
@@ -202,11 +207,4 @@ def _write_coco(file: TextIO, found: list[dict]) -> None:
             bbox = [xmin, ymin, xmax - xmin, ymax - ymin]
             result = {"image_id": image["id"], "category_id": row["class"], "bbox": bbox, "score": row["score"]}
             results.append({**result, "file_name": image["file"]})
-    json.dump(results, file, ensure_ascii=False)
-
-
-def _replace(path: str, write: Callable[[TextIO], None]) -> None:
-    """Writes a text file; until it is whole, what was there stays."""
-    with open(f"{path}.unfinished", "w", encoding="utf-8", newline="") as file:
-        write(file)
-    os.replace(f"{path}.unfinished", path)
+    return json.dumps(results, ensure_ascii=False)

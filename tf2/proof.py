@@ -159,7 +159,7 @@ def check(
         facts["latency"] = _latency({"artifact": exported, "checkpoint": reference}, pictures[0])
         findings += _ap_drop(reference, exported, evaluation, max_ap_drop, facts)
     sheet = Sheet(path, exported.metadata, facts, tuple(findings))
-    _write(sheet)
+    artifact.replace(sheet.report_path, sheet.to_json())
     print(*sheet.table(), sep="\n", flush=True)
     if failed := [finding for finding in findings if finding.passed is False]:
         numbers = "; ".join(f"{finding.name}: {_against(finding)}{finding.text}" for finding in failed)
@@ -427,11 +427,3 @@ def _against(finding: Finding) -> str:
     if finding.value is None:
         return ""
     return f"{finding.value:.3g}" + (f" against a bound of {finding.bound:g}, " if finding.bound is not None else ", ")
-
-
-def _write(sheet: Sheet) -> None:
-    """Writes the report; until it is whole, what was there stays."""
-    temporary = f"{sheet.report_path}.unfinished"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(sheet.to_json())
-    os.replace(temporary, sheet.report_path)

@@ -16,7 +16,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from tf2 import artifact
-from tf2.artifact import ArtifactError, Metadata
+from tf2.artifact import ArtifactError, Metadata, first_line
 
 # Of absl in Python, in a command and elsewhere; absl in C++, before its log begins, has the date 0000.
 LOG_LINE = re.compile(r"[IWEF](?!0000)\d{4} |[A-Z]+:absl:")
@@ -40,7 +40,7 @@ class SavedModel:
         try:
             self._loaded = tf.saved_model.load(path)  # kept: signatures do not keep their variables
         except (OSError, ValueError, DecodeError, tf.errors.OpError) as error:
-            raise ArtifactError(f"{path} cannot be loaded as a SavedModel: {_line(error)}") from error
+            raise ArtifactError(f"{path} cannot be loaded as a SavedModel: {first_line(error)}") from error
         for self.content, name, wanted in (
             ("detector", "serving_default", "image_arrays"),
             ("network", "network", "images"),
@@ -77,7 +77,7 @@ class FrozenGraph:
         try:
             graph_def.ParseFromString(_read(path))
         except DecodeError as error:
-            raise ArtifactError(f"{path} is damaged, or no frozen graph: {_line(error)}") from error
+            raise ArtifactError(f"{path} is damaged, or no frozen graph: {first_line(error)}") from error
         nodes = {node.name: node for node in graph_def.node}
         heads = {"class": "class_net/class-predict", "box": "box_net/box-predict"}
         if "image_arrays" in nodes and "detections" in nodes:
@@ -98,7 +98,7 @@ class FrozenGraph:
             imported = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(graph_def, name=""), [])
             self._call = imported.prune(f"{feed}:0", fetches)
         except (ValueError, KeyError) as error:
-            raise ArtifactError(f"{path} is damaged, or of another TensorFlow: {_line(error)}") from error
+            raise ArtifactError(f"{path} is damaged, or of another TensorFlow: {first_line(error)}") from error
         self.batch_size = self._call.inputs[0].shape[0]
 
     def run(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
@@ -123,7 +123,7 @@ class TFLite:
                 self._interpreter.allocate_tensors()
             self._signature = self._interpreter.get_signature_runner()
         except (ValueError, RuntimeError) as error:
-            raise ArtifactError(f"{path} cannot be loaded as a TFLite detector: {_line(error)}") from error
+            raise ArtifactError(f"{path} cannot be loaded as a TFLite detector: {first_line(error)}") from error
         inputs, self._outputs = self._signature.get_input_details(), self._signature.get_output_details()
         (self._argument, self._input), *others = inputs.items()
         contents = {"detections": "detector", "output_0": "detection_op", "class_predict_0": "network"}
@@ -176,7 +176,7 @@ class Onnx:
             import onnxruntime
         except ImportError as error:
             raise ArtifactError(
-                f"{path} needs onnxruntime: python -m pip install -r requirements-onnx.txt ({_line(error)})"
+                f"{path} needs onnxruntime: python -m pip install -r requirements-onnx.txt ({first_line(error)})"
             ) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads or 0
@@ -184,7 +184,7 @@ class Onnx:
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # of its own kinds, which derive from Exception alone
-            raise ArtifactError(f"{path} cannot be loaded as ONNX: {_line(error)}") from error
+            raise ArtifactError(f"{path} cannot be loaded as ONNX: {first_line(error)}") from error
         inputs, self._outputs = self._session.get_inputs(), [output.name for output in self._session.get_outputs()]
         contents = {"detections": "detector", "class_predict_0": "network"}
         self.content = next((content for name, content in contents.items() if name in self._outputs), None)
@@ -251,7 +251,7 @@ def _read(path: str) -> bytes:
         with tf.io.gfile.GFile(path, "rb") as file:
             return file.read()
     except tf.errors.OpError as error:
-        raise ArtifactError(f"{path} cannot be read: {_line(error)}") from error
+        raise ArtifactError(f"{path} cannot be read: {first_line(error)}") from error
 
 
 def _signatures(signatures: dict) -> str:
@@ -259,8 +259,3 @@ def _signatures(signatures: dict) -> str:
     return "; ".join(
         f"{name}({', '.join(signature.structured_input_signature[1])})" for name, signature in signatures.items()
     )
-
-
-def _line(error: Exception) -> str:
-    """The first line of an error."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
