@@ -146,6 +146,12 @@ def load_config() -> config_lib.Config:
             raise ValueError(f"--runmode={FLAGS.runmode} needs --{' or --'.join(group)}; see --helpfull")
     if FLAGS.use_xla and FLAGS.runmode != "bm":
         raise ValueError("--use_xla is for --runmode=bm; leave it out")
+    if FLAGS.export_ckpt and FLAGS.runmode not in ("dry", "ckpt"):
+        raise ValueError("--export_ckpt is for --runmode=ckpt and dry; leave it out")
+    if FLAGS.runmode == "saved_model" and not FLAGS.tflite_path:
+        for name in ("tflite", "tflite_content"):
+            if FLAGS[name].present:
+                raise ValueError(f"--{name} needs --tflite_path, the file to write")
     return config
 
 
@@ -179,6 +185,8 @@ def export_model(config: config_lib.Config) -> None:
     from tf2 import drivers, evaluate, export, infer, proof
 
     targets = targets_from_flags()
+    if FLAGS.runmode == "freeze":
+        os.makedirs(FLAGS.logdir, exist_ok=True)
     export.check(config, targets)
     images = [infer.read_image(path) for path in infer.find_images(FLAGS.proof_images)] if FLAGS.proof_images else None
     evaluation = None
@@ -241,8 +249,22 @@ def open_driver(config: config_lib.Config):
     if FLAGS.runmode.startswith("saved_model_") or (FLAGS.runmode == "bm" and FLAGS["saved_model_dir"].present):
         content = "network" if FLAGS.runmode == "bm" else None
         threads = FLAGS.threads or None
-        return drivers.open_artifact(FLAGS.saved_model_dir, config, content=content, num_threads=threads)
+        driver = drivers.open_artifact(FLAGS.saved_model_dir, config, content=content, num_threads=threads)
+        explain(driver)
+        return driver
     return drivers.KerasDriver(config, ckpt_path())
+
+
+def explain(driver) -> None:
+    """Says which flags an exported file has made up its mind about."""
+    if driver.runtime.metadata is None:
+        return
+    for name in ("model_name", "hparams", "nms_method"):
+        if FLAGS[name].present:
+            logging.warning("--%s has no effect: %s says itself what it is", name, FLAGS.saved_model_dir)
+    score_thresh = driver.config.nms_configs.score_thresh or 0
+    if FLAGS["min_score_thresh"].present and FLAGS.min_score_thresh < score_thresh:
+        logging.warning("%s was exported to give no score below %g", FLAGS.saved_model_dir, score_thresh)
 
 
 def targets_from_flags():

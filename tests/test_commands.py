@@ -98,6 +98,8 @@ def assert_says(result, sentence):
         ([*INSPECT, "--runmode=saved_model_infer"], "--runmode=saved_model_infer needs --input_image"),
         ([*INSPECT, "--runmode=saved_model_video"], "--runmode=saved_model_video needs --input_video"),
         ([*INSPECT, "--runmode=freeze", "--use_xla"], "--use_xla is for --runmode=bm"),
+        ([*INSPECT, "--runmode=freeze", "--export_ckpt=x"], "--export_ckpt is for --runmode=ckpt and dry"),
+        ([*EXPORT, "--tflite=INT8"], "--tflite needs --tflite_path"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
