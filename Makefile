@@ -5,8 +5,8 @@
 PYTHON ?=
 # What pytest gets beside the marks: make test ARGS="tests/test_boxes.py -x".
 ARGS ?= tests
-# Which of the slow tests, an expression of marks.
-SLOW ?= slow
+# Which of the slow tests, an expression of marks; those called long take half an hour and more.
+SLOW ?= slow and not long
 
 # "py311 /path/of/python" for the first Python 3.10-3.13 that can make a virtual environment. A version that pyenv has
 # installed counts although no `pyenv global` names it: its shim on PATH fails, the file below versions/ works.

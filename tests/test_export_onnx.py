@@ -242,8 +242,13 @@ def test_whole_models(name, tmp_path):
     assert agreement(export(model, tmp_path, "detector").detect(picture), driver.detect(picture), 0.5) >= 0.95
 
 
+QUICK = "efficientdet-lite3x"
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", config_lib.MODELS)
+@pytest.mark.parametrize(
+    "name", [QUICK, *(pytest.param(name, marks=pytest.mark.long) for name in config_lib.MODELS if name != QUICK)]
+)
 def test_every_model_converts_and_runs(name, tmp_path):
     config = config_lib.load(name, image_size=128, nms_configs=HARD)
     exported = export(serving.frozen(drivers.KerasDriver(config, None).model), tmp_path, "detector")

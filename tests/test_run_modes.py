@@ -135,3 +135,16 @@ def test_onnx(checkpoint, tmp_path):
     target = tmp_path / "model.onnx"
     printed = inspect("onnx", *TINY, f"--ckpt_path={checkpoint}", f"--onnx_path={target}")
     assert f"writing file to {target}\n" in printed and "verdict: passed" in printed
+
+
+def test_a_video(saved_model, tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    source, target = tmp_path / "in.mp4", tmp_path / "out.mp4"
+    writer = cv2.VideoWriter(str(source), cv2.VideoWriter_fourcc(*"mp4v"), 10.0, (96, 64))
+    for i in range(3):
+        writer.write(np.full((64, 96, 3), 80 * i, np.uint8))
+    writer.release()
+    flags = [f"--saved_model_dir={saved_model}", f"--input_video={source}", f"--output_video={target}"]
+    assert f"writing file to {target}: 3 frames" in inspect("saved_model_video", *flags)
+    capture = cv2.VideoCapture(str(target))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 3 and capture.get(cv2.CAP_PROP_FPS) == 10

@@ -2,8 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """tests of dataset/visualize.py."""
 
+import functools
+
 import numpy as np
 import pytest
+from PIL import ImageFont
 
 from dataset import visualize
 
@@ -72,6 +75,31 @@ def test_label_finds_its_place(box, place):
     assert (ymax > box[2]) == (place == "below")
 
 
+def test_labels_do_not_cover_each_other():
+    boxes = [[50, 40, 110, 190], [52, 42, 112, 192], [51, 41, 111, 191]]
+    image = visualize.draw_boxes(gray(240, 320), boxes, [1, 2, 3], [0.9, 0.8, 0.7])
+    alone = [visualize.draw_boxes(gray(240, 320), boxes[:1], [i], [score]) for i, score in ((1, 0.9), (2, 0.8))]
+    labels = [(one[:50] == visualize.class_color(i)).all(-1).sum() for i, one in enumerate(alone, 1)]
+    for class_id, area in enumerate(labels, 1):  # the whole plate and its letters are there, and the lines
+        assert (image == visualize.class_color(class_id)).all(-1).sum() >= area > 500
+    above = (image[:50] == visualize.class_color(1)).all(-1).sum()
+    assert above == labels[0]  # the best has its usual place
+
+
+def test_a_label_that_finds_no_free_place_covers_the_least():
+    image = visualize.draw_boxes(gray(40, 60), [[0, 0, 40, 60]] * 9, range(1, 10), np.linspace(0.9, 0.5, 9))
+    assert has_color(image, 1) and image.shape == (40, 60, 3)
+
+
+def test_a_name_too_long_for_the_image_keeps_its_score():
+    def draw(name):
+        return visualize.draw_boxes(gray(100, 100), [[50, 0, 90, 90]], [1], [0.87], names={1: name})
+
+    long = draw("an extraordinarily long name of a class")
+    np.testing.assert_array_equal(long, draw("an extraordinarily long name of another"))
+    assert changed(long)[3] <= 100
+
+
 def test_label_stays_within_the_image():
     image = visualize.draw_boxes(gray(), [[60, 190, 80, 200]], [1], [0.87], names={1: "a rather long name"})
     _, xmin, _, xmax = changed(image)
@@ -83,6 +111,44 @@ def test_label_grows_with_the_image(side):
     box = np.array([[0.5, 0.5, 0.8, 0.8]]) * side
     plate = side // 2 - changed(visualize.draw_boxes(gray(side, side), box, [1], [0.9]))[0]
     assert max(12, side / 45) <= plate <= max(18, side / 25)
+
+
+def test_label_of_a_strip_leaves_most_of_it_free():
+    ymin, _, ymax, _ = changed(visualize.draw_boxes(gray(200, 4000), [[100, 2000, 101, 2001]], [1], [0.9]))
+    assert 24 <= ymax - ymin <= 50
+
+
+@pytest.fixture
+def fonts(monkeypatch):
+    """Sets the fonts that this system has, beside Pillow's own."""
+    visualize._font_with.cache_clear()
+    yield lambda *names: monkeypatch.setattr(visualize, "SYSTEM_FONTS", names)
+    visualize._font_with.cache_clear()
+
+
+def test_a_name_in_letters_of_no_font_is_a_number(fonts, caplog):
+    fonts("no such font.ttf")
+    draw = functools.partial(visualize.draw_boxes, gray(), [[60, 0, 100, 90]])
+    image = draw([7], names={7: "汉字"})
+    np.testing.assert_array_equal(image, draw([7]))
+    assert [record.getMessage() for record in caplog.records] == [
+        "no font here has the letters of '汉字', so its number is drawn; the package fonts-noto has most"
+    ]
+    draw([7], names={7: "汉字"})
+    assert len(caplog.records) == 1  # told once
+    assert (draw([7], names={7: "tie"}) != image).any()
+
+
+def test_a_name_is_drawn_in_a_font_that_has_its_letters(fonts):
+    try:
+        ImageFont.truetype("DejaVuSans.ttf", 20)
+    except OSError:
+        pytest.skip("DejaVuSans.ttf is not on this system")
+    fonts("no such font.ttf", "DejaVuSans.ttf")
+    assert [visualize._font_with(name) for name in ("tie", "café", "汉字")] == ["", "DejaVuSans.ttf", None]
+    draw = functools.partial(visualize.draw_boxes, gray(), [[60, 0, 100, 90]], [1])
+    assert (draw(names={1: "café"}) != draw(names={1: "cafe"})).any()
+    assert (draw(names={1: "café"}) != draw()).any()
 
 
 def test_names_scores_and_unknown_classes_make_the_label():

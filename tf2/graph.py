@@ -172,7 +172,7 @@ def _fold_batch_norms(nodes: Nodes) -> None:
             nodes[name] = _constant(name, value.astype(kernel.dtype))
         conv.input[1] = f"{norm.name}/kernel"
         # TensorFlow makes BiasAdd and a swish behind it part of oneDNN's convolution. In TensorFlow 2.15 that takes
-        # 70 ms in all of d0, where convolutions and swish by themselves take 50 and 14; 2.21 does not mind.
+        # 70 ms in all of d0, where convolutions and swish by themselves take 50 and 22; 2.21 does not mind.
         op = "AddV2" if norm.name in swished else "BiasAdd"
         nodes[norm.name] = tf.compat.v1.NodeDef(
             name=norm.name, op=op, input=[conv.name, f"{norm.name}/bias"], attr={"T": norm.attr["T"]}

@@ -6,9 +6,8 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import tqdm
 from absl import logging
@@ -56,6 +55,7 @@ def run(
     Raises:
         ValueError: if the video cannot be read or written, or there is no display for a window.
     """
+    cv2 = _opencv()
     count = 0
     with _opened(input_video) as (capture, source), _sink(output_video, source.rate) as show:
         progress = tqdm.tqdm(desc="detecting", unit="frame", total=source.frames)
@@ -87,6 +87,16 @@ def run(
     return count
 
 
+def _opencv():
+    """OpenCV, which needs libraries of the system that not every machine has; without what it prints about bad files."""
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    try:
+        import cv2
+    except ImportError as error:
+        raise ValueError(f"video needs OpenCV, which cannot be loaded: {artifact.first_line(error)}") from error
+    return cv2
+
+
 @contextlib.contextmanager
 def _until_interrupted() -> Iterator[None]:
     """Ends the block at Ctrl-C, so that what follows can finish the video."""
@@ -97,8 +107,9 @@ def _until_interrupted() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _opened(input_video: str) -> Iterator[tuple[cv2.VideoCapture, Source]]:
-    """The source, released at the end."""
+def _opened(input_video: str) -> Iterator[tuple[Any, Source]]:
+    """OpenCV's capture of the source, released at the end."""
+    cv2 = _opencv()
     is_camera = input_video.isdigit()
     if not is_camera and not os.path.isfile(input_video):
         raise ValueError(f"there is no video {input_video}; give a file, or the number of a camera")
@@ -128,7 +139,7 @@ def _sink(output_video: str | None, rate: float) -> Iterator[Callable[[np.ndarra
     suffix = os.path.splitext(output_video)[1].lower()
     if suffix not in CODECS:
         raise ValueError(f"--output_video must end in {' or '.join(CODECS)}, got {output_video}")
-    writers = []
+    cv2, writers = _opencv(), []
 
     def write(frame: np.ndarray) -> bool:
         if not writers:  # only the first frame tells its size for sure: cameras and rotation change it
@@ -150,6 +161,7 @@ def _sink(output_video: str | None, rate: float) -> Iterator[Callable[[np.ndarra
 @contextlib.contextmanager
 def _window() -> Iterator[Callable[[np.ndarray], bool]]:
     """A window, closed at the end."""
+    cv2 = _opencv()
     instead = "give --output_video=FILE.mp4 to write the video"
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise ValueError(f"there is no display for a window; {instead}")
