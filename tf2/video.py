@@ -88,7 +88,7 @@ def run(
 
 
 def _opencv():
-    """OpenCV, which needs libraries of the system that not every machine has; without what it prints about bad files."""
+    """OpenCV, which wants libraries that not every machine has; without what it prints about bad files."""
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     try:
         import cv2
