@@ -93,7 +93,7 @@ def test_the_network_gives_the_raw_outputs(driver, model, images, tmp_path, prec
             assert_same_detections(exported.detect(image), driver.detect(image))
 
 
-@pytest.mark.parametrize("method, max_nms_inputs", [("hard", 0), ("gaussian", 0), ("gaussian", 200)])
+@pytest.mark.parametrize("method, max_nms_inputs", [("hard", 0), ("hard", 200), ("gaussian", 0)])
 def test_a_detector_takes_pictures_of_any_size(model, images, tmp_path, method, max_nms_inputs):
     # A low threshold: what is only weakened has to be among the detections.
     nms_configs = {"method": method, "max_nms_inputs": max_nms_inputs, "score_thresh": 0.1, "max_output_size": 500}
@@ -175,6 +175,7 @@ def test_a_file_says_what_it_is(driver, model, tmp_path):
     [
         ({"content": "detector", "precision": "INT8"}, {}, "choose the content detection_op or network, or FP16"),
         ({"content": "detection_op"}, {"method": "gaussian"}, "has no gaussian NMS; use --nms_method=hard"),
+        ({}, {"method": "gaussian", "max_nms_inputs": 9}, "takes every anchor with its best class, got nms_configs"),
         ({"content": "detection_op"}, {"max_nms_inputs": 10}, "got nms_configs.max_nms_inputs=10; set it to 0"),
         ({"content": "network", "precision": "INT8"}, {}, "give --file_pattern"),
     ],
