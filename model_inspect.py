@@ -20,6 +20,9 @@ import sys
 # Before TensorFlow is imported: level 3 keeps back notes about the CPU, and the three "errors" that TensorFlow 2.15
 # writes at every start where CUDA is absent. What really fails is raised.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Likewise OpenCV, which TensorFlow may import: a video that cannot be read is told in a sentence.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 from absl import app, flags, logging
 

@@ -81,7 +81,6 @@ ORDER = [
     "tf2.export_tensorflow",
     "tf2.export_*",  # a family of formats each
     "tf2.export",
-    "tf2.results",
     "tf2.infer",
     "tf2.video",
     "tf2.benchmark",

@@ -95,13 +95,17 @@ def test_an_unreadable_file_is_named_and_keeps_its_number(pictures, tmp_path):
     (pictures / "b.png").write_bytes(b"no picture")
     (pictures / "c.png").write_bytes((pictures / "a.jpg").read_bytes()[:300])
     (pictures / "d.jpg").write_bytes((pictures / "a.jpg").read_bytes())
-    with pytest.raises(ValueError, match=r"2 of 4 pictures could not be read, the other 2 are done: .*b\.png.*c\.png"):
+    with pytest.raises(
+        ValueError, match=r"2 of 4 pictures could not be read or drawn, the others are done: .*b\.png.*c\.png"
+    ):
         run(pictures, tmp_path / "out", batch_size=3)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.jpg", "3.jpg"]
 
 
 def test_no_readable_picture_is_an_error(pictures, tmp_path):
-    with pytest.raises(ValueError, match=r"1 of 1 pictures could not be read, the other 0 are done: .*notes\.jpg"):
+    with pytest.raises(
+        ValueError, match=r"1 of 1 pictures could not be read or drawn, the others are done: .*notes\.jpg"
+    ):
         (pictures / "notes.txt").rename(pictures / "notes.jpg")
         run(pictures / "notes.jpg", tmp_path / "out")
     (tmp_path / "empty").mkdir()
@@ -136,7 +140,7 @@ def test_detections_as_lists_name_their_source(pictures, tmp_path):
         json=str(tmp_path / "a.json"), csv=str(tmp_path / "a.csv"), coco=str(tmp_path / "coco.json")
     )
     (pictures / "b.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match="1 of 3 pictures could not be read, the other 2 are done"):
+    with pytest.raises(ValueError, match="1 of 3 pictures could not be read or drawn, the others are done"):
         run(pictures, None, outputs=outputs, min_score_thresh=0.1)
     images = json.loads((tmp_path / "a.json").read_text())["images"]
     assert [(image["id"], image["file"]) for image in images] == [(0, f"{pictures}/a.jpg"), (2, f"{pictures}/c.png")]
@@ -180,3 +184,26 @@ def test_what_cannot_be_written_is_told_before_the_first_detection(pictures, tmp
         with pytest.raises(ValueError, match=sentence):
             run(pictures, None, driver, outputs=outputs)
     assert not driver.batches
+
+
+def test_no_file_of_results_takes_the_place_of_another_or_of_an_input(pictures, tmp_path):
+    driver, one, before = OneBox(), str(tmp_path / "one.json"), (pictures / "b.png").read_bytes()
+    (tmp_path / "file").touch()
+    for outputs, message in (
+        (infer.Outputs(json=str(pictures / "b.png")), r"b\.png is one of the inputs and would be overwritten; choose"),
+        (infer.Outputs(json=one, coco=one), "one file cannot take several kinds of results; give each its own"),
+        (infer.Outputs(json="/proc/found.json"), r"/proc cannot be written to \(.*\); mend its access"),
+        (infer.Outputs(str(tmp_path / "file")), r"file cannot be written to \(File exists\); mend its access"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(pictures, None, driver, outputs)
+    assert driver.batches == [] and (pictures / "b.png").read_bytes() == before
+
+
+def test_a_picture_too_long_for_a_jpeg_is_detected_and_named(tmp_path):
+    Image.new("RGB", (66_000, 8)).save(tmp_path / "long.png")
+    outputs = infer.Outputs(str(tmp_path / "out"), json=str(tmp_path / "found.json"))
+    with pytest.raises(ValueError, match=r"long\.png is detected but not drawn: a JPEG has up to 65500 pixels a side"):
+        run(tmp_path / "long.png", None, outputs=outputs)
+    assert json.loads((tmp_path / "found.json").read_text())["images"][0]["width"] == 66_000
+    assert list((tmp_path / "out").iterdir()) == []

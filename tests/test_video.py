@@ -122,3 +122,19 @@ def test_a_window_closes_at_a_key_and_at_the_end(tmp_path, monkeypatch, keys, fr
     assert run(write(tmp_path / "in.mp4"), None) == frames == len(shown)
     assert closed == [True]
     np.testing.assert_allclose(shown[0][100:, :30].mean((0, 1)), RED, atol=12)
+
+
+def test_a_stream_that_changes_its_size_is_refused(tmp_path, monkeypatch):
+    frames = iter([np.zeros((120, 160, 3), np.uint8)] * 3 + [np.zeros((60, 80, 3), np.uint8)])
+
+    class Capture:
+        def __init__(self, *_):
+            self.isOpened, self.get, self.release = (lambda: True), (lambda _: 10.0), (lambda: None)
+
+        def read(self):
+            frame = next(frames, None)
+            return frame is not None, frame
+
+    monkeypatch.setattr(cv2, "VideoCapture", Capture)
+    with pytest.raises(ValueError, match="the video changes its size, 80x60 and 160x120; convert it to one size first"):
+        run("0", tmp_path / "out.mp4")

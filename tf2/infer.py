@@ -8,6 +8,7 @@ import glob
 import io
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ from dataset.image_file import ImageError
 from tf2 import artifact
 from tf2.drivers import Driver
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 OUTPUT_NAMES = ("index", "input")
+MAX_JPEG_SIDE = 65_500  # pixels, of libjpeg
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +63,7 @@ def run(
 
     Raises:
         ValueError: if there is no picture, or a file cannot be written; and, after all others are written, for those
-            that cannot be read.
+            that cannot be read or drawn.
     """
     paths = find_images(input_image)
     targets = _picture_targets(paths, outputs)
@@ -82,7 +83,11 @@ def run(
             kept = np.flatnonzero(scores > min_score_thresh)[:max_boxes_to_draw]  # by falling score
             boxes, scores, classes = boxes[kept], scores[kept], classes[kept]
             found.append(_entry(i, paths[i], image, boxes, scores, classes, driver.names))
-            if targets:
+            if targets and max(image.shape) > MAX_JPEG_SIDE:
+                unreadable.append(
+                    f"{paths[i]} is detected but not drawn: a JPEG has up to {MAX_JPEG_SIDE} pixels a side"
+                )
+            elif targets:
                 options = {"names": driver.names, "line_thickness": line_thickness, "min_score_thresh": 0.0}
                 drawn = visualize.draw_boxes(image, boxes, classes, scores, max_boxes_to_draw=len(kept), **options)
                 PIL.Image.fromarray(drawn).save(targets[i], quality=92)
@@ -93,7 +98,7 @@ def run(
             written.append(path)
     if unreadable:
         raise ValueError(
-            f"{len(unreadable)} of {len(paths)} pictures could not be read, the other {len(found)} are done: "
+            f"{len(unreadable)} of {len(paths)} pictures could not be read or drawn, the others are done: "
             f"{'; '.join(unreadable)}"
         )
     return written
@@ -110,7 +115,9 @@ def find_images(pattern: str) -> list[str]:
     if pattern.endswith(".txt") and os.path.isfile(pattern):
         paths = list(_listed(pattern))
     elif os.path.isdir(pattern):
-        paths = sorted(p for p in glob.glob(os.path.join(glob.escape(pattern), "*")) if p.lower().endswith(SUFFIXES))
+        paths = sorted(
+            p for p in glob.glob(os.path.join(glob.escape(pattern), "*")) if p.lower().endswith(image_file.SUFFIXES)
+        )
     else:
         paths = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern))
     if not paths:
@@ -143,9 +150,16 @@ def _listed(path: str) -> Iterator[str]:
 
 def _picture_targets(paths: list[str], outputs: Outputs) -> list[str]:
     """Where each picture goes; empty if none is asked for. Finds what cannot be written before the first detection."""
-    for path in filter(None, (outputs.json, outputs.csv, outputs.coco)):
+    files = [path for path in (outputs.json, outputs.csv, outputs.coco) if path]
+    for path in files:
         if os.path.isdir(path) or not os.path.isdir(os.path.dirname(os.path.abspath(path))):
             raise ValueError(f"cannot write {path}: expected a file in a folder that exists")
+        _check_folder(os.path.dirname(os.path.abspath(path)))
+    inputs = {os.path.realpath(path) for path in paths}
+    if len({os.path.realpath(path) for path in files}) < len(files):
+        raise ValueError(f"{' and '.join(files)}: one file cannot take several kinds of results; give each its own")
+    if same := [path for path in files if os.path.realpath(path) in inputs]:
+        raise ValueError(f"{same[0]} is one of the inputs and would be overwritten; choose another file")
     if not outputs.image_dir:
         return []
     if outputs.names not in OUTPUT_NAMES:
@@ -157,13 +171,22 @@ def _picture_targets(paths: list[str], outputs: Outputs) -> list[str]:
             f"use --output_names=index"
         )
     targets = [os.path.join(outputs.image_dir, f"{name}.jpg") for name in names]
-    inputs = {os.path.realpath(path) for path in paths}
     if same := [target for target in targets if os.path.realpath(target) in inputs]:
         raise ValueError(f"{same[0]} is one of the inputs and would be overwritten; choose another --output_image_dir")
-    os.makedirs(outputs.image_dir, exist_ok=True)
-    if not os.access(outputs.image_dir, os.W_OK):
-        raise ValueError(f"{outputs.image_dir} cannot be written to; mend its access, or choose another")
+    _check_folder(outputs.image_dir)
     return targets
+
+
+def _check_folder(folder: str) -> None:
+    """Makes a folder where it does not exist, and tries whether a file can be made in it."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"{folder} cannot be written to ({error.strerror}); mend its access, or choose another"
+        ) from error
 
 
 def _entry(i: int, path: str, image: np.ndarray, boxes, scores, classes, names) -> dict[str, Any]:

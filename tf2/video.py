@@ -88,8 +88,7 @@ def run(
 
 
 def _opencv():
-    """OpenCV, which wants libraries that not every machine has; without what it prints about bad files."""
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    """OpenCV, which wants libraries that not every machine has."""
     try:
         import cv2
     except ImportError as error:
@@ -139,7 +138,7 @@ def _sink(output_video: str | None, rate: float) -> Iterator[Callable[[np.ndarra
     suffix = os.path.splitext(output_video)[1].lower()
     if suffix not in CODECS:
         raise ValueError(f"--output_video must end in {' or '.join(CODECS)}, got {output_video}")
-    cv2, writers = _opencv(), []
+    cv2, writers, shapes = _opencv(), [], set()
 
     def write(frame: np.ndarray) -> bool:
         if not writers:  # only the first frame tells its size for sure: cameras and rotation change it
@@ -147,6 +146,10 @@ def _sink(output_video: str | None, rate: float) -> Iterator[Callable[[np.ndarra
             writers.append(cv2.VideoWriter(temporary, cv2.VideoWriter_fourcc(*CODECS[suffix]), rate, size))
             if not writers[0].isOpened():
                 raise ValueError(f"OpenCV cannot write {output_video}; try the other of {', '.join(CODECS)}")
+        shapes.add(frame.shape[1::-1])
+        if len(shapes) > 1:  # the writer would leave this frame out without a word
+            sizes = " and ".join(f"{width}x{height}" for width, height in sorted(shapes))
+            raise ValueError(f"the video changes its size, {sizes}; convert it to one size first")
         writers[0].write(frame)
         return True
 
