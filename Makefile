@@ -67,7 +67,7 @@ $(RUN): | python
 	"$(BASE_PYTHON)" -m venv --clear $(VENV)
 
 $(INSTALLED): $(RUN)
-	@echo "installing what $(VENV) lacks; TensorFlow and all the rest are about 700 MB, downloaded once"
+	@echo "installing what $(VENV) lacks; TensorFlow and all the rest are about 850 MB, downloaded once"
 	@rm -f $(VENV)/installed-*
 	$(RUN) -m pip install --disable-pip-version-check \
 		-r requirements.txt -r requirements-dev.txt -c $(CONSTRAINTS)

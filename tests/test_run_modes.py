@@ -17,7 +17,7 @@ RECORD = ROOT / "testdata" / "sample.tfrecord"
 TINY = ["--model_name=efficientdet-lite0", "--min_score_thresh=0.0099"]
 TINY += ["--hparams=image_size=64,num_classes=3,fpn_num_filters=8,fpn_cell_repeats=1,box_class_repeats=1"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.both_lanes]
+pytestmark = pytest.mark.slow
 
 
 def inspect(runmode, *flags, code=0):
@@ -90,6 +90,7 @@ def test_freeze_writes_the_network(checkpoint, tmp_path):
     assert {"efficientdet-lite0_frozen.pb", "savedmodel/saved_model.pb"} < files(tmp_path)
 
 
+@pytest.mark.both_lanes
 def test_files_of_every_kind_detect_as_their_checkpoint(checkpoint, saved_model, tmp_path):
     expected = detections(*TINY, f"--ckpt_path={checkpoint}", runmode="infer", folder=tmp_path)
     kinds = [saved_model, saved_model / "efficientdet-lite0_frozen.pb", saved_model.parent / "model.tflite"]
