@@ -67,39 +67,35 @@ def run(
     """
     paths = find_images(input_image)
     targets = _picture_targets(paths, outputs)
-    written, unreadable, found = [], [], []
+    written, failed, found = [], [], []
     for start in tqdm.trange(0, len(paths), batch_size, desc="detecting", unit="batch"):
         images = {}
         for i, path in enumerate(paths[start : start + batch_size], start):
             try:
                 images[i] = read_image(path)
             except ImageError as error:
-                unreadable.append(str(error))
+                failed.append(str(error))
         if not images:
             continue
         detections = driver.serve(list(images.values()))
         for row, (i, image) in enumerate(images.items()):
             boxes, scores, classes = (column[row] for column in detections[:3])
             kept = np.flatnonzero(scores > min_score_thresh)[:max_boxes_to_draw]  # by falling score
-            boxes, scores, classes = boxes[kept], scores[kept], classes[kept]
-            found.append(_entry(i, paths[i], image, boxes, scores, classes, driver.names))
+            rows = boxes[kept], classes[kept], scores[kept]
+            found.append(_entry(i, paths[i], image, *rows, driver.names))
             if targets and max(image.shape) > MAX_JPEG_SIDE:
-                unreadable.append(
-                    f"{paths[i]} is detected but not drawn: a JPEG has up to {MAX_JPEG_SIDE} pixels a side"
-                )
+                failed.append(f"{paths[i]} is detected but not drawn: a JPEG has up to {MAX_JPEG_SIDE} pixels a side")
             elif targets:
-                options = {"names": driver.names, "line_thickness": line_thickness, "min_score_thresh": 0.0}
-                drawn = visualize.draw_boxes(image, boxes, classes, scores, max_boxes_to_draw=len(kept), **options)
-                PIL.Image.fromarray(drawn).save(targets[i], quality=92)
+                _draw(targets[i], image, *rows, driver.names, line_thickness)
                 written.append(targets[i])
     for path, form in ((outputs.json, _to_json), (outputs.csv, _to_csv), (outputs.coco, _to_coco)):
         if path:
             artifact.replace(path, form(found))
             written.append(path)
-    if unreadable:
+    if failed:
         raise ValueError(
-            f"{len(unreadable)} of {len(paths)} pictures could not be read or drawn, the others are done: "
-            f"{'; '.join(unreadable)}"
+            f"{len(failed)} of {len(paths)} pictures could not be read or drawn, the others are done: "
+            f"{'; '.join(failed)}"
         )
     return written
 
@@ -189,7 +185,14 @@ def _check_folder(folder: str) -> None:
         ) from error
 
 
-def _entry(i: int, path: str, image: np.ndarray, boxes, scores, classes, names) -> dict[str, Any]:
+def _draw(path: str, image: np.ndarray, boxes, classes, scores, names, line_thickness: int | None) -> None:
+    """Writes a picture with all the boxes given."""
+    options = {"names": names, "line_thickness": line_thickness, "min_score_thresh": 0.0}
+    drawn = visualize.draw_boxes(image, boxes, classes, scores, max_boxes_to_draw=len(boxes), **options)
+    PIL.Image.fromarray(drawn).save(path, quality=92)
+
+
+def _entry(i: int, path: str, image: np.ndarray, boxes, classes, scores, names) -> dict[str, Any]:
     """What was found in one picture."""
     rows = zip(boxes.tolist(), scores.tolist(), classes.tolist(), strict=True)
     return {
