@@ -152,12 +152,13 @@ def tensorrt(
 @contextlib.contextmanager
 def _quiet_log() -> Iterator[None]:
     """Leaves out what TensorFlow tells of the files it writes, under names that are changed afterwards."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.WARNING)
+    logger = logging.get_absl_logger()
+    level = logger.level  # not the verbosity, which is a level even where none is set
+    logger.setLevel("WARNING")
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
+        logger.setLevel(level)
 
 
 def _describe(folder: str, metadata: Metadata) -> None:
