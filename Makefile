@@ -5,6 +5,8 @@
 PYTHON ?=
 # What pytest gets beside the marks: make test ARGS="tests/test_boxes.py -x".
 ARGS ?= tests
+# How many processes share the tests, file by file.
+JOBS ?= 2
 # Which of the slow tests, an expression of marks; those called long take half an hour and more.
 SLOW ?= slow and not long
 
@@ -44,10 +46,10 @@ help:
 	@echo "PYTHON=python3.13, or any path, chooses the Python (now: $(or $(BASE_PYTHON),none found))"
 
 test: $(INSTALLED)
-	$(RUN) -m pytest -c tests/pytest.ini -m "not slow" $(ARGS)
+	$(RUN) -m pytest -c tests/pytest.ini -m "not slow" -n $(JOBS) --dist loadfile $(ARGS)
 
 slow: $(INSTALLED)
-	$(RUN) -m pytest -c tests/pytest.ini -m "$(SLOW)" $(ARGS)
+	$(RUN) -m pytest -c tests/pytest.ini -m "$(SLOW)" -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(INSTALLED)
 	@status=0; $(RUN) -m ruff format --check . || status=1; $(RUN) -m ruff check . || status=1; exit $$status

@@ -218,7 +218,8 @@ def test_a_whole_run(tmp_path):
     assert f"writing file to {tmp_path / 'saved' / 'saved_model.pb'}" in exported.stdout.splitlines()
 
     out = tmp_path / "drawn"
-    drawn = command(*inspect, f"--input_image={ROOT / 'testdata' / 'img1.jpg'}", f"--output_image_dir={out}")
+    picture = f"--input_image={ROOT / 'testdata' / 'img1.jpg'}"
+    drawn = command(*inspect, "--runmode=infer", picture, f"--output_image_dir={out}")
     assert drawn.returncode == 0, drawn.stderr
     assert drawn.stdout == f"writing file to {out / '0.jpg'}\n"
     before, after = Image.open(ROOT / "testdata" / "img1.jpg"), Image.open(out / "0.jpg")
