@@ -5,7 +5,9 @@
 import contextlib
 import io
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from pycocotools.coco import COCO
@@ -15,6 +17,24 @@ from efficientdet.postprocess import Detections
 
 # COCO's twelve, in the order in which COCOeval computes them.
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "ARmax1", "ARmax10", "ARmax100", "ARs", "ARm", "ARl")
+
+
+class Groundtruth(NamedTuple):
+    """The objects of one image."""
+
+    boxes: np.ndarray  # [K, 4] float64, pixels of the original image
+    classes: np.ndarray  # [K] int, from 1
+    is_crowd: np.ndarray  # [K] bool: the box is around several objects
+    area: np.ndarray  # [K] float64, px^2 of the object
+    difficult: np.ndarray  # [K] bool: Pascal VOC does not ask for it
+
+
+class EvaluatedImage(NamedTuple):
+    """What was detected in one image, and what there is."""
+
+    source_id: str
+    detections: Detections  # without batch dimension and padding: boxes [D, 4], scores [D], classes [D], valid_len []
+    groundtruth: Groundtruth
 
 
 class CocoMetric:
@@ -37,6 +57,7 @@ class CocoMetric:
         self.names = {category: name for category, name in sorted((names or {}).items()) if category > 0}
         self.val_json_file = val_json_file
         self._annotations = []  # of the records; those of a file stand in self._file
+        self._source_ids = []  # per image
         self._detections = []  # per image (image id, boxes, scores, classes)
         self._evaluated = None  # (COCOeval, its printed table) of what was added so far
         self._file = None
@@ -69,9 +90,10 @@ class CocoMetric:
             source_ids: B strings. With `val_json_file` they are its image ids; else any text, also twice the same.
             detections: arrays or eager tensors, boxes [B, D, 4] in pixels of the original image, scores [B, D], classes
                 [B, D] from 1, valid_len [B]: the rows from there on are padding.
-            groundtruth: B mappings of boxes [K, 4] in pixels of the original image, classes [K], is_crowd [K] and area
-                [K] in px^2 of the object (not of its box, where a mask is known); rows of class 0 and below are
-                padding. Needed without `val_json_file`; with one, the file's groundtruth is the one that counts.
+            groundtruth: B mappings of boxes [K, 4] in pixels of the original image, classes [K], is_crowd [K], area
+                [K] in px^2 of the object (not of its box, where a mask is known) and, as far as it is known,
+                difficult [K]; rows of class 0 and below are padding. Needed without `val_json_file`; with one, the
+                file's groundtruth is the one that counts.
 
         Raises:
             ValueError: if lengths differ, groundtruth is needed and absent, or the file lacks a source id or got it
@@ -83,6 +105,7 @@ class CocoMetric:
         if self._file is None and groundtruth is None:
             raise ValueError("groundtruth is needed: pass it with every batch, or a val_json_file at the start")
         image_ids = self._register([str(source_id) for source_id in source_ids])
+        self._source_ids += source_ids
         self._evaluated = None
         boxes, scores, classes, valid_len = (np.asarray(field) for field in detections)
         for i, (image_id, length) in enumerate(zip(image_ids, valid_len)):
@@ -119,6 +142,18 @@ class CocoMetric:
         _, summary = self._evaluate()
         per_class = {name: value for name, value in self.result().items() if name not in METRICS}
         return "\n".join([summary, *(f" {name:<40} = {value:0.3f}" for name, value in per_class.items())])
+
+    def images(self) -> list[EvaluatedImage]:
+        """All that was added, image by image and in that order."""
+        rows = defaultdict(list)
+        for row in self._annotations if self._file is None else self._file["annotations"]:
+            rows[row["image_id"]].append(row)
+        return [
+            EvaluatedImage(
+                source_id, Detections(boxes, scores, classes, np.int32(len(scores))), _groundtruth(rows[image_id])
+            )
+            for source_id, (image_id, boxes, scores, classes) in zip(self._source_ids, self._detections, strict=True)
+        ]
 
     def _register(self, source_ids: list[str]) -> list[int]:
         """The image ids of a batch: the file's own, or running numbers from 1, as records may repeat or lack ids."""
@@ -183,13 +218,23 @@ def _coco(image_ids, annotations, categories) -> COCO:
 
 def _annotations(image_id: int, groundtruth: Mapping[str, np.ndarray]) -> list[dict]:
     """COCO's rows for the groundtruth of one image, without padding."""
-    columns = (np.asarray(groundtruth[key]).tolist() for key in ("classes", "is_crowd", "area"))
-    rows = zip(_xywh(groundtruth["boxes"]), *columns, strict=True)
-    return [
-        {"image_id": image_id, "category_id": int(category), "bbox": box, "iscrowd": int(is_crowd), "area": area}
-        for box, category, is_crowd, area in rows
-        if category > 0
-    ]
+    keys = {"classes": "category_id", "is_crowd": "iscrowd", "area": "area", "difficult": "difficult"}
+    columns = {key: np.asarray(groundtruth[name]).tolist() for name, key in keys.items() if name in groundtruth}
+    rows = zip(_xywh(groundtruth["boxes"]), *columns.values(), strict=True)
+    rows = [{"image_id": image_id, "bbox": box, **dict(zip(columns, values))} for box, *values in rows]
+    return [row for row in rows if row["category_id"] > 0]
+
+
+def _groundtruth(rows: Sequence[Mapping[str, Any]]) -> Groundtruth:
+    """COCO's rows of one image as arrays; what is optional in files is filled in."""
+    xmin, ymin, width, height = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4).T
+    return Groundtruth(
+        boxes=np.stack([ymin, xmin, ymin + height, xmin + width], -1),
+        classes=np.array([row["category_id"] for row in rows], np.int64),
+        is_crowd=np.array([row.get("iscrowd", 0) for row in rows], bool),
+        area=np.array([row.get("area", row["bbox"][2] * row["bbox"][3]) for row in rows], np.float64),
+        difficult=np.array([row.get("difficult", 0) for row in rows], bool),
+    )
 
 
 def _results(image_id: int, boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray) -> list[dict]:
