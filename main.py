@@ -41,7 +41,17 @@ MEANINGLESS = {
     "eval_name": "metrics are printed, and those of a training go to model_dir/eval",
 }
 # Flags of the published program whose work is still to come: refused, so that nothing is left out silently.
-NOT_YET = ("hub_module_url", "testdev_dir")
+NOT_YET = ("hub_module_url",)
+# Flags of an evaluation that is made once, of what is finished.
+ONCE = (
+    "saved_model_dir",
+    "as_served",
+    "flip",
+    "voc",
+    "testdev_dir",
+    "output_detections",
+    "output_metrics",
+)
 
 
 def define_flags() -> None:
@@ -55,15 +65,11 @@ def define_flags() -> None:
         "model_dir", None, "Directory of checkpoints, config.yaml and event files; a training resumes there."
     )
     flags.DEFINE_string("train_file_pattern", None, "Glob of the records to train on.")
-    flags.DEFINE_string("val_file_pattern", None, "Glob of the records to evaluate on.")
-    flags.DEFINE_string("val_json_file", None, "COCO groundtruth of the evaluation; default: what is in the records.")
     flags.DEFINE_string(
         "ckpt", None, "Detector checkpoint to start a training from, or to evaluate instead of model_dir's."
     )
     flags.DEFINE_string("backbone_ckpt", None, "Classifier checkpoint to start the backbone of a training from.")
     flags.DEFINE_integer("train_batch_size", 64, "Images a training step.", lower_bound=1)
-    flags.DEFINE_integer("eval_batch_size", 1, "Images an evaluation step.", lower_bound=1)
-    flags.DEFINE_integer("eval_samples", 5000, "Images to evaluate at most; 0 for all.", lower_bound=0)
     flags.DEFINE_integer("num_examples_per_epoch", 120000, "Images in the training records.", lower_bound=1)
     flags.DEFINE_integer("num_epochs", None, "Epochs to train; default: the config's num_epochs.", lower_bound=1)
     flags.DEFINE_integer("save_checkpoints_steps", 1000, "Steps from one checkpoint to the next.", lower_bound=1)
@@ -74,6 +80,7 @@ def define_flags() -> None:
         None,
         "Seed of weights, order and augmentation; on CPUs every bit follows from it; default: drawn, and kept.",
     )
+    define_evaluation_flags()
     define_device_flags()
     define_following_flags()
     for name, why in MEANINGLESS.items():
@@ -82,6 +89,30 @@ def define_flags() -> None:
         define(name, None, f"Of the published program; has no effect: {why}.")
     for name in NOT_YET:
         flags.DEFINE_string(name, None, "Of the published program; not available in this version.")
+
+
+def define_evaluation_flags() -> None:
+    """What is evaluated, on what, and what is written about it."""
+    flags.DEFINE_string("val_file_pattern", None, "Glob of the records to evaluate on.")
+    flags.DEFINE_string("val_json_file", None, "COCO groundtruth of the evaluation; default: what is in the records.")
+    flags.DEFINE_integer("eval_batch_size", 1, "Images an evaluation step.", lower_bound=1)
+    flags.DEFINE_integer("eval_samples", 5000, "Images to evaluate at most; 0 for all.", lower_bound=0)
+    flags.DEFINE_string(
+        "saved_model_dir",
+        None,
+        "With --mode=eval: an exported file to evaluate instead of a checkpoint: a SavedModel, or a .pb, .tflite or "
+        ".onnx file.",
+    )
+    flags.DEFINE_bool("as_served", False, "With --mode=eval: judges a checkpoint as an exported detector would detect.")
+    flags.DEFINE_bool(
+        "flip", False, "With --mode=eval: averages the network's outputs with those of the mirrored image."
+    )
+    flags.DEFINE_bool("voc", False, "With --mode=eval: Pascal VOC's metrics, too.")
+    flags.DEFINE_string(
+        "testdev_dir", None, "With --mode=eval: folder for the detections of COCO's test-dev, as its server takes them."
+    )
+    flags.DEFINE_string("output_detections", None, "With --mode=eval: file for all detections, as COCO results.")
+    flags.DEFINE_string("output_metrics", None, "With --mode=eval: JSON file of all figures, and what they are of.")
 
 
 def define_device_flags() -> None:
@@ -142,11 +173,15 @@ def load_config() -> config_lib.Config:
     for name in NOT_YET:
         if FLAGS[name].value:
             raise ValueError(f"--{name} is not available in this version; leave it out")
+    for name in ONCE:
+        if FLAGS[name].value and (FLAGS.mode != "eval" or follows()):
+            raise ValueError(f"--{name} is for --mode=eval of what is finished, not beside a training; leave it out")
     config = config_lib.load(
         FLAGS.model_name, FLAGS.hparams, num_epochs=FLAGS.num_epochs, strategy=FLAGS.strategy or None
     )
     label_map.check(label_map.resolve(config.label_map), config.num_classes)
-    require("model_dir" if FLAGS.mode != "eval" or not FLAGS.ckpt else "ckpt")
+    if FLAGS.mode != "eval" or not (FLAGS.ckpt or FLAGS.saved_model_dir):
+        require("model_dir")
     if FLAGS.mode != "eval":
         require("train_file_pattern")
     if FLAGS.ckpt and FLAGS.backbone_ckpt:
@@ -155,6 +190,8 @@ def load_config() -> config_lib.Config:
         require("val_file_pattern")
     if follows() and FLAGS.ckpt:
         raise ValueError("--min_eval_interval and --eval_timeout follow --model_dir; leave them or --ckpt out")
+    if FLAGS.saved_model_dir and FLAGS.ckpt:
+        raise ValueError("--saved_model_dir and --ckpt are mutually exclusive; give the one to evaluate")
     return config
 
 
@@ -169,16 +206,33 @@ def follows() -> bool:
 
 
 def run(config: config_lib.Config) -> dict[str, float]:
-    """The mode's work, flags as plain arguments; returns metrics, if it evaluated."""
+    """The mode's work; returns metrics, if it evaluated."""
     import tensorflow as tf  # takes seconds: a typing error answers before
 
-    from tf2 import evaluate, train
+    from tf2 import train
 
     strategy = create_strategy(config)
+    try:
+        if follows():
+            return follow(config)
+        if FLAGS.mode == "eval":
+            return evaluate_once(config)
+        return run_training(config, strategy)
+    except train.Stopped as stopped:
+        logging.warning("%s", stopped)
+        sys.exit(stopped.exit_code)
+    except tf.errors.ResourceExhaustedError as error:
+        advice = EVAL_OUT_OF_MEMORY if FLAGS.mode == "eval" else OUT_OF_MEMORY
+        raise OSError(f"{advice} ({first_line(error)})") from error
+    except tf.errors.OpError as error:  # files that cannot be written, machines that do not answer
+        raise OSError(first_line(error)) from error
+
+
+def run_training(config: config_lib.Config, strategy) -> dict[str, float]:
+    """train, train_and_eval."""
+    from tf2 import evaluator, train
+
     check_data(config)
-    evaluation = evaluate.Evaluation(
-        FLAGS.val_file_pattern, FLAGS.val_json_file, FLAGS.eval_batch_size, FLAGS.eval_samples or None
-    )
     training = train.Training(
         model_dir=FLAGS.model_dir,
         train_file_pattern=FLAGS.train_file_pattern,
@@ -191,30 +245,60 @@ def run(config: config_lib.Config) -> dict[str, float]:
         seed=FLAGS.tf_random_seed,
         use_fake_data=FLAGS.use_fake_data,
         profile=FLAGS.profile,
-        command=shlex.join(["python", *sys.argv]),
+        command=command(),
     )
-    try:
-        evaluator = evaluate.Evaluator(config, evaluation) if evaluates() else None
-        if follows():
-            return evaluate.follow(
-                evaluator,
-                FLAGS.model_dir,
-                min_interval=FLAGS.min_eval_interval,
-                timeout=FLAGS.eval_timeout,
-                on_result=train.Recorder(FLAGS.model_dir),
-            )
-        if FLAGS.mode == "eval":
-            return evaluate.run(evaluator, FLAGS.ckpt or FLAGS.model_dir)
-        every = config.map_freq if FLAGS.mode == "train_and_eval" else 0
-        return train.run(config, training, evaluator, eval_every_epochs=every, strategy=strategy)
-    except train.Stopped as stopped:
-        logging.warning("%s", stopped)
-        sys.exit(stopped.exit_code)
-    except tf.errors.ResourceExhaustedError as error:
-        advice = EVAL_OUT_OF_MEMORY if FLAGS.mode == "eval" else OUT_OF_MEMORY
-        raise OSError(f"{advice} ({first_line(error)})") from error
-    except tf.errors.OpError as error:  # files that cannot be written, machines that do not answer
-        raise OSError(first_line(error)) from error
+    evaluates_too = evaluator.Evaluator(config, evaluation_from_flags()) if evaluates() else None
+    every = config.map_freq if FLAGS.mode == "train_and_eval" else 0
+    return train.run(config, training, evaluates_too, eval_every_epochs=every, strategy=strategy)
+
+
+def follow(config: config_lib.Config) -> dict[str, float]:
+    """eval, beside a training."""
+    from tf2 import evaluator, follow, train
+
+    check_data(config)
+    return follow.run(
+        evaluator.Evaluator(config, evaluation_from_flags()),
+        FLAGS.model_dir,
+        min_interval=FLAGS.min_eval_interval,
+        timeout=FLAGS.eval_timeout,
+        on_result=train.Recorder(FLAGS.model_dir),
+    )
+
+
+def evaluate_once(config: config_lib.Config) -> dict[str, float]:
+    """eval, of a checkpoint or an exported file."""
+    from tf2 import drivers, evaluate
+
+    outputs = evaluate.Outputs(FLAGS.testdev_dir, FLAGS.output_detections, FLAGS.output_metrics, FLAGS.voc)
+    outputs.check()
+    driver = None
+    if FLAGS.saved_model_dir:
+        driver = evaluate.open_artifact(FLAGS.saved_model_dir, config, config_lib.read_hparams(FLAGS.hparams))
+        config = driver.config
+    check_data(config)
+    driver = driver or drivers.KerasDriver(config, FLAGS.ckpt or FLAGS.model_dir)
+    evaluation = evaluation_from_flags()
+    result = evaluate.run(driver, evaluation, as_served=FLAGS.as_served)
+    return evaluate.publish(driver, evaluation, result, outputs, command())
+
+
+def evaluation_from_flags():
+    """What an evaluation reads, and how."""
+    from tf2 import evaluator
+
+    return evaluator.Evaluation(
+        FLAGS.val_file_pattern,
+        None if FLAGS.testdev_dir else FLAGS.val_json_file,
+        FLAGS.eval_batch_size,
+        FLAGS.eval_samples or None,
+        FLAGS.flip,
+    )
+
+
+def command() -> str:
+    """What was typed."""
+    return shlex.join(["python", *sys.argv])
 
 
 def first_line(error) -> str:
@@ -262,9 +346,10 @@ def check_data(config: config_lib.Config) -> None:
     from dataset.check import checks
 
     patterns = [(FLAGS.train_file_pattern, None)] if FLAGS.mode != "eval" else []
-    patterns += [(FLAGS.val_file_pattern, FLAGS.val_json_file)] if evaluates() else []
-    for file_pattern, val_json_file in patterns:
-        for warning in checks.quick(file_pattern, config, val_json_file):
+    val_json_file = None if FLAGS.testdev_dir else FLAGS.val_json_file
+    patterns += [(FLAGS.val_file_pattern, val_json_file)] if evaluates() else []
+    for file_pattern, json_file in patterns:
+        for warning in checks.quick(file_pattern, config, json_file):
             logging.warning("%s", warning)
 
 

@@ -185,7 +185,7 @@ def write_checkpoint(config: config_lib.Config) -> None:
 
 def export_model(config: config_lib.Config) -> None:
     """freeze, saved_model, onnx: writes files, each with its proof."""
-    from tf2 import drivers, evaluate, export, infer, proof
+    from tf2 import drivers, evaluator, export, infer, proof
 
     targets = targets_from_flags()
     if FLAGS.runmode == "freeze":
@@ -194,7 +194,7 @@ def export_model(config: config_lib.Config) -> None:
     images = [infer.read_image(path) for path in infer.find_images(FLAGS.proof_images)] if FLAGS.proof_images else None
     evaluation = None
     if FLAGS.val_file_pattern:
-        evaluation = evaluate.Evaluation(
+        evaluation = evaluator.Evaluation(
             FLAGS.val_file_pattern, FLAGS.val_json_file, FLAGS.batch_size or 1, FLAGS.eval_samples
         )
     driver = drivers.KerasDriver(config, ckpt_path())
@@ -214,9 +214,7 @@ def infer_images(config: config_lib.Config) -> None:
     )
     infer.find_images(FLAGS.input_image)  # before the model is built
     driver = open_driver(config)
-    written = infer.run(driver, FLAGS.input_image, outputs, batch_size=FLAGS.batch_size or 1, **drawing())
-    for path in written:
-        print(f"writing file to {path}")
+    infer.run(driver, FLAGS.input_image, outputs, batch_size=FLAGS.batch_size or 1, **drawing())
 
 
 def run_video(config: config_lib.Config) -> None:

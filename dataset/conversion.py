@@ -298,6 +298,8 @@ def _add_to_groundtruth(groundtruth: dict[str, Any], record: Record) -> None:
             "ignore": 0,
             "segmentation": [],
         }
+        if record.difficult and record.difficult[i]:
+            annotation["difficult"] = 1
         groundtruth["annotations"].append(annotation)
 
 

@@ -121,23 +121,40 @@ class InputReader:
         Returns:
             Dataset of (images [B, height, width, 3] float32, labels) with labels source_id [B] string,
             image_scale [B] float32 and, padded with -1 to M = max_instances_per_image, boxes_image
-            [B, M, 4] float32, classes [B, M] int32, is_crowd [B, M] int32, area [B, M] float32.
+            [B, M, 4] float32, classes, is_crowd and difficult [B, M] int32, area [B, M] float32.
 
         Raises:
             DataError: if the files hold no record that can be read.
         """
+
+        def to_input(image: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+            image, image_scale = preprocess.preprocess(image, self.config.image_size, **self.config.colors)
+            return image, {"image_scale": image_scale}
+
+        return self._evaluated(to_input, limit).batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+    def pictures(self, limit: int | None = None) -> tf.data.Dataset:
+        """The images of `evaluation` one by one and as they are stored.
+
+        Returns:
+            Dataset of (picture [H, W, 3] uint8, labels), labels as in `evaluation`, of one image and without
+            image_scale.
+        """
+        return self._evaluated(lambda image: (image, {}), limit).prefetch(tf.data.AUTOTUNE)
+
+    def _evaluated(self, finish: Callable, limit: int | None) -> tf.data.Dataset:
+        """Every image once, as `finish` makes it: image -> (image, labels of its own); and its other labels."""
         self._check_usable()
-        decode = functools.partial(tfrecord.decode, regenerate_source_id=self.config.regenerate_source_id)
+        own_ids = self.config.regenerate_source_id
+        decode = functools.partial(tfrecord.decode, regenerate_source_id=own_ids, with_difficult=True)
 
         def example(place: tf.Tensor, record: tf.Tensor):
             sample, is_good = self.records.attempt(decode, place, record)
             sample = self._check_classes(sample)
-            image, image_scale = preprocess.preprocess(sample["image"], self.config.image_size, **self.config.colors)
-            labels = {"source_id": sample["source_id"], "image_scale": image_scale, **self._groundtruth(sample)}
-            return (image, labels), is_good
+            image, labels = finish(sample["image"])
+            return (image, {"source_id": sample["source_id"], **labels, **self._groundtruth(sample)}), is_good
 
-        records = self._in_order().take(-1 if limit is None else limit)
-        return _good(records, example).batch(batch_size).prefetch(tf.data.AUTOTUNE)
+        return _good(self._in_order().take(-1 if limit is None else limit), example)
 
     def _examples(self, seed: int, start: int, num_examples: int, finish: Callable) -> tf.data.Dataset:
         """Augmented images from position start on, each as finish makes it."""
@@ -277,6 +294,7 @@ class InputReader:
             "boxes_image": sample["boxes_norm"] * size,
             "classes": sample["classes"],
             "is_crowd": tf.cast(sample["is_crowd"], tf.int32),
+            "difficult": tf.cast(sample["difficult"], tf.int32),
             "area": sample["area"],
         }
         return {name: _pad(tf.gather(column, order), limit) for name, column in columns.items()}

@@ -110,7 +110,7 @@ class RecordFiles:
 
     def _note_undecodable(self, place: np.ndarray, record: bytes) -> np.bool_:
         try:
-            tfrecord.decode(tf.constant(record))
+            tfrecord.decode(tf.constant(record), with_difficult=True)  # all that any reader asks for
             reason = "its image cannot be decoded"
         except tf.errors.OpError as error:
             reason = tfrecord.plain_reason(error)

@@ -18,6 +18,8 @@ import tensorflow as tf
 #   area         float32 [K], square pixels of the original image
 #   source_id    string []
 #   height, width  int32 [], pixels of the original image
+# Evaluation alone asks for one more:
+#   difficult    bool [K], whether Pascal VOC lets a detector miss it
 Sample = dict[str, tf.Tensor]
 
 
@@ -118,51 +120,55 @@ DECODED_FEATURES = {
     "image/object/is_crowd": _column(tf.int64),
     "image/object/area": _column(tf.float32),
 }
+DIFFICULT = {"image/object/difficult": _column(tf.int64)}
 
 
-def parse(serialized: tf.Tensor, regenerate_source_id: bool = False) -> Sample:
+def parse(serialized: tf.Tensor, regenerate_source_id: bool = False, with_difficult: bool = False) -> Sample:
     """A serialized record with its image still encoded; TensorFlow operations only, so it runs inside tf.data.
 
     Args:
         serialized: [] string, a tf.train.Example.
         regenerate_source_id: takes the fingerprint even where the record has a source_id.
+        with_difficult: reads this column too.
 
     Returns:
         A Sample with encoded, [] string, in place of image. Where the record has none, height and width are -1, area
-        is empty, no object is a crowd, and source_id is a 63-bit fingerprint of the encoded image, as a decimal string.
+        is empty, no object is a crowd or difficult, and source_id is a 63-bit fingerprint of the encoded image, as a
+        decimal string.
 
     Raises:
         tf.errors.InvalidArgumentError: if the record has no image, or its columns differ in length.
     """
-    parsed = tf.io.parse_single_example(serialized, DECODED_FEATURES)
+    parsed = tf.io.parse_single_example(serialized, DECODED_FEATURES | (DIFFICULT if with_difficult else {}))
     encoded, source_id = parsed["image/encoded"], parsed["image/source_id"]
     hashed = fingerprint(encoded)
     source_id = hashed if regenerate_source_id else tf.where(tf.equal(source_id, ""), hashed, source_id)
-    columns = [parsed[f"image/object/{name}"] for name in (*BOX_SIDES, "class/label", "is_crowd", "area")]
-    num_boxes = tf.size(columns[0])
-    lengths = tf.stack([tf.size(column) for column in columns])
-    is_optional = [False] * 5 + [True] * 2
+    flags = ("is_crowd", "difficult") if with_difficult else ("is_crowd",)
+    names = (*BOX_SIDES, "class/label", "area", *flags)
+    columns = {name: parsed[f"image/object/{name}"] for name in names}
+    num_boxes = tf.size(columns["bbox/ymin"])
+    lengths = tf.stack([tf.size(column) for column in columns.values()])
+    is_optional = [name == "area" or name in flags for name in names]
     fits = tf.reduce_all((lengths == num_boxes) | (is_optional & (lengths == 0)))
-    text = "ymin, xmin, ymax, xmax, label, is_crowd and area must have one value a box; record"
+    text = f"{', '.join(names[:-1])} and {names[-1]} must have one value a box; record"
     # Not tf.debugging.Assert: that is a branch in a graph, slower than all of this check.
-    check = tf.raw_ops.Assert(condition=fits, data=[text, source_id, "has", lengths], summarize=7)
+    check = tf.raw_ops.Assert(condition=fits, data=[text, source_id, "has", lengths], summarize=len(names))
     with tf.control_dependencies([check]):
-        boxes_norm = tf.stack(columns[:4], axis=-1)
-    classes, is_crowd, area = columns[4:]
-    no_crowds = tf.zeros([num_boxes], tf.int64)
+        boxes_norm = tf.stack([columns[side] for side in BOX_SIDES], axis=-1)
+    unset = tf.zeros([num_boxes], tf.int64)
     return {
         "encoded": encoded,
         "boxes_norm": boxes_norm,
-        "classes": tf.cast(classes, tf.int32),
-        "is_crowd": tf.cast(_or_default(is_crowd, no_crowds), tf.bool),
-        "area": area,
+        "classes": tf.cast(columns["class/label"], tf.int32),
+        "area": columns["area"],
         "source_id": source_id,
         "height": tf.cast(parsed["image/height"], tf.int32),
         "width": tf.cast(parsed["image/width"], tf.int32),
+        **{name: tf.cast(_or_default(columns[name], unset), tf.bool) for name in flags},
     }
 
 
-def decode(serialized: tf.Tensor, regenerate_source_id: bool = False) -> Sample:
+def decode(serialized: tf.Tensor, regenerate_source_id: bool = False, with_difficult: bool = False) -> Sample:
     """A serialized record as tensors: `parse`, then the image, and what only the image can tell.
 
     Height and width that the record lacks are those of the image; area that it lacks is that of the box, which also
@@ -171,7 +177,7 @@ def decode(serialized: tf.Tensor, regenerate_source_id: bool = False) -> Sample:
     Raises:
         tf.errors.InvalidArgumentError: as `parse`, and if the image cannot be decoded.
     """
-    sample = parse(serialized, regenerate_source_id)
+    sample = parse(serialized, regenerate_source_id, with_difficult)
     image = decode_image(sample.pop("encoded"))
     height, width = (
         tf.where(sample[side] < 0, tf.shape(image)[i], sample[side]) for i, side in enumerate(("height", "width"))

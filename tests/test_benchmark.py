@@ -138,7 +138,7 @@ def test_bm_prints_the_published_lines_and_a_table(keras_driver, matmul, capsys,
     assert result["stages"].keys() == {"network"} and result["stages"]["network"].keys() == STATISTICS
     assert result["matmul_seconds"] == 0.4 and result["peak_memory_mib"] > 100
     assert (result["benchmark"], result["batch_size"], result["runs"], result["warm_up"]) == ("bm", 2, 3, 5)
-    assert result["versions"].keys() == {"python", "tensorflow", "numpy"}
+    assert result["versions"].keys() == {"efficientdet", "python", "tensorflow", "numpy"}
     assert result["device"] and result["cpu_name"] and result["cores"] >= 1 and result["threads"] is None
 
 

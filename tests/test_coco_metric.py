@@ -2,7 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """CocoMetric against cases worked out by hand, and against pycocotools fed with files."""
 
+import importlib.util
 import json
+import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -10,10 +13,20 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from efficientdet.postprocess import Detections
+from tf2 import coco_metric
 from tf2.coco_metric import METRICS, CocoMetric
 
 NAMES = {1: "a", 2: "b", 3: "c"}
 SQUARE = [10.0, 20.0, 110.0, 120.0]  # 100 px a side: large
+
+
+@pytest.fixture(params=["pycocotools", "faster-coco-eval"], autouse=True)
+def backend(request, monkeypatch):
+    """Every test runs over both, as the one that is taken where none is asked for."""
+    if request.param not in coco_metric.BACKENDS:
+        pytest.skip(f"{request.param} is not installed")
+    monkeypatch.setattr(coco_metric, "BACKENDS", {request.param: coco_metric.BACKENDS[request.param]})
+    return request.param
 
 
 def detections(*images, size=100):
@@ -143,35 +156,47 @@ def write_files(folder, images, ids):
     return str(folder / "val.json"), str(folder / "results.json")
 
 
-def pycocotools_result(val_json_file, results_file, ids):
+def pycocotools_alone(val_json_file, results_file, ids):
     truth = COCO(val_json_file)
     evaluation = COCOeval(truth, truth.loadRes(results_file), "bbox")
     evaluation.params.imgIds = ids
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]
-    position = {category: i for i, category in enumerate(evaluation.params.catIds)}
-    per_class = [precision[:, :, position[category]] for category in NAMES]
-    return [*evaluation.stats, *(p[p > -1].mean() if (p > -1).any() else -1 for p in per_class)]
+    return evaluation
 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("from_file", [True, False])
-def test_equals_pycocotools_on_files(tmp_path, capsys, seed, from_file):
+def test_equals_pycocotools_on_files(tmp_path, capsys, backend, seed, from_file):
     images = random_images(seed)
     ids = [16_777_217 + 3 * i for i in range(len(images))]  # too long for a float32
     val_json_file, results_file = write_files(tmp_path, images, ids)
-    expected = pycocotools_result(val_json_file, results_file, ids)
+    expected = pycocotools_alone(val_json_file, results_file, ids)
     table = "\n".join(line for line in capsys.readouterr().out.splitlines() if "area=" in line)
 
     metric = CocoMetric(NAMES, val_json_file if from_file else None)
-    for start in range(0, len(images), 5):  # the last batch is smaller
+    # The last batch is smaller. Images may come in any order, which must not matter to detections of equal score.
+    for start in [10, 0, 5] if from_file else [0, 5, 10]:
         batch = images[start : start + 5]
         truth = None if from_file else [groundtruth(truth) for _, truth in batch]
         metric.add([str(i) for i in ids[start : start + 5]], detections(*(found for found, _ in batch), size=16), truth)
-    np.testing.assert_allclose(list(metric.result().values()), expected, atol=1e-6)
-    assert 0.1 < expected[0] < 0.9  # so that it is a comparison
+    result, evaluation = metric.result(), metric.evaluation()
+    # To the last bit; but pycocotools divides by detections + 2e-16, as there may be none, and the other one does not.
+    tolerance = 0 if backend == "pycocotools" else 1e-15
+    np.testing.assert_allclose([result[name] for name in METRICS], expected.stats, rtol=0, atol=tolerance)
+    assert 0.1 < result["AP"] < 0.9  # so that it is a comparison
+    # Records do not tell of classes without an object; in the file these are 0 and 4.
+    assert evaluation.params.catIds == (list(range(5)) if from_file else [1, 2, 3])
+    for name in ("precision", "scores", "recall"):
+        values = expected.eval[name] if from_file else expected.eval[name][..., 1:4, :, :]
+        np.testing.assert_allclose(
+            evaluation.eval[name], values, rtol=0, atol=tolerance if name == "precision" else 0, err_msg=name
+        )
+    for category, name in NAMES.items():
+        precision = expected.eval["precision"][:, :, category, 0, -1]
+        mean = precision[precision > -1].mean() if (precision > -1).any() else -1
+        assert result[f"AP_/{name}"] == pytest.approx(mean, rel=0, abs=tolerance)
     assert metric.table().startswith(table) and "AP_/c" in metric.table()
     assert capsys.readouterr().out == ""
 
@@ -213,3 +238,87 @@ def test_errors_tell_what_to_do(tmp_path):
         CocoMetric().add(["1", "2"], detections([]), [groundtruth([])])
     with pytest.raises(ValueError, match="no image was added"):
         CocoMetric().result()
+    with pytest.raises(ValueError, match="backend 'matlab' is none of those installed: "):
+        CocoMetric(backend="matlab")
+
+
+def test_the_backend_is_told(caplog, backend):
+    with caplog.at_level("INFO", logger="absl"):
+        score([(SQUARE, 0.9, 1)], [(SQUARE, 1)])
+    assert [record.message for record in caplog.records] == [f"AP by {backend}"]
+
+
+def test_one_installed_backend_is_enough(monkeypatch):
+    """As it is without faster-coco-eval; None in sys.modules is what makes an import fail."""
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    spec = importlib.util.spec_from_file_location("without_faster_coco_eval", coco_metric.__file__)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert list(module.BACKENDS) == ["pycocotools"] and module.CocoMetric().backend == "pycocotools"
+
+
+def test_nothing_but_detections_and_objects_is_kept(tmp_path):
+    """Neither the padding of a batch, nor masks of a file, nor what matching leaves behind."""
+    batch = detections([(SQUARE, 0.9, 1)], [], size=5000)
+    path = tmp_path / "val.json"
+    row = {"image_id": 1, "category_id": 1, "bbox": [20, 10, 100, 100], "segmentation": [list(range(100_000))]}
+    path.write_text(
+        json.dumps({"images": [{"id": 1}, {"id": 2}], "annotations": [{**row, "id": 1}], "categories": [{"id": 1}]})
+    )
+    metric = CocoMetric(None, str(path))
+    metric.add(["1", "2"], batch)
+    assert metric.result()["AP"] == pytest.approx(1)
+    kept = [image.detections.boxes for image in metric.images()]
+    assert [boxes.shape for boxes in kept] == [(1, 4), (0, 4)] and all(boxes.base is None for boxes in kept)
+    arrays = sum(metric.evaluation().eval[name].nbytes for name in ("precision", "scores", "recall"))
+    assert len(pickle.dumps(metric)) < arrays + 10_000
+
+
+def test_equal_scores_are_ordered_by_image_id_and_then_as_they_came(tmp_path):
+    """Two detections of score 0.5, one right and one wrong: precision 1 or 1/2, by which is first."""
+    path = tmp_path / "val.json"
+    right, wrong = (SQUARE, 0.5, 1), ([300, 300, 400, 400], 0.5, 1)
+    row = {"image_id": "b", "category_id": 1, "bbox": [20, 10, 100, 100]}
+    path.write_text(json.dumps({"images": [{"id": "a"}, {"id": "b"}], "annotations": [row], "categories": [{"id": 1}]}))
+    metric = CocoMetric(None, str(path))
+    metric.add(["b", "a"], detections([right], [wrong]))
+    assert metric.result()["AP"] == pytest.approx(0.5)
+    assert score([right, wrong], [(SQUARE, 1)])["AP"] == pytest.approx(1)
+    assert score([wrong, right], [(SQUARE, 1)])["AP"] == pytest.approx(0.5)
+
+
+def test_images_are_what_was_added(tmp_path):
+    """From records and from a file, also where the file leaves out what is optional."""
+    path = tmp_path / "val.json"
+    row = {"image_id": 7, "category_id": 2, "bbox": [20, 10, 100, 100]}
+    path.write_text(
+        json.dumps(
+            {
+                "images": [{"id": 7}, {"id": 3}],
+                "annotations": [row, {**row, "iscrowd": 1, "area": 50, "difficult": 1}],
+                "categories": [{"id": 2}],
+            }
+        )
+    )
+    from_file, from_records = CocoMetric(None, str(path)), CocoMetric()
+    truth = groundtruth([(SQUARE, 2), (SQUARE, 2, True, 50), ([-1, -1, -1, -1], -1)])
+    truth["difficult"] = np.array([0, 1, -1])
+    for metric in (from_file, from_records):
+        metric.add(["3", "7"], detections([], [(SQUARE, 0.9, 1)]), [groundtruth([]), truth])
+        empty, image = metric.images()
+        assert (empty.source_id, image.source_id) == ("3", "7") and len(empty.groundtruth.boxes) == 0
+        np.testing.assert_array_equal(image.detections.boxes, np.float32([SQUARE]))
+        np.testing.assert_array_equal(image.groundtruth.boxes, [SQUARE, SQUARE])
+        assert image.groundtruth.classes.tolist() == [2, 2] and image.groundtruth.is_crowd.tolist() == [False, True]
+        assert image.groundtruth.area.tolist() == [10_000, 50]
+        assert image.groundtruth.difficult.tolist() == [False, True]
+
+
+def test_coco_results_are_rows_of_the_server():
+    metric = CocoMetric()
+    found = detections([([10.128, 20, 110, 120], 1 / 3, 2)], [], [(SQUARE, 1, 1)])
+    metric.add(["000000000139", "b", "c"], found, [groundtruth([])] * 3)
+    assert metric.coco_results() == [
+        {"image_id": 139, "category_id": 2, "bbox": [20.0, 10.13, 100.0, 99.87], "score": 0.33333},
+        {"image_id": "c", "category_id": 1, "bbox": [20.0, 10.0, 100.0, 100.0], "score": 1.0},
+    ]

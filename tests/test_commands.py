@@ -82,7 +82,19 @@ def assert_says(result, sentence):
         ),
         ([*EVAL, "--ckpt=c", "--val_file_pattern=x", "--eval_timeout=9"], "leave them or --ckpt out"),
         (["main.py", "--hparams=strategy=cpus"], "strategy must be one of gpus, multi-gpus, tpu or None, got 'cpus'"),
-        ([*TRAIN, "--testdev_dir=d"], "--testdev_dir is not available in this version; leave it out"),
+        (
+            [*TRAIN, "--testdev_dir=d"],
+            "--testdev_dir is for --mode=eval of what is finished, not beside a training; leave it out",
+        ),
+        ([*TRAIN, "--hub_module_url=u"], "--hub_module_url is not available in this version; leave it out"),
+        (
+            [*EVAL, "--val_file_pattern=v", "--model_dir=m", "--voc", "--eval_timeout=9"],
+            "--voc is for --mode=eval of what is finished, not beside a training; leave it out",
+        ),
+        (
+            [*EVAL, "--val_file_pattern=v", "--ckpt=c", "--saved_model_dir=s"],
+            "--saved_model_dir and --ckpt are mutually exclusive; give the one to evaluate",
+        ),
         ([*EXPORT, "--model_name=d1"], "unknown model 'd1'; did you mean 'efficientdet-d1'?"),
         ([*EXPORT, "--nms_method=soft"], "nms_configs.method must be one of hard, gaussian, got 'soft'"),
         ([*EXPORT, "--hparams=label_map={91: 'x'}"], "set num_classes to 91 or more"),
@@ -212,10 +224,22 @@ def test_a_whole_run(tmp_path):
     assert evaluated.returncode == 0, evaluated.stderr
     assert json.loads(evaluated.stdout.splitlines()[-1]) == pytest.approx(metrics, abs=1e-6)
 
-    inspect = ["model_inspect.py", *common, f"--ckpt_path={model_dir}", "--min_score_thresh=0.005"]
+    inspect = ["model_inspect.py", *common, f"--ckpt_path={model_dir}", "--min_score_thresh=0.001"]
     exported = command(*inspect, "--runmode=saved_model", f"--saved_model_dir={tmp_path / 'saved'}")
     assert exported.returncode == 0, exported.stderr
     assert f"writing file to {tmp_path / 'saved' / 'saved_model.pb'}" in exported.stdout.splitlines()
+
+    once = ["main.py", "--mode=eval", f"--output_metrics={tmp_path / 'metrics.json'}", *val]
+    served = command(*once, f"--saved_model_dir={tmp_path / 'saved'}")
+    assert served.returncode == 0, served.stderr
+    hard = f"{TINY},{names},nms_configs.method=hard,nms_configs.score_thresh=0.001"
+    options = ["--model_name=efficientdet-lite0", hard, f"--model_dir={model_dir}", "--as_served", "--voc"]
+    as_served = command(*once, *options, f"--output_detections={tmp_path / 'found.json'}")
+    assert as_served.returncode == 0, as_served.stderr
+    ours, theirs = (json.loads(run.stdout.splitlines()[-1]) for run in (as_served, served))
+    assert ours["AP"] == pytest.approx(theirs["AP"], abs=0.002) and "VOC_AP_/star" in ours
+    assert json.loads((tmp_path / "metrics.json").read_text())["metrics"] == ours
+    assert json.loads((tmp_path / "found.json").read_text())
 
     out = tmp_path / "drawn"
     picture = f"--input_image={ROOT / 'testdata' / 'img1.jpg'}"

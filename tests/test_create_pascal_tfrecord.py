@@ -70,6 +70,7 @@ def test_values_by_hand(tmp_path):
     assert [a["bbox"] for a in ground_truth["annotations"]] == [[4, 5, 8, 10], [10.5, 0, 10, 10]]
     assert [a["area"] for a in ground_truth["annotations"]] == [80, 100]
     assert [a["id"] for a in ground_truth["annotations"]] == [1, 2]
+    assert [a.get("difficult") for a in ground_truth["annotations"]] == [1, None]
     assert (report["images"], report["boxes"], report["reasons"]) == (1, 2, {})
 
 

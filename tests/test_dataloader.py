@@ -239,8 +239,42 @@ def test_evaluation_has_the_groundtruth_of_the_json(evaluated, annotations):
                 for row in expected
                 for x, y, w, h in [row["bbox"]]
             }
-            for name in ("boxes_image", "classes", "is_crowd", "area"):
+            assert np.all(labels["difficult"][i, :count] == 0)  # as the records do not say
+            for name in ("boxes_image", "classes", "is_crowd", "difficult", "area"):
                 assert np.all(labels[name][i, count:] == -1)
+
+
+@pytest.fixture
+def write_difficult(tmp_path):
+    """Writes a record of three objects with a column `difficult`, damaged or not, and a good one; returns the path."""
+
+    def write(difficult):
+        objects = [(1 + i, [0, 0, size, size], 0) for i, size in enumerate([10, 40, 20])]
+        example = tf.train.Example.FromString(tfrecord.encode(black_image("one", objects, 96, 96)))
+        example.features.feature["image/object/difficult"].int64_list.value.extend(difficult)
+        with tf.io.TFRecordWriter(str(tmp_path / "own.tfrecord")) as writer:
+            writer.write(example.SerializeToString())
+            writer.write(tfrecord.encode(black_image("two", objects[:1], 96, 96)))
+        return str(tmp_path / "own.tfrecord")
+
+    return write
+
+
+def test_evaluation_tells_which_objects_are_difficult(write_difficult, tiny_config):
+    _, labels = next(iter(InputReader(write_difficult([0, 1, 0]), tiny_config).evaluation(2)))
+    assert labels["difficult"].dtype == tf.int32
+    np.testing.assert_array_equal(labels["classes"][:, :4], [[2, 3, 1, -1], [1, -1, -1, -1]])  # by falling area
+    np.testing.assert_array_equal(labels["difficult"][:, :4], [[1, 0, 0, -1], [0, -1, -1, -1]])
+
+
+def test_a_broken_column_of_difficult_objects_damages_a_record_for_evaluation_alone(
+    write_difficult, tiny_config, caplog
+):
+    reader = InputReader(write_difficult([0, 1]), plain(tiny_config))
+    ids = [source_id for _, labels in reader.evaluation(1) for source_id in labels["source_id"].numpy()]
+    assert ids == [b"two"] and "area, is_crowd and difficult must have one value a box; record one" in caplog.text
+    trained = InputReader(reader.file_pattern, reader.config)
+    assert set(seen(trained, 2)) == {"one", "two"} and not trained.records.damaged
 
 
 def test_evaluation_and_serving_preprocess_alike(evaluated, tiny_config):

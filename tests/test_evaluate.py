@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""evaluate: from records and detections to metrics, over the 8 images of testdata/sample.tfrecord."""
+"""evaluate: which way a detector is judged, what is printed, and what is written."""
 
 import json
 import pathlib
@@ -8,410 +8,202 @@ import types
 
 import numpy as np
 import pytest
-import tensorflow as tf
-from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
-from dataset import tfrecord, visualize
-from efficientdet.model import EfficientDetNet
+from efficientdet.config import ConfigError
 from efficientdet.postprocess import Detections
-from tf2 import checkpoint, evaluate
-from tf2.evaluate import Evaluation, Evaluator
-from tf2.model_dir import ModelDir
+from tf2 import artifact, drivers, evaluate, evaluator
+from tf2.evaluate import Outputs
+from tf2.evaluator import Evaluation
 
 TESTDATA = pathlib.Path(__file__).parents[1] / "testdata"
 SAMPLE, GROUNDTRUTH = str(TESTDATA / "sample.tfrecord"), str(TESTDATA / "sample.json")
+NAMES = {1: "one", 2: "two", 3: "three"}
 
-STATM = pathlib.Path("/proc/self/statm")
 
+class Oracle(drivers.Driver):
+    """Stands in for a driver: finds every object of the groundtruth but those of one class, two pixels off."""
 
-class Oracle:
-    """Stands in for a network: its detections are the groundtruth, image by image, moved by some pixels."""
+    network = None
 
-    def __init__(self, move=0.0):
-        self.move, self.image = move, 0
-        self.rows = {}
-        for annotation in json.loads(pathlib.Path(GROUNDTRUTH).read_text())["annotations"]:
-            self.rows.setdefault(annotation["image_id"], []).append(annotation)
+    def __init__(self, config, missed=0):
+        super().__init__(config, {"all": self._find})
+        self.ckpt_path, self.image = "the oracle", 0
+        rows = json.loads(pathlib.Path(GROUNDTRUTH).read_text())["annotations"]
+        self.rows = [row for row in rows if row["category_id"] != missed]
 
-    def detect(self, images, image_scales):
-        assert images.shape[1:] == (64, 64, 3)
-        np.testing.assert_allclose(image_scales, 1.5)
-        count = images.shape[0]
-        boxes, scores, classes = np.zeros((count, 100, 4)), np.zeros((count, 100)), np.zeros((count, 100), np.int32)
-        lengths = []
-        for i in range(count):
+    def _find(self, images):
+        boxes, scores = np.zeros([len(images), 100, 4]), np.zeros([len(images), 100])
+        classes, lengths = np.zeros([len(images), 100], np.int32), []
+        for i in range(len(images)):
             self.image += 1
-            rows = self.rows.get(self.image, [])
-            lengths.append(len(rows))
-            for j, row in enumerate(rows):
+            found = [row for row in self.rows if row["image_id"] == self.image]
+            lengths.append(len(found))
+            for j, row in enumerate(found):
                 x, y, width, height = row["bbox"]
-                boxes[i, j] = np.array([y, x, y + height, x + width]) + self.move
-                scores[i, j], classes[i, j] = 0.9, row["category_id"]
-        return Detections(boxes, scores, classes, np.array(lengths))
+                boxes[i, j] = np.array([y, x, y + height, x + width]) + 2
+                scores[i, j], classes[i, j] = 1 / (j + 2), row["category_id"]
+        return Detections(boxes, scores, classes, np.array(lengths, np.int32))
 
 
 @pytest.fixture
-def score(tiny_config, monkeypatch):
-    """Runs an Evaluator over an Oracle; returns its metrics."""
+def config(tiny_config):
+    return tiny_config.override({"label_map": NAMES})
 
-    def run(oracle=None, config=tiny_config, **evaluation):
-        oracle = oracle or Oracle()
-        monkeypatch.setattr(Evaluator, "_detector", lambda self, net: oracle.detect)
-        results = Evaluator(config, Evaluation(SAMPLE, **evaluation)).run(object())
-        return results, oracle
+
+@pytest.fixture
+def publish(config):
+    """Evaluates an Oracle; returns the metrics."""
+
+    def run(outputs, missed=0, **evaluation):
+        outputs.check()
+        driver, evaluation = Oracle(config, missed), Evaluation(SAMPLE, **evaluation)
+        result = evaluate.run(driver, evaluation)
+        return evaluate.publish(driver, evaluation, result, outputs, "python main.py --mode=eval")
 
     return run
 
 
-@pytest.mark.parametrize("options", [{}, {"val_json_file": GROUNDTRUTH}, {"batch_size": 3}, {"batch_size": 8}])
-def test_perfect_detections_score_1(score, options, tiny_config, capsys):
-    config = tiny_config.override({"label_map": {1: "one", 3: "three"}})
-    results, oracle = score(config=config, **options)
-    assert oracle.image == 8
-    np.testing.assert_allclose([results[name] for name in ("AP", "AP50", "APs", "AP_/one", "AP_/three")], 1, rtol=1e-6)
-    assert "AP_/three" in capsys.readouterr().out
+def test_all_figures_and_what_they_are_of_are_in_one_file(publish, tmp_path, capsys):
+    path = tmp_path / "new" / "metrics.json"
+    metrics = publish(Outputs(metrics=str(path), voc=True), batch_size=3)
+    told = json.loads(path.read_text())
+    assert told["metrics"] == metrics
+    assert {"AP", "ARl", "AP_/three", "VOC07_mAP", "VOC_mAP", "VOC_AP_/three"} <= metrics.keys()
+    assert told["images"] == 8 and told["evaluation"]["batch_size"] == 3
+    assert told["model_name"] == "efficientdet-lite0" and told["weights"] == "the oracle"
+    assert told["config"]["num_classes"] == 3 and told["command"] == "python main.py --mode=eval"
+    assert told["versions"].keys() >= {"efficientdet", "tensorflow"}
+    assert told["suppression"]["classes"] == "all at once"
+    assert list(told["seconds"]) == ["first batch", "read", "all", "metric"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("suppression: gaussian, sigma 0.5, scores above 0.001, all candidates, at most 100")
+    assert lines[-1] == f"writing file to {path}"
+    assert any(line.startswith("time of 8 images: first batch ") for line in lines)
 
 
-def test_moved_detections_score_less(score):
-    results, _ = score(Oracle(move=2.0))
-    assert 0.2 < results["AP"] < results["AP50"] <= 1
+@pytest.mark.parametrize("val_json_file", [None, GROUNDTRUTH])
+def test_written_detections_give_the_same_metrics(publish, tmp_path, capsys, val_json_file):
+    path = tmp_path / "found.json"
+    metrics = publish(Outputs(detections=str(path)), missed=2, val_json_file=val_json_file)
+    assert metrics["AP_/two"] == 0 and 0.3 < metrics["AP_/one"] < 1
+    groundtruth = COCO(GROUNDTRUTH)
+    evaluation = COCOeval(groundtruth, groundtruth.loadRes(str(path)), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    assert evaluation.stats[0] == pytest.approx(metrics["AP"], abs=1e-9)
+    rows = json.loads(path.read_text())
+    assert all(row["category_id"] in (1, 3) and row["score"] > 0 and row["bbox"][2] > 0 for row in rows)
 
 
-def test_num_samples_limits_the_images(score):
-    _, oracle = score(num_samples=5, batch_size=2)
-    assert oracle.image == 5
+def test_a_test_set_gets_its_file_and_no_metrics(publish, tmp_path, capsys):
+    metrics = publish(Outputs(testdev_dir=str(tmp_path / "new" / "testdev")))
+    assert metrics == {}
+    rows = json.loads((tmp_path / "new" / "testdev" / "detections_test-dev2017_test_results.json").read_text())
+    assert len(rows) == len(json.loads(pathlib.Path(GROUNDTRUTH).read_text())["annotations"])
+    assert rows[0].keys() == {"image_id", "category_id", "bbox", "score"} and isinstance(rows[0]["image_id"], int)
+    assert "Average Precision" not in capsys.readouterr().out
 
 
-def test_an_evaluator_runs_again_from_the_start(tiny_config, monkeypatch):
-    oracle = Oracle()
-    monkeypatch.setattr(Evaluator, "_detector", lambda self, net: oracle.detect)
-    evaluator = Evaluator(tiny_config, Evaluation(SAMPLE, batch_size=4))
-    first = evaluator.run(object())
-    oracle.image = 0
-    assert evaluator.run(object()) == first
+def test_nothing_detected_is_a_result(publish, config, monkeypatch, tmp_path):
+    monkeypatch.setattr(Oracle, "_find", lambda self, images: Detections(*_nothing(len(images))))
+    metrics = publish(Outputs(detections=str(tmp_path / "found.json"), metrics=str(tmp_path / "m.json")))
+    assert metrics["AP"] == metrics["AP_/one"] == 0 and (tmp_path / "found.json").read_text() == "[]"
 
 
-def test_candidates_are_5000_unless_the_config_says(tiny_config):
-    assert Evaluator(tiny_config, Evaluation(SAMPLE)).config.nms_configs.max_nms_inputs == 5000
-    config = tiny_config.override({"nms_configs": {"max_nms_inputs": 70, "method": "hard"}})
-    nms_configs = Evaluator(config, Evaluation(SAMPLE)).config.nms_configs
-    assert (nms_configs.max_nms_inputs, nms_configs.method) == (70, "hard")
+def _nothing(count):
+    return np.zeros([count, 5, 4]), np.zeros([count, 5]), np.zeros([count, 5], np.int32), np.zeros(count, np.int32)
 
 
-def test_files_are_looked_at_before_a_network_is_built(tiny_config, tmp_path):
-    with pytest.raises(ValueError, match="no file matches"):
-        Evaluator(tiny_config, Evaluation(str(tmp_path / "none")))
-    with pytest.raises(FileNotFoundError):
-        Evaluator(tiny_config, Evaluation(SAMPLE, str(tmp_path / "none.json")))
-    (tmp_path / "empty").touch()
-    with pytest.raises(ValueError, match="hold no record that can be read"):
-        Evaluator(tiny_config, Evaluation(str(tmp_path / "empty")))
-    with pytest.raises(checkpoint.CheckpointError, match="no checkpoint at"):
-        evaluate.run(Evaluator(tiny_config, Evaluation(SAMPLE)), str(tmp_path / "none"))
+def test_what_cannot_be_written_is_told_first(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"file cannot be written to \(.*\); mend its access, or choose another"):
+        Outputs(metrics=str(tmp_path / "file" / "metrics.json")).check()
+    with pytest.raises(ValueError, match="is a folder; give the name of a file"):
+        Outputs(detections=str(tmp_path)).check()
+    with pytest.raises(ValueError, match="--testdev_dir is for images without groundtruth"):
+        Outputs(testdev_dir=str(tmp_path), voc=True).check()
+    Outputs(metrics=str(tmp_path / "a" / "metrics.json")).check()
+    assert list((tmp_path / "a").iterdir()) == []
 
 
-def with_sample_image(config, path):
-    """The config with a sample_image."""
-    return config.override({"sample_image": str(path)})
+def test_the_score_threshold_of_a_detector_is_told(config, caplog):
+    evaluate.run(Oracle(config.override({"nms_configs": {"score_thresh": 0.4}})), Evaluation(SAMPLE))
+    assert "detections below a score of 0.4 are cut off, which lowers AP" in caplog.text
+    caplog.clear()
+    evaluate.run(Oracle(config.override({"nms_configs": {"score_thresh": 0.001}})), Evaluation(SAMPLE))
+    assert "cut off" not in caplog.text
 
 
-@pytest.mark.parametrize("content, reason", [(None, "No such file"), (b"", "0 bytes"), (b"text", "no image")])
-def test_a_sample_image_that_cannot_be_read_is_refused(tiny_config, tmp_path, content, reason):
-    if content is not None:
-        (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(ValueError, match=rf"sample_image: .*a\.png.*{reason}.*; give a picture file, or leave it out"):
-        Evaluator(with_sample_image(tiny_config, tmp_path / "a.png"), Evaluation(SAMPLE))
+def test_a_network_is_judged_as_published_unless_as_it_serves(config, monkeypatch, spread_driver):
+    driver = spread_driver(config.override({"nms_configs": {"max_nms_inputs": 50}}))
+    published = evaluate.run(driver, Evaluation(SAMPLE, batch_size=8))
+    assert (published.suppression["classes"], published.suppression["clip"]) == ("each by itself", False)
+    assert list(published.seconds)[1:] == ["read", "metric"]  # there is one batch
+    served = evaluate.run(driver, Evaluation(SAMPLE, batch_size=3), as_served=True)
+    assert (served.suppression["classes"], served.suppression["clip"]) == ("all at once", True)
+    assert list(served.seconds) == ["first batch", "read", "preprocess", "network", "NMS", "metric"]
+    for image in served.metric.images():
+        assert image.detections.boxes.min() >= 0
+    assert min(image.detections.boxes.min() for image in published.metric.images()) < 0
+    with pytest.raises(ValueError, match="flip needs the outputs of the network"):
+        evaluate.run(driver, Evaluation(SAMPLE, flip=True), as_served=True)
 
 
-def one_box(images, image_scales):
-    """Stands in for a network's function: a sure box, and one of score 0.3, the same in every network input."""
-    boxes = np.array([[8, 16, 40, 48], [0, 0, 64, 64]]) * np.asarray(image_scales)[:, None, None]
-    count = len(images)
-    return Detections(boxes, np.tile([0.9, 0.3], [count, 1]), np.full((count, 2), 3), np.full(count, 2))
-
-
-def test_pictures_are_the_first_of_the_records(tiny_config, monkeypatch):
-    monkeypatch.setattr(Evaluator, "_detector", lambda self, net: one_box)
-    evaluator = Evaluator(tiny_config.override({"label_map": {3: "three"}}), Evaluation(SAMPLE, batch_size=3))
-    pictures = evaluator.pictures(object())
-    assert list(pictures) == ["1", "2", "3", "4"]
-    record = next(iter(tf.data.TFRecordDataset(SAMPLE)))
-    image = tfrecord.decode(record)["image"]
-    height, width = (int(side / 1.5) for side in image.shape[:2])
-    plain = np.zeros((64, 64, 3), np.uint8) + np.array([round(c) for c in tiny_config.mean_rgb], np.uint8)  # padding
-    plain[:height, :width] = np.round(tf.image.resize(tf.cast(image, tf.float32), (height, width)))
-    expected = visualize.draw_boxes(plain, [[8, 16, 40, 48]], [3], [0.9], names={3: "three"})
-    assert pictures["1"].dtype == np.uint8
-    np.testing.assert_allclose(pictures["1"].astype(int), expected, atol=1)
-    assert list(evaluator.pictures(object(), count=2)) == ["1", "2"]
-
-
-def test_a_sample_image_is_drawn_at_its_own_size(tiny_config, tmp_path, monkeypatch):
+def test_flip_averages_both_looks(config, spread_driver):
+    driver = spread_driver(config.override({"nms_configs": {"max_nms_inputs": 50}}))
     seen = []
-
-    def detect(images, image_scales):
-        seen.append(np.asarray(images))
-        return one_box(images, image_scales)
-
-    monkeypatch.setattr(Evaluator, "_detector", lambda self, net: detect)
-    image = np.full((128, 256, 3), 90, np.uint8)
-    Image.fromarray(image).save(tmp_path / "street.png")
-    evaluator = Evaluator(with_sample_image(tiny_config, tmp_path / "street.png"), Evaluation(SAMPLE))
-    (tmp_path / "street.png").unlink()  # it was read at the start: a training does not fail for it later
-    pictures = evaluator.pictures(object())
-    assert list(pictures) == ["street.png"]
-    expected = visualize.draw_boxes(image, [[32, 64, 160, 192]], [3], [0.9])  # 4 times the box of the network input
-    np.testing.assert_array_equal(pictures["street.png"], expected)
-    [[network_input]] = seen
-    assert network_input.shape == (64, 64, 3)
-    grey = (90 - np.array(tiny_config.mean_rgb)) / np.array(tiny_config.stddev_rgb)
-    np.testing.assert_allclose(network_input[:32], np.broadcast_to(grey, (32, 64, 3)), atol=1e-5)
-    np.testing.assert_allclose(network_input[32:], 0, atol=1e-5)
-
-
-class Clock:
-    """Stands in for the module time: to sleep is to make time pass, and things happen that are due."""
-
-    def __init__(self):
-        self.now, self.events = 1000.0, []  # seconds; (when, what to call)
-
-    def at(self, seconds, call, *args):
-        self.events.append((1000 + seconds, lambda: call(*args)))
-
-    def monotonic(self):
-        return self.now
-
-    def sleep(self, seconds):
-        self.now += seconds
-        for event in [event for event in self.events if event[0] <= self.now]:
-            self.events.remove(event)
-            event[1]()
-
-
-class Follower:
-    """A directory followed with a network of one variable; the metric of an evaluation is its value."""
-
-    def __init__(self, directory):
-        self.directory, self.clock, self.seconds = directory, Clock(), 0
-        self.evaluations = []  # (start, step, AP)
-        self.nets = []
-        self.config = "config"
-
-    def net(self, config):
-        assert config == "config"
-        weights = [tf.Variable(tf.zeros(3), name="part/kernel")]
-        self.nets.append(
-            types.SimpleNamespace(name="tiny", config=types.SimpleNamespace(num_classes=3), weights=weights)
-        )
-        return self.nets[-1]
-
-    def save(self, step, last_step=None, shape=3):
-        """Writes a checkpoint whose values are its step."""
-        tensors = {"part/kernel": np.full(shape, step, np.float32)}
-        if last_step is not None:
-            tensors["training/last_step"] = np.int64(last_step)
-        return ModelDir(str(self.directory), keep=2).save(step, tensors)
-
-    def run(self, net):
-        """As Evaluator.run; takes some time."""
-        [value] = set(net.weights[0].numpy().tolist())
-        self.evaluations.append([self.clock.now - 1000, value])
-        self.clock.sleep(self.seconds)
-        return {"AP": value}
-
-    def follow(self, **options):
-        told = []
-        options = {"min_interval": 0, "timeout": 60, **options}
-        results = evaluate.follow(self, str(self.directory), on_result=lambda *args: told.append(args), **options)
-        assert [row[2]["AP"] for row in told] == [value for _, value in self.evaluations]
-        assert results == told[-1][2]
-        assert len(self.nets) == 1
-        return [(pathlib.Path(prefix).name, step) for prefix, step, _ in told]
+    driver.network = lambda inputs, network=driver.network: seen.append(np.asarray(inputs)) or network(inputs)
+    plain = evaluate.run(driver, Evaluation(SAMPLE, batch_size=8))
+    flipped = evaluate.run(driver, Evaluation(SAMPLE, batch_size=8, flip=True))
+    np.testing.assert_array_equal(seen[2], seen[1][:, :, ::-1])
+    np.testing.assert_array_equal(seen[0], seen[1])
+    scores = [result.metric.images()[0].detections.scores for result in (plain, flipped)]
+    assert not np.array_equal(*scores)
 
 
 @pytest.fixture
-def follower(tmp_path, monkeypatch):
-    follower = Follower(tmp_path)
-    monkeypatch.setattr(evaluate, "time", follower.clock)
-    monkeypatch.setattr(evaluate, "EfficientDetNet", follower.net)
-    return follower
+def network_file(config, tmp_path):
+    """A function: content -> the path of a SavedModel's stand-in, opened by open_artifact."""
+
+    def make(monkeypatch, content, metadata=True):
+        runtime = types.SimpleNamespace(content=content, batch_size=None, run=lambda inputs: {})
+        runtime.metadata = artifact.Metadata(config, content) if metadata else None
+        monkeypatch.setattr(drivers.runtimes, "load", lambda *args: runtime)
+        return "model.onnx"
+
+    return make
 
 
-def named(*steps):
-    return [(f"model.ckpt-{step}", step) for step in steps]
-
-
-def test_a_training_is_followed_to_its_last_step(follower):
-    follower.save(10, 30)
-    follower.clock.at(20, follower.save, 20, 30)
-    follower.clock.at(70, follower.save, 30, 30)  # within 60 s after the one before
-    follower.clock.at(75, follower.save, 40, 30)  # not looked for any more
-    assert follower.follow() == named(10, 20, 30)
-    assert follower.evaluations == [[0, 10], [20, 20], [70, 30]]
-
-
-def test_what_is_complete_is_evaluated_once(follower):
-    follower.save(10, 20)
-    follower.save(20, 20)
-    assert follower.follow() == named(20)
-    assert follower.clock.now == 1000
-
-
-def test_the_last_step_may_be_put_off(follower):
-    follower.save(10, 20)
-    follower.clock.at(5, follower.save, 20, 30)  # resumed with more epochs
-    follower.clock.at(10, follower.save, 30, 30)
-    assert follower.follow() == named(10, 20, 30)
-
-
-def test_evaluations_start_min_interval_apart(follower):
-    follower.seconds = 7
-    follower.save(1, 100)
-    for step in range(2, 101):
-        follower.clock.at(step, follower.save, step, 100)
-    assert follower.follow(min_interval=30) == named(1, 30, 60, 90, 100)
-    assert [start for start, _ in follower.evaluations] == [0, 30, 60, 90, 120]
-
-
-def test_no_interval_means_one_after_the_other(follower):
-    follower.seconds = 40
-    follower.save(1, 100)
-    for step in range(2, 101):
-        follower.clock.at(step, follower.save, step, 100)
-    assert follower.follow(min_interval=30) == named(1, 40, 80, 100)
-
-
-def test_without_a_newer_checkpoint_it_ends_with_a_warning(follower, caplog):
-    follower.save(10, 30)
-    follower.clock.at(50, follower.save, 20, 30)
-    follower.clock.at(200, follower.save, 30, 30)
-    assert follower.follow() == named(10, 20)
-    assert follower.clock.now == 1000 + 50 + 60
-    assert "nothing newer than " in caplog.text and "model.ckpt-20 came within 60 s" in caplog.text
-
-
-def test_a_checkpoint_that_tells_no_last_step_is_one_of_more(follower):
-    follower.save(10)
-    follower.clock.at(5, follower.save, 20)
-    assert follower.follow() == named(10, 20)
-    assert follower.clock.now == 1000 + 5 + 60
-
-
-def test_a_checkpoint_without_a_step_in_its_name_is_the_only_one(follower):
-    follower.save(7)
-    for file in follower.directory.glob("model.ckpt-7.*"):
-        file.rename(follower.directory / file.name.replace("model.ckpt-7", "model"))
-    (follower.directory / "checkpoint").write_text('model_checkpoint_path: "model"\n')
-    assert follower.follow() == [("model", None)]
-    assert follower.evaluations == [[0, 7]] and follower.clock.now == 1000
-
-
-def test_the_first_checkpoint_is_waited_for(follower, caplog):
-    caplog.set_level("INFO")
-    follower.directory /= "new"
-    follower.clock.at(30, lambda: (follower.directory.mkdir(), follower.save(5, 5)))
-    assert follower.follow() == named(5)
-    assert follower.evaluations == [[30, 5]]
-    waiting = [message for message in caplog.messages if message.startswith("waiting")]
-    assert waiting == [f"waiting up to 60 s for a first checkpoint in {follower.directory}"]
-
-
-def test_no_checkpoint_at_all_is_an_error(follower):
+def test_typed_keys_that_a_file_leaves_open_hold(config, monkeypatch, network_file):
+    typed = {"nms_configs": {"method": "hard"}, "label_map": {1: "uno"}}
+    driver = evaluate.open_artifact(network_file(monkeypatch, "network"), config, typed)
+    assert driver.config.nms_configs.method == "hard" and driver.names == {1: "uno"}
     with pytest.raises(
-        checkpoint.CheckpointError, match=r"no checkpoint that can be read came to .* within 60 s; give"
+        ConfigError, match="was exported with its own nms_configs; of --hparams it takes label_map, max"
     ):
-        follower.follow()
-    assert follower.clock.now == 1060
+        evaluate.open_artifact(network_file(monkeypatch, "detector"), config, typed)
+    with pytest.raises(ConfigError, match="its own image_size, num_classes"):
+        evaluate.open_artifact(network_file(monkeypatch, "network"), config, {"num_classes": 4, "image_size": 64})
 
 
-def test_a_step_back_is_not_newer(follower):
-    follower.save(20, 30)
-    follower.clock.at(10, follower.save, 10, 30)
-    assert follower.follow() == named(20)
+def test_a_file_that_does_not_say_what_it_is_is_taken_for_what_was_typed(config, monkeypatch, network_file, caplog):
+    path = network_file(monkeypatch, "detector", metadata=False)
+    driver = evaluate.open_artifact(path, config, {"num_classes": 3})
+    assert driver.config is config and "does not say what it is" in caplog.text
 
 
-@pytest.mark.parametrize("damage", ["index", "data", "half"])
-def test_what_vanishes_or_is_half_there_gives_way_to_a_newer_one(follower, damage, caplog):
-    follower.save(10, 30)
-    data = next(follower.directory.glob("*.data*"))
-    if damage == "index":
-        (follower.directory / "model.ckpt-10.index").unlink()
-    elif damage == "data":
-        data.unlink()
-    else:
-        data.write_bytes(data.read_bytes()[:-9])
-    follower.clock.at(30, follower.save, 20, 30)
-    follower.clock.at(40, follower.save, 30, 30)
-    assert follower.follow() == named(20, 30)
-    told = [message for message in caplog.messages if "waiting for a newer checkpoint" in message]
-    assert len(told) == (0 if damage == "index" else 1)  # without its index there is no checkpoint
-
-
-def test_a_checkpoint_that_is_still_being_copied_is_read_when_it_is_whole(follower):
-    follower.save(10, 10)
-    data = next(follower.directory.glob("*.data*"))
-    whole = data.read_bytes()
-    data.write_bytes(whole[:5])
-    follower.clock.at(20, data.write_bytes, whole)
-    assert follower.follow() == named(10)
-    assert follower.evaluations == [[20, 10]]
-
-
-def test_a_checkpoint_deleted_while_it_is_read(follower, monkeypatch):
-    """The trainer writes two more, and keeps two, between the look at the state file and the reading."""
-    follower.save(10, 40)
-    read = checkpoint.read_entries
-
-    def late(prefix, names=None):
-        monkeypatch.setattr(checkpoint, "read_entries", read)
-        for step in (20, 30, 40):
-            follower.save(step, 40)
-        return read(prefix, names)
-
-    monkeypatch.setattr(checkpoint, "read_entries", late)
-    assert follower.follow() == named(40)
-
-
-def test_a_checkpoint_of_another_network_is_an_error_at_once(follower):
-    follower.save(10, 30)
-    follower.clock.at(5, follower.save, 20, 30, 4)
-    with pytest.raises(checkpoint.CheckpointError, match="fits tiny in 0 of 1 variables"):
-        follower.follow()
-    assert follower.clock.now == 1005
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not STATM.exists(), reason="the memory of a process is read from /proc, as Linux has it")
-def test_memory_stays_flat_over_many_evaluations(tiny_config):
-    config = tiny_config.override({"nms_configs": {"max_nms_inputs": 50}})
-    evaluator, net, memory = Evaluator(config, Evaluation(SAMPLE, batch_size=3)), EfficientDetNet(config), []
-    for _ in range(8):
-        for variable in net.weights:
-            variable.assign(0.99 * variable)
-        evaluator.run(net)
-        assert len(evaluator.pictures(net)) == 4
-        memory.append(int(STATM.read_text().split()[1]))
-    assert memory[-1] <= 1.05 * memory[2]
-    assert evaluator._detector(net).experimental_get_tracing_count() == 1
-
-
-def listing(folder):
-    """What changes if anything is written into a folder."""
-    return {path.name: (path.stat().st_mtime_ns, path.stat().st_size) for path in [folder, *folder.iterdir()]}
-
-
-@pytest.mark.slow
-def test_a_checkpoint_is_evaluated_by_its_averages_and_its_folder_stays_as_it_is(tiny_config, tmp_path):
-    config = tiny_config.override({"nms_configs": {"max_nms_inputs": 50}})
-    net = EfficientDetNet(config)
-    weights = {name: variable.numpy() for name, variable in checkpoint.named_variables(net).items()}
-    averages = {name + checkpoint.AVERAGE: value for name, value in weights.items()}
-    zeros = {name: np.zeros_like(value) for name, value in weights.items()}
-    ModelDir(str(tmp_path)).save(1, {**zeros, **averages})
-    evaluator = Evaluator(config, Evaluation(SAMPLE, GROUNDTRUTH, batch_size=3))
-    before = listing(tmp_path)
-    assert "config.yaml" not in before  # and none is needed
-    results = evaluate.run(evaluator, str(tmp_path))
-    assert listing(tmp_path) == before
-    assert results == evaluator.run(net)
-    assert -1 <= results["AP"] < 0.2 and not tf.math.is_nan(results["AP"])
+@pytest.mark.parametrize(
+    "nms_configs, told",
+    [
+        ({"method": "hard", "iou_thresh": 0.6}, "hard, IoU 0.6, no score threshold, all candidates, at most 100"),
+        ({"method": "gaussian", "max_nms_inputs": 9}, "gaussian, sigma 0.5, scores above 0.001, 9 candidates, at most"),
+    ],
+)
+def test_suppression_is_told_with_what_none_stands_for(config, nms_configs, told):
+    config = config.override({"nms_configs": {"score_thresh": 0.0, "max_nms_inputs": 0} | nms_configs})
+    assert evaluate.sentence(evaluator.suppression(config)).startswith(told)
+    text = evaluate.sentence(evaluator.suppression(config, classes="each by itself", clip=False))
+    assert text.endswith("100 detections an image, classes each by itself, boxes not cut off")

@@ -17,7 +17,7 @@ from efficientdet import config as config_lib
 from efficientdet.model import EfficientDetModel
 from efficientdet.postprocess import Detections
 from testdata import reference_weights
-from tf2 import checkpoint, drivers, evaluate, export_tflite, serving
+from tf2 import checkpoint, drivers, evaluator, export_tflite, serving
 from tf2.artifact import ArtifactError, Metadata
 from tf2.export_tensorflow import ExportError
 
@@ -272,9 +272,10 @@ def test_8_bits_keep_the_precision_of_blood_cells(tmp_path):
         subprocess.run([sys.executable, script, *flags], check=True)
     config = config_lib.load("efficientdet-lite0", str(ROOT / "configs" / "bccd.yaml"), nms_configs={"method": "hard"})
     driver = drivers.KerasDriver(config, str(weights))
-    evaluation = evaluate.Evaluation(str(tmp_path / "test-*"))
-    expected, count = evaluate.run_driver(driver, evaluation)
-    assert count == 72 and expected["AP"] == pytest.approx(0.388, abs=0.001)
+    evaluation = evaluator.Evaluation(str(tmp_path / "test-*"))
+    expected = evaluator.run_driver(driver, evaluation)
+    ap = expected.metric.result()["AP"]
+    assert expected.num_images == 72 and ap == pytest.approx(0.388, abs=0.001)
     representative = export_tflite.representative_inputs(str(tmp_path / "trainval-*"), config, 100)
     exported = export(serving.frozen(driver.model), tmp_path, "detection_op", "INT8", representative)
-    assert evaluate.run_driver(exported, evaluation)[0]["AP"] > expected["AP"] - 0.02
+    assert evaluator.run_driver(exported, evaluation).metric.result()["AP"] > ap - 0.02

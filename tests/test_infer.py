@@ -91,7 +91,7 @@ def test_what_is_drawn_can_be_chosen(pictures, tmp_path):
     assert changed(tmp_path / "both" / "0.jpg")[119, 80] and not changed(tmp_path / "best" / "0.jpg")[119, 80]
 
 
-def test_an_unreadable_file_is_named_and_keeps_its_number(pictures, tmp_path):
+def test_an_unreadable_file_is_named_and_keeps_its_number(pictures, tmp_path, capsys):
     (pictures / "b.png").write_bytes(b"no picture")
     (pictures / "c.png").write_bytes((pictures / "a.jpg").read_bytes()[:300])
     (pictures / "d.jpg").write_bytes((pictures / "a.jpg").read_bytes())
@@ -100,6 +100,7 @@ def test_an_unreadable_file_is_named_and_keeps_its_number(pictures, tmp_path):
     ):
         run(pictures, tmp_path / "out", batch_size=3)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.jpg", "3.jpg"]
+    assert capsys.readouterr().out.splitlines() == [f"writing file to {tmp_path / 'out' / f'{i}.jpg'}" for i in (0, 3)]
 
 
 def test_no_readable_picture_is_an_error(pictures, tmp_path):

@@ -7,6 +7,7 @@ import json
 import math
 import pathlib
 import re
+import types
 
 import numpy as np
 import pytest
@@ -17,9 +18,9 @@ from PIL import Image
 from dataset import tfrecord
 from efficientdet.model import EfficientDetModel
 from efficientdet.postprocess import Detections, to_rows
-from tf2 import artifact, checkpoint, drivers, evaluate, proof, runtimes, serving
+from tf2 import artifact, checkpoint, drivers, evaluator, proof, runtimes, serving
 from tf2.artifact import Metadata
-from tf2.evaluate import Evaluation
+from tf2.evaluator import Evaluation
 
 FOUND, OWN = "agreement of the checkpoint's detections", "agreement of the file's detections"
 SAMPLE = str(pathlib.Path(__file__).parents[1] / "testdata" / "sample.tfrecord")
@@ -56,7 +57,7 @@ def with_config(reference, values):
     driver = drivers.KerasDriver.__new__(drivers.KerasDriver)
     config = reference.config.override(values)
     driver.model, driver.network = EfficientDetModel(config, reference.model.net), reference.network
-    drivers.Driver.__init__(driver, config, drivers._stages(driver.model, driver.network))
+    drivers.Driver.__init__(driver, config, drivers.stages(driver.model, driver.network))
     return driver
 
 
@@ -296,7 +297,11 @@ def test_int8_is_judged_by_ap_alone(check):
 )
 def test_a_drop_of_ap_is_judged(check, monkeypatch, reference, precision, max_ap_drop, passes):
     figures = iter([{"AP": 0.5, "AP50": 0.8, "AR": 0}, {"AP": 0.47, "AP50": 0.7, "AR": 0}])
-    monkeypatch.setattr(proof.evaluate, "run_driver", lambda driver, evaluation: (next(figures), 72))
+
+    def run_driver(driver, evaluation):
+        return types.SimpleNamespace(metric=types.SimpleNamespace(result=lambda: next(figures)), num_images=72)
+
+    monkeypatch.setattr(proof.evaluator, "run_driver", run_driver)
     options = {"precision": precision, "evaluation": Evaluation("val-*"), "max_ap_drop": max_ap_drop}
     if passes:
         sheet = check(**options)
@@ -396,6 +401,7 @@ class ByColor:
 
     def __init__(self, config):
         self.config, self.names, self.batches = config, {1: "square"}, []
+        self.stages = {"all": self.serve}
 
     def serve(self, images):
         self.batches.append([image.shape[:2] for image in images])
@@ -414,8 +420,9 @@ def test_a_driver_is_evaluated_on_the_pictures_as_they_are_stored(tiny_config, t
             box = (0, 0, height / size[0], 10 / size[1])
             writer.write(tfrecord.encode(tfrecord.Record(encoded, *size, "f", str(i), "png", [box], [1])))
     driver = ByColor(tiny_config)
-    metrics, count = evaluate.run_driver(driver, Evaluation(path, batch_size=batch_size))
-    assert count == 4 and [size for batch in driver.batches for size in batch] == [
+    result = evaluator.run_driver(driver, Evaluation(path, batch_size=batch_size))
+    metrics = result.metric.result()
+    assert result.num_images == 4 and [size for batch in driver.batches for size in batch] == [
         (80, 100),
         (81, 101),
         (83, 103),
@@ -424,8 +431,7 @@ def test_a_driver_is_evaluated_on_the_pictures_as_they_are_stored(tiny_config, t
     assert max(map(len, driver.batches)) == min(batch_size, 4)
     assert metrics["AP"] == pytest.approx(1) and metrics["AP_/square"] == pytest.approx(1)
     assert not capsys.readouterr().out
-    _, count = evaluate.run_driver(driver, Evaluation(path, num_samples=2))
-    assert count == 2
+    assert evaluator.run_driver(driver, Evaluation(path, num_samples=2)).num_images == 2
 
 
 def test_ap_is_taken_of_both(check, reference):

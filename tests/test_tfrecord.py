@@ -61,6 +61,7 @@ def records(draw):
         boxes_norm=np.sort(corners, axis=1).reshape(-1, 4),
         classes=draw(st.lists(st.integers(1, 2**31 - 1), min_size=num_boxes, max_size=num_boxes)),
         is_crowd=draw(optional),
+        difficult=draw(optional),
         area=[float(x) for x in draw(optional_areas)],
     )
     return image, encoded
@@ -129,12 +130,13 @@ def test_every_field_is_there_as_it_was(rec):
 @given(records())
 def test_decode_is_the_inverse_of_encode(image_and_record):
     image, rec = image_and_record
-    sample = tfrecord.decode(tfrecord.encode(rec))
+    sample = tfrecord.decode(tfrecord.encode(rec), with_difficult=True)
     num_boxes = len(rec.boxes_norm)
     np.testing.assert_array_equal(sample["image"], image)
     np.testing.assert_array_equal(sample["boxes_norm"], rec.boxes_norm)
     np.testing.assert_array_equal(sample["classes"], rec.classes)
-    np.testing.assert_array_equal(sample["is_crowd"], np.array(rec.is_crowd or [0] * num_boxes, bool))
+    for flag, values in {"is_crowd": rec.is_crowd, "difficult": rec.difficult}.items():
+        np.testing.assert_array_equal(sample[flag], np.array(values or [0] * num_boxes, bool))
     assert sample["source_id"].numpy().decode("utf-8") == rec.source_id
     assert (int(sample["height"]), int(sample["width"])) == (rec.height, rec.width)
     if rec.area:
@@ -226,6 +228,16 @@ def test_decode_names_the_record_whose_columns_differ(key):
         next(iter(dataset))
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"(?s)one value a box; record.*17"):
         tfrecord.decode(example.SerializeToString())
+
+
+def test_difficult_is_read_where_it_is_asked_for():
+    example = tf.train.Example.FromString(tfrecord.encode(record(difficult=[0, 1])))
+    sample = tfrecord.decode(example.SerializeToString(), with_difficult=True)
+    np.testing.assert_array_equal(sample.pop("difficult"), [False, True])
+    example.features.feature["image/object/difficult"].int64_list.value.append(1)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"(?s)and difficult must have one value.*17.*2 0 0 3"):
+        tfrecord.decode(example.SerializeToString(), with_difficult=True)
+    assert tfrecord.decode(example.SerializeToString()).keys() == sample.keys()
 
 
 def test_decode_needs_an_image():

@@ -14,6 +14,7 @@ import dataclasses
 import json
 import os
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterator
 
@@ -126,6 +127,18 @@ def check_target(path: str) -> None:
         raise ArtifactError(f"{path} exists already; remove it, or choose another name")
     if not os.path.isdir(os.path.dirname(os.path.abspath(path))):
         raise ArtifactError(f"the folder of {path} does not exist; make it, or choose another")
+
+
+def check_folder(folder: str) -> None:
+    """Makes a folder where it does not exist, and tries whether a file can be made in it; else an ArtifactError."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ArtifactError(
+            f"{folder} cannot be written to ({error.strerror}); mend its access, or choose another"
+        ) from error
 
 
 @contextlib.contextmanager

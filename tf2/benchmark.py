@@ -7,10 +7,8 @@ runs. The column `calibrated` is processor time as it would be on a core that ta
 """
 
 import contextlib
-import importlib.metadata
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -29,8 +27,8 @@ from dataset import visualize
 from dataset.benchmark_reader import CALIBRATION_SIDE
 from dataset.benchmark_reader import PUBLISHED_CALIBRATION as CALIBRATION
 from efficientdet.postprocess import Detections
-from tf2 import artifact, infer, runtimes
-from tf2.benchmark_training import num_cores, peak_mib, profile
+from tf2 import artifact, infer, provenance
+from tf2.benchmark_training import peak_mib, profile
 from tf2.drivers import ArtifactDriver, Driver, KerasDriver
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,8 +46,6 @@ for line in sys.stdin:
 ONE_THREAD = dict.fromkeys(
     ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
 )
-
-NOT_TENSORFLOW = (runtimes.TFLite, runtimes.Onnx)  # they have threads of their own, no GPU here, and no trace
 
 Stages = Mapping[str, Callable[[Any], Any]]
 
@@ -117,7 +113,7 @@ def bm(
         network, inputs = driver.runtime.run, np.asarray(inputs)
     stages = {"network": network}
     samples, matmul = _measure(stages, inputs, runs)
-    about = {"benchmark": "bm", "batch_size": batch_size, "use_xla": use_xla, **describe(driver)}
+    about = {"benchmark": "bm", "batch_size": batch_size, "use_xla": use_xla, **provenance.describe(driver)}
     result = report(about, samples, matmul)
     _publish(result, "network", json_path)
     if trace_filename:
@@ -165,7 +161,7 @@ def saved_model_benchmark(
             "input_image": input_image or "generated",
             "picture_sizes": sorted({f"{picture.shape[1]}x{picture.shape[0]}" for picture in pictures}),
             "detections": int(np.sum(driver.serve(pictures).valid_len)),
-            **describe(driver),
+            **provenance.describe(driver),
         }
         result = report(about, samples, matmul)
         _publish(result, "inference", json_path)
@@ -250,41 +246,6 @@ def report(about: Mapping[str, Any], samples: Mapping[str, Sequence[Seconds]], m
     }
 
 
-def describe(driver: Driver) -> dict[str, Any]:
-    """Which detector runs on what."""
-    height, width = driver.config.image_size
-    about = {"model_name": driver.config.name, "image_size": f"{width}x{height}"}
-    versions = {"python": platform.python_version(), "tensorflow": tf.__version__, "numpy": np.__version__}
-    gpus = tf.config.list_logical_devices("GPU")
-    threads = tf.config.threading.get_intra_op_parallelism_threads()  # 0 where TensorFlow chooses
-    if isinstance(driver, ArtifactDriver):
-        metadata = driver.metadata
-        about |= {"form": type(driver.runtime).__name__, "content": metadata.content, "precision": metadata.precision}
-        about["weights"] = metadata.checkpoint
-        if isinstance(driver.runtime, NOT_TENSORFLOW):
-            gpus, threads = [], getattr(driver.runtime, "num_threads", None)
-        if isinstance(driver.runtime, runtimes.Onnx):
-            versions["onnxruntime"] = importlib.metadata.version("onnxruntime")
-    else:
-        about |= {"form": "Keras", "content": "detector", "precision": "FP32"}
-        about["weights"] = driver.ckpt_path or "random weights"
-    return about | {
-        "device": gpus[0].name if gpus else "CPU",
-        "cpu_name": cpu_name(),
-        "cores": num_cores(),
-        "threads": threads or None,
-        "versions": versions,
-    }
-
-
-def cpu_name() -> str:
-    """What the processor calls itself."""
-    cpuinfo = Path("/proc/cpuinfo")  # of Linux
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def table(result: Mapping[str, Any]) -> Iterator[str]:
     """Lines that show a report."""
     yield (
@@ -346,7 +307,7 @@ def _check(driver: Driver, batch_size: int, runs: int, *paths: str | None) -> No
             f"the file takes {runtime.batch_size} image(s) a call, got batch_size {batch_size}; "
             f"give --batch_size={runtime.batch_size}, or export it with another one"
         )
-    if trace_filename and isinstance(runtime, NOT_TENSORFLOW):
+    if trace_filename and isinstance(runtime, provenance.NOT_TENSORFLOW):
         raise ValueError(
             f"--trace_filename traces TensorFlow, and {type(runtime).__name__} files run outside of it; leave it out"
         )

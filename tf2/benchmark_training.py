@@ -138,11 +138,6 @@ def start(config: config_lib.Config, batch_size: int) -> tuple[Callable[[], None
     return step, dict(zip(parts, map(operator.sub, clock[1:], clock))), peak_mib() - before
 
 
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
 def peak_mib() -> float:
     """The most memory that this process ever had."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -182,9 +177,12 @@ def measure_step(config: config_lib.Config) -> Iterator[str]:
 
 def header(config: config_lib.Config, version: str) -> str:
     """What is measured where."""
+    from tf2 import provenance
+
     size = "x".join(map(str, config.image_size[::-1]))
     return (
-        f"{config.name}, {size} pixels, {FLAGS.batch_size} images a step, {num_cores()} core(s), TensorFlow {version}; "
+        f"{config.name}, {size} pixels, {FLAGS.batch_size} images a step, {provenance.num_cores()} core(s), "
+        f"TensorFlow {version}; "
         f"weight_decay {config.weight_decay:g}, clip_gradients_norm {config.clip_gradients_norm}, "
         f"moving_average_decay {config.moving_average_decay:g}"
     )
@@ -277,18 +275,18 @@ def measure_cycles(config: config_lib.Config) -> Iterator[str]:
     """Trains and evaluates in this process, as --mode=train_and_eval does, and watches its memory."""
     import tensorflow as tf
 
-    from tf2 import evaluate, train
+    from tf2 import evaluator, train
 
     resident = []
 
-    class Watched(evaluate.Evaluator):
+    class Watched(evaluator.Evaluator):
         def pictures(self, net, count=4):
             pictures = super().pictures(net, count)
             resident.append(resident_mib())
             return pictures
 
     yield header(config, tf.__version__)
-    evaluator = Watched(config, evaluate.Evaluation(str(SAMPLE)))
+    watched = Watched(config, evaluator.Evaluation(str(SAMPLE)))
     with tempfile.TemporaryDirectory() as directory, contextlib.redirect_stdout(sys.stderr):  # tables of AP
         training = train.Training(
             directory,
@@ -297,7 +295,7 @@ def measure_cycles(config: config_lib.Config) -> Iterator[str]:
             num_examples_per_epoch=CYCLE_STEPS * FLAGS.batch_size,
             seed=0,
         )
-        train.run(config.override({"num_epochs": FLAGS.cycles}), training, evaluator, eval_every_epochs=1)
+        train.run(config.override({"num_epochs": FLAGS.cycles}), training, watched, eval_every_epochs=1)
     yield from cycle_report(resident)
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from efficientdet import boxes as box_ops
 from efficientdet import config as config_lib
-from efficientdet.model import EfficientDetModel
+from efficientdet.model import EfficientDetModel, EfficientDetNet
 from efficientdet.postprocess import CLASS_OFFSET, Detections
 from tf2 import artifact, checkpoint, runtimes, serving
 from tf2.artifact import ArtifactError, Metadata
@@ -88,12 +88,8 @@ class KerasDriver(Driver):
             config, checkpoint.load_net(config, ckpt_path) if ckpt_path is not None else None
         )
         self.ckpt_path = ckpt_path
-        self.network = tf.function(
-            lambda inputs: self.model.net(inputs, training=False),
-            input_signature=[tf.TensorSpec([None, *config.image_size, 3], tf.float32)],
-            autograph=False,
-        )
-        super().__init__(config, _stages(self.model, self.network))
+        self.network = network_function(self.model.net)
+        super().__init__(config, stages(self.model, self.network))
 
 
 class ArtifactDriver(Driver):
@@ -115,7 +111,7 @@ class ArtifactDriver(Driver):
         model = EfficientDetModel(config, self._levels)
         if metadata.content == "network":
             self.network = self._levels
-            super().__init__(config, _stages(model, self.network))
+            super().__init__(config, stages(model, self.network))
         else:
             super().__init__(config, {"preprocess": _preprocessing(model), "network + NMS": self._op_detections})
 
@@ -212,8 +208,14 @@ def open_artifact(
     return ArtifactDriver(runtime, metadata)
 
 
-def _stages(model: EfficientDetModel, network: Callable[[tf.Tensor], Levels]) -> dict[str, Callable]:
-    """The stages around a network."""
+def network_function(net: EfficientDetNet) -> Callable[[tf.Tensor], Levels]:
+    """A network as one graph for batches of any size."""
+    inputs = tf.TensorSpec([None, *net.config.image_size, 3], tf.float32)
+    return tf.function(lambda inputs: net(inputs, training=False), input_signature=[inputs], autograph=False)
+
+
+def stages(model: EfficientDetModel, network: Callable[[tf.Tensor], Levels]) -> dict[str, Callable[[Any], Any]]:
+    """The stages of a driver around a network: from pictures to Detections of NumPy arrays."""
     postprocess = model.postprocess_function()
 
     def suppress(state) -> Detections:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataset.dataloader import InputReader
 from efficientdet.config import Config
 from efficientdet.model import EfficientDetModel
-from tf2 import artifact, evaluate, export_onnx, export_tensorflow, export_tflite, serving
+from tf2 import artifact, export_onnx, export_tensorflow, export_tflite, serving
 from tf2.artifact import Metadata
 from tf2.drivers import KerasDriver
 from tf2.export_tensorflow import ExportError
@@ -110,6 +110,7 @@ def _write_tensorrt(path: str, metadata: Metadata, targets: Targets) -> list[str
     pictures = None
     if targets.tensorrt_precision == "INT8":
         reader = InputReader(targets.file_pattern, metadata.config)
-        pictures = evaluate.pictures(reader, targets.num_calibration_steps).batch(1).as_numpy_iterator()
+        pictures = reader.pictures(targets.num_calibration_steps).map(lambda picture, _: picture)
+        pictures = pictures.batch(1).as_numpy_iterator()
     metadata = dataclasses.replace(metadata, precision=targets.tensorrt_precision)
     return export_tensorflow.tensorrt(targets.saved_model_dir, path, metadata, pictures=pictures)

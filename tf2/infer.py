@@ -8,7 +8,6 @@ import glob
 import io
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,7 @@ def run(
     line_thickness: int | None,
     batch_size: int = 1,
 ) -> list[str]:
-    """Detects in every picture, and writes what it finds.
+    """Detects in every picture, writes what it finds, and prints where.
 
     Args:
         driver: the detector.
@@ -92,6 +91,8 @@ def run(
         if path:
             artifact.replace(path, form(found))
             written.append(path)
+    for path in written:
+        print(f"writing file to {path}")
     if failed:
         raise ValueError(
             f"{len(failed)} of {len(paths)} pictures could not be read or drawn, the others are done: "
@@ -150,7 +151,7 @@ def _picture_targets(paths: list[str], outputs: Outputs) -> list[str]:
     for path in files:
         if os.path.isdir(path) or not os.path.isdir(os.path.dirname(os.path.abspath(path))):
             raise ValueError(f"cannot write {path}: expected a file in a folder that exists")
-        _check_folder(os.path.dirname(os.path.abspath(path)))
+        artifact.check_folder(os.path.dirname(os.path.abspath(path)))
     inputs = {os.path.realpath(path) for path in paths}
     if len({os.path.realpath(path) for path in files}) < len(files):
         raise ValueError(f"{' and '.join(files)}: one file cannot take several kinds of results; give each its own")
@@ -169,20 +170,8 @@ def _picture_targets(paths: list[str], outputs: Outputs) -> list[str]:
     targets = [os.path.join(outputs.image_dir, f"{name}.jpg") for name in names]
     if same := [target for target in targets if os.path.realpath(target) in inputs]:
         raise ValueError(f"{same[0]} is one of the inputs and would be overwritten; choose another --output_image_dir")
-    _check_folder(outputs.image_dir)
+    artifact.check_folder(outputs.image_dir)
     return targets
-
-
-def _check_folder(folder: str) -> None:
-    """Makes a folder where it does not exist, and tries whether a file can be made in it."""
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"{folder} cannot be written to ({error.strerror}); mend its access, or choose another"
-        ) from error
 
 
 def _draw(path: str, image: np.ndarray, boxes, classes, scores, names, line_thickness: int | None) -> None:

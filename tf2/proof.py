@@ -15,25 +15,21 @@ The checkpoint runs with the suppression that the file was exported with.
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import json
 import math
 import os
-import platform
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from efficientdet.config import Config
-from efficientdet.nms import hard_iou_thresh
 from efficientdet.postprocess import Detections
-from tf2 import artifact, drivers, evaluate, runtimes
+from tf2 import artifact, drivers, evaluator, provenance, runtimes
 from tf2.artifact import ArtifactError, Metadata
 from tf2.drivers import ArtifactDriver, Driver, KerasDriver
-from tf2.evaluate import Evaluation
+from tf2.evaluator import Evaluation
 
 BOUNDS = {"FP32": 1e-4, "FP16": 1e-2}  # of differences of raw outputs
 # Of differences of rows that are the same: above those of raw outputs, as exp and the size of anchors multiply these.
@@ -147,10 +143,10 @@ def check(
     pictures = list(images) if images else generated_pictures()
     facts = {
         "checkpoint": reference.ckpt_path or "random weights",
-        "nms": _suppression(exported.config),
+        "nms": evaluator.suppression(exported.config),
         "pictures": {"source": "given" if images else "generated", "sizes": [_size(picture) for picture in pictures]},
         "bytes": sum(os.path.getsize(file) for file in artifact.files(path)),
-        "versions": _versions(exported),
+        "versions": provenance.describe(exported)["versions"],
     }
     findings = []
     for found in _findings(reference, exported, path, pictures):
@@ -364,7 +360,8 @@ def _ap_drop(
         return
     facts["ap"] = {}
     for name, driver in (("checkpoint", reference), ("artifact", exported)):
-        metrics, count = evaluate.run_driver(driver, evaluation)
+        result = evaluator.run_driver(driver, evaluation)
+        metrics, count = result.metric.result(), result.num_images
         facts["ap"][name] = {key: metrics[key] for key in ("AP", "AP50")}
     facts["ap"] |= {"images": count, "val_file_pattern": evaluation.val_file_pattern}
     ours, theirs = facts["ap"]["checkpoint"], facts["ap"]["artifact"]
@@ -396,29 +393,6 @@ def _latency(detectors: dict[str, Driver], picture: np.ndarray) -> dict[str, Any
         "runs": len(seconds["artifact"]),
         **{name: {"median_ms": float(median), "p99_ms": float(p99)} for name, (median, p99) in quantiles.items()},
     }
-
-
-def _suppression(config: Config) -> dict[str, Any]:
-    """What both do to their candidates, with the values that "none" stands for."""
-    nms_configs = config.nms_configs
-    method = nms_configs.method or "hard"
-    own = {"sigma": nms_configs.sigma or 0.5} if method == "gaussian" else {"iou_thresh": hard_iou_thresh(nms_configs)}
-    return {
-        "method": method,
-        **own,
-        "score_thresh": nms_configs.score_thresh or (0.001 if method == "gaussian" else None),
-        "max_nms_inputs": nms_configs.max_nms_inputs,
-        "max_output_size": nms_configs.max_output_size,
-        "classes": "all at once",
-    }
-
-
-def _versions(exported: ArtifactDriver) -> dict[str, str]:
-    """Of what the file ran on."""
-    versions = {"efficientdet": artifact.VERSION, "python": platform.python_version(), "tensorflow": tf.__version__}
-    if isinstance(exported.runtime, runtimes.Onnx):
-        versions["onnxruntime"] = importlib.metadata.version("onnxruntime")
-    return {**versions, "numpy": np.__version__}
 
 
 def _size(picture: np.ndarray) -> str:

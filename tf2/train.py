@@ -52,7 +52,7 @@ class Training:
 
 
 class Evaluator(Protocol):
-    """What can tell the quality of a network, such as `evaluate.Evaluator`."""
+    """What can tell the quality of a network, such as `evaluator.Evaluator`."""
 
     def run(self, net: EfficientDetNet) -> dict[str, float]:
         """Metrics by name."""
