@@ -70,9 +70,9 @@ class Evaluator:
         self.names = label_map.resolve(config.label_map)
         self._sample_image = _read_picture(config.sample_image) if config.sample_image else None
         self._metric()
-        self.reader = InputReader(evaluation.val_file_pattern, config)
+        reader = InputReader(evaluation.val_file_pattern, config)
         # Once: a new dataset would trace its functions again, and TensorFlow keeps some of each trace.
-        self._dataset = self.reader.evaluation(evaluation.batch_size, evaluation.num_samples)
+        self._dataset = reader.evaluation(evaluation.batch_size, evaluation.num_samples)
         self._net, self._stages = None, {}
 
     def run(self, net: Network) -> dict[str, float]:
