@@ -51,6 +51,7 @@ ONCE = (
     "testdev_dir",
     "output_detections",
     "output_metrics",
+    "report_dir",
 )
 
 
@@ -113,6 +114,7 @@ def define_evaluation_flags() -> None:
     )
     flags.DEFINE_string("output_detections", None, "With --mode=eval: file for all detections, as COCO results.")
     flags.DEFINE_string("output_metrics", None, "With --mode=eval: JSON file of all figures, and what they are of.")
+    flags.DEFINE_string("report_dir", None, "With --mode=eval: folder for a page with plots and pictures.")
 
 
 def define_device_flags() -> None:
@@ -270,7 +272,9 @@ def evaluate_once(config: config_lib.Config) -> dict[str, float]:
     """eval, of a checkpoint or an exported file."""
     from tf2 import drivers, evaluate
 
-    outputs = evaluate.Outputs(FLAGS.testdev_dir, FLAGS.output_detections, FLAGS.output_metrics, FLAGS.voc)
+    outputs = evaluate.Outputs(
+        FLAGS.testdev_dir, FLAGS.output_detections, FLAGS.output_metrics, FLAGS.report_dir, FLAGS.voc
+    )
     outputs.check()
     driver = None
     if FLAGS.saved_model_dir:

@@ -88,8 +88,8 @@ def assert_says(result, sentence):
         ),
         ([*TRAIN, "--hub_module_url=u"], "--hub_module_url is not available in this version; leave it out"),
         (
-            [*EVAL, "--val_file_pattern=v", "--model_dir=m", "--voc", "--eval_timeout=9"],
-            "--voc is for --mode=eval of what is finished, not beside a training; leave it out",
+            [*EVAL, "--val_file_pattern=v", "--model_dir=m", "--report_dir=r", "--eval_timeout=9"],
+            "--report_dir is for --mode=eval of what is finished, not beside a training; leave it out",
         ),
         (
             [*EVAL, "--val_file_pattern=v", "--ckpt=c", "--saved_model_dir=s"],
@@ -230,8 +230,9 @@ def test_a_whole_run(tmp_path):
     assert f"writing file to {tmp_path / 'saved' / 'saved_model.pb'}" in exported.stdout.splitlines()
 
     once = ["main.py", "--mode=eval", f"--output_metrics={tmp_path / 'metrics.json'}", *val]
-    served = command(*once, f"--saved_model_dir={tmp_path / 'saved'}")
+    served = command(*once, f"--saved_model_dir={tmp_path / 'saved'}", f"--report_dir={tmp_path / 'report'}")
     assert served.returncode == 0, served.stderr
+    assert (tmp_path / "report" / "index.html").exists()
     hard = f"{TINY},{names},nms_configs.method=hard,nms_configs.score_thresh=0.001"
     options = ["--model_name=efficientdet-lite0", hard, f"--model_dir={model_dir}", "--as_served", "--voc"]
     as_served = command(*once, *options, f"--output_detections={tmp_path / 'found.json'}")

@@ -98,6 +98,14 @@ def test_written_detections_give_the_same_metrics(publish, tmp_path, capsys, val
     assert all(row["category_id"] in (1, 3) and row["score"] > 0 and row["bbox"][2] > 0 for row in rows)
 
 
+def test_a_report_shows_the_pictures_of_the_records(publish, tmp_path, capsys):
+    publish(Outputs(report_dir=str(tmp_path / "report")), missed=2)
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "python main.py --mode=eval" in page and "Missed objects" in page
+    assert list((tmp_path / "report").rglob("missed_01.jpg"))
+    assert capsys.readouterr().out.splitlines()[-1] == f"writing file to {tmp_path / 'report' / 'index.html'}"
+
+
 def test_a_test_set_gets_its_file_and_no_metrics(publish, tmp_path, capsys):
     metrics = publish(Outputs(testdev_dir=str(tmp_path / "new" / "testdev")))
     assert metrics == {}

@@ -4,6 +4,7 @@
 
 import dataclasses
 import datetime
+import functools
 import json
 import os
 from collections.abc import Mapping
@@ -11,8 +12,9 @@ from typing import Any
 
 from absl import logging
 
+from dataset.dataloader import InputReader
 from efficientdet.config import Config, ConfigError
-from tf2 import artifact, drivers, evaluator, provenance, voc_metric
+from tf2 import artifact, drivers, evaluator, provenance, report, voc_metric
 from tf2.drivers import ArtifactDriver, Driver
 from tf2.evaluator import Evaluation, Evaluator, Result
 
@@ -29,11 +31,12 @@ class Outputs:
     testdev_dir: str | None = None  # folder for TESTDEV_FILE; then there is no groundtruth, and no metric
     detections: str | None = None  # file for all detections, as COCO results
     metrics: str | None = None  # file for all figures, and what they are of, as JSON
+    report_dir: str | None = None  # folder for a page with plots and pictures
     voc: bool = False  # Pascal VOC's metrics, too
 
     @property
     def files(self) -> list[str]:
-        """Their paths."""
+        """All but the report."""
         testdev = self.testdev_dir and os.path.join(self.testdev_dir, TESTDEV_FILE)
         return [file for file in (testdev, self.detections, self.metrics) if file]
 
@@ -44,12 +47,14 @@ class Outputs:
             ValueError: if a file cannot be written, or what is asked for needs groundtruth that a test set does not
                 have.
         """
-        if self.testdev_dir and self.voc:
-            raise ValueError("--testdev_dir is for images without groundtruth; leave --voc out")
+        if self.testdev_dir and (self.report_dir or self.voc):
+            raise ValueError("--testdev_dir is for images without groundtruth; leave --report_dir and --voc out")
         for file in self.files:
             if os.path.isdir(file):
                 raise ValueError(f"{file} is a folder; give the name of a file")
             artifact.check_folder(os.path.dirname(os.path.abspath(file)))
+        if self.report_dir:
+            report.check(self.report_dir)
 
 
 def open_artifact(path: str, config: Config, hparams: Mapping[str, Any]) -> ArtifactDriver:
@@ -130,6 +135,9 @@ def publish(driver: Driver, evaluation: Evaluation, result: Result, outputs: Out
         content = {"metrics": metrics, **facts} if path == outputs.metrics else metric.coco_results()
         artifact.replace(path, json.dumps(content, indent=1 if path == outputs.metrics else None, ensure_ascii=False))
         print(f"writing file to {path}")
+    if outputs.report_dir:
+        pictures = functools.partial(evaluator.pictures_at, InputReader(evaluation.val_file_pattern, driver.config))
+        print(f"writing file to {report.write(outputs.report_dir, metric, metrics, facts, pictures)}")
     return metrics
 
 
