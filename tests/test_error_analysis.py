@@ -93,7 +93,7 @@ def test_what_a_case_is():
     np.testing.assert_array_equal(kinds, np.eye(4, dtype=bool))
 
 
-def random_images(seed, num_images=20, size=10, noise=0.0, difficult=0.1):
+def random_images(seed, num_images=30, size=20, noise=0.0, difficult=0.1):
     """Boxes on a coarse grid and coarse scores, so that there are ties, overlaps of 0.5, crowds and empty images."""
     rng = np.random.default_rng(seed)
 

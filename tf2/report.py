@@ -283,8 +283,8 @@ def _gallery(part: gallery.Gallery) -> list[str]:
     if not part.entries:
         return [report_page.paragraph("There are none.")]
     text = (
-        f"{part.order.capitalize()} first, {gallery.ENTRIES} at most. The left half has the objects, the right one what "
-        "was detected."
+        f"{part.order.capitalize()} first, {gallery.ENTRIES} at most. The left half has the objects, the right one "
+        "what was detected."
     )
     if part.entries[0].case is not None:
         text += " What is meant has the thick line."
