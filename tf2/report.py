@@ -125,7 +125,7 @@ def write(
     findings = _Findings(images, cases, metrics, evaluation, names, min_score_thresh)
     with _replacing(directory) as folder:
         sections = {
-            "facts": ("What was evaluated", [report_page.table(["", ""], _fact_rows(facts), (0, 1))]),
+            "facts": ("What was evaluated", [report_page.table(["what", "value"], _fact_rows(facts), (0, 1))]),
             "metrics": ("Metrics", _metrics(findings, folder)),
             "classes": ("Classes", _classes(findings, folder)),
             "curves": ("Precision and recall", _curves(findings, folder)),

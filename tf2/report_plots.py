@@ -40,14 +40,14 @@ def plot_precision_recall(precision: np.ndarray, names: Sequence[str], path: Pat
             shown = np.argsort(areas, kind="stable")[:WORST_SHOWN]
         if len(names) > 1:
             axes.plot(recall, curves.mean(axis=1), color="black", linewidth=2.5, label=f"mean: {areas.mean():.3f}")
-        for i in shown:
-            style = "-" if i < 10 else "--"  # matplotlib has ten colours
+        for position, i in enumerate(shown):
+            style = "-" if position < 10 else "--"  # matplotlib has ten colours
             axes.plot(recall, curves[:, i], style, linewidth=1.5, label=f"{names[i]}: {areas[i]:.3f}")
         if not names:
             _say(axes, "no objects to find")
         else:
-            worst = f", and the {WORST_SHOWN} worst classes" if len(shown) < len(names) else ""
-            axes.legend(title=f"AP at IoU {iou}{worst}", fontsize="small", title_fontsize="small")
+            of = f"of {len(names)} classes, and of the {len(shown)} worst" if len(shown) < len(names) else "by class"
+            axes.legend(title=f"AP at IoU {iou} {of}", fontsize="small", title_fontsize="small")
         axes.set(title=f"IoU {iou}", xlabel="recall", xlim=(0, 1), ylim=(0, 1.02))
         axes.grid(alpha=0.3)
         axes.label_outer()
@@ -74,7 +74,7 @@ def plot_ap_by_class(ap: np.ndarray, ap50: np.ndarray, names: Sequence[str], pat
     for row, i in zip(rows, shown):
         axes.text(ap50[i] + 0.005, row, f"{ap[i]:.3f} / {ap50[i]:.3f}", va="center", fontsize="small")
     axes.set_yticks(rows, [names[i] for i in shown])
-    axes.set(xlim=(0, 1.1), ylim=(len(shown) - 0.4, -0.6) if shown else (0, 1))
+    axes.set(xlim=(0, 1.15), ylim=(len(shown) - 0.4, -0.6) if shown else (0, 1))
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.set_title(f"the {len(shown)} worst of {len(order)} classes" if len(shown) < len(order) else "AP by class")
     if shown:
@@ -114,8 +114,8 @@ def plot_confusion(matrix: np.ndarray, names: Sequence[str], path: Path) -> None
         path: of the file.
     """
     shown = most_confused(matrix, MATRIX_SHOWN)
-    matrix = matrix[np.ix_([*shown, -1], [*shown, -1])]
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    matrix, share = (values[np.ix_([*shown, -1], [*shown, -1])] for values in (matrix, share))
     labels = [names[i] for i in shown]
     side = 3 + 0.55 * len(matrix) if len(shown) <= 12 else 3.5 + 0.36 * len(matrix)
     figure = Figure(figsize=(side + 1, side), dpi=DPI, layout="constrained")
@@ -130,7 +130,8 @@ def plot_confusion(matrix: np.ndarray, names: Sequence[str], path: Path) -> None
     axes.axhline(len(shown) - 0.5, color="gray", linewidth=1)
     axes.axvline(len(shown) - 0.5, color="gray", linewidth=1)
     left_out = len(names) - len(shown)
-    axes.set(xlabel="detected as", ylabel="object")
+    axes.set_xlabel("detected as", labelpad=10)
+    axes.set_ylabel("object")
     axes.set_title(f"the {len(shown)} most confused of {len(names)} classes" if left_out else "objects by detection")
     figure.savefig(path)
 
