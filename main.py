@@ -349,12 +349,15 @@ def check_data(config: config_lib.Config) -> None:
     """Looks at some records of each file pattern that the mode reads; raises DataError for what would be pointless."""
     from dataset.check import checks
 
-    patterns = [(FLAGS.train_file_pattern, None)] if FLAGS.mode != "eval" else []
-    val_json_file = None if FLAGS.testdev_dir else FLAGS.val_json_file
-    patterns += [(FLAGS.val_file_pattern, val_json_file)] if evaluates() else []
-    for file_pattern, json_file in patterns:
-        for warning in checks.quick(file_pattern, config, json_file):
-            logging.warning("%s", warning)
+    warnings = []
+    if FLAGS.mode != "eval":
+        warnings += checks.quick(FLAGS.train_file_pattern, config)
+    if FLAGS.testdev_dir:
+        warnings += checks.quick_test_set(FLAGS.val_file_pattern, config)
+    elif evaluates():
+        warnings += checks.quick(FLAGS.val_file_pattern, config, FLAGS.val_json_file)
+    for warning in warnings:
+        logging.warning("%s", warning)
 
 
 def require(name: str) -> None:

@@ -337,6 +337,22 @@ def test_quick_lets_pass_as_many_faulty_records_as_the_reader_does(tmp_path, cle
         checks.quick(pattern, config())  # nothing is left to read
 
 
+def test_a_test_set_needs_no_boxes_but_the_numbers_of_its_images(tmp_path, clean):
+    def told(ids):
+        bare = [dataclasses.replace(record, boxes_norm=[], classes=[], class_names=[], is_crowd=[], area=[], source_id=i)
+                for record, i in zip(clean[0], ids)]  # fmt: skip
+        return checks.quick_test_set(write(tmp_path / "x.tfrecord", map(tfrecord.encode, bare)), config())
+
+    assert told(["7", "8", "9"]) == []
+    for ids, words in (
+        (["7", "b8"], "there are b8: write"),
+        (["7", "8", "7"], "are 7: write"),
+        (["7", ""], "are none: write"),
+    ):
+        with pytest.raises(DataError, match=f"image/source_id must be the number that COCO gives the image.* {words}"):
+            told(ids)
+
+
 def test_quick_lets_pass_as_many_damaged_records_as_the_reader_does(tmp_path, clean):
     path = tmp_path / "x.tfrecord"
     write(path, map(tfrecord.encode, clean[0]))

@@ -241,6 +241,9 @@ def test_a_whole_run(tmp_path):
     assert ours["AP"] == pytest.approx(theirs["AP"], abs=0.002) and "VOC_AP_/star" in ours
     assert json.loads((tmp_path / "metrics.json").read_text())["metrics"] == ours
     assert json.loads((tmp_path / "found.json").read_text())
+    testdev = command(*once, f"--saved_model_dir={tmp_path / 'saved'}", f"--testdev_dir={tmp_path / 'testdev'}")
+    assert testdev.returncode == 0 and "Average Precision" not in testdev.stdout, testdev.stderr
+    assert json.loads(next((tmp_path / "testdev").iterdir()).read_text())
 
     out = tmp_path / "drawn"
     picture = f"--input_image={ROOT / 'testdata' / 'img1.jpg'}"

@@ -3,7 +3,7 @@
 """What is wrong with records, told before a training: facts -> findings. `quick` is for the start of a training."""
 
 import collections
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,15 +47,36 @@ def quick(file_pattern: str, config: Config, val_json_file: str | None = None, l
     Raises:
         DataError: if training or evaluation would be pointless; the message says why.
     """
-    facts = record_facts.read(
-        file_pattern, samples=limit, decode_images=False, regenerate_source_id=config.regenerate_source_id
-    )
+    facts = _quick_facts(file_pattern, config, limit)
     groundtruth = json_checks.load(val_json_file) if val_json_file else None
     findings = run(facts, config, groundtruth, max_damaged=config.max_damaged_records)
+    return _told(file_pattern, findings, "; dataset/check_tfrecords.py shows all")
+
+
+def quick_test_set(file_pattern: str, config: Config, limit: int = QUICK_RECORDS) -> list[str]:
+    """As `quick`, for images without groundtruth whose detections go to COCO's server, which knows them by number."""
+    facts = _quick_facts(file_pattern, config, limit)
+    findings = _check_reading(facts, config.max_damaged_records)
+    ids = collections.Counter(record.source_id if record.has_source_id else "none" for record in facts.records)
+    unfit = [source_id for source_id, times in ids.items() if times > 1 or not source_id.isdecimal()]
+    if unfit:
+        text = f"image/source_id must be the number that COCO gives the image, once each, but there are {first(unfit)}"
+        findings.append(Finding(FATAL, "test_image_ids", f"{text}: write the records from COCO's image_info file"))
+    return _told(file_pattern, findings)
+
+
+def _quick_facts(file_pattern: str, config: Config, limit: int) -> Facts:
+    return record_facts.read(
+        file_pattern, samples=limit, decode_images=False, regenerate_source_id=config.regenerate_source_id
+    )
+
+
+def _told(file_pattern: str, findings: Sequence[Finding], advice: str = "") -> list[str]:
+    """The sentences of warnings; a DataError, with some advice at its end, if there is worse."""
     fatal = [finding.text for finding in findings if finding.level == FATAL]
     if fatal:
         more = f" (and {len(fatal) - 1} more)" if len(fatal) > 1 else ""
-        raise DataError(f"{file_pattern}: {fatal[0]}{more}; dataset/check_tfrecords.py shows all")
+        raise DataError(f"{file_pattern}: {fatal[0]}{more}{advice}")
     return [f"{file_pattern}: {finding.text}" for finding in findings if finding.level == WARNING]
 
 
