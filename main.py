@@ -163,6 +163,8 @@ def main(argv: list[str]) -> None:
     except (ValueError, FloatingPointError, OSError) as error:
         logging.debug("%s", error, exc_info=True)
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
     if results:
         print(json.dumps(results))
 

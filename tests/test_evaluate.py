@@ -137,12 +137,24 @@ def test_what_cannot_be_written_is_told_first(tmp_path):
     assert list((tmp_path / "a").iterdir()) == []
 
 
-def test_the_score_threshold_of_a_detector_is_told(config, caplog):
-    evaluate.run(Oracle(config.override({"nms_configs": {"score_thresh": 0.4}})), Evaluation(SAMPLE))
-    assert "detections below a score of 0.4 are cut off, which lowers AP" in caplog.text
-    caplog.clear()
-    evaluate.run(Oracle(config.override({"nms_configs": {"score_thresh": 0.001}})), Evaluation(SAMPLE))
-    assert "cut off" not in caplog.text
+@pytest.mark.parametrize("has_network", [True, False])
+def test_a_score_threshold_is_told(config, caplog, monkeypatch, has_network):
+    monkeypatch.setattr(evaluate, "Evaluator", lambda *args: types.SimpleNamespace(evaluate=lambda net: None))
+    for score_thresh, told in ((0.4, True), (0.001, False)):
+        caplog.clear()
+        driver = Oracle(config.override({"nms_configs": {"score_thresh": score_thresh}}))
+        driver.network = (lambda inputs: None) if has_network else None
+        evaluate.run(driver, Evaluation(SAMPLE))
+        assert ("detections up to a score of 0.4 are left out, which lowers AP; --hparams=" in caplog.text) == told
+
+
+def test_a_score_threshold_inside_a_file_wants_another_export(config, caplog, monkeypatch, network_file):
+    path = network_file(monkeypatch, "detector")
+    driver = evaluate.open_artifact(path, config, {})
+    driver.config = config.override({"nms_configs": {"score_thresh": 0.4}})
+    monkeypatch.setattr(evaluator, "run_driver", lambda *args: None)
+    evaluate.run(driver, Evaluation(SAMPLE))
+    assert "which lowers AP; export again with --min_score_thresh=0.001" in caplog.text
 
 
 def test_a_network_is_judged_as_published_unless_as_it_serves(config, monkeypatch, spread_driver):

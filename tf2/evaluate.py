@@ -94,16 +94,14 @@ def run(driver: Driver, evaluation: Evaluation, *, as_served: bool = False) -> R
         evaluation: what to read.
         as_served: judges each driver by the detections that it gives.
     """
+    score_thresh = driver.config.nms_configs.score_thresh or 0.0
+    if score_thresh > LOW_SCORE:
+        is_inside = isinstance(driver, ArtifactDriver) and driver.network is None
+        remedy = (
+            "export again with --min_score_thresh=0.001" if is_inside else "--hparams=nms_configs.score_thresh=0.001"
+        )
+        logging.warning("detections up to a score of %g are left out, which lowers AP; %s", score_thresh, remedy)
     if driver.network is None or as_served:
-        score_thresh = driver.config.nms_configs.score_thresh or 0.0
-        if score_thresh > LOW_SCORE:
-            logging.warning(
-                "detections below a score of %g are cut off, which lowers AP; %s",
-                score_thresh,
-                "export with --min_score_thresh=0.001 what is to be evaluated"
-                if isinstance(driver, ArtifactDriver)
-                else "set nms_configs.score_thresh=0.001 in --hparams",
-            )
         return evaluator.run_driver(driver, evaluation)
     return Evaluator(driver.config, evaluation).evaluate(driver.network)
 
