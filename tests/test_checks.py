@@ -339,7 +339,7 @@ def test_quick_lets_pass_as_many_faulty_records_as_the_reader_does(tmp_path, cle
 
 def test_a_test_set_needs_no_boxes_but_the_numbers_of_its_images(tmp_path, clean):
     def told(ids):
-        columns = {name: () for name in ("boxes_norm", "classes", "class_names", "is_crowd", "area")}
+        columns = dict.fromkeys(("boxes_norm", "classes", "class_names", "is_crowd", "area"), ())
         bare = [dataclasses.replace(record, source_id=i, **columns) for record, i in zip(clean[0], ids)]
         return checks.quick_test_set(write(tmp_path / "x.tfrecord", map(tfrecord.encode, bare)), config())
 
