@@ -151,7 +151,7 @@ def test_a_checkpoint_without_a_step_in_its_name_is_the_only_one(follower):
 
 
 def test_the_first_checkpoint_is_waited_for(follower, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="absl")
     follower.directory /= "new"
     follower.clock.at(30, lambda: (follower.directory.mkdir(), follower.save(5, 5)))
     assert follower.follow() == named(5)
