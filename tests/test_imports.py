@@ -63,6 +63,7 @@ ORDER = [
     "tf2.strategy",
     "tf2.optimizer",
     "tf2.freezing",
+    "tf2.published",
     "tf2.checkpoint",
     "tf2.model_dir",
     "tf2.coco_metric",

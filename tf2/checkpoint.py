@@ -22,6 +22,7 @@ from absl import logging
 from backbone import efficientnet_builder
 from efficientdet import config as config_lib
 from efficientdet.model import EfficientDetNet
+from tf2 import published
 
 AVERAGE = "/ExponentialMovingAverage"
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
@@ -61,13 +62,15 @@ def find(path: str) -> str:
     """The checkpoint that a path means.
 
     Args:
-        path: a prefix, an .h5 file, a directory (its newest checkpoint), or a state file called `checkpoint`.
+        path: a prefix, an .h5 file, a directory (its newest checkpoint), or a state file called `checkpoint`; where
+            nothing of that name exists, the name of published weights, a key of `published.ARCHIVES`.
 
     Returns:
         A prefix, or the path of an HDF5 file.
 
     Raises:
         CheckpointError: if there is none.
+        WeightsError: if published weights cannot be had.
     """
     if tf.io.gfile.exists(path + ".index"):
         return path
@@ -85,7 +88,10 @@ def find(path: str) -> str:
         return find(re.sub(r"\.(index|data-\d+-of-\d+)$", "", path))
     if tf.io.gfile.exists(path):
         return path
-    raise CheckpointError(f"no checkpoint at {path}; give a directory, a prefix (x of x.index) or an .h5 file")
+    if path in published.ARCHIVES:
+        return find(published.fetch(path))
+    names = "".join(f", or {name}" for name in published.similar(path))
+    raise CheckpointError(f"no checkpoint at {path}; give a directory, a prefix (x of x.index) or an .h5 file{names}")
 
 
 def latest(directory: str) -> str | None:
@@ -338,6 +344,8 @@ def restore(
         CheckpointError: if next to nothing fits; without `partial`, also if a variable is left out, or if the
             checkpoint is of a network with more parts.
     """
+    if path in published.ARCHIVES:
+        published.check_colors(path, net.config.colors)
     variables = {name: v for name, v in named_variables(net).items() if name.startswith(scope)}
     checkpoint = read(path, variables)
     if source_scope is not None:
