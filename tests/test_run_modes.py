@@ -11,6 +11,9 @@ import sys
 import numpy as np
 import pytest
 
+from efficientdet import config as config_lib
+from tf2 import export_checkpoint
+
 ROOT = pathlib.Path(__file__).parents[1]
 PICTURE = ROOT / "testdata" / "img1.jpg"
 RECORD = ROOT / "testdata" / "sample.tfrecord"
@@ -38,17 +41,12 @@ def files(folder):
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A folder with a checkpoint, by the mode dry, in all its files."""
-    folder = tmp_path_factory.mktemp("dry") / "logdir"
-    printed = inspect("dry", *TINY, f"--logdir={folder}")
-    name = "efficientdet-lite0"
-    written = files(folder)
-    wanted = {f"{name}.data-00000-of-00001", f"{name}.index", f"{name}.meta", "checkpoint", f"{name}_train.pb"}
-    assert wanted < written and [file for file in written - wanted if file.startswith("events.out.tfevents")]
-    assert len(written) == len(wanted) + 1 and "trainable parameters" in printed
-    assert "exists already" in inspect("dry", *TINY, f"--logdir={folder}", code=1)
-    return folder
+def checkpoint(spread_driver, tmp_path_factory):
+    """A checkpoint whose detections differ in score: of weights as they are born, rounding would choose the boxes."""
+    prefix = str(tmp_path_factory.mktemp("checkpoint") / "model")
+    config = config_lib.load("efficientdet-lite0", TINY[-1].removeprefix("--hparams="))
+    export_checkpoint.export(spread_driver(config).model.net, prefix, format="name")
+    return prefix
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +72,17 @@ def detections(*flags, runmode="saved_model_infer", folder):
     return json.loads(output.read_text())
 
 
+def test_dry_writes_a_training(tmp_path):
+    folder, name = tmp_path / "logdir", "efficientdet-lite0"
+    printed = inspect("dry", *TINY, f"--logdir={folder}")
+    written = files(folder)
+    wanted = {f"{name}.data-00000-of-00001", f"{name}.index", f"{name}.meta", "checkpoint", f"{name}_train.pb"}
+    assert wanted < written and [file for file in written - wanted if file.startswith("events.out.tfevents")]
+    assert len(written) == len(wanted) + 1 and "trainable parameters" in printed
+    assert "exists already" in inspect("dry", *TINY, f"--logdir={folder}", code=1)
+    inspect("ckpt", *TINY, f"--ckpt_path={folder}")
+
+
 def test_ckpt_writes_what_can_be_read(checkpoint, tmp_path):
     for format, name in (("name", "a"), ("object", "b"), ("hdf5", "c.h5")):
         target = tmp_path / name
@@ -97,9 +106,13 @@ def test_files_of_every_kind_detect_as_their_checkpoint(checkpoint, saved_model,
     for path in kinds:
         found = detections(f"--saved_model_dir={path}", "--min_score_thresh=0.0099", folder=tmp_path)
         [ours], [theirs] = found["images"], expected["images"]
-        assert len(ours["detections"]) == len(theirs["detections"]) > 0
-        for one, other in zip(ours["detections"], theirs["detections"], strict=True):
-            np.testing.assert_allclose(one["box"], other["box"], rtol=1e-3, atol=1e-2)
+        ours, theirs = (
+            np.array([[*row["box"], 100 * row["score"]] for row in rows["detections"]]) for rows in (ours, theirs)
+        )
+        assert len(theirs) > 10 and abs(len(ours) - len(theirs)) <= 2
+        # All but a few, which suppression may choose by rounding.
+        nearest = np.abs(ours[:, np.newaxis] - theirs).max(axis=-1).min(axis=-1)
+        assert np.mean(nearest < 0.1) >= 0.9
 
 
 def test_benchmarks_print_the_published_lines(saved_model, tmp_path):
