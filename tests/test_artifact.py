@@ -65,12 +65,13 @@ def test_names_are_cocos_only_for_its_90_classes():
     assert artifact.names_of(config_lib.load("efficientdet-d0", "num_classes=91")) == {}
 
 
-def test_what_exists_or_has_no_folder_is_refused(tmp_path):
+def test_what_exists_or_can_have_no_folder_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("kept")
-    for path in ("empty", "none"):
+    for path in ("empty", "none", "new/folder/file"):
         artifact.check_target(str(tmp_path / path))
-    for path, sentence in ((".", "exists already"), ("file", "exists already"), ("no/file", "folder of .* does not")):
+    assert (tmp_path / "new" / "folder").is_dir()
+    for path, sentence in ((".", "exists already"), ("file", "exists already"), ("file/x", "file cannot be written to")):
         with pytest.raises(ArtifactError, match=sentence), artifact.whole(str(tmp_path / path)):
             pytest.fail("the work began")
     assert (tmp_path / "file").read_text() == "kept"

@@ -133,7 +133,7 @@ def test_in_the_working_directory(net, values, tmp_path, monkeypatch):
         ("/old", "name", "old.data-00000-of-00001 exists already; remove it, or choose another name"),
         ("/half", "object", "half.index exists already"),
         ("/old.h5", "hdf5", "old.h5 exists already"),
-        ("/none/model", "name", "the folder of .*/none/model.* does not exist"),
+        ("/old.h5/model", "name", "old.h5 cannot be written to"),
         ("/model", "hdf5", r"hdf5 has a name that ends in .h5.*; got the name .*/model and the format hdf5"),
         ("/model.h5", "object", r"no other has; got the name .*/model.h5 and the format object"),
     ],
@@ -231,7 +231,7 @@ def test_dry_finds_what_is_there(net, suffix, tmp_path):
     for path, message in (
         (tmp_path, f"{target} exists already"),
         (target, "exists already"),
-        ("/no/log", "the folder of"),
+        (target / "log", "cannot be written to"),
     ):
         with pytest.raises(ArtifactError, match=message):
             export_checkpoint.check_dry(net.config, str(path))

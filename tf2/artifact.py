@@ -122,11 +122,10 @@ def read_zip(path: str) -> Metadata | None:
 
 
 def check_target(path: str) -> None:
-    """Raises ArtifactError if something stands where an export would go; asked before the work begins."""
+    """Makes the folder of an export, or raises ArtifactError if that, or the export, is in the way; before any work."""
     if os.path.exists(path) and (not os.path.isdir(path) or os.listdir(path)):
         raise ArtifactError(f"{path} exists already; remove it, or choose another name")
-    if not os.path.isdir(os.path.dirname(os.path.abspath(path))):
-        raise ArtifactError(f"the folder of {path} does not exist; make it, or choose another")
+    check_folder(os.path.dirname(os.path.abspath(path)))
 
 
 def check_folder(folder: str) -> None:

@@ -33,7 +33,7 @@ def check_target(prefix: str, format: str = "name") -> None:
         format: a key of FORMATS.
 
     Raises:
-        ArtifactError: if the target exists, its folder does not, or its name is one of another format.
+        ArtifactError: if the target exists, its folder cannot be written to, or its name is one of another format.
     """
     if prefix.endswith("/") or os.path.isdir(prefix):
         raise ArtifactError(
