@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""README.md and configs/: every command names scripts and flags that exist, every link a file, every config loads."""
+"""README.md, docs/ and configs/: commands, flags, keys, links and files that they name exist."""
 
 import pathlib
 import re
@@ -13,13 +13,48 @@ from efficientdet import config as config_lib
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+DOCUMENTS = [
+    ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "testdata/README.md")
+]
+DOCUMENTS += sorted((ROOT / "docs").glob("*.md"))
+TYPED = [*DOCUMENTS, ROOT / "Makefile", *CONFIGS]
+PROGRAMS = ("python", "make", "wget", "unzip", "tar", "mkdir")
+SECTIONS = (
+    "Models",
+    "Released checkpoints",
+    "Export",
+    "Latency",
+    "Detect in pictures",
+    "Detect in videos",
+    "Evaluate on COCO 2017",
+    "Fine-tune on Pascal VOC 2012",
+    "Several GPUs, several machines",
+    "TPUs",
+    "Less memory",
+    "Look into TFRecords",
+)
 
 
-def commands(text: str) -> list[list[str]]:
-    """The commands `python script.py --flags` of a text, as a shell would split them."""
-    joined = re.sub(r"\\\n[ #]*", "", text)
-    found = re.findall(r"^[ #]+(?:taskset -c 0 )?python (\S+\.py.*)$", joined, re.MULTILINE)
-    return [shlex.split(command) for command in found]
+def lines(path: pathlib.Path) -> list[str]:
+    """What stands in the code blocks of a document, continued lines joined; of a config, its head comment."""
+    text = path.read_text()
+    if path.name == "Makefile":
+        text = text.replace("$(RUN)", "    python").replace("\t", "    ").replace("$(DEMO_MODEL)", "")
+    if path.suffix == ".yaml":
+        text = "\n".join(line.replace("#", " ", 1) for line in text.splitlines() if line.startswith("#"))
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"^( +)(\S.*)\\\n +", r"\1\2", text, flags=re.MULTILINE)
+    while (joined := re.sub(r"^(    .*)\\\n +", r"\1", text, flags=re.MULTILINE)) != text:
+        text = joined
+    indent = "  " if path.suffix == ".yaml" else "    "
+    return [line.strip() for line in text.splitlines() if line.startswith(indent) and line.strip()]
+
+
+def commands(path: pathlib.Path) -> list[list[str]]:
+    """The commands `python script.py --flags` of a document, as a shell would split them."""
+    found = [re.match(r"(?:taskset -c 0 )?python (\S+\.py.*)$", line) for line in lines(path)]
+    return [shlex.split(match[1]) for match in found if match]
 
 
 def flags_of(script: str) -> set[str]:
@@ -27,41 +62,88 @@ def flags_of(script: str) -> set[str]:
     source = (ROOT / script).read_text()
     if "conversion.define_flags()" in source:
         source += (ROOT / "dataset" / "conversion.py").read_text()
-    tables = re.findall(r"^(?:MEANINGLESS|NOT_YET) = .*?[})]$", source, re.MULTILINE | re.DOTALL)
-    return set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source)) | set(re.findall(r'"(\w+)"[:,)]', " ".join(tables)))
+    tables = re.findall(r"^(?:MEANINGLESS|REFUSED) = .*?[})]$", source, re.MULTILINE | re.DOTALL)
+    defined = re.findall(r'(?:DEFINE_\w+|add_argument)\(\s*"(?:--)?(\w+)"', source)
+    return set(defined) | set(re.findall(r'"(\w+)"[:,)]', " ".join(tables)))
 
 
-def test_the_readme_has_commands():
-    assert {command[0] for command in commands(README)} >= {"main.py", "model_inspect.py"}
+def typed(arguments: list[str]) -> dict[str, str]:
+    """{flag: value} of a command."""
+    return dict(word.lstrip("-").partition("=")[::2] for word in arguments if word.startswith("--"))
 
 
-@pytest.mark.parametrize(
-    "source", ["README.md", "Makefile", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "configs").glob("*.yaml")))]
-)
-def test_commands_use_flags_that_exist(source):
-    text = (ROOT / source).read_text().replace("$(RUN)", "  python").replace("\t", "  ").replace("$(DEMO_MODEL)", "")
-    for script, *arguments in commands(text):
-        typed = {argument.lstrip("-").split("=")[0] for argument in arguments if argument.startswith("--")}
-        assert typed and not typed - flags_of(script), f"{source}: {script} has no {typed - flags_of(script)}"
+def name_of(path):
+    return str(path.relative_to(ROOT))
 
 
-def test_hparams_of_the_readme_are_read():
-    for script, *arguments in commands(README):
-        typed = dict(argument.lstrip("-").split("=", 1) for argument in arguments if "=" in argument)
-        if script in ("main.py", "model_inspect.py"):
-            hparams = typed.get("hparams", "").replace("configs/", f"{ROOT}/configs/")
-            config_lib.load(typed.get("model_name", "efficientdet-d1"), hparams)
+def test_the_readme_has_the_published_sections_by_their_numbers():
+    assert re.findall(r"^## (\d+)\. (.*)$", README, re.MULTILINE) == [(str(i + 1), s) for i, s in enumerate(SECTIONS)]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
-def test_configs_load(path):
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_nothing_in_a_block_of_commands_is_overlooked(path):
+    for line in lines(path):
+        if line.startswith(("@inproceedings", "}")) or re.match(r"\w+ = \{", line):  # the citation
+            continue
+        program = re.sub(r"^taskset -c 0 ", "", line).split()[0]
+        assert program in PROGRAMS, f"{path.name}: what is {line!r}?"
+        if program == "make":
+            targets = [word for word in shlex.split(line, comments=True)[1:] if "=" not in word]
+            assert all(re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE) for target in targets)
+
+
+@pytest.mark.parametrize("path", TYPED, ids=name_of)
+def test_commands_use_flags_that_exist(path):
+    found = commands(path)
+    assert found or path.suffix == ".md" or path.name == "demo.yaml", f"{path.name} has no command"
+    for script, *arguments in found:
+        unknown = typed(arguments).keys() - flags_of(script)
+        assert not unknown, f"{path.name}: {script} has no {unknown}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_what_commands_pass_on_is_read(path):
+    for _script, *arguments in commands(path):
+        flags = typed(arguments)
+        if "model_name" in flags and not flags.get("hparams", "").startswith("shop"):
+            hparams = flags.get("hparams", "").replace("configs/", f"{ROOT}/configs/")
+            config = config_lib.load(flags["model_name"], hparams)
+            label_map.check(label_map.resolve(config.label_map), config.num_classes)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_configs_load_and_say_what_came_of_them(path):
     config = config_lib.load("efficientdet-lite0", str(path))
     label_map.check(label_map.resolve(config.label_map), config.num_classes)
+    head = re.match(r"(#.*\n)+", path.read_text())[0]
+    assert "AP" in head or "Never run" in head or "never run" in head
 
 
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("https://") or (ROOT / target).exists(), f"README.md links to {target}"
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_links_lead_somewhere(path):
+    text = path.read_text()
+    for target, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", text):
+        if target.startswith("https://"):
+            continue
+        file = path.parent / target if target else path
+        assert file.exists(), f"{path.name} links to {target}"
+        headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE) if file.suffix == ".md" else []
+        slugs = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+        assert not anchor or anchor in slugs, f"{path.name} links to {target}#{anchor}"
+
+
+def test_the_picture_of_the_layout_is_the_tree():
+    picture = re.search(r"^```\n(main\.py .*?)^```$", README, re.MULTILINE | re.DOTALL)[1]
+    shown, folders = set(), []
+    for line in picture.splitlines():
+        name, depth = line.split()[0], (len(line) - len(line.lstrip())) // 4
+        folders[depth:] = [name] if name.endswith("/") else []
+        shown.add("".join(folders) if name.endswith("/") else "".join([*folders[:depth], name]))
+    packages = ("backbone", "efficientdet", "dataset", "tf2")
+    files = {name_of(path) for package in packages for path in (ROOT / package).rglob("*.py")}
+    files |= {path.name for path in ROOT.glob("*.py")}
+    assert {name for name in shown if name.endswith(".py")} == {f for f in files if not f.endswith("__init__.py")}
+    assert all((ROOT / name).exists() for name in shown)
 
 
 def test_the_python_call_is_the_drivers_own():

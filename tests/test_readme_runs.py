@@ -1,0 +1,236 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Every command of README.md and docs/ is run, on a handful of small pictures and with networks of the same names.
+
+What is not at hand (GPUs, TPUs, other machines, buckets) and what measures for minutes is left to test_readme.py, which
+reads its flags.
+"""
+
+import json
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+import test_readme
+import yaml
+
+from dataset import label_map
+from efficientdet import config as config_lib
+
+ROOT = test_readme.ROOT
+TINY = {"image_size": 64, "fpn_num_filters": 8, "fpn_cell_repeats": 1, "box_class_repeats": 1}
+# Of a training on the hundred-odd pictures that it is meant for, two; what is typed last counts.
+FEW = ["--num_examples_per_epoch=2", "--train_batch_size=2", "--num_epochs=1"]
+NOT_HERE = ("--strategy=", "gs://", "tf2/benchmark_", "tests/kill_training")
+RELEASED = ("efficientdet-d0", "efficientdet-d4", "efficientdet-lite0")
+# What one command writes another reads, wherever they stand in the documents.
+ORDER = (
+    "wget",
+    "unzip",
+    "tar",
+    "mkdir",
+    "dataset/create_",
+    "--mode=train",
+    "--runmode=(ckpt|saved_model |onnx|freeze)",
+    "",
+)
+
+
+def all_lines() -> list[str]:
+    """The commands of all documents, each once, in an order in which they can be run."""
+    found = [line for path in test_readme.DOCUMENTS for line in test_readme.lines(path)]
+    wanted = re.compile(r"(taskset -c 0 )?python \S+\.py|wget|unzip|tar|mkdir")
+    found = [line for line in dict.fromkeys(found) if wanted.match(line) and not any(n in line for n in NOT_HERE)]
+    return sorted(found, key=lambda line: next(i for i, pattern in enumerate(ORDER) if re.search(pattern, line)))
+
+
+def run(folder: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Runs a script in the sandbox, where weights have released names, and nothing is downloaded."""
+    environment = {"EFFICIENTDET_CACHE": str(folder / "cache"), "EFFICIENTDET_WEIGHTS_URL": "http://127.0.0.1:9"}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory):
+    """A folder like a clone, with stand-ins for the data and the downloads that the documents name."""
+    folder = tmp_path_factory.mktemp("clone")
+    for path in ROOT.iterdir():
+        if path.name not in ("demo", "tutorial") and not path.name.startswith("."):
+            (folder / path.name).symlink_to(path)
+    (folder / "tmp").mkdir()
+    assert run(folder, "dataset/create_sample_data.py", "--output_dir=shapes", "--num_images=4").returncode == 0
+    groundtruth = json.loads((folder / "shapes" / "annotations.json").read_text())
+    pictures = sorted((folder / "shapes" / "images").iterdir())
+    make_coco(folder / "downloads", pictures, groundtruth)
+    make_voc(folder / "VOCdevkit" / "BCCD", pictures, groundtruth, ["RBC", "WBC", "Platelets"])
+    make_voc(folder / "VOCdevkit" / "SHOP", pictures, groundtruth, ["bottle", "box", "can"])
+    make_voc(folder / "downloads" / "VOCdevkit" / "VOC2012", pictures, groundtruth, ["cat", "dog", "person"])
+    with tarfile.open(folder / "downloads" / "VOCtrainval_11-May-2012.tar", "w") as archive:
+        archive.add(folder / "downloads" / "VOCdevkit", "VOCdevkit")
+    make_shop(folder, pictures, groundtruth)
+    make_video(folder / "street.mp4")
+    for name in RELEASED:
+        write = ["--runmode=ckpt", "--ckpt_path=_", f"--model_name={name}", f"--export_ckpt=cache/{name}/model"]
+        assert run(folder, "model_inspect.py", *write, f"--hparams={tiny(folder, '')}").returncode == 0
+    shutil.copytree(folder / "cache" / "efficientdet-lite0", folder / "cache" / "efficientnet-lite0")
+    return folder
+
+
+def make_coco(folder: pathlib.Path, pictures: list[pathlib.Path], groundtruth: dict) -> None:
+    """The archives of COCO, of a few pictures."""
+    folder.mkdir()
+    info = {key: groundtruth[key] for key in ("images", "categories")}
+    files = {
+        "annotations_trainval2017.zip": {"annotations/instances_val2017.json": json.dumps(groundtruth)},
+        "image_info_test2017.zip": {"annotations/image_info_test-dev2017.json": json.dumps(info)},
+        **{
+            f"{name}.zip": {f"{name}/{path.name}": path.read_bytes() for path in pictures}
+            for name in ("val2017", "test2017")
+        },
+    }
+    for name, members in files.items():
+        with zipfile.ZipFile(folder / name, "w") as archive:
+            for member, content in members.items():
+                archive.writestr(member, content)
+
+
+def make_voc(folder: pathlib.Path, pictures: list[pathlib.Path], groundtruth: dict, names: list[str]) -> None:
+    """A folder of Pascal VOC, whose every list has every picture."""
+    for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (folder / name).mkdir(parents=True)
+    for name in ("train", "val", "trainval", "test"):
+        (folder / "ImageSets" / "Main" / f"{name}.txt").write_text("".join(f"{path.stem}\n" for path in pictures))
+    for path, image in zip(pictures, groundtruth["images"]):
+        shutil.copy(path, folder / "JPEGImages")
+        objects = ""
+        for row in groundtruth["annotations"]:
+            if row["image_id"] == image["id"]:
+                x, y, w, h = row["bbox"]
+                corners = f"<xmin>{x}</xmin><ymin>{y}</ymin><xmax>{x + w}</xmax><ymax>{y + h}</ymax>"
+                objects += f"<object><name>{names[row['category_id'] - 1]}</name><bndbox>{corners}</bndbox></object>"
+        size = f"<size><width>{image['width']}</width><height>{image['height']}</height><depth>3</depth></size>"
+        text = f"<annotation><filename>{path.name}</filename>{size}{objects}</annotation>"
+        (folder / "Annotations" / f"{path.stem}.xml").write_text(text)
+
+
+def make_shop(folder: pathlib.Path, pictures: list[pathlib.Path], groundtruth: dict) -> None:
+    """The data of one's own in docs/own_data.md, as COCO and YOLO have them, and its config."""
+    (folder / "shop_images").mkdir()
+    for split in ("train", "val"):
+        (folder / "shop_yolo" / "images" / split).mkdir(parents=True)
+        (folder / "shop_yolo" / "labels" / split).mkdir(parents=True)
+    for path, image in zip(pictures, groundtruth["images"]):
+        rows, size = [], np.array([image["width"], image["height"]] * 2)
+        for row in groundtruth["annotations"]:
+            if row["image_id"] == image["id"]:
+                x, y, w, h = row["bbox"] / size
+                rows.append(f"{row['category_id'] - 1} {x + w / 2} {y + h / 2} {w} {h}\n")
+        shutil.copy(path, folder / "shop_images")
+        for split in ("train", "val"):
+            shutil.copy(path, folder / "shop_yolo" / "images" / split)
+            (folder / "shop_yolo" / "labels" / split / f"{path.stem}.txt").write_text("".join(rows))
+    (folder / "shop_train.json").write_text(json.dumps(groundtruth))
+    data = {"path": ".", "train": "images/train", "val": "images/val", "names": ["bottle", "box", "can"]}
+    (folder / "shop_yolo" / "data.yaml").write_text(yaml.safe_dump(data))
+    guide = (ROOT / "docs" / "own_data.md").read_text()
+    (folder / "shop.yaml").write_text(re.search(r"```yaml\n(.*?)```", guide, re.DOTALL)[1])
+
+
+def make_video(path: pathlib.Path) -> None:
+    """Four frames."""
+    import cv2
+
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 5, (96, 64))
+    for i in range(4):
+        writer.write(np.full((64, 96, 3), 60 * i, np.uint8))
+    writer.release()
+
+
+def tiny(folder: pathlib.Path, hparams: str) -> str:
+    """A config with the keys of --hparams, of a network that is small."""
+    if hparams.endswith(".yaml"):
+        hparams = str(folder / hparams)
+    keys = {**config_lib.read_hparams(hparams), **TINY}
+    path = folder / "tmp" / f"{abs(hash(hparams))}.yaml"
+    path.write_text(yaml.safe_dump(keys))
+    return str(path)
+
+
+def arguments_of(folder: pathlib.Path, line: str) -> list[str]:
+    """A line's script and flags, made small: networks, trainings, and what lies in /tmp, which comes to the sandbox."""
+    words = shlex.split(re.sub(r"^(taskset -c 0 )?python ", "", line).replace("/tmp/", f"{folder}/tmp/"))
+    flags = test_readme.typed(words)
+    if words[0] in ("main.py", "model_inspect.py") and ("saved_model_dir" not in flags or "ckpt_path" in flags):
+        words.append(f"--hparams={tiny(folder, flags.get('hparams', ''))}")
+    if "train_file_pattern" in flags:
+        words += FEW
+    for name in ("bm_runs", "num_calibration_steps", "num_images"):
+        if name in flags:
+            words.append(f"--{name}=2")
+    return words
+
+
+def run_shell_line(folder: pathlib.Path, line: str) -> bool:
+    """wget, unzip, tar and mkdir, with what was made above in place of downloads; whether it was one of them."""
+    program, *words = shlex.split(line)
+    if program == "wget":
+        shutil.copy(folder / "downloads" / words[0].rsplit("/", 1)[-1], folder)
+    elif program == "unzip":
+        with zipfile.ZipFile(folder / words[-1]) as archive:
+            archive.extractall(folder)
+    elif program == "tar":
+        with tarfile.open(folder / words[-1]) as archive:
+            archive.extractall(folder, filter="data")
+    elif program == "mkdir":
+        assert subprocess.run(line, shell=True, cwd=folder).returncode == 0
+    else:
+        return False
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", all_lines())
+def test_a_command_runs(sandbox, line):
+    if run_shell_line(sandbox, line):
+        return
+    script, *flags = arguments_of(sandbox, line)
+    prefix = test_readme.typed(flags).get("output_path") or test_readme.typed(flags).get("output_file_prefix")
+    if prefix:  # of the three forms of the same data each writes its own shards
+        for path in sandbox.glob(f"{prefix}-*"):
+            path.unlink()
+    result = run(sandbox, script, *flags)
+    assert result.returncode == 0, f"{line}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}"
+    for name in (
+        "output_image_dir",
+        "report_dir",
+        "output_json",
+        "output_metrics",
+        "onnx_path",
+        "tflite_path",
+        "model_dir",
+    ):
+        target = test_readme.typed(flags).get(name)
+        assert target is None or (sandbox / target).exists(), f"{line} wrote no {target}"
+
+
+def test_the_lines_are_found():
+    found = all_lines()
+    assert len(found) > 40
+    for part in ("main.py --mode=eval", "--runmode=onnx", "dataset/create_yolo", "check_tfrecords", "wget http"):
+        assert any(part in line for line in found), part
+    assert label_map.resolve("voc")[8] == "cat"  # the classes of the stand-in for VOC are VOC's
