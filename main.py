@@ -1,12 +1,14 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Trains and evaluates EfficientDet over TFRecords.
+r"""Trains and evaluates EfficientDet over TFRecords.
 
-    python main.py --mode=train_and_eval --model_name=efficientdet-d0 --model_dir=/tmp/d0 \\
-        --train_file_pattern='data/train-*.tfrecord' --val_file_pattern='data/val-*.tfrecord' \\
-        --backbone_ckpt=efficientnet-b0 --hparams='num_classes=20,label_map=voc' \\
+    python main.py --mode=train_and_eval --model_name=efficientdet-d0 --model_dir=runs/voc --ckpt=efficientdet-d0 \
+        --train_file_pattern='voc/train-*' --val_file_pattern='voc/val-*' --hparams=configs/voc.yaml \
         --num_examples_per_epoch=5717 --num_epochs=50 --train_batch_size=16
-    python main.py --mode=eval --model_name=efficientdet-d0 --model_dir=/tmp/d0 --val_file_pattern='data/val-*.tfrecord'
+    python main.py --mode=eval --model_name=efficientdet-d0 --model_dir=runs/voc/archive --hparams=configs/voc.yaml \
+        --val_file_pattern='voc/val-*' --voc --report_dir=/tmp/report
+    python main.py --mode=eval --saved_model_dir=/tmp/d0.onnx --val_file_pattern='coco/val-*' \
+        --val_json_file=annotations/instances_val2017.json --output_metrics=/tmp/d0.json
 """
 
 import json
@@ -18,9 +20,9 @@ import sys
 # writes at every start where CUDA is absent. What really fails is raised.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from absl import app, flags, logging
+from absl import flags, logging
 
-from dataset import label_map
+from dataset import command_line, label_map
 from efficientdet import config as config_lib
 
 FLAGS = flags.FLAGS
@@ -40,8 +42,10 @@ MEANINGLESS = {
     "run_epoch_in_child_process": "one process trains and evaluates, and its memory does not grow",
     "eval_name": "metrics are printed, and those of a training go to model_dir/eval",
 }
-# Flags of the published program whose work is still to come: refused, so that nothing is left out silently.
-NOT_YET = ("hub_module_url",)
+# Flags of the published program that are refused, so that nothing is left out silently.
+REFUSED = {
+    "hub_module_url": "TensorFlow Hub modules are not read; take released weights by name, --ckpt=efficientdet-d0",
+}
 # Flags of an evaluation that is made once, of what is finished.
 ONCE = (
     "saved_model_dir",
@@ -57,107 +61,112 @@ ONCE = (
 
 def define_flags() -> None:
     """Defines every flag; a function, so that reading this file defines none."""
-    flags.DEFINE_enum("mode", "train", ["train", "eval", "train_and_eval"], "What to do.")
-    flags.DEFINE_string("model_name", "efficientdet-d1", "One of the models of efficientdet/config.py.")
-    flags.DEFINE_string(
-        "hparams", "", "Keys of efficientdet/config.py: a .yaml file, or 'k=v,nms_configs.method=hard'."
-    )
-    flags.DEFINE_string(
-        "model_dir", None, "Directory of checkpoints, config.yaml and event files; a training resumes there."
-    )
-    flags.DEFINE_string("train_file_pattern", None, "Glob of the records to train on.")
-    flags.DEFINE_string(
-        "ckpt", None, "Detector checkpoint to start a training from, or to evaluate instead of model_dir's."
-    )
-    flags.DEFINE_string("backbone_ckpt", None, "Classifier checkpoint to start the backbone of a training from.")
-    flags.DEFINE_integer("train_batch_size", 64, "Images a training step.", lower_bound=1)
-    flags.DEFINE_integer("num_examples_per_epoch", 120000, "Images in the training records.", lower_bound=1)
-    flags.DEFINE_integer("num_epochs", None, "Epochs to train; default: the config's num_epochs.", lower_bound=1)
-    flags.DEFINE_integer("save_checkpoints_steps", 1000, "Steps from one checkpoint to the next.", lower_bound=1)
-    flags.DEFINE_bool("eval_after_train", False, "With --mode=train: evaluates once, after the last epoch.")
-    flags.DEFINE_bool("use_fake_data", False, "Repeats the first batch, to measure speed without reading.")
-    flags.DEFINE_integer(
-        "tf_random_seed",
-        None,
-        "Seed of weights, order and augmentation; on CPUs every bit follows from it; default: drawn, and kept.",
-    )
+    with command_line.group("What to do"):
+        flags.DEFINE_enum(
+            "mode", "train", ["train", "eval", "train_and_eval"], "Trains, evaluates, or does both in turn."
+        )
+        flags.DEFINE_string("model_name", "efficientdet-d1", "One of the models of efficientdet/config.py.")
+        flags.DEFINE_string(
+            "hparams", "", "Keys of efficientdet/config.py: a .yaml file, or 'k=v,nms_configs.method=hard'."
+        )
+        flags.DEFINE_string(
+            "model_dir", None, "Folder of checkpoints, config.yaml and event files; a training resumes there."
+        )
+        flags.DEFINE_string(
+            "ckpt",
+            None,
+            "Detector to start a training from, or to evaluate instead of model_dir's: folder, prefix, .h5 file, or a "
+            "name of released weights.",
+        )
+        flags.DEFINE_integer(
+            "tf_random_seed",
+            None,
+            "Seed of weights, order and augmentation; on CPUs every bit follows from it; default: drawn, and kept.",
+        )
+    define_training_flags()
     define_evaluation_flags()
     define_device_flags()
-    define_following_flags()
-    for name, why in MEANINGLESS.items():
-        switch = name in ("use_spatial_partition", "run_epoch_in_child_process")  # typed without a value
-        define = flags.DEFINE_bool if switch else flags.DEFINE_string
-        define(name, None, f"Of the published program; has no effect: {why}.")
-    for name in NOT_YET:
-        flags.DEFINE_string(name, None, "Of the published program; not available in this version.")
+    with command_line.group("Of the published program, without effect or refused"):
+        for name, why in MEANINGLESS.items():
+            switch = name in ("use_spatial_partition", "run_epoch_in_child_process")  # typed without a value
+            define = flags.DEFINE_bool if switch else flags.DEFINE_string
+            define(name, None, f"Has no effect: {why}.")
+        for name, why in REFUSED.items():
+            flags.DEFINE_string(name, None, f"Refused: {why}.")
+
+
+def define_training_flags() -> None:
+    """What is trained on, and for how long."""
+    with command_line.group("Training", ["train", "train_and_eval"]):
+        flags.DEFINE_string("train_file_pattern", None, "Glob of the records to train on, in quotes.")
+        flags.DEFINE_string(
+            "backbone_ckpt", None, "Classifier to start the backbone from: as --ckpt, such as efficientnet-b0."
+        )
+        flags.DEFINE_integer("train_batch_size", 64, "Images a training step, on all devices together.", lower_bound=1)
+        flags.DEFINE_integer("num_examples_per_epoch", 120000, "Images in the training records.", lower_bound=1)
+        flags.DEFINE_integer("num_epochs", None, "Epochs to train; default: the config's num_epochs.", lower_bound=1)
+        flags.DEFINE_integer("save_checkpoints_steps", 1000, "Steps from one checkpoint to the next.", lower_bound=1)
+        flags.DEFINE_bool("eval_after_train", False, "With --mode=train: evaluates once, after the last epoch.")
+        flags.DEFINE_integer(
+            "steps_per_execution", 1, "Training steps without a return to Python between them.", lower_bound=1
+        )
+        flags.DEFINE_bool("use_fake_data", False, "Repeats the first batch, to measure speed without reading.")
+        flags.DEFINE_bool(
+            "profile", False, "Profiles a few training steps, from the tenth of the run on, for TensorBoard."
+        )
 
 
 def define_evaluation_flags() -> None:
     """What is evaluated, on what, and what is written about it."""
-    flags.DEFINE_string("val_file_pattern", None, "Glob of the records to evaluate on.")
-    flags.DEFINE_string("val_json_file", None, "COCO groundtruth of the evaluation; default: what is in the records.")
-    flags.DEFINE_integer("eval_batch_size", 1, "Images an evaluation step.", lower_bound=1)
-    flags.DEFINE_integer("eval_samples", 5000, "Images to evaluate at most; 0 for all.", lower_bound=0)
-    flags.DEFINE_string(
-        "saved_model_dir",
-        None,
-        "With --mode=eval: an exported file to evaluate instead of a checkpoint: a SavedModel, or a .pb, .tflite or "
-        ".onnx file.",
-    )
-    flags.DEFINE_bool("as_served", False, "With --mode=eval: judges a checkpoint as an exported detector would detect.")
-    flags.DEFINE_bool(
-        "flip", False, "With --mode=eval: averages the network's outputs with those of the mirrored image."
-    )
-    flags.DEFINE_bool("voc", False, "With --mode=eval: Pascal VOC's metrics, too.")
-    flags.DEFINE_string(
-        "testdev_dir", None, "With --mode=eval: folder for the detections of COCO's test-dev, as its server takes them."
-    )
-    flags.DEFINE_string("output_detections", None, "With --mode=eval: file for all detections, as COCO results.")
-    flags.DEFINE_string("output_metrics", None, "With --mode=eval: JSON file of all figures, and what they are of.")
-    flags.DEFINE_string("report_dir", None, "With --mode=eval: folder for a page with plots and pictures.")
+    with command_line.group("Evaluation", ["eval", "train_and_eval"]):
+        flags.DEFINE_string("val_file_pattern", None, "Glob of the records to evaluate on, in quotes.")
+        flags.DEFINE_string("val_json_file", None, "COCO groundtruth; default: what is in the records.")
+        flags.DEFINE_integer("eval_batch_size", 1, "Images an evaluation step.", lower_bound=1)
+        flags.DEFINE_integer("eval_samples", 5000, "Images to evaluate at most; 0 for all.", lower_bound=0)
+    with command_line.group("Evaluation of what is finished", ["eval"]):
+        flags.DEFINE_string(
+            "saved_model_dir",
+            None,
+            "An exported file to evaluate instead of a checkpoint: a SavedModel, or a .pb, .tflite or .onnx file.",
+        )
+        flags.DEFINE_bool("as_served", False, "Judges a checkpoint as an exported detector would detect.")
+        flags.DEFINE_bool("flip", False, "Averages the network's outputs with those of the mirrored image.")
+        flags.DEFINE_bool("voc", False, "Pascal VOC's metrics, too.")
+        flags.DEFINE_string(
+            "testdev_dir", None, "Folder for the detections of COCO's test-dev, as its server takes them."
+        )
+        flags.DEFINE_string("output_detections", None, "File for all detections, as COCO results.")
+        flags.DEFINE_string("output_metrics", None, "JSON file of all figures, and what they are of.")
+        flags.DEFINE_string("report_dir", None, "Folder for a page with plots and pictures.")
+    with command_line.group("Evaluation beside a training; either flag asks for it", ["eval"]):
+        flags.DEFINE_integer(
+            "min_eval_interval", 180, "Seconds from one evaluation to the next, at least.", lower_bound=0
+        )
+        flags.DEFINE_integer("eval_timeout", 3600, "Seconds without a new checkpoint that end it.", lower_bound=0)
 
 
 def define_device_flags() -> None:
     """Flags of where and how steps are computed."""
-    flags.DEFINE_enum(
-        "strategy",
-        None,
-        ["", "gpus", "multi-gpus", "tpu"],
-        "gpus: all of this machine; multi-gpus: several machines; tpu; default: one device.",
-    )
-    flags.DEFINE_list("worker", [], "With multi-gpus: host:port of each machine; default: what TF_CONFIG says.")
-    flags.DEFINE_integer("worker_index", 0, "Which of --worker this machine is, from 0; the first writes the files.")
-    flags.DEFINE_string("tpu", None, "local on a TPU VM, or name or address of the TPU.")
-    flags.DEFINE_string("tpu_zone", None, "Google Cloud zone of the TPU.")
-    flags.DEFINE_string("gcp_project", None, "Google Cloud project of the TPU.")
-    flags.DEFINE_bool("use_xla", False, "Compiles clusters of operations with XLA, on GPUs and TPUs.")
-    flags.DEFINE_integer(
-        "steps_per_execution", 1, "Training steps without a return to Python between them.", lower_bound=1
-    )
-    flags.DEFINE_bool("debug", False, "Runs every operation by itself, slowly, so that errors show their line.")
-    flags.DEFINE_bool("profile", False, "Profiles a few training steps, from the tenth of the run on, for TensorBoard.")
+    with command_line.group("Devices"):
+        flags.DEFINE_enum(
+            "strategy",
+            None,
+            ["", "gpus", "multi-gpus", "tpu"],
+            "gpus: all of this machine; multi-gpus: several machines; tpu; default: one device.",
+        )
+        flags.DEFINE_list("worker", [], "With multi-gpus: host:port of each machine; default: what TF_CONFIG says.")
+        flags.DEFINE_integer(
+            "worker_index", 0, "Which of --worker this machine is, from 0; the first writes the files."
+        )
+        flags.DEFINE_string("tpu", None, "local on a TPU VM, or name or address of the TPU.")
+        flags.DEFINE_string("tpu_zone", None, "Google Cloud zone of the TPU.")
+        flags.DEFINE_string("gcp_project", None, "Google Cloud project of the TPU.")
+        flags.DEFINE_bool("use_xla", False, "Compiles clusters of operations with XLA, on GPUs and TPUs.")
+        flags.DEFINE_bool("debug", False, "Runs every operation by itself, slowly, so that errors show their line.")
 
 
-def define_following_flags() -> None:
-    """Flags of an evaluation that runs beside a training; each of them asks for it."""
-    flags.DEFINE_integer(
-        "min_eval_interval",
-        180,
-        "With --mode=eval: follows a running training; seconds from one evaluation to the next, at least.",
-        lower_bound=0,
-    )
-    flags.DEFINE_integer(
-        "eval_timeout",
-        3600,
-        "With --mode=eval: follows a running training; seconds without a new checkpoint that end it.",
-        lower_bound=0,
-    )
-
-
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Runs the mode; errors of the user end in one sentence."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; every option starts with --")
     try:
         results = run(load_config())
     except (ValueError, FloatingPointError, OSError) as error:
@@ -174,12 +183,14 @@ def load_config() -> config_lib.Config:
     for name, why in MEANINGLESS.items():
         if FLAGS[name].present:
             logging.info("--%s has no effect: %s", name, why)
-    for name in NOT_YET:
+    for name, why in REFUSED.items():
         if FLAGS[name].value:
-            raise ValueError(f"--{name} is not available in this version; leave it out")
+            raise ValueError(f"--{name} is refused: {why}")
     for name in ONCE:
         if FLAGS[name].value and (FLAGS.mode != "eval" or follows()):
             raise ValueError(f"--{name} is for --mode=eval of what is finished, not beside a training; leave it out")
+    for name in command_line.unused("train_and_eval" if FLAGS.mode == "train" and evaluates() else FLAGS.mode):
+        logging.warning("--%s has no effect with --mode=%s", name, FLAGS.mode)
     config = config_lib.load(
         FLAGS.model_name, FLAGS.hparams, num_epochs=FLAGS.num_epochs, strategy=FLAGS.strategy or None
     )
@@ -370,4 +381,4 @@ def require(name: str) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    command_line.run(main)

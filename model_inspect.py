@@ -24,9 +24,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
-from absl import app, flags, logging
+from absl import flags, logging
 
-from dataset import label_map
+from dataset import command_line, label_map
 from efficientdet import config as config_lib
 
 FLAGS = flags.FLAGS
@@ -35,6 +35,9 @@ MEANINGLESS = {
     "delete_logdir": "nothing is ever deleted; what exists is refused",
     "freeze": "nothing read it; --runmode=freeze writes a frozen graph",
 }
+EXPORTS = ("freeze", "saved_model", "onnx")
+FROM_CHECKPOINT = ("dry", "ckpt", *EXPORTS, "bm", "infer")
+FROM_FILE = ("saved_model_infer", "saved_model_video", "saved_model_benchmark")
 # What each mode cannot do without; of a group in a tuple, one.
 NEEDS = {
     "dry": (),
@@ -52,77 +55,106 @@ NEEDS = {
 
 def define_flags() -> None:
     """Defines every flag; a function, so that reading this file defines none."""
-    flags.DEFINE_enum("runmode", "dry", list(NEEDS), "What to do.")
-    flags.DEFINE_string("model_name", "efficientdet-d0", "One of the models of efficientdet/config.py.")
-    flags.DEFINE_string("ckpt_path", None, "Checkpoint: directory, prefix or .h5 file; '_' for random weights.")
-    flags.DEFINE_string(
-        "hparams", "", "Keys of efficientdet/config.py: a .yaml file, or 'k=v,nms_configs.iou_thresh=0.6'."
-    )
-    flags.DEFINE_integer("batch_size", 1, "Pictures at once; in an exported file 0 means any number.", lower_bound=0)
-    flags.DEFINE_integer("max_boxes_to_draw", 100, "Detections a picture; an exported model keeps it.", lower_bound=1)
-    flags.DEFINE_float("min_score_thresh", 0.4, "Lowest score; an exported model keeps it.", 0.0, 1.0)
-    flags.DEFINE_string("nms_method", "hard", "hard or gaussian; an exported model keeps it.")
-    flags.DEFINE_string("logdir", "/tmp/deff/", "dry, freeze: folder for what they write.")
+    with command_line.group("What to do"):
+        flags.DEFINE_enum("runmode", "dry", list(NEEDS), "One of the modes above.")
+        flags.DEFINE_string("model_name", "efficientdet-d0", "One of the models of efficientdet/config.py.")
+        flags.DEFINE_string(
+            "hparams", "", "Keys of efficientdet/config.py: a .yaml file, or 'k=v,nms_configs.iou_thresh=0.6'."
+        )
+        flags.DEFINE_integer("threads", 0, "Threads of one operation; 0: one a core.", lower_bound=0)
+    with command_line.group("Checkpoint", FROM_CHECKPOINT):
+        flags.DEFINE_string(
+            "ckpt_path",
+            None,
+            "Folder, prefix or .h5 file of a checkpoint, or the name of released weights; '_' for random weights.",
+        )
+    with command_line.group("Exported file", ["saved_model", "bm", *FROM_FILE]):
+        flags.DEFINE_string(
+            "saved_model_dir",
+            "/tmp/saved_model",
+            "saved_model: a folder that does not exist yet. Else: a SavedModel, or a .pb, .tflite or .onnx file.",
+        )
+    with command_line.group("Batches", [*EXPORTS, "bm", "infer", "saved_model_infer", "saved_model_benchmark"]):
+        flags.DEFINE_integer(
+            "batch_size", 1, "Pictures at once; in an exported file 0 means any number.", lower_bound=0
+        )
+    with command_line.group(
+        "Detections; an exported detector keeps these", ["saved_model", "onnx", "infer", *FROM_FILE]
+    ):
+        flags.DEFINE_float("min_score_thresh", 0.4, "Lowest score, 0 to 1.", 0.0, 1.0)
+        flags.DEFINE_integer("max_boxes_to_draw", 100, "Most detections in a picture.", lower_bound=1)
+        flags.DEFINE_string("nms_method", "hard", "Suppression: hard or gaussian.")
     define_export_flags()
     define_inference_flags()
-    flags.DEFINE_integer("bm_runs", 10, "bm, saved_model_benchmark: timed runs.", lower_bound=1)
-    flags.DEFINE_integer("threads", 0, "bm, saved_model_benchmark: threads of one operation; 0: all.", lower_bound=0)
-    flags.DEFINE_string("trace_filename", None, "bm, saved_model_benchmark: a Chrome trace of one run.")
-    flags.DEFINE_string("benchmark_json", None, "bm, saved_model_benchmark: the table as JSON.")
-    flags.DEFINE_bool("use_xla", False, "Compiles clusters of operations with XLA, on GPUs.")
-    for name, why in MEANINGLESS.items():
-        flags.DEFINE_bool(name, None, f"Of the published program; has no effect: {why}.")
+    with command_line.group("Benchmark", ["bm", "saved_model_benchmark"]):
+        flags.DEFINE_integer("bm_runs", 10, "Timed runs.", lower_bound=1)
+        flags.DEFINE_string("trace_filename", None, "File for a Chrome trace of one run.")
+        flags.DEFINE_string("benchmark_json", None, "File for the table as JSON.")
+        flags.DEFINE_bool("use_xla", False, "With --runmode=bm: compiles clusters of operations with XLA, on GPUs.")
+    with command_line.group("Of the published program, without effect"):
+        for name, why in MEANINGLESS.items():
+            flags.DEFINE_bool(name, None, f"Has no effect: {why}.")
 
 
 def define_export_flags() -> None:
     """What is written, and how it is proved."""
-    flags.DEFINE_string("export_ckpt", None, "dry, ckpt: prefix of the checkpoint to write.")
-    flags.DEFINE_enum("export_ckpt_format", "name", ["name", "object", "hdf5"], "Its format.")
-    flags.DEFINE_string(
-        "saved_model_dir",
-        "/tmp/saved_model",
-        "saved_model: a folder that does not exist yet. saved_model_*, bm: a SavedModel, or a .pb, .tflite or .onnx "
-        "file.",
-    )
-    flags.DEFINE_string("tflite_path", None, "saved_model: a .tflite file to write as well.")
-    flags.DEFINE_enum("tflite", "FP32", ["FP32", "FP16", "INT8"], "Its precision.")
-    flags.DEFINE_enum(
-        "tflite_content",
-        "detector",
-        ["detector", "detection_op", "network"],
-        "detector: pictures to detections, all inside; detection_op: normalized images to the op "
-        "TFLite_Detection_PostProcess; network: normalized images to raw outputs.",
-    )
-    flags.DEFINE_string("onnx_path", None, "onnx: the .onnx file to write.")
-    flags.DEFINE_enum("onnx_content", "detector", ["detector", "network"], "What is in it, as for --tflite_content.")
-    flags.DEFINE_enum("tensorrt", None, ["FP32", "FP16", "INT8"], "saved_model: converts by TF-TRT as well.")
-    flags.DEFINE_string("file_pattern", None, "TFRecords whose images show INT8 the ranges of its tensors.")
-    flags.DEFINE_integer("num_calibration_steps", 500, "So many of them at most.", lower_bound=1)
-    flags.DEFINE_bool("proof", True, "Holds each exported file against the checkpoint, and writes FILE.report.json.")
-    flags.DEFINE_string("proof_images", None, "Pictures for it: file, folder, glob or list; default: generated ones.")
-    flags.DEFINE_string("val_file_pattern", None, "TFRecords for it: AP of checkpoint and file under the same NMS.")
-    flags.DEFINE_string("val_json_file", None, "COCO groundtruth of them; default: what is in the records.")
-    flags.DEFINE_integer("eval_samples", None, "Images of them; default: all.", lower_bound=1)
-    flags.DEFINE_float("max_ap_drop", 0.02, "AP that an INT8 file may lose.", 0.0, 1.0)
+    with command_line.group("Folder", ["dry", "freeze"]):
+        flags.DEFINE_string("logdir", "/tmp/deff/", "Folder for what is written.")
+    with command_line.group("Checkpoint to write", ["dry", "ckpt"]):
+        flags.DEFINE_string("export_ckpt", None, "Prefix of the checkpoint to write; of hdf5, a name ending in .h5.")
+        flags.DEFINE_enum("export_ckpt_format", "name", ["name", "object", "hdf5"], "Its format.")
+    with command_line.group("Beside the SavedModel", ["saved_model"]):
+        flags.DEFINE_string("tflite_path", None, "A .tflite file to write as well.")
+        flags.DEFINE_enum("tflite", "FP32", ["FP32", "FP16", "INT8"], "Its precision.")
+        flags.DEFINE_enum(
+            "tflite_content",
+            "detector",
+            ["detector", "detection_op", "network"],
+            "detector: pictures to detections, all inside; detection_op: normalized images to the op "
+            "TFLite_Detection_PostProcess; network: normalized images to raw outputs.",
+        )
+        flags.DEFINE_enum("tensorrt", None, ["FP32", "FP16", "INT8"], "Converts by TF-TRT as well.")
+        flags.DEFINE_string("file_pattern", None, "TFRecords whose images show INT8 the ranges of its tensors.")
+        flags.DEFINE_integer("num_calibration_steps", 500, "Images of them, at most.", lower_bound=1)
+    with command_line.group("ONNX", ["onnx"]):
+        flags.DEFINE_string("onnx_path", None, "The .onnx file to write.")
+        flags.DEFINE_enum(
+            "onnx_content", "detector", ["detector", "network"], "What is in it, as for --tflite_content."
+        )
+    with command_line.group("Proof", EXPORTS):
+        flags.DEFINE_bool(
+            "proof", True, "Holds each exported file against the checkpoint, and writes FILE.report.json."
+        )
+        flags.DEFINE_string(
+            "proof_images", None, "Pictures for it: file, folder, glob or list; default: generated ones."
+        )
+        flags.DEFINE_string("val_file_pattern", None, "TFRecords for it: AP of checkpoint and file under the same NMS.")
+        flags.DEFINE_string("val_json_file", None, "COCO groundtruth of them; default: what is in the records.")
+        flags.DEFINE_integer("eval_samples", None, "Images of them; default: all.", lower_bound=1)
+        flags.DEFINE_float("max_ap_drop", 0.02, "AP that an INT8 file may lose, 0 to 1.", 0.0, 1.0)
 
 
 def define_inference_flags() -> None:
     """Pictures and video."""
-    flags.DEFINE_string("input_image", None, "Pictures: file, folder, glob in quotes, or a .txt of paths.")
-    flags.DEFINE_string("output_image_dir", None, "Folder for the pictures with boxes drawn, 0.jpg and on.")
-    flags.DEFINE_enum("output_names", "index", ["index", "input"], "Names of the pictures: {i}.jpg, or the inputs'.")
-    flags.DEFINE_string("output_json", None, "File for detections as JSON, by picture.")
-    flags.DEFINE_string("output_csv", None, "File for detections as CSV, a line each.")
-    flags.DEFINE_string("output_coco", None, "File for detections as COCO results.")
-    flags.DEFINE_string("input_video", None, "saved_model_video: a file, or the number of a camera.")
-    flags.DEFINE_string("output_video", None, "saved_model_video: .mp4 or .avi file; default: a window.")
-    flags.DEFINE_integer("line_thickness", None, "Of drawn boxes, in pixels; default: suits the picture.")
+    with command_line.group("Pictures", ["infer", "saved_model_infer", "saved_model_benchmark"]):
+        flags.DEFINE_string("input_image", None, "Pictures: file, folder, glob in quotes, or a .txt of paths.")
+    with command_line.group("What is written of them", ["infer", "saved_model_infer"]):
+        flags.DEFINE_string("output_image_dir", None, "Folder for the pictures with boxes drawn, 0.jpg and on.")
+        flags.DEFINE_enum(
+            "output_names", "index", ["index", "input"], "Names of the pictures: {i}.jpg, or the inputs'."
+        )
+        flags.DEFINE_string("output_json", None, "File for detections as JSON, by picture.")
+        flags.DEFINE_string("output_csv", None, "File for detections as CSV, a line each.")
+        flags.DEFINE_string("output_coco", None, "File for detections as COCO results.")
+    with command_line.group("Video", ["saved_model_video"]):
+        flags.DEFINE_string("input_video", None, "A file, or the number of a camera.")
+        flags.DEFINE_string("output_video", None, "An .mp4, .mov or .avi file; default: a window.")
+    with command_line.group("Drawing", ["infer", "saved_model_infer", "saved_model_video"]):
+        flags.DEFINE_integer("line_thickness", None, "Pixels of the lines of boxes; default: suits the picture.")
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Runs the mode; errors of the user end in one sentence."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; every option starts with --")
     try:
         run(load_config())
     except (ValueError, OSError) as error:
@@ -137,12 +169,18 @@ def load_config() -> config_lib.Config:
     for name, why in MEANINGLESS.items():
         if FLAGS[name].present:
             logging.info("--%s has no effect: %s", name, why)
+    for name in command_line.unused(FLAGS.runmode):
+        logging.warning("--%s has no effect with --runmode=%s", name, FLAGS.runmode)
     keys = {"method": "nms_method", "score_thresh": "min_score_thresh", "max_output_size": "max_boxes_to_draw"}
     defaults = {key: FLAGS[flag].value for key, flag in keys.items()}
     typed = {key: FLAGS[flag].value for key, flag in keys.items() if FLAGS[flag].present}
     config = config_lib.load(FLAGS.model_name)
     config = config.override({"nms_configs": defaults}, config_lib.read_hparams(FLAGS.hparams), {"nms_configs": typed})
     label_map.check(label_map.resolve(config.label_map), config.num_classes)
+    if config.mixed_precision:
+        logging.warning(
+            "mixed_precision is for training; here is float32, and 16 bits by --tflite=FP16 or --tensorrt=FP16"
+        )
     for names in NEEDS[FLAGS.runmode]:
         group = (names,) if isinstance(names, str) else names
         if not any(FLAGS[name].value for name in group):
@@ -323,4 +361,4 @@ MODES = {
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    command_line.run(main)

@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Tells what is wrong with records before a training over them; exit code 1 where it would be pointless.
 
-python dataset/check_tfrecords.py --file_pattern='data/val-*.tfrecord' --model_name=efficientdet-d0 \
-    --hparams='num_classes=20,label_map=voc' --val_json_file=data/json_val.json --output_dir=/tmp/check
+    python dataset/check_tfrecords.py --file_pattern='voc/train-*' --hparams='num_classes=20,label_map=voc'
+    python dataset/check_tfrecords.py --file_pattern='voc/val-*' --model_name=efficientdet-d0 \
+        --hparams='num_classes=20,label_map=voc' --val_json_file=voc/json_val.json --output_dir=/tmp/check
+    python dataset/check_tfrecords.py --file_pattern='coco/train-*' --hparams=configs/coco.yaml --samples=5000
 
 Prints a table of the data and of all findings. With --output_dir, report.json, box_sizes.png and counts.png go there.
 """
@@ -15,29 +17,28 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in main.py
 
-from absl import app, flags
+from absl import flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from dataset import label_map
+from dataset import command_line, label_map
 from efficientdet import config as config_lib
 
 FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("file_pattern", None, "Glob of the records.", required=True)
-    flags.DEFINE_string("model_name", "efficientdet-d0", "One of the models of efficientdet/config.py.")
-    flags.DEFINE_string(
-        "hparams", "", "Keys of efficientdet/config.py: a .yaml file, or 'k=v,nms_configs.method=hard'."
-    )
-    flags.DEFINE_string("val_json_file", None, "COCO groundtruth with which these records are evaluated.")
-    flags.DEFINE_string("output_dir", None, "Directory for report.json and two plots; default: none is written.")
-    flags.DEFINE_integer("samples", None, "About how many records to read; default: all.", lower_bound=1)
+    with command_line.group("Records"):
+        flags.DEFINE_string("file_pattern", None, "Glob of the records, in quotes.", required=True)
+        flags.DEFINE_string("val_json_file", None, "COCO groundtruth with which these records are evaluated.")
+        flags.DEFINE_integer("samples", None, "About how many records to read; default: all.", lower_bound=1)
+    with command_line.group("Model"):
+        flags.DEFINE_string("model_name", "efficientdet-d0", "One of the models of efficientdet/config.py.")
+        flags.DEFINE_string("hparams", "", "Keys of efficientdet/config.py: a .yaml file, or 'k=v,label_map=voc'.")
+    with command_line.group("Output"):
+        flags.DEFINE_string("output_dir", None, "Folder for report.json and two plots; default: none is written.")
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; every option starts with --")
+def main() -> None:
     try:
         config = config_lib.load(FLAGS.model_name, FLAGS.hparams)
         label_map.check(label_map.resolve(config.label_map), config.num_classes)
@@ -91,4 +92,4 @@ def check(
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    command_line.run(main)

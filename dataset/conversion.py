@@ -24,7 +24,7 @@ from absl import flags
 from tqdm import tqdm
 
 from dataset import annotation as annotation_lib
-from dataset import image_file, tfrecord
+from dataset import command_line, image_file, tfrecord
 from dataset.annotation import Annotation
 from dataset.image_file import ImageError
 from dataset.notes import Notes, Report
@@ -37,18 +37,22 @@ T = TypeVar("T")
 
 def define_flags() -> None:
     """The flags that all conversions share: arguments of `run`."""
-    flags.DEFINE_integer("num_threads", None, "Images read at the same time. Default: all cores.", lower_bound=1)
-    flags.DEFINE_float(
-        "max_bad_fraction",
-        0.01,
-        "Fail if a larger share of the images, or of the boxes, has to be left out; or if a larger share of the boxes "
-        "than this (and than 0.2) loses more than a third of its area by clipping.",
-        lower_bound=0,
-        upper_bound=1,
-    )
-    flags.DEFINE_integer(
-        "max_image_pixels", image_file.MAX_IMAGE_PIXELS, "Leave out images of more pixels.", lower_bound=1
-    )
+    with command_line.group("What is taken"):
+        flags.DEFINE_integer("num_threads", None, "Images read at the same time; default: one a core.", lower_bound=1)
+        flags.DEFINE_float(
+            "max_bad_fraction",
+            0.01,
+            "Share of the images, or of the boxes, that may be left out, 0 to 1; beyond it nothing is written. The "
+            "same, but 0.2 at least, for boxes that lose more than a third of their area by clipping.",
+            lower_bound=0,
+            upper_bound=1,
+        )
+        flags.DEFINE_integer(
+            "max_image_pixels",
+            image_file.MAX_IMAGE_PIXELS,
+            "Pixels of the largest image; larger ones are left out.",
+            lower_bound=1,
+        )
 
 
 def options() -> dict[str, Any]:

@@ -2,10 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Converts images with COCO annotations into TFRecords; category ids and image ids stay as they are.
 
-python dataset/create_coco_tfrecord.py --image_dir=train2017 --output_file_prefix=data/train \
-  --object_annotations_file=annotations/instances_train2017.json
+    python dataset/create_coco_tfrecord.py --image_dir=train2017 --output_file_prefix=coco/train \
+        --object_annotations_file=annotations/instances_train2017.json
+    python dataset/create_coco_tfrecord.py --image_dir=test2017 --output_file_prefix=coco/testdev \
+        --image_info_file=annotations/image_info_test-dev2017.json
+    python dataset/create_coco_tfrecord.py --image_dir=shop --output_file_prefix=shop/train --include_masks \
+        --object_annotations_file=shop.json --num_shards=8
 
-For test images without annotations, give --image_info_file alone.
+The second is for images without annotations.
 """
 
 import collections
@@ -19,10 +23,10 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in main.py
 
-from absl import app, flags
+from absl import flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from dataset import conversion, image_file
+from dataset import command_line, conversion, image_file
 from dataset.annotation import AnnotatedObject, Annotation
 from dataset.image_file import ImageError
 from dataset.notes import Notes, Report
@@ -33,15 +37,16 @@ MAX_CATEGORY_ID = 2**31 - 1  # class ids are int32 in the decoder
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("image_dir", None, "Folder of the images.", required=True)
-    flags.DEFINE_string("image_info_file", "", "JSON that lists the images, such as image_info_test-dev2017.json.")
-    flags.DEFINE_string("object_annotations_file", "", "JSON with boxes, such as instances_train2017.json.")
-    flags.DEFINE_string("caption_annotations_file", "", "JSON with captions, such as captions_train2017.json.")
-    flags.DEFINE_boolean("include_masks", False, "Write instance masks too, as PNG.")
-    flags.DEFINE_string("output_file_prefix", "/tmp/train", "What the shard names begin with, such as data/train.")
-    flags.DEFINE_integer("num_shards", 32, "Number of TFRecord files.", lower_bound=1)
+    with command_line.group("Input, one of the three JSON files at least"):
+        flags.DEFINE_string("image_dir", None, "Folder of the images.", required=True)
+        flags.DEFINE_string("object_annotations_file", "", "JSON with boxes, such as instances_train2017.json.")
+        flags.DEFINE_string("caption_annotations_file", "", "JSON with captions, such as captions_train2017.json.")
+        flags.DEFINE_string("image_info_file", "", "JSON that lists images, such as image_info_test-dev2017.json.")
+    with command_line.group("Output"):
+        flags.DEFINE_string("output_file_prefix", "/tmp/train", "What the file names begin with, such as coco/train.")
+        flags.DEFINE_integer("num_shards", 32, "TFRecord files to write.", lower_bound=1)
+        flags.DEFINE_boolean("include_masks", False, "Writes instance masks too, as PNG.")
     conversion.define_flags()
-    flags.adopt_module_key_flags(conversion)  # --help shows them too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,9 +271,7 @@ def _to_object(row: Mapping, category_names: Mapping[int, str]) -> AnnotatedObje
     )
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; every option starts with --")
+def main() -> None:
     conversion.hide_gpus()
     with conversion.exit_with_one_line():
         source = load(
@@ -290,4 +293,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    command_line.run(main)

@@ -2,7 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Converts Pascal VOC annotations into TFRecords and a COCO-style JSON of the same boxes.
 
-python dataset/create_pascal_tfrecord.py --data_dir=VOCdevkit --year=VOC2012 --set=trainval --output_path=data/pascal
+    python dataset/create_pascal_tfrecord.py --data_dir=VOCdevkit --year=VOC2012 --set=train --output_path=voc/train
+    python dataset/create_pascal_tfrecord.py --data_dir=VOCdevkit --year=SHOP --set=all --collect_label_map \
+        --output_path=shop/all --num_shards=8
+    python dataset/create_pascal_tfrecord.py --data_dir=VOCdevkit --year=BCCD --set=test --output_path=bccd/test \
+        --label_map_json_path=bccd/labels.json
 
 The folder of a year holds Annotations/*.xml, JPEGImages/ and, if there are sets, ImageSets/Main/*.txt. Other classes
 than VOC's need --collect_label_map, or --label_map_json_path with a file such as {"RBC": 1, "WBC": 2}.
@@ -21,11 +25,11 @@ from pathlib import Path, PureWindowsPath
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in main.py
 
 import yaml
-from absl import app, flags
+from absl import flags
 from lxml import etree
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from dataset import conversion, image_file
+from dataset import command_line, conversion, image_file
 from dataset import label_map as label_map_lib
 from dataset.annotation import AnnotatedObject, Annotation
 from dataset.image_file import ImageError
@@ -40,20 +44,26 @@ UNKNOWN_CLASS = "is not in the label map"
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("data_dir", None, "Folder that holds the folder of the year, such as VOCdevkit.", required=True)
-    flags.DEFINE_string("output_path", None, "What the shard names begin with, such as data/pascal.", required=True)
-    flags.DEFINE_string(
-        "year", "VOC2007", "Folder in data_dir, '' for data_dir itself, or 'merged' for VOC2007 and VOC2012 together."
-    )
-    flags.DEFINE_string("set", "train", "List in ImageSets/Main: train, val, trainval, test, your own; or 'all'.")
-    flags.DEFINE_string("annotations_dir", "Annotations", "Folder of the XML files, in the folder of the year.")
-    flags.DEFINE_string("label_map_json_path", None, "JSON or YAML file, {name: id} with ids from 1. Default: VOC's.")
-    flags.DEFINE_boolean("collect_label_map", False, "Take the classes from the annotations and write them as YAML.")
-    flags.DEFINE_boolean("ignore_difficult_instances", False, "Leave out objects marked as difficult.")
-    flags.DEFINE_integer("num_shards", 100, "Number of TFRecord files.", lower_bound=1)
-    flags.DEFINE_integer("num_images", None, "Convert only the first so many images.", lower_bound=1)
+    with command_line.group("Input"):
+        flags.DEFINE_string(
+            "data_dir", None, "Folder that holds the folder of the year, as VOCdevkit does.", required=True
+        )
+        flags.DEFINE_string(
+            "year", "VOC2007", "Folder in data_dir, '' for data_dir itself, or 'merged': VOC2007 and VOC2012."
+        )
+        flags.DEFINE_string("set", "train", "List in ImageSets/Main: train, val, trainval, test, your own; or 'all'.")
+        flags.DEFINE_string("annotations_dir", "Annotations", "Folder of the XML files, in the folder of the year.")
+        flags.DEFINE_integer("num_images", None, "Images to convert, the first ones; default: all.", lower_bound=1)
+        flags.DEFINE_boolean("ignore_difficult_instances", False, "Leaves out objects marked as difficult.")
+    with command_line.group("Classes"):
+        flags.DEFINE_string("label_map_json_path", None, "JSON or YAML file, {name: id}, ids from 1; default: VOC's.")
+        flags.DEFINE_boolean(
+            "collect_label_map", False, "Takes the classes from the annotations and writes them as YAML."
+        )
+    with command_line.group("Output"):
+        flags.DEFINE_string("output_path", None, "What the file names begin with, such as data/train.", required=True)
+        flags.DEFINE_integer("num_shards", 100, "TFRecord files to write.", lower_bound=1)
     conversion.define_flags()
-    flags.adopt_module_key_flags(conversion)  # --help shows them too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -314,9 +324,7 @@ def convert(
         raise DataError(f"{error}{hint if UNKNOWN_CLASS in str(error) else ''}") from error
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; every option starts with --")
+def main() -> None:
     conversion.hide_gpus()
     years = ["VOC2007", "VOC2012"] if FLAGS.year == "merged" else [FLAGS.year]
     voc_sets = [VocSet(Path(FLAGS.data_dir, year), FLAGS.set, FLAGS.annotations_dir) for year in years]
@@ -351,4 +359,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    command_line.run(main)

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Makes pictures of circles, triangles and stars over textured backgrounds, with exact boxes, to try a detector on.
 
-python dataset/create_sample_data.py --output_dir=data/train --prefix=train --num_images=800 --seed=1
+    python dataset/create_sample_data.py --output_dir=data/train --prefix=train --num_images=800 --seed=1
+    python dataset/create_sample_data.py --output_dir=data/val --prefix=val --num_images=200 --seed=2
+    python dataset/create_sample_data.py --output_dir=data/wide --num_images=20 --image_size=640x360
 
 The shape decides the class; size, colour, rotation, place and texture say nothing about it. Some pictures are empty.
 A seed gives the same pictures everywhere; another seed gives others.
@@ -19,12 +21,12 @@ from typing import NamedTuple
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in main.py
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from PIL import Image
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from dataset import conversion, create_coco_tfrecord
+from dataset import command_line, conversion, create_coco_tfrecord
 from dataset.notes import Report
 from dataset.tfrecord import DataError
 
@@ -40,11 +42,13 @@ JPEG_OPTIONS = {"quality": 92, "subsampling": 0}  # with subsampling, small shap
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("output_dir", None, "Folder for images/, annotations.json and the TFRecords.", required=True)
-    flags.DEFINE_string("prefix", "sample", "What the shard names begin with. One set of pictures a folder.")
-    flags.DEFINE_integer("num_images", 200, "Number of pictures.", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "Another seed, other pictures.", lower_bound=0)
-    flags.DEFINE_string("image_size", "160", "Pixels: one side of a square, or WxH.")
+    with command_line.group("Pictures"):
+        flags.DEFINE_integer("num_images", 200, "Pictures to make.", lower_bound=1)
+        flags.DEFINE_string("image_size", "160", "Pixels: one side of a square, or WxH.")
+        flags.DEFINE_integer("seed", 0, "Another seed, other pictures.", lower_bound=0)
+    with command_line.group("Output"):
+        flags.DEFINE_string("output_dir", None, "Folder for images/, annotations.json and TFRecords.", required=True)
+        flags.DEFINE_string("prefix", "sample", "What the TFRecord names begin with; one set of pictures a folder.")
 
 
 class Scene(NamedTuple):
@@ -246,9 +250,7 @@ def parse_image_size(text: str) -> tuple[int, int]:
     return int(sides[-1]), int(sides[0])
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; every option starts with --")
+def main() -> None:
     conversion.hide_gpus()
     with conversion.exit_with_one_line():
         report = create(
@@ -264,4 +266,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    command_line.run(main)

@@ -2,7 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Converts YOLO text labels into TFRecords, a COCO-style JSON of the same boxes and a label map.
 
-python dataset/create_yolo_tfrecord.py --data_yaml=coco128/data.yaml --split=train --output_path=data/train
+    python dataset/create_yolo_tfrecord.py --data_yaml=coco128/data.yaml --split=train --output_path=data/train
+    python dataset/create_yolo_tfrecord.py --data_yaml=coco128/data.yaml --split=val --output_path=data/val
+    python dataset/create_yolo_tfrecord.py --data_yaml=shop/data.yaml --split=test --output_path=data/test \
+        --num_shards=4 --max_bad_fraction=0.05
 
 The labels of images/train/a.jpg are in labels/train/a.txt; those of an image whose path has no folder `images` are
 beside it. One object a line, `class cx cy width height` or `class x1 y1 x2 y2 x3 y3 ...`, as fractions of the image.
@@ -19,10 +22,10 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in main.py
 
-from absl import app, flags
+from absl import flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from dataset import conversion, image_file
+from dataset import command_line, conversion, image_file
 from dataset import label_map as label_map_lib
 from dataset.annotation import AnnotatedObject, Annotation
 from dataset.image_file import ImageError
@@ -36,12 +39,13 @@ LARGEST_FRACTION = 1.5  # sticking out of the image happens, but what is larger 
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("data_yaml", None, "YAML file with path, train, val, test and names.", required=True)
-    flags.DEFINE_string("split", "train", "Key of data_yaml whose images to convert: train, val or test.")
-    flags.DEFINE_string("output_path", None, "What the shard names begin with, such as data/train.", required=True)
-    flags.DEFINE_integer("num_shards", 32, "Number of TFRecord files.", lower_bound=1)
+    with command_line.group("Input"):
+        flags.DEFINE_string("data_yaml", None, "YAML file with path, train, val, test and names.", required=True)
+        flags.DEFINE_string("split", "train", "Key of data_yaml whose images to convert: train, val or test.")
+    with command_line.group("Output"):
+        flags.DEFINE_string("output_path", None, "What the file names begin with, such as data/train.", required=True)
+        flags.DEFINE_integer("num_shards", 32, "TFRecord files to write.", lower_bound=1)
     conversion.define_flags()
-    flags.adopt_module_key_flags(conversion)  # --help shows them too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,9 +240,7 @@ def convert(source: YoloSource, output_path: str | Path, *, num_shards: int = 32
     return report
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; every option starts with --")
+def main() -> None:
     conversion.hide_gpus()
     with conversion.exit_with_one_line():
         report = convert(
@@ -257,4 +259,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    command_line.run(main)

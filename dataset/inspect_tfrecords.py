@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Draws what training sees of TFRecords, and one image under every operation of the augmentation.
 
-python dataset/inspect_tfrecords.py --file_pattern='data/train-*.tfrecord' --model_name=efficientdet-d0 \
-    --hparams="label_map={1: 'cat', 2: 'dog'},autoaugment_policy=v3" --samples=10 --save_samples_dir=train_samples
+    python dataset/inspect_tfrecords.py --file_pattern='voc/train-*' --hparams='num_classes=20,label_map=voc'
+    python dataset/inspect_tfrecords.py --file_pattern='shop/train-*' --model_name=efficientdet-d0 \
+        --hparams="label_map={1: 'cat', 2: 'dog'},autoaugment_policy=v3" --samples=10 --save_samples_dir=train_samples
+    python dataset/inspect_tfrecords.py --file_pattern='voc/val-*' --eval --hparams='num_classes=20,label_map=voc'
 
 Writes sample0.jpg and on, network inputs with the boxes that they are labelled with, after augmentation, and
 contact_sheet.jpg. Every run draws the same.
@@ -25,12 +27,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 from PIL import Image, ImageDraw, ImageFont
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from dataset import command_line, tfrecord
 from dataset import label_map as label_map_lib
-from dataset import tfrecord
 from dataset.augment import autoaugment
 from dataset.augment.flip import random_flip
 from dataset.augment.gridmask import grid_mask
@@ -67,12 +69,15 @@ class Picture(NamedTuple):
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("file_pattern", None, "Glob of the records.", required=True)
-    flags.DEFINE_string("save_samples_dir", "tfrecord_samples", "Folder for the pictures; it is made.")
-    flags.DEFINE_string("model_name", "efficientdet-d0", "One of the models of efficientdet/config.py.")
-    flags.DEFINE_string("hparams", "", "Keys of efficientdet/config.py: a .yaml file, or 'k=v,label_map=voc'.")
-    flags.DEFINE_integer("samples", 10, "Pictures to draw, the contact sheet apart.", lower_bound=1)
-    flags.DEFINE_bool("eval", False, "Draws what evaluation sees: without augmentation, in the order of the files.")
+    with command_line.group("Records"):
+        flags.DEFINE_string("file_pattern", None, "Glob of the records, in quotes.", required=True)
+        flags.DEFINE_bool("eval", False, "Draws what evaluation sees: without augmentation, in the order of the files.")
+    with command_line.group("Model"):
+        flags.DEFINE_string("model_name", "efficientdet-d0", "One of the models of efficientdet/config.py.")
+        flags.DEFINE_string("hparams", "", "Keys of efficientdet/config.py: a .yaml file, or 'k=v,label_map=voc'.")
+    with command_line.group("Output"):
+        flags.DEFINE_string("save_samples_dir", "tfrecord_samples", "Folder for the pictures; it is made.")
+        flags.DEFINE_integer("samples", 10, "Pictures to draw, the contact sheet apart.", lower_bound=1)
 
 
 def run(file_pattern: str, folder: Path, config: Config, *, samples: int, evaluation: bool = False) -> None:
@@ -252,9 +257,7 @@ def _quoted(word: str) -> str:
     return f'"{word}"' if "'" in word and not re.search(r'["$`\\!]', word) else shlex.quote(word)
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; every option starts with --")
+def main() -> None:
     try:
         config = config_lib.load(FLAGS.model_name, FLAGS.hparams)
         folder = Path(FLAGS.save_samples_dir)
@@ -268,4 +271,4 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     check_words(sys.argv)
     define_flags()
-    app.run(main)
+    command_line.run(main)

@@ -19,6 +19,8 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import yaml
 
+VERSION = "0.4"  # of this program
+
 
 class ConfigError(ValueError):
     """A key or a value that cannot be used, told in one sentence."""

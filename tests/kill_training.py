@@ -24,11 +24,12 @@ from collections.abc import Callable
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in main.py
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from dataset import command_line
 from tf2 import checkpoint
 from tf2.model_dir import ModelDir
 
@@ -44,9 +45,10 @@ STOPPED = 128 + signal.SIGTERM  # exit code of main.py after SIGTERM
 
 def define_flags() -> None:
     """Defines every flag; a function, so that importing this file defines none."""
-    flags.DEFINE_integer("kills", 20, "Runs to kill.", lower_bound=1)
-    flags.DEFINE_integer("inside", 8, "How many of the kills have to be inside a save.", lower_bound=0)
-    flags.DEFINE_integer("seed", 1, "Of the moments to kill at.")
+    with command_line.group("Kills"):
+        flags.DEFINE_integer("kills", 20, "Runs to kill.", lower_bound=1)
+        flags.DEFINE_integer("inside", 8, "Kills that have to be inside a save, at least.", lower_bound=0)
+        flags.DEFINE_integer("seed", 1, "Another seed, other moments to kill at.")
 
 
 def command(model_dir: pathlib.Path) -> list[str]:
@@ -163,9 +165,7 @@ def look(run: Run, step: int, saved: int) -> tuple[int, str]:
     return newest, "" if begun == [str(step)] * bool(step) else f"it began with step {begun}, expected {step}"
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; every option starts with --")
+def main() -> None:
     rng, step, inside, useless = random.Random(FLAGS.seed), 0, 0, 0
     with tempfile.TemporaryDirectory() as directory:
         model_dir = pathlib.Path(directory) / "model_dir"
@@ -188,4 +188,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    command_line.run(main)

@@ -71,7 +71,11 @@ def test_what_exists_or_can_have_no_folder_is_refused(tmp_path):
     for path in ("empty", "none", "new/folder/file"):
         artifact.check_target(str(tmp_path / path))
     assert (tmp_path / "new" / "folder").is_dir()
-    for path, sentence in ((".", "exists already"), ("file", "exists already"), ("file/x", "file cannot be written to")):
+    for path, sentence in (
+        (".", "exists already"),
+        ("file", "exists already"),
+        ("file/x", "file cannot be written to"),
+    ):
         with pytest.raises(ArtifactError, match=sentence), artifact.whole(str(tmp_path / path)):
             pytest.fail("the work began")
     assert (tmp_path / "file").read_text() == "kept"

@@ -86,7 +86,7 @@ def assert_says(result, sentence):
             [*TRAIN, "--testdev_dir=d"],
             "--testdev_dir is for --mode=eval of what is finished, not beside a training; leave it out",
         ),
-        ([*TRAIN, "--hub_module_url=u"], "--hub_module_url is not available in this version; leave it out"),
+        ([*TRAIN, "--hub_module_url=u"], "--hub_module_url is refused: TensorFlow Hub modules are not read"),
         (
             [*EVAL, "--val_file_pattern=v", "--model_dir=m", "--report_dir=r", "--eval_timeout=9"],
             "--report_dir is for --mode=eval of what is finished, not beside a training; leave it out",

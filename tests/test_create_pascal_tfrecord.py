@@ -382,7 +382,7 @@ def test_files_that_cannot_be_written_are_told(tmp_path, monkeypatch):
     monkeypatch.setattr(pascal, "FLAGS", flags)
     monkeypatch.setattr(conversion, "FLAGS", flags)
     with pytest.raises(SystemExit, match=r"^error: .*file"):
-        pascal.main(["create_pascal_tfrecord.py"])
+        pascal.main()
 
 
 def test_command_runs_from_anywhere(tmp_path):

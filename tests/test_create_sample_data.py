@@ -164,7 +164,7 @@ def test_files_that_cannot_be_written_are_told(tmp_path, monkeypatch):
     flags = types.SimpleNamespace(output_dir=tmp_path / "file", num_images=1, image_size="32", seed=0, prefix="a")
     monkeypatch.setattr(create_sample_data, "FLAGS", flags)
     with pytest.raises(SystemExit, match=r"^error: .*file"):
-        create_sample_data.main(["create_sample_data.py"])
+        create_sample_data.main()
 
 
 def test_command(tmp_path):

@@ -31,6 +31,7 @@ ORDER = [
     "efficientdet.tta",
     "efficientdet.model",
     "efficientdet",
+    "dataset.command_line",
     "dataset.label_map",
     "dataset.tfrecord",
     "dataset.records",

@@ -21,9 +21,8 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from dataset import label_map
-from efficientdet.config import Config, ConfigError
+from efficientdet.config import VERSION, Config, ConfigError
 
-VERSION = "0.4"  # of this program
 FORMAT = 1  # of the text
 FILE = "efficientdet.json"
 KEY = "efficientdet_json"

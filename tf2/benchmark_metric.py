@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Measures what COCO's metrics cost, on random boxes: CocoMetric with each of its backends, against pycocotools alone.
 
-taskset -c 0 python tf2/benchmark_metric.py
+    taskset -c 0 python tf2/benchmark_metric.py
+    taskset -c 0 python tf2/benchmark_metric.py --num_images=500 --num_classes=20
+    taskset -c 0 python tf2/benchmark_metric.py --num_images=500 --once=pycocotools
 
 pycocotools alone starts from lists of rows that are ready, as read from a file; CocoMetric from batches of arrays. Each
 runs in a process of its own, so that peaks of memory are its own. Machines differ and are shared, so a matrix product
@@ -26,9 +28,10 @@ from typing import NamedTuple
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in main.py
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from dataset import command_line
 from dataset.benchmark_reader import calibrate
 from tf2.benchmark_training import peak_mib, resident_mib
 
@@ -64,12 +67,18 @@ class Measurement(NamedTuple):
 
 def define_flags() -> None:
     """Defines every flag; a function, so that importing this file defines none."""
-    flags.DEFINE_integer("num_images", 5000, "Images.", lower_bound=1)
-    flags.DEFINE_integer("num_detections", 100, "Detections an image.", lower_bound=1)
-    flags.DEFINE_integer("num_classes", 80, "Classes.", lower_bound=1)
-    flags.DEFINE_integer("num_objects", 7, "Objects an image, on average.", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "Of the boxes.")
-    flags.DEFINE_string("once", None, f"One run as JSON, in this process: {ALONE!r}, or a backend of CocoMetric.")
+    with command_line.group("Random boxes"):
+        flags.DEFINE_integer("num_images", 5000, "Images.", lower_bound=1)
+        flags.DEFINE_integer("num_detections", 100, "Detections an image.", lower_bound=1)
+        flags.DEFINE_integer("num_classes", 80, "Classes.", lower_bound=1)
+        flags.DEFINE_integer("num_objects", 7, "Objects an image, on average.", lower_bound=1)
+        flags.DEFINE_integer("seed", 0, "Another seed, other boxes.")
+    with command_line.group("What is measured"):
+        flags.DEFINE_string(
+            "once",
+            None,
+            f"One run as JSON, in this process: {ALONE!r}, or a backend of CocoMetric; default: a table of all.",
+        )
 
 
 def random_images(
@@ -208,9 +217,7 @@ def report(runs: Iterator[tuple[str, Measurement]]) -> Iterator[str]:
         )
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; every option starts with --")
+def main() -> None:
     try:
         if FLAGS.once:
             print(json.dumps(measure_once(FLAGS.once)._asdict()))
@@ -227,4 +234,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    command_line.run(main)

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Measures what training costs: the time of a step and of the start, peak memory, and whether memory grows.
 
-taskset -c 0 python tf2/benchmark_training.py --what=step --model_name=efficientdet-d0 --profile
-taskset -c 0 python tf2/benchmark_training.py --what=memory --model_name=efficientdet-d0
-taskset -c 0 python tf2/benchmark_training.py --what=cycles --hparams=image_size=128
+    taskset -c 0 python tf2/benchmark_training.py --what=step --model_name=efficientdet-d0 --profile
+    taskset -c 0 python tf2/benchmark_training.py --what=memory --model_name=efficientdet-d0
+    taskset -c 0 python tf2/benchmark_training.py --what=cycles --hparams=image_size=128
 
 A step is all that main.py does in one: L2, both clips, averages, and all metrics read. Machines differ and are shared,
 so a matrix product of fixed size is timed before every step; PUBLISHED was measured on one core that took 0.20 s for
@@ -29,10 +29,11 @@ from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in main.py
 
-from absl import app, flags
+from absl import flags
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+from dataset import command_line
 from dataset.benchmark_reader import PUBLISHED_CALIBRATION, calibrate
 from efficientdet import config as config_lib
 
@@ -77,14 +78,16 @@ class Kernel(NamedTuple):
 
 def define_flags() -> None:
     """Defines every flag; a function, so that importing this file defines none."""
-    flags.DEFINE_enum("what", "step", list(WHAT), "What to measure; once: the half of memory, as JSON.")
-    flags.DEFINE_string("model_name", "efficientdet-lite0", "One of the models of efficientdet/config.py.")
-    flags.DEFINE_string("hparams", "", "Keys of efficientdet/config.py, as in main.py.")
-    flags.DEFINE_bool("grad_checkpoint", None, "The key of that name; default: what --hparams says.")
-    flags.DEFINE_integer("batch_size", 8, "Images a step.", lower_bound=1)
-    flags.DEFINE_integer("steps", 5, "Steps to time, after the first.", lower_bound=1)
-    flags.DEFINE_integer("cycles", 10, "Epochs of training and evaluation, with --what=cycles.", lower_bound=4)
-    flags.DEFINE_bool("profile", False, "With --what=step: also the kernels of one more step.")
+    with command_line.group("What is measured"):
+        flags.DEFINE_enum("what", "step", list(WHAT), "What to measure; once: the half of memory, as JSON.")
+        flags.DEFINE_integer("steps", 5, "Steps to time, after the first.", lower_bound=1)
+        flags.DEFINE_integer("cycles", 10, "Epochs of training and evaluation, with --what=cycles.", lower_bound=4)
+        flags.DEFINE_bool("profile", False, "With --what=step: also the kernels of one more step.")
+    with command_line.group("Of what"):
+        flags.DEFINE_string("model_name", "efficientdet-lite0", "One of the models of efficientdet/config.py.")
+        flags.DEFINE_string("hparams", "", "Keys of efficientdet/config.py, as in main.py.")
+        flags.DEFINE_bool("grad_checkpoint", None, "The key of that name; default: what --hparams says.")
+        flags.DEFINE_integer("batch_size", 8, "Images a step.", lower_bound=1)
 
 
 def random_batch(config: config_lib.Config, batch_size: int) -> tuple[Any, dict]:
@@ -315,9 +318,7 @@ def cycle_report(resident: Sequence[float]) -> Iterator[str]:
 WHAT = {"step": measure_step, "memory": measure_memory, "cycles": measure_cycles, "once": measure_once}
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; every option starts with --")
+def main() -> None:
     try:
         config = config_lib.load(FLAGS.model_name, FLAGS.hparams, grad_checkpoint=FLAGS.grad_checkpoint)
         for line in WHAT[FLAGS.what](config):
@@ -328,4 +329,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    command_line.run(main)

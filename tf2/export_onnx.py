@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.types.experimental import ConcreteFunction
 
+from efficientdet import config as config_lib
 from efficientdet.model import EfficientDetModel
 from tf2 import artifact, runtimes, serving
 from tf2.artifact import Metadata, first_line
@@ -125,7 +126,7 @@ def _describe(proto, metadata: Metadata) -> None:
     import onnx
 
     onnx.helper.set_model_props(proto, {artifact.KEY: metadata.to_json()})
-    proto.producer_name, proto.producer_version = "EfficientDet TensorFlow 2", artifact.VERSION
+    proto.producer_name, proto.producer_version = "EfficientDet TensorFlow 2", config_lib.VERSION
     proto.doc_string = f"{metadata.config.name}: {artifact.CONTENTS[metadata.content]}"
     proto.graph.name = metadata.config.name
     for value in [*proto.graph.input, *proto.graph.output]:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf2 import artifact, runtimes
+from efficientdet import config as config_lib
+from tf2 import runtimes
 from tf2.drivers import ArtifactDriver, Driver
 
 NOT_TENSORFLOW = (runtimes.TFLite, runtimes.Onnx)  # they have threads of their own, no GPU here, and no trace
@@ -21,7 +22,7 @@ def describe(driver: Driver) -> dict[str, Any]:
     """Which detector runs on what."""
     height, width = driver.config.image_size
     about = {"model_name": driver.config.name, "image_size": f"{width}x{height}"}
-    versions = {"efficientdet": artifact.VERSION, "python": platform.python_version()}
+    versions = {"efficientdet": config_lib.VERSION, "python": platform.python_version()}
     versions |= {"tensorflow": tf.__version__, "numpy": np.__version__}
     gpus = tf.config.list_logical_devices("GPU")
     threads = tf.config.threading.get_intra_op_parallelism_threads()  # 0 where TensorFlow chooses

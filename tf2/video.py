@@ -16,7 +16,7 @@ from dataset import visualize
 from tf2 import artifact
 from tf2.drivers import Driver
 
-CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
+CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".avi": "MJPG"}
 DEFAULT_RATE = 25.0  # frames a second, where the source tells none, as cameras do
 MAX_RATE = 1000.0  # more is no rate: some containers tell the ticks of their clock
 TITLE = "EfficientDet - q ends"
@@ -44,7 +44,7 @@ def run(
     Args:
         driver: the detector.
         input_video: a file, or the number of a camera.
-        output_video: an .mp4 or .avi file that does not exist, of the source's size and rate; None opens a window.
+        output_video: an .mp4, .mov or .avi file that does not exist, of the source's size and rate; None: a window.
         min_score_thresh: draws what scores above.
         max_boxes_to_draw: draws the best so many.
         line_thickness: of boxes, in pixels; None suits it to the frame.

@@ -1,0 +1,120 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""command_line: what every script answers to --help, --version and to what is typed wrong."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+from absl import flags
+from test_readme import flags_of
+
+from dataset import command_line
+from efficientdet import config as config_lib
+
+ROOT = pathlib.Path(__file__).parents[1]
+SCRIPTS = ["main.py", "model_inspect.py"]
+SCRIPTS += [
+    f"{path.parent.name}/{path.name}"
+    for path in sorted(ROOT.glob("*/*.py"))
+    if path.read_text().endswith("    command_line.run(main)\n")
+]
+
+
+def type_(script, *words, cwd=ROOT):
+    """Runs a script in a wide terminal."""
+    environment = {**os.environ, "COLUMNS": "100"}
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *words], capture_output=True, text=True, cwd=cwd, env=environment
+    )
+
+
+@pytest.fixture(scope="module", params=SCRIPTS)
+def helped(request):
+    """A script and what it prints for --help."""
+    result = type_(request.param, "--help")
+    assert result.returncode == 0 and result.stderr == ""
+    return request.param, result.stdout
+
+
+def test_scripts_are_found():
+    assert {"main.py", "dataset/create_coco_tfrecord.py", "tf2/benchmark_metric.py", "tests/kill_training.py"} <= set(
+        SCRIPTS
+    )
+
+
+def test_every_flag_stands_in_the_help_once(helped):
+    script, text = helped
+    shown = re.findall(r"^  --(?:\[no\])?(\w+)", text, re.MULTILINE)
+    assert sorted(shown) == sorted(flags_of(script))
+    assert all(len(line) <= 100 for line in text.split("\n\nWhat", 1)[-1].splitlines() if line.startswith("  --"))
+
+
+def test_help_has_examples_whose_flags_exist(helped):
+    script, text = helped
+    joined = re.sub(r"\\\n\s*", "", text)
+    examples = re.findall(rf"^    (?:taskset -c 0 )?python {re.escape(script)}(.*)$", joined, re.MULTILINE)
+    assert len(examples) >= (1 if script.startswith("tests/") else 3)
+    for example in examples:
+        assert set(re.findall(r"(?:^| )--(\w+)", example)) <= flags_of(script)
+
+
+def test_groups_tell_modes_units_and_defaults():
+    text = type_("main.py", "--help").stdout
+    assert "\nTraining (train, train_and_eval):\n" in text
+    assert re.search(r"--train_batch_size=N +Images a training step, on all devices together\. \(default: 64\)", text)
+    assert re.search(r"--mode=train\|eval\|train_and_eval\n +Trains, evaluates", text)
+    assert "--[no]eval_after_train" in text and "(default: False)" not in text and "(default: None)" not in text
+
+
+@pytest.mark.parametrize("script", ["main.py", "model_inspect.py", "dataset/check_tfrecords.py"])
+def test_version(script):
+    result = type_(script, "--version")
+    assert result.returncode == 0
+    assert re.fullmatch(
+        rf"efficientdet-tf2 {config_lib.VERSION}, Python 3\.\d+\.\d+, TensorFlow 2\.\d+\.\d+\n", result.stdout
+    )
+
+
+@pytest.mark.parametrize(
+    "words, sentence",
+    [
+        (["--model_nme=x"], "error: Unknown command line flag 'model_nme'. Did you mean: model_name (--help lists"),
+        (["--train_batch_size=x"], "error: flag --train_batch_size=x: invalid literal for int()"),
+        (["--train_batch_size=0"], "error: flag --train_batch_size=0: 0 is not a positive integer"),
+        (["--mode=trian"], "error: flag --mode=trian: value should be one of <train|eval|train_and_eval>"),
+        (["train"], "error: unexpected arguments ['train']; every option starts with --"),
+    ],
+)
+def test_what_is_typed_wrong_is_one_sentence(words, sentence):
+    result = type_("main.py", *words)
+    assert result.returncode == 1 and result.stdout == ""
+    assert result.stderr.startswith(sentence) and result.stderr.count("\n") == 1
+
+
+def test_flags_of_other_modes_are_told(monkeypatch):
+    values = flags.FlagValues()
+    monkeypatch.setattr(flags, "FLAGS", values)
+    monkeypatch.setattr(command_line, "GROUPS", [])
+    with command_line.group("Any"):
+        flags.DEFINE_string("a", None, "A.", flag_values=values)
+    with command_line.group("Some", ["draw", "write"]):
+        flags.DEFINE_string("b", None, "B.", flag_values=values)
+        flags.DEFINE_integer("c", 1, "C.", flag_values=values)
+    assert [group.names for group in command_line.GROUPS] == [("a",), ("b", "c")]
+    command_line.parse(["script", "--a=1", "--b=2"])
+    assert command_line.unused("draw") == [] and command_line.unused("train") == ["b"]
+
+
+def test_flags_without_an_effect_in_a_mode_are_told_by_the_scripts(tmp_path):
+    for script, words, told in (
+        ("main.py", ["--mode=eval", "--train_batch_size=8"], "--train_batch_size has no effect with --mode=eval"),
+        ("model_inspect.py", ["--runmode=bm", "--output_csv=x"], "--output_csv has no effect with --runmode=bm"),
+        ("model_inspect.py", ["--hparams=mixed_precision=true"], "mixed_precision is for training"),
+    ):
+        fails = ["--hparams=num_classes=3,label_map=voc"] if "hparams" not in words[0] else []
+        result = type_(script, *words, *fails, *(["--runmode=infer"] if not fails else []), cwd=tmp_path)
+        assert result.returncode == 1 and told in result.stderr
