@@ -166,14 +166,8 @@ def define_device_flags() -> None:
 
 
 def main() -> None:
-    """Runs the mode; errors of the user end in one sentence."""
-    try:
-        results = run(load_config())
-    except (ValueError, FloatingPointError, OSError) as error:
-        logging.debug("%s", error, exc_info=True)
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    """Runs the mode."""
+    results = run(load_config())
     if results:
         print(json.dumps(results))
 

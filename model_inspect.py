@@ -15,7 +15,6 @@ exported file.
 """
 
 import os
-import sys
 
 # Before TensorFlow is imported: level 3 keeps back notes about the CPU, and the three "errors" that TensorFlow 2.15
 # writes at every start where CUDA is absent. What really fails is raised.
@@ -154,14 +153,8 @@ def define_inference_flags() -> None:
 
 
 def main() -> None:
-    """Runs the mode; errors of the user end in one sentence."""
-    try:
-        run(load_config())
-    except (ValueError, OSError) as error:
-        logging.debug("%s", error, exc_info=True)
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    """Runs the mode."""
+    run(load_config())
 
 
 def load_config() -> config_lib.Config:

@@ -51,8 +51,6 @@ def main() -> None:
         )
     except OSError as error:
         sys.exit(f"error: {error.filename}: {error.strerror}")
-    except ValueError as error:
-        sys.exit(f"error: {error}")
     sys.exit(1 if fatal else 0)
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""How every script speaks: --help in groups, --version, and one sentence for what is typed wrong."""
+"""How every script speaks: --help in groups, --version, and one sentence for what goes wrong."""
 
 import contextlib
 import dataclasses
@@ -11,7 +11,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from efficientdet import config as config_lib
 
@@ -55,8 +55,24 @@ def unused(mode: str) -> list[str]:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Reads the command line and calls `main`; --help and --version answer, and what is no flag ends the program."""
-    app.run(lambda _: main(), flags_parser=parse)
+    """Reads the command line and calls `main`, a script's work."""
+    app.run(lambda _: call(main), flags_parser=parse)
+
+
+def call(main: Callable[[], None]) -> None:
+    """Calls `main`.
+
+    Raises:
+        SystemExit: with one sentence for what is wrong with files, values or numbers (the rest at --verbosity=1), and
+            with the code 130, as a shell calls it, after Ctrl-C.
+    """
+    try:
+        main()
+    except (ValueError, FloatingPointError, OSError) as error:
+        logging.debug("%s", error, exc_info=True)
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def parse(argv: Sequence[str]) -> list[str]:

@@ -262,8 +262,6 @@ def main() -> None:
         config = config_lib.load(FLAGS.model_name, FLAGS.hparams)
         folder = Path(FLAGS.save_samples_dir)
         run(FLAGS.file_pattern, folder, config, samples=FLAGS.samples, evaluation=FLAGS.eval)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
     except tf.errors.OpError as error:  # files that cannot be read
         sys.exit(f"error: {error.message.splitlines()[0]}")
 

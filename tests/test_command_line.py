@@ -118,3 +118,26 @@ def test_flags_without_an_effect_in_a_mode_are_told_by_the_scripts(tmp_path):
         fails = ["--hparams=num_classes=3,label_map=voc"] if "hparams" not in words[0] else []
         result = type_(script, *words, *fails, *(["--runmode=infer"] if not fails else []), cwd=tmp_path)
         assert result.returncode == 1 and told in result.stderr
+
+
+@pytest.mark.parametrize(
+    "error, code",
+    [
+        (ValueError("expected 3, got 4"), "error: expected 3, got 4"),
+        (FloatingPointError("loss is nan"), "error: loss is nan"),
+        (FileNotFoundError(2, "No such file", "x.yaml"), "error: [Errno 2] No such file: 'x.yaml'"),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_what_goes_wrong_is_one_sentence(error, code):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as told:
+        command_line.call(main)
+    assert told.value.code == code
+
+
+def test_a_fault_of_the_program_keeps_its_traceback():
+    with pytest.raises(KeyError):
+        command_line.call(lambda: {}["x"])

@@ -218,18 +218,15 @@ def report(runs: Iterator[tuple[str, Measurement]]) -> Iterator[str]:
 
 
 def main() -> None:
-    try:
-        if FLAGS.once:
-            print(json.dumps(measure_once(FLAGS.once)._asdict()))
-            return
-        print(
-            f"{FLAGS.num_images} images, {FLAGS.num_detections} detections and about {FLAGS.num_objects} objects each, "
-            f"{FLAGS.num_classes} classes"
-        )
-        for line in report(measure_all()):
-            print(line, flush=True)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    if FLAGS.once:
+        print(json.dumps(measure_once(FLAGS.once)._asdict()))
+        return
+    print(
+        f"{FLAGS.num_images} images, {FLAGS.num_detections} detections and about {FLAGS.num_objects} objects each, "
+        f"{FLAGS.num_classes} classes"
+    )
+    for line in report(measure_all()):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

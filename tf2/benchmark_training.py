@@ -319,12 +319,9 @@ WHAT = {"step": measure_step, "memory": measure_memory, "cycles": measure_cycles
 
 
 def main() -> None:
-    try:
-        config = config_lib.load(FLAGS.model_name, FLAGS.hparams, grad_checkpoint=FLAGS.grad_checkpoint)
-        for line in WHAT[FLAGS.what](config):
-            print(line, flush=True)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    config = config_lib.load(FLAGS.model_name, FLAGS.hparams, grad_checkpoint=FLAGS.grad_checkpoint)
+    for line in WHAT[FLAGS.what](config):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":
