@@ -15,13 +15,13 @@ import tensorflow as tf
 import tqdm
 from absl import logging
 
-from dataset import dataloader, image_file, label_map, tfrecord, visualize
+from dataset import dataloader, image_file, tfrecord, visualize
 from dataset.dataloader import InputReader
 from efficientdet import preprocess, tta
 from efficientdet.config import Config
 from efficientdet.model import EfficientDetModel, EfficientDetNet
 from efficientdet.nms import hard_iou_thresh
-from tf2 import drivers
+from tf2 import artifact, drivers
 from tf2.coco_metric import CocoMetric
 from tf2.drivers import Driver, Levels
 
@@ -67,7 +67,7 @@ class Evaluator:
         nms_configs = config.nms_configs
         self.config = config.override({"nms_configs": {"max_nms_inputs": nms_configs.max_nms_inputs or MAX_NMS_INPUTS}})
         self.evaluation = evaluation
-        self.names = label_map.resolve(config.label_map)
+        self.names = artifact.names_of(config)
         self._sample_image = _read_picture(config.sample_image) if config.sample_image else None
         self._metric()
         reader = InputReader(evaluation.val_file_pattern, config)
