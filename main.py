@@ -9,6 +9,8 @@ r"""Trains and evaluates EfficientDet over TFRecords.
         --val_file_pattern='voc/val-*' --voc --report_dir=/tmp/report
     python main.py --mode=eval --saved_model_dir=/tmp/d0.onnx --val_file_pattern='coco/val-*' \
         --val_json_file=annotations/instances_val2017.json --output_metrics=/tmp/d0.json
+
+The keys of --hparams stand in efficientdet/config.py.
 """
 
 import json
