@@ -36,7 +36,7 @@ def type_(script, *words, cwd=ROOT):
 def helped(request):
     """A script and what it prints for --help."""
     result = type_(request.param, "--help")
-    assert result.returncode == 0 and result.stderr == ""
+    assert result.returncode == 0, result.stderr
     return request.param, result.stdout
 
 
