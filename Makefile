@@ -99,5 +99,5 @@ demo: $(INSTALLED)
 	@for folder in $(DEMO)/*/images; do echo "$$folder: $$(ls $$folder | wc -l) pictures"; done
 
 clean:
-	rm -rf .venv demo .pytest_cache .hypothesis .ruff_cache
+	rm -rf .venv demo tutorial .pytest_cache .hypothesis .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -67,7 +67,7 @@ def define_flags() -> None:
         flags.DEFINE_enum(
             "mode", "train", ["train", "eval", "train_and_eval"], "Trains, evaluates, or does both in turn."
         )
-        flags.DEFINE_string("model_name", "efficientdet-d1", "One of the models of efficientdet/config.py.")
+        flags.DEFINE_string("model_name", "efficientdet-d1", f"One of {', '.join(config_lib.MODELS)}.")
         flags.DEFINE_string(
             "hparams", "", "Keys of efficientdet/config.py: a .yaml file, or 'k=v,nms_configs.method=hard'."
         )

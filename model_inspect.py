@@ -56,7 +56,7 @@ def define_flags() -> None:
     """Defines every flag; a function, so that reading this file defines none."""
     with command_line.group("What to do"):
         flags.DEFINE_enum("runmode", "dry", list(NEEDS), "One of the modes above.")
-        flags.DEFINE_string("model_name", "efficientdet-d0", "One of the models of efficientdet/config.py.")
+        flags.DEFINE_string("model_name", "efficientdet-d0", f"One of {', '.join(config_lib.MODELS)}.")
         flags.DEFINE_string(
             "hparams", "", "Keys of efficientdet/config.py: a .yaml file, or 'k=v,nms_configs.iou_thresh=0.6'."
         )
@@ -101,10 +101,10 @@ def define_export_flags() -> None:
         flags.DEFINE_string("logdir", "/tmp/deff/", "Folder for what is written.")
     with command_line.group("Checkpoint to write", ["dry", "ckpt"]):
         flags.DEFINE_string("export_ckpt", None, "Prefix of the checkpoint to write; of hdf5, a name ending in .h5.")
-        flags.DEFINE_enum("export_ckpt_format", "name", ["name", "object", "hdf5"], "Its format.")
+        flags.DEFINE_enum("export_ckpt_format", "name", ["name", "object", "hdf5"], "Format of that checkpoint.")
     with command_line.group("Beside the SavedModel", ["saved_model"]):
         flags.DEFINE_string("tflite_path", None, "A .tflite file to write as well.")
-        flags.DEFINE_enum("tflite", "FP32", ["FP32", "FP16", "INT8"], "Its precision.")
+        flags.DEFINE_enum("tflite", "FP32", ["FP32", "FP16", "INT8"], "Precision of that file.")
         flags.DEFINE_enum(
             "tflite_content",
             "detector",
@@ -112,9 +112,14 @@ def define_export_flags() -> None:
             "detector: pictures to detections, all inside; detection_op: normalized images to the op "
             "TFLite_Detection_PostProcess; network: normalized images to raw outputs.",
         )
-        flags.DEFINE_enum("tensorrt", None, ["FP32", "FP16", "INT8"], "Converts by TF-TRT as well.")
+        flags.DEFINE_enum(
+            "tensorrt",
+            None,
+            ["FP32", "FP16", "INT8"],
+            "Precision of a TensorRT SavedModel to write as well, into saved_model_dir; needs an NVIDIA GPU.",
+        )
         flags.DEFINE_string("file_pattern", None, "TFRecords whose images show INT8 the ranges of its tensors.")
-        flags.DEFINE_integer("num_calibration_steps", 500, "Images of them, at most.", lower_bound=1)
+        flags.DEFINE_integer("num_calibration_steps", 500, "Images of --file_pattern to read, at most.", lower_bound=1)
     with command_line.group("ONNX", ["onnx"]):
         flags.DEFINE_string("onnx_path", None, "The .onnx file to write.")
         flags.DEFINE_enum(
@@ -125,11 +130,15 @@ def define_export_flags() -> None:
             "proof", True, "Holds each exported file against the checkpoint, and writes FILE.report.json."
         )
         flags.DEFINE_string(
-            "proof_images", None, "Pictures for it: file, folder, glob or list; default: generated ones."
+            "proof_images", None, "Pictures that both detect in: file, folder, glob or list; default: generated ones."
         )
-        flags.DEFINE_string("val_file_pattern", None, "TFRecords for it: AP of checkpoint and file under the same NMS.")
-        flags.DEFINE_string("val_json_file", None, "COCO groundtruth of them; default: what is in the records.")
-        flags.DEFINE_integer("eval_samples", None, "Images of them; default: all.", lower_bound=1)
+        flags.DEFINE_string(
+            "val_file_pattern",
+            None,
+            "TFRecords on which both get an AP, under the same NMS; default: none is computed.",
+        )
+        flags.DEFINE_string("val_json_file", None, "COCO groundtruth of these records; default: what is in them.")
+        flags.DEFINE_integer("eval_samples", None, "Images of these records to evaluate; default: all.", lower_bound=1)
         flags.DEFINE_float("max_ap_drop", 0.02, "AP that an INT8 file may lose, 0 to 1.", 0.0, 1.0)
 
 
@@ -177,7 +186,9 @@ def load_config() -> config_lib.Config:
     for names in NEEDS[FLAGS.runmode]:
         group = (names,) if isinstance(names, str) else names
         if not any(FLAGS[name].value for name in group):
-            raise ValueError(f"--runmode={FLAGS.runmode} needs --{' or --'.join(group)}; see --helpfull")
+            raise ValueError(
+                f"--runmode={FLAGS.runmode} needs --{' or --'.join(group)}; --help lists the flags by mode"
+            )
     if FLAGS.use_xla and FLAGS.runmode != "bm":
         raise ValueError("--use_xla is for --runmode=bm; leave it out")
     if FLAGS.export_ckpt and FLAGS.runmode not in ("dry", "ckpt"):

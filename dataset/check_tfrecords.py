@@ -32,7 +32,7 @@ def define_flags() -> None:
         flags.DEFINE_string("val_json_file", None, "COCO groundtruth with which these records are evaluated.")
         flags.DEFINE_integer("samples", None, "About how many records to read; default: all.", lower_bound=1)
     with command_line.group("Model"):
-        flags.DEFINE_string("model_name", "efficientdet-d0", "One of the models of efficientdet/config.py.")
+        flags.DEFINE_string("model_name", "efficientdet-d0", f"One of {', '.join(config_lib.MODELS)}.")
         flags.DEFINE_string("hparams", "", "Keys of efficientdet/config.py: a .yaml file, or 'k=v,label_map=voc'.")
     with command_line.group("Output"):
         flags.DEFINE_string("output_dir", None, "Folder for report.json and two plots; default: none is written.")

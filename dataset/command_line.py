@@ -18,7 +18,7 @@ from efficientdet import config as config_lib
 HELP = ("-h", "-help", "--help", "-helpshort", "--helpshort")  # --helpfull, with the flags of absl, is absl's own
 VERSION = ("-version", "--version")
 INDENT = 26  # columns of the names of flags
-WIDEST = 110  # columns, however wide the terminal
+NARROWEST, WIDEST = 60, 110  # columns, whatever the terminal's
 VALUES = {"int": "N", "float": "X", "comma separated list of strings": "A,B", "multi int": "N"}  # of a type of flag
 
 
@@ -83,7 +83,8 @@ def parse(argv: Sequence[str]) -> list[str]:
     """
     words = argv[1:]
     if any(word in HELP for word in words):
-        print(help_text(sys.modules["__main__"].__doc__ or "", min(shutil.get_terminal_size((100, 0)).columns, WIDEST)))
+        columns = shutil.get_terminal_size((100, 0)).columns
+        print(help_text(sys.modules["__main__"].__doc__ or "", max(NARROWEST, min(columns, WIDEST))))
         sys.exit(0)
     if any(word in VERSION for word in words):
         print(version())
@@ -130,7 +131,7 @@ def _describe(name: str, width: int) -> str:
     nothing = flag.default is None or flag.default is False or flag.default in ("", [])
     shown = "" if nothing else f" (default: {_plain(flag.default)})"
     text = flag.help.removeprefix(f"<{'|'.join(choices)}>: ")  # absl puts them in front
-    lines = textwrap.wrap(f"{text}{shown}", width - INDENT)
+    lines = textwrap.wrap(f"{text}{shown}", width - INDENT, break_on_hyphens=False)
     first = f"  {typed}".ljust(INDENT)
     if len(first) > INDENT or first[-1] != " ":
         lines.insert(0, "")

@@ -73,7 +73,7 @@ def define_flags() -> None:
         flags.DEFINE_string("file_pattern", None, "Glob of the records, in quotes.", required=True)
         flags.DEFINE_bool("eval", False, "Draws what evaluation sees: without augmentation, in the order of the files.")
     with command_line.group("Model"):
-        flags.DEFINE_string("model_name", "efficientdet-d0", "One of the models of efficientdet/config.py.")
+        flags.DEFINE_string("model_name", "efficientdet-d0", f"One of {', '.join(config_lib.MODELS)}.")
         flags.DEFINE_string("hparams", "", "Keys of efficientdet/config.py: a .yaml file, or 'k=v,label_map=voc'.")
     with command_line.group("Output"):
         flags.DEFINE_string("save_samples_dir", "tfrecord_samples", "Folder for the pictures; it is made.")

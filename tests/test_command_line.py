@@ -2,14 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """command_line: what every script answers to --help, --version and to what is typed wrong."""
 
+import importlib
 import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 
 import pytest
-from absl import flags
+from absl import flags, logging
 from test_readme import flags_of
 
 from dataset import command_line
@@ -24,9 +26,9 @@ SCRIPTS += [
 ]
 
 
-def type_(script, *words, cwd=ROOT):
-    """Runs a script in a wide terminal."""
-    environment = {**os.environ, "COLUMNS": "100"}
+def type_(script, *words, cwd=ROOT, columns=100):
+    """Runs a script in a terminal of so many columns."""
+    environment = {**os.environ, "COLUMNS": str(columns)}
     return subprocess.run(
         [sys.executable, str(ROOT / script), *words], capture_output=True, text=True, cwd=cwd, env=environment
     )
@@ -62,11 +64,43 @@ def test_help_has_examples_whose_flags_exist(helped):
         assert set(re.findall(r"(?:^| )--(\w+)", example)) <= flags_of(script)
 
 
+@pytest.fixture(params=["main", "model_inspect"])
+def script(request, monkeypatch):
+    """A script as a module, with its flags defined for the time of a test."""
+    monkeypatch.setattr(command_line, "GROUPS", [])
+    module, before = importlib.import_module(request.param), set(flags.FLAGS)
+    module.define_flags()
+    yield module
+    flags.FLAGS.remove_flag_values(set(flags.FLAGS) - before)
+    flags.FLAGS.unparse_flags()
+
+
+def test_examples_of_main_and_model_inspect_are_right(script, monkeypatch):
+    told = []
+    monkeypatch.setattr(logging, "warning", lambda *words: told.append(words))
+    monkeypatch.chdir(ROOT)
+    examples = re.findall(r"^    python (.*)$", re.sub(r"\\\n\s*", "", script.__doc__), re.MULTILINE)
+    assert len(examples) == 3
+    for example in examples:
+        flags.FLAGS.unparse_flags()
+        command_line.parse(shlex.split(example))
+        assert script.load_config().name.startswith("efficientdet-d")
+    assert told == []
+
+
+def test_help_fits_terminals_of_any_width(script):
+    for columns in (60, 110):
+        shown = command_line.help_text("", columns).splitlines()
+        assert max(len(line) for line in shown if not line.lstrip().startswith("--")) <= columns
+    assert any("efficientdet-lite3x," in line for line in shown)
+
+
 def test_groups_tell_modes_units_and_defaults():
     text = type_("main.py", "--help").stdout
     assert "\nTraining (train, train_and_eval):\n" in text
     assert re.search(r"--train_batch_size=N +Images a training step, on all devices together\. \(default: 64\)", text)
     assert re.search(r"--mode=train\|eval\|train_and_eval\n +Trains, evaluates", text)
+    assert type_("main.py", "--help", columns=10).stdout.startswith("Trains and evaluates")
     assert "--[no]eval_after_train" in text and "(default: False)" not in text and "(default: None)" not in text
 
 

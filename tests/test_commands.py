@@ -5,6 +5,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -134,6 +135,13 @@ def test_published_flags_without_a_meaning_are_taken_and_said(no_tensorflow):
         "eval_name",
     ):
         assert f"--{name} has no effect: " in result.stderr
+
+
+@pytest.mark.parametrize("script", ["main.py", "model_inspect.py", "dataset/check_tfrecords.py"])
+def test_help_and_version_come_without_tensorflow(no_tensorflow, script):
+    for word, beginning in (("--help", "[A-Z].*\n\n    python "), ("--version", "efficientdet-tf2 ")):
+        result = command(script, word, tensorflow=no_tensorflow)
+        assert (result.returncode, result.stderr) == (0, "") and re.match(beginning, result.stdout)
 
 
 def test_words_without_dashes_are_refused(no_tensorflow):

@@ -84,7 +84,7 @@ def define_flags() -> None:
         flags.DEFINE_integer("cycles", 10, "Epochs of training and evaluation, with --what=cycles.", lower_bound=4)
         flags.DEFINE_bool("profile", False, "With --what=step: also the kernels of one more step.")
     with command_line.group("Of what"):
-        flags.DEFINE_string("model_name", "efficientdet-lite0", "One of the models of efficientdet/config.py.")
+        flags.DEFINE_string("model_name", "efficientdet-lite0", f"One of {', '.join(config_lib.MODELS)}.")
         flags.DEFINE_string("hparams", "", "Keys of efficientdet/config.py, as in main.py.")
         flags.DEFINE_bool("grad_checkpoint", None, "The key of that name; default: what --hparams says.")
         flags.DEFINE_integer("batch_size", 8, "Images a step.", lower_bound=1)
