@@ -1,0 +1,180 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""tutorial.ipynb: what is committed is whole, small and tidy; run from top to bottom, a detector comes of it."""
+
+import csv
+import os
+import pathlib
+import re
+import shlex
+import sys
+import types
+from importlib import metadata
+
+import numpy as np
+import pytest
+from test_readme import flags_of
+
+from dataset import create_sample_data
+from efficientdet import boxes as box_ops
+
+WHY = "the notebook's tools are installed where Colab is, on Python 3.12 and later"
+nbformat = pytest.importorskip("nbformat", reason=WHY)
+NotebookClient = pytest.importorskip("nbclient", reason=WHY).NotebookClient
+TransformerManager = pytest.importorskip("IPython.core.inputtransformer2", reason=WHY).TransformerManager
+
+ROOT = pathlib.Path(__file__).parents[1]
+PATH = ROOT / "tutorial.ipynb"
+NOTEBOOK = nbformat.read(PATH, as_version=nbformat.NO_CONVERT)
+CODE = [cell for cell in NOTEBOOK.cells if cell.cell_type == "code"]
+ABSL_FLAGS = {"verbosity"}  # which every script has
+
+
+def printed(cells) -> str:
+    """All that code cells printed."""
+    return "".join(output.text for cell in cells for output in cell.outputs if output.output_type == "stream")
+
+
+def aps_of(text: str) -> dict[str, float]:
+    """{start: AP50} of the two trainings that the notebook compares."""
+    found = re.findall(r"^(from random weights|fine-tuned) .* AP50 ([\d.]+)$", text, re.MULTILINE)
+    return {start: float(value) for start, value in found}
+
+
+def test_it_is_committed_as_it_ran_from_top_to_bottom():
+    nbformat.validate(NOTEBOOK)
+    assert NOTEBOOK.nbformat == 4
+    assert [cell.execution_count for cell in CODE] == list(range(1, len(CODE) + 1))
+    outputs = [output for cell in CODE for output in cell.outputs]
+    assert {output.output_type for output in outputs} <= {"stream", "display_data"}  # no error
+    assert all(output.name == "stdout" for output in outputs if output.output_type == "stream")  # no warning
+    kinds = [kind for output in outputs for kind in output.get("data", {}) if kind.startswith("image/")]
+    assert len(kinds) >= 6
+    assert PATH.stat().st_size < 700_000  # bytes
+
+
+def test_it_tells_nothing_of_the_machine_it_ran_on():
+    everything = "\n".join([*(cell.source for cell in NOTEBOOK.cells), printed(CODE)])
+    assert not re.findall(r"(?<![\w.:/])/(?:tmp|home|root|work|usr|var|Users|content)\b.*", everything)
+    assert not re.findall(r"(?i)\bTODO\b|\bFIXME\b|warning|traceback|^error.*", everything, re.MULTILINE)
+    assert "\r" not in everything and "\x1b" not in everything
+
+
+def test_the_badge_opens_this_repository():
+    link = re.search(r"\[!\[Open in Colab\]\((\S+)\)\]\((\S+)\)", NOTEBOOK.cells[0].source)
+    repository = re.search(r'^REPOSITORY = "(.*)"$', CODE[0].source, re.MULTILINE)[1]
+    assert link[1] == "https://colab.research.google.com/assets/colab-badge.svg"
+    assert link[2] == f"https://colab.research.google.com/github/{repository}/blob/main/tutorial.ipynb"
+    assert link[0] in (ROOT / "README.md").read_text()
+
+
+def test_commands_use_flags_that_exist():
+    sources = re.sub(r"\\\n *", "", "\n".join(cell.source for cell in CODE))
+    commands = [shlex.split(line) for line in re.findall(r"^!python (.*)$", sources, re.MULTILINE)]
+    assert {command[0] for command in commands} >= {"main.py", "model_inspect.py", "dataset/create_sample_data.py"}
+    for script, *arguments in commands:
+        typed = {argument.lstrip("-").split("=")[0] for argument in arguments}
+        assert typed <= flags_of(script) | ABSL_FLAGS, f"{script} has no {typed - flags_of(script)}"
+
+
+def test_links_lead_somewhere():
+    for cell in NOTEBOOK.cells:
+        for target in re.findall(r"\]\(([^)#]+)\)", cell.source) if cell.cell_type == "markdown" else []:
+            assert target.startswith("https://") or (ROOT / target).exists(), f"the notebook links to {target}"
+
+
+def test_the_committed_outputs_show_that_fine_tuning_pays():
+    aps = aps_of(printed(CODE))
+    assert aps["fine-tuned"] > 0.3
+    assert aps["fine-tuned"] > aps["from random weights"] + 0.1
+
+
+def run_first_cell(called: list[str], clone_to: pathlib.Path | None = None) -> dict:
+    """Runs the cell that installs, with a stand-in for the shell; returns its variables."""
+
+    def system(command: str):
+        called.append(command)
+        if command.startswith("git clone"):
+            clone_to.symlink_to(ROOT)
+
+    names = {"get_ipython": lambda: types.SimpleNamespace(system=system)}
+    exec(TransformerManager().transform_cell(CODE[0].source), names)
+    return names
+
+
+def test_the_first_cell_installs_nothing_where_all_is_there(monkeypatch, capsys):
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.chdir(ROOT)
+    called = []
+    run_first_cell(called)
+    assert not called
+    assert "installed: nothing" in capsys.readouterr().out
+
+
+def test_the_first_cell_clones_and_installs_what_colab_lacks(monkeypatch, tmp_path):
+    versions = {"tensorflow": "2.20.0", "tensorboard": "2.20.0", "tf-keras": "2.19.0", "pycocotools": None}
+    real = metadata.version
+
+    def version(name: str) -> str:
+        if name in versions and versions[name] is None:
+            raise metadata.PackageNotFoundError(name)
+        return versions.get(name) or real(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.chdir(tmp_path)
+    called = []
+    names = run_first_cell(called, tmp_path / "efficientdet-tf2")
+    clone, install = called
+    assert clone.startswith("git clone") and "https://github.com/{REPOSITORY} efficientdet-tf2" in clone
+    assert install.endswith("-m pip install --quiet {packages}")
+    # TensorFlow is named with the version that it has, so that nothing else brings another one.
+    assert shlex.split(names["packages"]) == ["tf-keras==2.20.*", "pycocotools>=2.0.8", "tensorflow==2.20.0"]
+    assert pathlib.Path.cwd() == ROOT
+
+
+@pytest.mark.slow
+@pytest.mark.both_lanes
+def test_from_top_to_bottom(monkeypatch, tmp_path):
+    for path in ROOT.iterdir():  # as in a clone; what the notebook writes stays here
+        if path.name not in ("demo", "tutorial") and not path.name.startswith("."):
+            (tmp_path / path.name).symlink_to(path)
+    for name in ("http_proxy", "https_proxy", "EFFICIENTDET_WEIGHTS_URL"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nothing answers
+    notebook = nbformat.read(PATH, as_version=4)
+    # A command that fails is an error here; for readers its message is enough.
+    notebook.cells.insert(0, nbformat.v4.new_code_cell("get_ipython().system_raise_on_error = True"))
+    NotebookClient(
+        notebook,
+        timeout=900,  # seconds a cell
+        kernel_name="python3",
+        resources={"metadata": {"path": str(tmp_path)}},
+        coalesce_streams=True,
+    ).execute()
+
+    text = printed(cell for cell in notebook.cells if cell.cell_type == "code")
+    assert f"Python {sys.version.split()[0]}" in text
+    assert "nothing wrong was found" in text and "332 of 334 variables loaded" in text
+    aps = aps_of(text)
+    assert aps["fine-tuned"] > 0.3
+    assert aps["fine-tuned"] > aps["from random weights"] + 0.1
+    with (tmp_path / "tutorial/own/eval.csv").open() as file:
+        assert float(list(csv.DictReader(file))[-1]["AP50"]) == pytest.approx(aps["fine-tuned"], abs=1e-3)
+    assert len(re.findall(r"^(?:own\.tflite|saved_model|\S+_frozen\.pb) .* passed$", text, re.MULTILINE)) == 3
+    assert (tmp_path / "tutorial/report/index.html").is_file()
+    assert share_found(tmp_path / "tutorial/own.tflite") > 0.4
+
+
+def share_found(path: pathlib.Path, num_pictures: int = 40) -> float:
+    """Share of the objects of new pictures that an exported detector finds, with the right class and an IoU of 0.5."""
+    from tf2 import drivers
+
+    detector, found, total = drivers.open_artifact(str(path)), 0, 0
+    for index in range(num_pictures):
+        scene = create_sample_data.make_scene(seed=5, index=index, image_size=(270, 270))
+        detections = detector.detect(scene.image)
+        ious = box_ops.pairwise_iou(scene.boxes.astype(np.float32), detections.boxes.astype(np.float32)).numpy()
+        is_round, found_round = scene.classes == 1, detections.classes == 1
+        found += ((ious > 0.5) & (is_round[:, np.newaxis] == found_round)).any(axis=1).sum()
+        total += len(scene.boxes)
+    return found / total
