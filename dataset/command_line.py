@@ -50,7 +50,7 @@ def group(title: str, modes: Sequence[str] = ()) -> Iterator[None]:
 
 def unused(mode: str) -> list[str]:
     """The flags that were typed but mean nothing in a mode of the script."""
-    others = [name for group in GROUPS if group.modes and mode not in group.modes for name in group.names]
+    others = [name for each in GROUPS if each.modes and mode not in each.modes for name in each.names]
     return [name for name in others if flags.FLAGS[name].present]
 
 
