@@ -91,7 +91,7 @@ def test_a_cut_file(tmp_path, records):
     [
         (b"<html>not found</html>" * 100, "the file is XML or HTML, no TFRecord"),
         (b'\xef\xbb\xbf\n {"images": []}', "the file is JSON, no TFRecord"),
-        (gzip.compress(b"records"), "the file is compressed with GZIP, no TFRecord"),
+        (gzip.compress(b"records", mtime=0), "the file is compressed with GZIP, no TFRecord"),
         (b"records", "its length is damaged, 7 bytes up to the next record are lost with it"),
     ],
 )
