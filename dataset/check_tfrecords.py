@@ -39,18 +39,15 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    try:
-        config = config_lib.load(FLAGS.model_name, FLAGS.hparams)
-        label_map.check(label_map.resolve(config.label_map), config.num_classes)
-        fatal = check(
-            FLAGS.file_pattern,
-            config,
-            val_json_file=FLAGS.val_json_file,
-            output_dir=FLAGS.output_dir,
-            samples=FLAGS.samples,
-        )
-    except OSError as error:
-        sys.exit(f"error: {error.filename}: {error.strerror}")
+    config = config_lib.load(FLAGS.model_name, FLAGS.hparams)
+    label_map.check(label_map.resolve(config.label_map), config.num_classes)
+    fatal = check(
+        FLAGS.file_pattern,
+        config,
+        val_json_file=FLAGS.val_json_file,
+        output_dir=FLAGS.output_dir,
+        samples=FLAGS.samples,
+    )
     sys.exit(1 if fatal else 0)
 
 

@@ -70,9 +70,16 @@ def call(main: Callable[[], None]) -> None:
         main()
     except (ValueError, FloatingPointError, OSError) as error:
         logging.debug("%s", error, exc_info=True)
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {_sentence(error)}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _sentence(error: Exception) -> str:
+    """What an error says, without the number of an operating system's."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
 
 
 def parse(argv: Sequence[str]) -> list[str]:

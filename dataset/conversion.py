@@ -67,18 +67,15 @@ def hide_gpus() -> None:
 
 
 @contextlib.contextmanager
-def exit_with_one_line() -> Iterator[None]:
-    """Around the work of a script: faults of data and files, and Ctrl-C (exit code 130), are one line each."""
+def plain_errors() -> Iterator[None]:
+    """Around the work of a script: what TensorFlow cannot write is a DataError, and Ctrl-C tells what is left."""
     try:
         yield
-    except (DataError, tf.errors.OpError) as error:
-        sys.exit(f"error: {error if isinstance(error, DataError) else tfrecord.plain_reason(error)}")
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"error: {where}{tfrecord.plain_reason(error)}")
+    except tf.errors.OpError as error:
+        raise DataError(tfrecord.plain_reason(error)) from error
     except KeyboardInterrupt:
         print("interrupted: nothing is left of what was not finished", file=sys.stderr)
-        sys.exit(130)  # as a shell calls what SIGINT ended
+        raise
 
 
 class ShardWriter:

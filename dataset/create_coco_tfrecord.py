@@ -273,7 +273,7 @@ def _to_object(row: Mapping, category_names: Mapping[int, str]) -> AnnotatedObje
 
 def main() -> None:
     conversion.hide_gpus()
-    with conversion.exit_with_one_line():
+    with conversion.plain_errors():
         source = load(
             FLAGS.image_dir,
             image_info_file=FLAGS.image_info_file,

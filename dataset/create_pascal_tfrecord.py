@@ -328,7 +328,7 @@ def main() -> None:
     conversion.hide_gpus()
     years = ["VOC2007", "VOC2012"] if FLAGS.year == "merged" else [FLAGS.year]
     voc_sets = [VocSet(Path(FLAGS.data_dir, year), FLAGS.set, FLAGS.annotations_dir) for year in years]
-    with conversion.exit_with_one_line():
+    with conversion.plain_errors():
         if FLAGS.collect_label_map and FLAGS.label_map_json_path:
             raise DataError("expected one of --collect_label_map and --label_map_json_path, got both")
         label_map = VOC_LABEL_MAP

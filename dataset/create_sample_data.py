@@ -252,7 +252,7 @@ def parse_image_size(text: str) -> tuple[int, int]:
 
 def main() -> None:
     conversion.hide_gpus()
-    with conversion.exit_with_one_line():
+    with conversion.plain_errors():
         report = create(
             FLAGS.output_dir,
             num_images=FLAGS.num_images,

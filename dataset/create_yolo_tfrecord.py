@@ -242,7 +242,7 @@ def convert(source: YoloSource, output_path: str | Path, *, num_shards: int = 32
 
 def main() -> None:
     conversion.hide_gpus()
-    with conversion.exit_with_one_line():
+    with conversion.plain_errors():
         report = convert(
             load(FLAGS.data_yaml, FLAGS.split),
             FLAGS.output_path,

@@ -263,7 +263,7 @@ def main() -> None:
         folder = Path(FLAGS.save_samples_dir)
         run(FLAGS.file_pattern, folder, config, samples=FLAGS.samples, evaluation=FLAGS.eval)
     except tf.errors.OpError as error:  # files that cannot be read
-        sys.exit(f"error: {error.message.splitlines()[0]}")
+        raise tfrecord.DataError(tfrecord.plain_reason(error)) from error
 
 
 if __name__ == "__main__":

@@ -159,7 +159,7 @@ def test_flags_without_an_effect_in_a_mode_are_told_by_the_scripts(tmp_path):
     [
         (ValueError("expected 3, got 4"), "error: expected 3, got 4"),
         (FloatingPointError("loss is nan"), "error: loss is nan"),
-        (FileNotFoundError(2, "No such file", "x.yaml"), "error: [Errno 2] No such file: 'x.yaml'"),
+        (FileNotFoundError(2, "No such file", "x.yaml"), "error: x.yaml: No such file"),
         (KeyboardInterrupt(), 130),
     ],
 )

@@ -17,7 +17,7 @@ import tensorflow as tf
 import yaml
 from PIL import Image
 
-from dataset import conversion, label_map, tfrecord
+from dataset import command_line, conversion, label_map, tfrecord
 from dataset.annotation import AnnotatedObject, Annotation
 from dataset.conversion import ShardWriter
 from dataset.image_file import ImageError
@@ -289,13 +289,17 @@ def test_shard_writer_refuses_bad_arguments(prefix, num_shards, message):
     ],
 )
 def test_faults_end_a_script_with_one_line(fault, line):
-    with pytest.raises(SystemExit) as error, conversion.exit_with_one_line():
+    @conversion.plain_errors()
+    def script():
         raise fault
+
+    with pytest.raises(SystemExit) as error:
+        command_line.call(script)
     assert error.value.code.startswith(line) and "\n" not in error.value.code
 
 
 def test_faults_of_the_program_are_no_faults_of_the_data():
-    with pytest.raises(KeyError), conversion.exit_with_one_line():
+    with pytest.raises(KeyError), conversion.plain_errors():
         raise KeyError("program")
 
 

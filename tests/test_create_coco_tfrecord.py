@@ -17,7 +17,7 @@ import tensorflow as tf
 from PIL import Image
 from pycocotools import mask as mask_lib
 
-from dataset import conversion, tfrecord
+from dataset import command_line, conversion, tfrecord
 from dataset import create_coco_tfrecord as coco
 from dataset.notes import CLIPPED_BY_MUCH
 
@@ -349,7 +349,7 @@ def test_files_that_cannot_be_written_are_told(folder, monkeypatch):
     monkeypatch.setattr(coco, "FLAGS", flags)
     monkeypatch.setattr(conversion, "FLAGS", flags)
     with pytest.raises(SystemExit, match=r"^error: /.*instances\.json: (Not a directory|File exists)$"):
-        coco.main()
+        command_line.call(coco.main)
 
 
 def test_an_interrupt_is_one_line(folder, monkeypatch, capsys):
@@ -359,7 +359,7 @@ def test_an_interrupt_is_one_line(folder, monkeypatch, capsys):
     monkeypatch.setattr(coco, "load", load)
     monkeypatch.setattr(coco, "FLAGS", unittest.mock.MagicMock())
     with pytest.raises(SystemExit) as error:
-        coco.main()
+        command_line.call(coco.main)
     assert error.value.code == 130
     assert capsys.readouterr().err == "interrupted: nothing is left of what was not finished\n"
 

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from dataset import conversion, image_file, label_map, tfrecord
+from dataset import command_line, conversion, image_file, label_map, tfrecord
 from dataset import create_pascal_tfrecord as pascal
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -382,7 +382,7 @@ def test_files_that_cannot_be_written_are_told(tmp_path, monkeypatch):
     monkeypatch.setattr(pascal, "FLAGS", flags)
     monkeypatch.setattr(conversion, "FLAGS", flags)
     with pytest.raises(SystemExit, match=r"^error: .*file"):
-        pascal.main()
+        command_line.call(pascal.main)
 
 
 def test_command_runs_from_anywhere(tmp_path):

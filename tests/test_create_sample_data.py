@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dataset import create_sample_data, tfrecord
+from dataset import command_line, create_sample_data, tfrecord
 
 ROOT = Path(__file__).resolve().parent.parent
 CENTER = {1: -1.0, 2: -0.5, 3: -0.384}  # distance from the middle to the outline, by trigonometry
@@ -164,7 +164,7 @@ def test_files_that_cannot_be_written_are_told(tmp_path, monkeypatch):
     flags = types.SimpleNamespace(output_dir=tmp_path / "file", num_images=1, image_size="32", seed=0, prefix="a")
     monkeypatch.setattr(create_sample_data, "FLAGS", flags)
     with pytest.raises(SystemExit, match=r"^error: .*file"):
-        create_sample_data.main()
+        command_line.call(create_sample_data.main)
 
 
 def test_command(tmp_path):
