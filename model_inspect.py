@@ -256,14 +256,14 @@ def infer_images(config: config_lib.Config) -> None:
     )
     infer.find_images(FLAGS.input_image)  # before the model is built
     driver = open_driver(config)
-    infer.run(driver, FLAGS.input_image, outputs, batch_size=FLAGS.batch_size or 1, **drawing())
+    infer.run(driver, FLAGS.input_image, outputs, batch_size=FLAGS.batch_size or 1, **drawing(config))
 
 
 def run_video(config: config_lib.Config) -> None:
     """saved_model_video."""
     from tf2 import video
 
-    frames = video.run(open_driver(config), FLAGS.input_video, output_video=FLAGS.output_video, **drawing())
+    frames = video.run(open_driver(config), FLAGS.input_video, output_video=FLAGS.output_video, **drawing(config))
     if FLAGS.output_video:
         print(f"writing file to {FLAGS.output_video}: {frames} frames")
 
@@ -344,9 +344,13 @@ def ckpt_path() -> str | None:
     return None if FLAGS.ckpt_path == "_" else FLAGS.ckpt_path
 
 
-def drawing() -> dict:
-    """How boxes are drawn."""
-    return {name: FLAGS[name].value for name in ("min_score_thresh", "max_boxes_to_draw", "line_thickness")}
+def drawing(config: config_lib.Config) -> dict:
+    """What is drawn and listed of that which is found, and how."""
+    return {
+        "min_score_thresh": config.nms_configs.score_thresh or 0.0,
+        "max_boxes_to_draw": config.nms_configs.max_output_size,
+        "line_thickness": FLAGS.line_thickness,
+    }
 
 
 MODES = {

@@ -60,6 +60,11 @@ class CocoSource:
     captions: list[dict]
     lists_all: bool  # the list of images is the annotations' own: one that it lacks is a fault, not a choice
 
+    @property
+    def label_map(self) -> dict[int, str]:
+        """The names of the classes that records can have: from 1, as 0 is the background."""
+        return {class_id: name for class_id, name in self.category_names.items() if class_id > 0}
+
 
 def load(
     image_dir: str | Path,
@@ -153,7 +158,7 @@ def convert(
     num_shards: int = 32,
     **options,
 ) -> Report:
-    """Writes `{output_file_prefix}-*.tfrecord`, in the order of the list of images.
+    """Writes `{output_file_prefix}-*.tfrecord`, in the order of the list of images, and the label map beside them.
 
     Args:
         source: from `load`.
@@ -186,7 +191,7 @@ def convert(
     def read(image: Mapping, notes: Notes) -> Annotation:
         return read_annotation(source, image, objects.get(image["id"], []), captions.get(image["id"], []), notes)
 
-    return conversion.run(
+    report = conversion.run(
         source.images,
         read,
         output_file_prefix,
@@ -195,6 +200,9 @@ def convert(
         notes=notes,
         **options,
     )
+    if source.label_map:
+        conversion.write_label_map(output_file_prefix, source.label_map)
+    return report
 
 
 def _refers_to(listed: set[int | str], row: Mapping) -> bool:
@@ -288,7 +296,9 @@ def main() -> None:
             **conversion.options(),
         )
     print(report)
-    print(f"wrote {FLAGS.output_file_prefix}-*-of-{FLAGS.num_shards:05d}.tfrecord")
+    names = conversion.beside(FLAGS.output_file_prefix, "label_map", ".yaml")
+    more = f" and {names}" if source.label_map else ""
+    print(f"wrote {FLAGS.output_file_prefix}-*-of-{FLAGS.num_shards:05d}.tfrecord{more}")
 
 
 if __name__ == "__main__":

@@ -253,10 +253,18 @@ class Config(_Section):
         """mean_rgb, stddev_rgb and scale_range, which `preprocess` takes together."""
         return {"mean_rgb": self.mean_rgb, "stddev_rgb": self.stddev_rgb, "scale_range": self.scale_range}
 
-    def to_yaml(self) -> str:
-        """Returns every key as YAML in plain types, which `override` reads back to an equal Config."""
+    def to_yaml(self, *, default_nms: bool = True) -> str:
+        """Returns every key as YAML in plain types, which `override` reads back to an equal Config.
+
+        Args:
+            default_nms: False leaves out keys of nms_configs that have their default, as they would take the place of
+                other defaults that a command has.
+        """
+        values = _plain(dataclasses.asdict(self))
+        if not default_nms:
+            values["nms_configs"] = self.difference(Config()).get("nms_configs", {})
         # Other alphabets are escaped: PyYAML reads some of what it writes as plain Unicode back differently (U+0085).
-        return yaml.safe_dump(_plain(dataclasses.asdict(self)), sort_keys=False, default_flow_style=None, width=120)
+        return yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=120)
 
 
 ALIASES = {"autoaugmentation_policy": "autoaugment_policy"}

@@ -16,6 +16,7 @@ from test_readme import flags_of
 
 from dataset import command_line
 from efficientdet import config as config_lib
+from tf2 import model_dir
 
 ROOT = pathlib.Path(__file__).parents[1]
 SCRIPTS = ["main.py", "model_inspect.py"]
@@ -86,6 +87,25 @@ def test_examples_of_main_and_model_inspect_are_right(script, monkeypatch):
         command_line.parse(shlex.split(example))
         assert script.load_config().name.startswith("efficientdet-d")
     assert told == []
+
+
+@pytest.mark.parametrize("script", ["model_inspect"], indirect=True)
+def test_what_is_drawn_follows_flags_then_hparams_then_defaults(script, tmp_path):
+    model_dir.ModelDir(str(tmp_path)).write_config(config_lib.load("efficientdet-d0"))
+    of_training, own = f"--hparams={tmp_path / 'config.yaml'}", "nms_configs.max_output_size=300"
+    for words, expected in (
+        ([], ("hard", 0.4, 100)),
+        ([of_training], ("hard", 0.4, 100)),  # whose gaussian suppression nobody asked for
+        ([f"--hparams={own},nms_configs.score_thresh=0.1"], ("hard", 0.1, 300)),
+        ([f"--hparams={own},nms_configs.method=gaussian"], ("gaussian", 0.4, 300)),
+        ([f"--hparams={own}", "--max_boxes_to_draw=7", "--min_score_thresh=0"], ("hard", 0, 7)),
+    ):
+        flags.FLAGS.unparse_flags()
+        command_line.parse(["model_inspect.py", "--runmode=bm", *words])
+        config = script.load_config()
+        drawing = script.drawing(config)
+        found = config.nms_configs.method, drawing["min_score_thresh"], drawing["max_boxes_to_draw"]
+        assert found == expected, words
 
 
 def test_help_fits_terminals_of_any_width(script):

@@ -17,7 +17,7 @@ import tensorflow as tf
 from PIL import Image
 from pycocotools import mask as mask_lib
 
-from dataset import command_line, conversion, tfrecord
+from dataset import command_line, conversion, label_map, tfrecord
 from dataset import create_coco_tfrecord as coco
 from dataset.notes import CLIPPED_BY_MUCH
 
@@ -71,6 +71,7 @@ def test_values_by_hand(folder):
     assert feature(raw[1], "image/object/class/text") == [b"dog", b"toothbrush"]
     assert feature(raw[1], "image/encoded") == [(folder / "images/3.jpg").read_bytes()]
     assert (report["images"], report["boxes"], report["reasons"]) == (2, 2, {})
+    assert label_map.resolve(str(folder / "label_map_out.yaml")) == {18: "dog", 90: "toothbrush"}
 
 
 def reasons(report):
@@ -103,6 +104,7 @@ def test_faulty_annotations_are_left_out_by_name(folder, changes, reason):
     report, raw = convert(folder, object_annotations_file=path, max_bad_fraction=0.5)
     np.testing.assert_allclose(tfrecord.decode(raw[1])["boxes_norm"], [[0.05, 0.025, 0.3, 0.15]])
     assert (report["boxes"], report["boxes_left_out"]) == (1, 1)
+    assert label_map.resolve(str(folder / "label_map_out.yaml")) == {18: "dog"}
     [(found, where)] = reasons(report).items()
     assert reason in (None, found) and "annotation 5" in where[0] and "3.jpg" in where[0]
     with pytest.raises(tfrecord.DataError, match=r"annotation 5.*3\.jpg"):
@@ -374,5 +376,5 @@ def test_command_runs_from_anywhere(folder):
     assert done.returncode == 0, done.stderr
     assert "cuda_dnn.cc" not in done.stderr  # nor other lines of TensorFlow's that it can hold back
     assert "2 images, 1 boxes\n" in done.stdout
-    assert done.stdout.endswith("wrote new/train-*-of-00002.tfrecord\n")
+    assert done.stdout.endswith("wrote new/train-*-of-00002.tfrecord and new/label_map_train.yaml\n")
     assert len(list((folder / "new").glob("train*"))) == 2

@@ -15,6 +15,7 @@ import tempfile
 import numpy as np
 import pytest
 import tensorflow as tf
+import yaml
 
 from dataset import label_map
 from efficientdet import config as config_lib
@@ -591,6 +592,10 @@ def test_config_comes_back(path):
     directory.write_config(config.override({"num_epochs": 5}))
     assert directory.begun_with().num_epochs == 5 and listing(path) == ["config.yaml"]
     assert read(path, "config.yaml").startswith(b"name: efficientdet-lite0")
+    assert yaml.safe_load(read(path, "config.yaml"))["nms_configs"] == {}  # a command that detects has its own
+    directory.write_config(config.override({"nms_configs": {"method": "hard"}}))
+    assert yaml.safe_load(read(path, "config.yaml"))["nms_configs"] == {"method": "hard"}
+    assert directory.begun_with().nms_configs.method == "hard"
 
 
 def test_the_names_of_the_classes_travel_with_the_config(path, tmp_path):

@@ -227,7 +227,7 @@ class ModelDir:
         self._write("checkpoint", "\n".join(lines) + "\n")
 
     def write_config(self, config: Config, command: str = "") -> None:
-        """Writes config.yaml, with the names of the classes in it.
+        """Writes config.yaml: every key, the names of the classes, and of nms_configs what was set.
 
         Args:
             config: of the training.
@@ -238,7 +238,9 @@ class ModelDir:
         """
         comment = "".join(char if char.isprintable() else " " for char in command)  # as YAML asks for
         try:
-            self._write("config.yaml", f"# {comment}\n" * bool(command) + _with_names(config).to_yaml())
+            self._write(
+                "config.yaml", f"# {comment}\n" * bool(command) + _with_names(config).to_yaml(default_nms=False)
+            )
         except tf.errors.OpError as error:
             raise self._failed("write config.yaml", error) from error
 
