@@ -42,7 +42,7 @@ help:
 	@echo "make slow    the others: whole models, training, exports"
 	@echo "make lint    ruff format --check and ruff check"
 	@echo "make setup   the virtual environment alone, $(VENV)"
-	@echo "make clean   removes .venv/, demo/ and caches"
+	@echo "make clean   removes .venv/, demo/, tutorial/ and caches"
 	@echo "PYTHON=python3.13, or any path, chooses the Python (now: $(or $(BASE_PYTHON),none found))"
 
 test: $(INSTALLED)

@@ -139,7 +139,7 @@ def define_export_flags() -> None:
         )
         flags.DEFINE_string("val_json_file", None, "COCO groundtruth of these records; default: what is in them.")
         flags.DEFINE_integer("eval_samples", None, "Images of these records to evaluate; default: all.", lower_bound=1)
-        flags.DEFINE_float("max_ap_drop", 0.02, "AP that an INT8 file may lose, 0 to 1.", 0.0, 1.0)
+        flags.DEFINE_float("max_ap_drop", 0.02, "AP that an exported file may lose, 0 to 1.", 0.0, 1.0)
 
 
 def define_inference_flags() -> None:

@@ -67,6 +67,11 @@ def flags_of(script: str) -> set[str]:
     return set(defined) | set(re.findall(r'"(\w+)"[:,)]', " ".join(tables)))
 
 
+def python_call() -> str:
+    """The Python of README.md."""
+    return re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+
+
 def typed(arguments: list[str]) -> dict[str, str]:
     """{flag: value} of a command."""
     return dict(word.lstrip("-").partition("=")[::2] for word in arguments if word.startswith("--"))
@@ -144,9 +149,3 @@ def test_the_picture_of_the_layout_is_the_tree():
     files |= {path.name for path in ROOT.glob("*.py")}
     assert {name for name in shown if name.endswith(".py")} == {f for f in files if not f.endswith("__init__.py")}
     assert all((ROOT / name).exists() for name in shown)
-
-
-def test_the_python_call_is_the_drivers_own():
-    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
-    compile(code, "README.md", "exec")
-    assert 'drivers.load("efficientdet-d0"' in code and "detector.detect(image)" in code

@@ -6,6 +6,7 @@ What is not at hand (GPUs, TPUs, other machines, buckets) and what measures for 
 reads its flags.
 """
 
+import ast
 import json
 import os
 import pathlib
@@ -73,6 +74,7 @@ def sandbox(tmp_path_factory):
         if path.name not in ("demo", "tutorial") and not path.name.startswith("."):
             (folder / path.name).symlink_to(path)
     (folder / "tmp").mkdir()
+    shutil.copy(ROOT / "testdata" / "img1.jpg", folder / "photo.jpg")
     assert run(folder, "dataset/create_sample_data.py", "--output_dir=shapes", "--num_images=4").returncode == 0
     groundtruth = json.loads((folder / "shapes" / "annotations.json").read_text())
     pictures = sorted((folder / "shapes" / "images").iterdir())
@@ -144,7 +146,8 @@ def make_shop(folder: pathlib.Path, pictures: list[pathlib.Path], groundtruth: d
         for split in ("train", "val"):
             shutil.copy(path, folder / "shop_yolo" / "images" / split)
             (folder / "shop_yolo" / "labels" / split / f"{path.stem}.txt").write_text("".join(rows))
-    (folder / "shop_train.json").write_text(json.dumps(groundtruth))
+    for split in ("train", "val"):
+        (folder / f"shop_{split}.json").write_text(json.dumps(groundtruth))
     data = {"path": ".", "train": "images/train", "val": "images/val", "names": ["bottle", "box", "can"]}
     (folder / "shop_yolo" / "data.yaml").write_text(yaml.safe_dump(data))
     guide = (ROOT / "docs" / "own_data.md").read_text()
@@ -226,6 +229,17 @@ def test_a_command_runs(sandbox, line):
     ):
         target = test_readme.typed(flags).get(name)
         assert target is None or (sandbox / target).exists(), f"{line} wrote no {target}"
+
+
+@pytest.mark.slow
+def test_the_python_call_runs(sandbox):
+    name = '"efficientdet-d0", "efficientdet-d0"'
+    code = test_readme.python_call().replace(name, f"{name}, hparams={tiny(sandbox, '')!r}")
+    result = run(
+        sandbox, "-c", f"{code}\nassert len(names) == count == len(boxes) == len(scores)\nprint(sorted(names))"
+    )
+    assert result.returncode == 0, result.stderr
+    assert set(ast.literal_eval(result.stdout)) <= {label_map.name_of(label_map.COCO, i) for i in range(1, 91)}
 
 
 def test_the_lines_are_found():

@@ -69,8 +69,8 @@ def test_the_badge_opens_this_repository():
 
 
 def test_commands_use_flags_that_exist():
-    sources = re.sub(r"\\\n *", "", "\n".join(cell.source for cell in CODE))
-    commands = [shlex.split(line) for line in re.findall(r"^!python (.*)$", sources, re.MULTILINE)]
+    sources = re.sub(r"\\\n *", "", "\n".join(cell.source for cell in NOTEBOOK.cells))
+    commands = [shlex.split(line) for line in re.findall(r"^ *!python (.*)$", sources, re.MULTILINE)]
     assert {command[0] for command in commands} >= {"main.py", "model_inspect.py", "dataset/create_sample_data.py"}
     for script, *arguments in commands:
         typed = {argument.lstrip("-").split("=")[0] for argument in arguments}
