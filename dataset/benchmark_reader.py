@@ -63,12 +63,15 @@ def images_per_second(dataset: Iterable, num_images: int, images_each: int) -> f
     """Takes elements of an endless dataset, every tensor of each."""
     import tensorflow as tf
 
+    from dataset import dataloader
+
     iterator = iter(dataset)
 
     def take(number: int) -> None:
-        for element in itertools.islice(iterator, -(-number // images_each)):
-            for tensor in tf.nest.flatten(element):
-                tensor.numpy()
+        with dataloader.plain_errors():
+            for element in itertools.islice(iterator, -(-number // images_each)):
+                for tensor in tf.nest.flatten(element):
+                    tensor.numpy()
 
     take(WARM_UP_IMAGES)
     start = time.perf_counter()

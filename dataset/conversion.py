@@ -67,7 +67,7 @@ def hide_gpus() -> None:
 
 
 @contextlib.contextmanager
-def plain_errors() -> Iterator[None]:
+def plain_ending() -> Iterator[None]:
     """Around the work of a script: what TensorFlow cannot write is a DataError, and Ctrl-C tells what is left."""
     try:
         yield

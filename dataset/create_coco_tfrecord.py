@@ -26,7 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in main.py
 from absl import flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from dataset import command_line, conversion, image_file
+from dataset import command_line, conversion, image_file, label_map
 from dataset.annotation import AnnotatedObject, Annotation
 from dataset.image_file import ImageError
 from dataset.notes import Notes, Report
@@ -60,10 +60,17 @@ class CocoSource:
     captions: list[dict]
     lists_all: bool  # the list of images is the annotations' own: one that it lacks is a fault, not a choice
 
-    @property
     def label_map(self) -> dict[int, str]:
-        """The names of the classes that records can have: from 1, as 0 is the background."""
-        return {class_id: name for class_id, name in self.category_names.items() if class_id > 0}
+        """The names of the classes that records can have: from 1, as 0 is the background.
+
+        Raises:
+            DataError: for a name given twice, or empty, which no label map can have.
+        """
+        names = {class_id: name for class_id, name in self.category_names.items() if class_id > 0}
+        try:
+            return label_map.resolve(names)
+        except label_map.LabelMapError as error:
+            raise DataError(f"categories: {error}; give each class a name of its own") from error
 
 
 def load(
@@ -158,7 +165,7 @@ def convert(
     num_shards: int = 32,
     **options,
 ) -> Report:
-    """Writes `{output_file_prefix}-*.tfrecord`, in the order of the list of images, and the label map beside them.
+    """Writes `{output_file_prefix}-*.tfrecord`, in the order of the list of images.
 
     Args:
         source: from `load`.
@@ -168,7 +175,7 @@ def convert(
         **options: num_threads, max_bad_fraction and max_image_pixels of `conversion.run`.
 
     Raises:
-        DataError: for data that cannot be converted; nothing is written then.
+        DataError: for data that cannot be converted; the report alone is written then.
     """
     notes, listed = Notes(), {image["id"] for image in source.images}
     names = collections.Counter(image["file_name"] for image in source.images if _is_text(image["file_name"]))
@@ -191,7 +198,7 @@ def convert(
     def read(image: Mapping, notes: Notes) -> Annotation:
         return read_annotation(source, image, objects.get(image["id"], []), captions.get(image["id"], []), notes)
 
-    report = conversion.run(
+    return conversion.run(
         source.images,
         read,
         output_file_prefix,
@@ -200,9 +207,6 @@ def convert(
         notes=notes,
         **options,
     )
-    if source.label_map:
-        conversion.write_label_map(output_file_prefix, source.label_map)
-    return report
 
 
 def _refers_to(listed: set[int | str], row: Mapping) -> bool:
@@ -281,13 +285,14 @@ def _to_object(row: Mapping, category_names: Mapping[int, str]) -> AnnotatedObje
 
 def main() -> None:
     conversion.hide_gpus()
-    with conversion.plain_errors():
+    with conversion.plain_ending():
         source = load(
             FLAGS.image_dir,
             image_info_file=FLAGS.image_info_file,
             object_annotations_file=FLAGS.object_annotations_file,
             caption_annotations_file=FLAGS.caption_annotations_file,
         )
+        names = source.label_map()
         report = convert(
             source,
             FLAGS.output_file_prefix,
@@ -295,9 +300,8 @@ def main() -> None:
             num_shards=FLAGS.num_shards,
             **conversion.options(),
         )
+        more = f" and {conversion.write_label_map(FLAGS.output_file_prefix, names)}" if names else ""
     print(report)
-    names = conversion.beside(FLAGS.output_file_prefix, "label_map", ".yaml")
-    more = f" and {names}" if source.label_map else ""
     print(f"wrote {FLAGS.output_file_prefix}-*-of-{FLAGS.num_shards:05d}.tfrecord{more}")
 
 

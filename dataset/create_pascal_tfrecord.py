@@ -24,7 +24,6 @@ from pathlib import Path, PureWindowsPath
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in main.py
 
-import yaml
 from absl import flags
 from lxml import etree
 
@@ -150,18 +149,18 @@ class VocSet:
 
 
 def load_label_map(path: str | Path) -> dict[str, int]:
-    """Reads {name: id}, or {id: name} as the label_map of the hparams has it, from JSON or YAML.
+    """Reads {name: id}, or {id: name}, as `label_map.resolve` does.
 
     Raises:
-        DataError: if it holds anything else, an id twice, or an id below 1 for another class than background.
+        DataError: if it holds anything else, or nothing.
     """
     try:
-        mapping = yaml.safe_load(Path(path).read_text("utf-8").replace("\t", " "))  # JSON is YAML, but for tabs
-        if not (isinstance(mapping, dict) and mapping):
-            raise DataError(f'{path}: expected a label map such as {{"cat": 1, "dog": 2}}, got {str(mapping)[:80]}')
-        return {name: class_id for class_id, name in label_map_lib.resolve(mapping).items()}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, label_map_lib.LabelMapError) as error:
-        raise DataError(f"cannot use the label map {path}: {plain_reason(error)}") from error
+        names = label_map_lib.resolve(str(path))
+    except label_map_lib.LabelMapError as error:
+        raise DataError(f"cannot use the label map: {error}") from error
+    if not names:
+        raise DataError(f'cannot use the label map: {path} must hold names and ids, such as {{"cat": 1, "dog": 2}}')
+    return {name: class_id for class_id, name in names.items()}
 
 
 def collect_label_map(voc_sets: Sequence[VocSet]) -> dict[str, int]:
@@ -294,7 +293,7 @@ def convert(
         **options: num_threads, max_bad_fraction and max_image_pixels of `conversion.run`.
 
     Raises:
-        DataError: for data that cannot be converted; nothing is written then.
+        DataError: for data that cannot be converted; the report alone is written then.
     """
     listed, notes = [], Notes()
     for voc_set in voc_sets:
@@ -328,7 +327,7 @@ def main() -> None:
     conversion.hide_gpus()
     years = ["VOC2007", "VOC2012"] if FLAGS.year == "merged" else [FLAGS.year]
     voc_sets = [VocSet(Path(FLAGS.data_dir, year), FLAGS.set, FLAGS.annotations_dir) for year in years]
-    with conversion.plain_errors():
+    with conversion.plain_ending():
         if FLAGS.collect_label_map and FLAGS.label_map_json_path:
             raise DataError("expected one of --collect_label_map and --label_map_json_path, got both")
         label_map = VOC_LABEL_MAP

@@ -186,7 +186,7 @@ def create(
     prefix: str = "sample",
     num_shards: int = NUM_SHARDS,
 ) -> Report:
-    """Writes images/*.jpg, annotations.json in COCO's format with ids from 1, and `{prefix}-*.tfrecord`.
+    """Writes images/*.jpg, annotations.json in COCO's format with ids from 1, `{prefix}-*.tfrecord` and their report.
 
     Args:
         output_dir: folder; one set of pictures a folder: those of an earlier run are replaced or removed.
@@ -252,7 +252,7 @@ def parse_image_size(text: str) -> tuple[int, int]:
 
 def main() -> None:
     conversion.hide_gpus()
-    with conversion.plain_errors():
+    with conversion.plain_ending():
         report = create(
             FLAGS.output_dir,
             num_images=FLAGS.num_images,

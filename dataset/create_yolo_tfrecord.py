@@ -12,6 +12,7 @@ beside it. One object a line, `class cx cy width height` or `class x1 y1 x2 y2 x
 Classes count from 0 there and from 1 in the records.
 """
 
+import collections
 import dataclasses
 import math
 import os
@@ -54,6 +55,7 @@ class YoloSource:
 
     images: Sequence[tuple[Path, str]]  # (folder, name in it)
     label_map: Mapping[int, str]  # ids from 1
+    twice: Sequence[Path] = ()  # images that several entries of the split name
 
 
 def load(data_yaml: str | Path, split: str) -> YoloSource:
@@ -85,12 +87,13 @@ def load(data_yaml: str | Path, split: str) -> YoloSource:
             f"{reprlib.repr(root)} and {reprlib.repr(entries)}"
         )
     root = _find_root(Path(data_yaml).resolve().parent, root)
-    images = [image for entry in entries for image in _find_images(root, entry)]
+    found = [(folder / name, (folder, name)) for entry in entries for folder, name in _find_images(root, entry)]
+    counts, images = collections.Counter(path for path, _ in found), list(dict(found).values())
     if not images:
         raise DataError(
             f"{split} of {data_yaml} has no image ({', '.join(image_file.SUFFIXES)}) in {', '.join(entries)}"
         )
-    return YoloSource(images, label_map)
+    return YoloSource(images, label_map, [path for path, times in counts.items() if times > 1])
 
 
 def _find_root(folder: Path, path: str) -> Path:
@@ -218,11 +221,15 @@ def convert(source: YoloSource, output_path: str | Path, *, num_shards: int = 32
         **options: num_threads, max_bad_fraction and max_image_pixels of `conversion.run`.
 
     Raises:
-        DataError: for data that cannot be converted; nothing is written then.
+        DataError: for data that cannot be converted; the report alone is written then.
     """
     labels = [label_path(folder / name) for folder, name in source.images]
     if not any(path.is_file() for path in labels):
         raise DataError(f"none of the {len(labels)} images has a label file; expected {labels[0]} and such")
+
+    notes = Notes()
+    for path in source.twice:
+        notes.note("images listed twice, written once", str(path))
 
     def read(item: tuple[int, tuple[Path, str]], notes: Notes) -> Annotation:
         number, (folder, name) = item
@@ -234,6 +241,7 @@ def convert(source: YoloSource, output_path: str | Path, *, num_shards: int = 32
         output_path,
         num_shards=num_shards,
         groundtruth_categories={name: class_id for class_id, name in source.label_map.items()},
+        notes=notes,
         **options,
     )
     conversion.write_label_map(output_path, source.label_map)
@@ -242,7 +250,7 @@ def convert(source: YoloSource, output_path: str | Path, *, num_shards: int = 32
 
 def main() -> None:
     conversion.hide_gpus()
-    with conversion.plain_errors():
+    with conversion.plain_ending():
         report = convert(
             load(FLAGS.data_yaml, FLAGS.split),
             FLAGS.output_path,

@@ -18,7 +18,7 @@ from dataset.augment.flip import random_flip
 from dataset.augment.gridmask import grid_mask
 from dataset.augment.jitter import random_window
 from dataset.augment.mosaic import NUM_IMAGES, mosaic
-from dataset.records import RecordFiles
+from dataset.records import RecordFiles, find_files
 from dataset.tfrecord import Sample
 from dataset.window import Window, crop_boxes, crop_image, decode_window
 from efficientdet import preprocess
@@ -26,7 +26,7 @@ from efficientdet.config import Config
 from efficientdet.model import build_anchors
 from efficientdet.targets import AnchorLabeler
 
-SHUFFLE_BUFFER = 1024  # records, still encoded: 100 MB of COCO
+SHUFFLE_BUFFER = 1024  # records, still encoded: about 160 MB of COCO
 MAX_FILES_AT_ONCE = 16
 OBJECT_COLUMNS = ("boxes_norm", "classes", "is_crowd", "area")  # of a Sample
 
@@ -51,14 +51,12 @@ class InputReader:
                 files than workers, its own records of all files.
 
         Raises:
-            ValueError: if no file matches.
+            DataError: if no file matches.
         """
-        files = sorted(tf.io.gfile.glob(file_pattern))
-        if not files:
-            raise ValueError(f"no file matches {file_pattern!r}; give a pattern such as 'data/train-*.tfrecord'")
+        files = find_files(file_pattern)
         self.file_pattern = file_pattern
         self.config = config
-        index, self._num_shards = shard
+        self._shard, self._num_shards = index, _ = shard
         by_file = len(files) >= self._num_shards
         self._record_shard = None if by_file else index
         files = files[index :: self._num_shards] if by_file else files
@@ -78,7 +76,7 @@ class InputReader:
 
         Returns:
             Dataset of (images [B, height, width, 3] float32, labels) with labels cls_targets and box_targets,
-            lists over the levels of [B, Hl, Wl, A] int32 and [B, Hl, Wl, 4 * A] float32, and num_positives
+            tuples over the levels of [B, Hl, Wl, A] int32 and [B, Hl, Wl, 4 * A] float32, and num_positives
             [B] float32.
 
         Raises:
@@ -109,7 +107,8 @@ class InputReader:
     def source_ids(self, batch_size: int, *, seed: int, start_batch: int, num_examples: int) -> list[str]:
         """Ids of the images of one batch of `training`, whose arguments these are."""
         dataset = self._examples(seed, start_batch * batch_size, num_examples, lambda example: example["source_id"])
-        return [source_id.decode() for source_id in dataset.take(batch_size).as_numpy_iterator()]
+        with plain_errors():
+            return [source_id.decode(errors="replace") for source_id in dataset.take(batch_size).as_numpy_iterator()]
 
     def evaluation(self, batch_size: int, limit: int | None = None) -> tf.data.Dataset:
         """Every image once, in the order of the files; the last batch may be smaller.
@@ -170,7 +169,8 @@ class InputReader:
             sample, is_good = self._augmented(*record, tf.stack([tf.cast(seed, tf.int64), number]))
             return finish(sample), is_good
 
-        numbers = tf.data.Dataset.range(start, tf.int64.max)
+        # Of all shards, or the images of each would be augmented like those of the others.
+        numbers = tf.data.Dataset.range(start * self._num_shards + self._shard, tf.int64.max, self._num_shards)
         return _good(tf.data.Dataset.zip((numbers, records)), example)
 
     def _shuffled(self, seed: tf.Tensor) -> tf.data.Dataset:

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from dataset.tfrecord import DataError, decode_image
+from dataset.tfrecord import DataError, decode_image, plain_reason
 
 MAX_IMAGE_PIXELS = 100_000_000
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")  # of image files, in lower case
@@ -132,17 +132,16 @@ def read(path: Path, max_pixels: int = MAX_IMAGE_PIXELS) -> ImageFile:
         return _to_image_file(image, encoded)
 
 
-def read_pixels(path: Path, max_pixels: int = MAX_IMAGE_PIXELS) -> np.ndarray:
+def read_pixels(path: Path) -> np.ndarray:
     """The pixels of an image file, upright, as [H, W, 3] uint8 RGB; of an animation the first frame.
 
     Args:
         path: of the file.
-        max_pixels: as of `read`.
 
     Raises:
-        ImageError: as of `read`.
+        ImageError: as of `read`; also of more than MAX_IMAGE_PIXELS.
     """
-    with _opened(path, max_pixels) as (image, _):
+    with _opened(path, MAX_IMAGE_PIXELS) as (image, _):
         return np.asarray(_upright(image))
 
 
@@ -156,14 +155,16 @@ def _opened(path: Path, max_pixels: int) -> Iterator[tuple[Image.Image, bytes]]:
         with open_image(encoded) as image:
             if image.width * image.height > max_pixels:
                 size = f"{image.width}x{image.height}"
-                raise ImageError("too many pixels", f"the image {path} is {size}, above max_image_pixels={max_pixels}")
+                raise ImageError(
+                    "too many pixels", f"the image {path} is {size}, above the {max_pixels} pixels allowed"
+                )
             yield image, encoded
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
         raise ImageError("file is no image", f"{path} is no image of a known kind, or its header is broken") from error
     except Exception as error:  # on broken files the parsers of Pillow raise nearly anything
-        raise ImageError("image is unreadable", f"cannot read the image {path}: {error}") from error
+        raise ImageError("image is unreadable", f"cannot read the image {path}: {plain_reason(error)}") from error
 
 
 @contextlib.contextmanager

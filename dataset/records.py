@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Serialized records out of TFRecord files, past damaged ones: those are named, counted, and left out up to a bound."""
 
+import re
 import struct
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,19 @@ OTHER_KINDS = {  # by how a file begins
     b"[": "JSON",
     b"<": "XML or HTML",
 }
+NOT_ZERO = re.compile(rb"[^\0]")
+
+
+def find_files(file_pattern: str) -> list[str]:
+    """The files that a glob matches, sorted.
+
+    Raises:
+        DataError: if there is none.
+    """
+    files = sorted(tf.io.gfile.glob(file_pattern))
+    if not files:
+        raise DataError(f"no file matches {file_pattern!r}; give a pattern such as 'data/train-*.tfrecord'")
+    return files
 
 
 class RecordFiles:
@@ -167,6 +181,9 @@ def _next_frame(content: bytes, start: int) -> int:
         if _record_length(content, zeros - 4) is not None:
             return zeros - 4
         start = zeros - 3
+        if not any(content[start : start + HEADER_BYTES]):  # no header; of a file that was not copied whole, the rest
+            other = NOT_ZERO.search(content, start + HEADER_BYTES)
+            start = other.start() - HEADER_BYTES + 1 if other else len(content)
     return len(content)
 
 

@@ -57,7 +57,7 @@ def draw_boxes(
 
     Args:
         image: uint8 [H, W, 3], RGB.
-        boxes_image: [K, 4], [ymin, xmin, ymax, xmax] in pixels of this image.
+        boxes_image: [K, 4], [ymin, xmin, ymax, xmax] in pixels of this image; what is not finite is not drawn.
         classes: [K], ids from 1, of any number type.
         scores: [K] in [0, 1]; None draws every box, with its name alone, as for groundtruth.
         names: class id -> name.
@@ -76,12 +76,12 @@ def draw_boxes(
         raise ValueError(f"image must be uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
     if len(classes) != len(boxes_image) or (scores is not None and len(scores) != len(boxes_image)):
         raise ValueError(f"expected a class and a score for each of {len(boxes_image)} boxes")
-    if scores is None:
-        chosen = np.arange(len(boxes_image))[:max_boxes_to_draw]
-    else:
+    order = np.arange(len(boxes_image))
+    if scores is not None:
         scores = np.asarray(scores)
-        best = np.argsort(-scores, kind="stable")
-        chosen = best[scores[best] > min_score_thresh][:max_boxes_to_draw]
+        order = np.argsort(-scores, kind="stable")
+        order = order[scores[order] > min_score_thresh]
+    chosen = order[np.isfinite(boxes_image[order]).all(1)][:max_boxes_to_draw]
 
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
@@ -89,7 +89,7 @@ def draw_boxes(
     longer, shorter = max(height, width), min(height, width)
     text_size = max(12, round(min(longer / 45, shorter / 8)))
     thickness = line_thickness or max(2, round(min(longer / 400, shorter / 80)))
-    corners = np.clip(boxes_image.round(), 0, [height, width, height, width]).astype(int)
+    corners = np.clip(np.nan_to_num(boxes_image).round(), 0, [height, width, height, width]).astype(int)
     for i in chosen[::-1]:  # the best last, on top
         ymin, xmin, ymax, xmax = corners[i].tolist()
         # Pillow paints the last corner too.

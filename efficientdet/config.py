@@ -180,7 +180,7 @@ class Config(_Section):
     iou_loss_type: str | None = _key(None, choices=("iou", "giou", "diou", "ciou"))  # added to the box loss; None: not
     iou_loss_weight: float = _key(1.0, "[0, inf)")
     weight_decay: float = _key(4e-5, "[0, inf)")  # L2, weight_decay / 2 * sum(kernel**2), kernels only
-    positives_momentum: float | None = _key(None)  # averages num_positives over steps; below 0: over replicas
+    positives_momentum: float | None = _key(None, "(-inf, 1)")  # averages num_positives over steps; < 0: replicas
 
     # Optimizer. Rates are for 64 images a step and scale with the batch size.
     optimizer: str = _key("sgd", choices=("sgd", "adam"))
@@ -215,6 +215,8 @@ class Config(_Section):
 
     def __post_init__(self):
         super().__post_init__()
+        if not re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.-]*", self.name):
+            raise ConfigError(f"name must be letters, digits, dots, dashes and underscores, got {self.name!r}")
         if self.min_level >= self.max_level:
             raise ConfigError(f"min_level {self.min_level} must be below max_level {self.max_level}")
         if self.jitter_min > self.jitter_max:
@@ -353,15 +355,30 @@ def read_hparams(hparams: str) -> dict[str, Any]:
     return parse_pairs(hparams)
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain types alone, and no key twice, of which the last would win without a word."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
+            seen.add((key.tag, key.value) if isinstance(key, yaml.ScalarNode) else key)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: str) -> dict:
-    """The mapping in a YAML file of plain types.
+    """The mapping in a YAML or JSON file of plain types.
 
     Raises:
-        ConfigError: if the file is missing, malformed, or holds something else.
+        ConfigError: if the file is missing, malformed, gives a key twice, or holds something else.
     """
     try:
         with open(path, "rb") as file:
-            values = yaml.safe_load(file)
+            content = file.read()
+        if path.endswith(".json"):
+            content = content.replace(b"\t", b" ")  # JSON is YAML, but for tabs between its words
+        values = yaml.load(content, _Loader)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none

@@ -344,6 +344,8 @@ def test_a_test_set_needs_no_boxes_but_the_numbers_of_its_images(tmp_path, clean
         return checks.quick_test_set(write(tmp_path / "x.tfrecord", map(tfrecord.encode, bare)), config())
 
     assert told(["7", "8", "9"]) == []
+    with pytest.raises(DataError, match="regenerate_source_id makes ids of its own"):
+        checks.quick_test_set(str(tmp_path / "x.tfrecord"), config(regenerate_source_id=True))
     for ids, words in (
         (["7", "b8"], "there are b8: write"),
         (["7", "8", "7"], "are 7: write"),
@@ -784,6 +786,12 @@ def test_a_damaged_file_is_named_and_the_rest_read(tmp_path, clean, fault):
     assert f"record {damaged} of {path}: " in findings[0].text
     assert fault != "no TFRecord" or "the file is XML or HTML, no TFRecord" in findings[0].text
     assert findings[0].level == ("fatal" if facts.lost_share > 0.01 else "warning")
+
+
+def test_a_folder_among_the_files_is_told(tmp_path):
+    (tmp_path / "old").mkdir()
+    with pytest.raises(DataError, match=r"^cannot use the records: .*old"):
+        checks.quick(str(tmp_path / "*"), config())
 
 
 def test_no_files_no_records_and_only_faulty_records(tmp_path):

@@ -326,6 +326,9 @@ def test_config_is_frozen_and_typed_when_made_directly():
         ),
         ("gradient_accumulation_steps=0", "gradient_accumulation_steps must be a whole number in [1, inf), got 0"),
         ("early_stop_patience=0", "early_stop_patience must be a whole number in [1, inf) or None, got 0"),
+        ("positives_momentum=1", "positives_momentum must be a number in (-inf, 1) or None, got 1"),
+        ("name=my detector", "name must be letters, digits, dots, dashes and underscores, got 'my detector'"),
+        ("name=a/b", "name must be letters, digits, dots, dashes and underscores, got 'a/b'"),
         ("max_skipped_steps=0", "max_skipped_steps must be a whole number in [1, inf), got 0"),
     ],
 )
@@ -357,6 +360,15 @@ def test_retired_keys_say_what_to_do(key, value):
     with pytest.raises(ConfigError) as error:
         Config().override(values)
     assert str(error.value) == f"{key}={value!r} is not supported any more: {RETIRED[key][1]}"
+
+
+def test_a_file_that_gives_a_key_twice_is_refused(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("learning_rate: 0.1\nnms_configs: {method: hard}\nlearning_rate: 0.2\n")
+    with pytest.raises(ConfigError, match=r"a\.yaml, line 3 is not valid YAML: 'learning_rate' is given twice$"):
+        d0(str(path))
+    path.write_text("base: &base {method: hard, sigma: 1.0}\nnms_configs: {<<: *base, sigma: 2.0}\n")
+    assert config_lib.read_yaml(str(path))["nms_configs"] == {"method": "hard", "sigma": 2.0}  # that is no repetition
 
 
 @pytest.mark.parametrize("name, close", [("efficientdet-d9", "efficientdet-d"), ("lite3xx", "efficientdet-lite3x")])
@@ -415,7 +427,7 @@ sizes = st.tuples(st.integers(1, 5000), st.integers(1, 5000))
 overrides = st.fixed_dictionaries(
     {},
     optional={
-        "name": words,
+        "name": st.from_regex(r"[A-Za-z0-9.][A-Za-z0-9_.-]*", fullmatch=True),
         "image_size": st.integers(1, 5000) | sizes | sizes.map(lambda s: f"{s[1]}x{s[0]}"),
         "target_size": st.none() | sizes,
         "mean_rgb": st.floats(-255, 255) | st.lists(st.floats(-255, 255), min_size=3, max_size=3),

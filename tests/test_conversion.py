@@ -289,7 +289,7 @@ def test_shard_writer_refuses_bad_arguments(prefix, num_shards, message):
     ],
 )
 def test_faults_end_a_script_with_one_line(fault, line):
-    @conversion.plain_errors()
+    @conversion.plain_ending()
     def script():
         raise fault
 
@@ -299,7 +299,7 @@ def test_faults_end_a_script_with_one_line(fault, line):
 
 
 def test_faults_of_the_program_are_no_faults_of_the_data():
-    with pytest.raises(KeyError), conversion.plain_errors():
+    with pytest.raises(KeyError), conversion.plain_ending():
         raise KeyError("program")
 
 

@@ -71,7 +71,6 @@ def test_values_by_hand(folder):
     assert feature(raw[1], "image/object/class/text") == [b"dog", b"toothbrush"]
     assert feature(raw[1], "image/encoded") == [(folder / "images/3.jpg").read_bytes()]
     assert (report["images"], report["boxes"], report["reasons"]) == (2, 2, {})
-    assert label_map.resolve(str(folder / "label_map_out.yaml")) == {18: "dog", 90: "toothbrush"}
 
 
 def reasons(report):
@@ -104,7 +103,6 @@ def test_faulty_annotations_are_left_out_by_name(folder, changes, reason):
     report, raw = convert(folder, object_annotations_file=path, max_bad_fraction=0.5)
     np.testing.assert_allclose(tfrecord.decode(raw[1])["boxes_norm"], [[0.05, 0.025, 0.3, 0.15]])
     assert (report["boxes"], report["boxes_left_out"]) == (1, 1)
-    assert label_map.resolve(str(folder / "label_map_out.yaml")) == {18: "dog"}
     [(found, where)] = reasons(report).items()
     assert reason in (None, found) and "annotation 5" in where[0] and "3.jpg" in where[0]
     with pytest.raises(tfrecord.DataError, match=r"annotation 5.*3\.jpg"):
@@ -378,3 +376,15 @@ def test_command_runs_from_anywhere(folder):
     assert "2 images, 1 boxes\n" in done.stdout
     assert done.stdout.endswith("wrote new/train-*-of-00002.tfrecord and new/label_map_train.yaml\n")
     assert len(list((folder / "new").glob("train*"))) == 2
+    assert label_map.resolve(str(folder / "new" / "label_map_train.yaml")) == {18: "dog", 90: "toothbrush"}
+
+
+def test_label_map_is_of_the_classes_from_1(folder):
+    def load(*names):
+        categories = [{"id": i, "name": name} for i, name in enumerate(names)]
+        return coco.load(folder / "images", object_annotations_file=write_json(folder, [], categories=categories))
+
+    assert load("all", "dog", "cat").label_map() == {1: "dog", 2: "cat"} and load().label_map() == {}
+    for names in (["", "car", "car"], ["", " "]):
+        with pytest.raises(tfrecord.DataError, match=r"^categories: .*; give each class a name of its own$"):
+            load(*names).label_map()

@@ -259,7 +259,7 @@ def test_what_is_quoted_of_a_broken_file_has_an_end(tmp_path):
     with pytest.raises(image_file.ImageError, match=r"cannot read the annotation .*a\.xml: ") as error:
         pascal.read_xml(pascal.VocSet(tmp_path / "VOC", "train"), "a")
     assert len(str(error.value)) < 300 + len(str(tmp_path))
-    with pytest.raises(tfrecord.DataError, match=r"cannot use the label map .*none\.json: No such file or directory$"):
+    with pytest.raises(tfrecord.DataError, match=r"cannot use the label map: .*none\.json: No such file or directory$"):
         pascal.load_label_map(tmp_path / "none.json")
 
 
@@ -307,8 +307,8 @@ def test_collected_label_map_is_that_of_the_whole_folder(tmp_path):
     ],
 )
 def test_load_label_map(tmp_path, text, expected):
-    (tmp_path / "map").write_text(text)
-    assert pascal.load_label_map(tmp_path / "map") == expected
+    (tmp_path / "map.json").write_text(text)
+    assert pascal.load_label_map(tmp_path / "map.json") == expected
 
 
 @pytest.mark.parametrize(
@@ -316,16 +316,17 @@ def test_load_label_map(tmp_path, text, expected):
     [
         ('{"a": 1, "b": 1}', "id 1 to both 'a' and 'b'"),
         ('{"a": 0}', "ids start at 1"),
-        ("[1, 2]", "expected a label map"),
+        ("[1, 2]", "must hold `key: value` lines"),
+        ("{}", "must hold names and ids"),
         ("{", "cannot use the label map"),
         ('{"a": 1.5}', "must pair ids"),
         ("\0", "cannot use the label map"),
     ],
 )
 def test_load_label_map_refuses(tmp_path, text, message):
-    (tmp_path / "map").write_text(text)
+    (tmp_path / "map.json").write_text(text)
     with pytest.raises(tfrecord.DataError, match=message):
-        pascal.load_label_map(tmp_path / "map")
+        pascal.load_label_map(tmp_path / "map.json")
 
 
 @pytest.mark.skipif(not VOCDEVKIT.is_dir(), reason=f"needs the real photographs in {VOCDEVKIT}")

@@ -64,6 +64,14 @@ def test_values_by_hand(tmp_path):
     assert (report["images"], report["boxes"], report["reasons"]) == (2, 2, {})
 
 
+def test_images_that_two_entries_name_are_written_once(tmp_path):
+    add_image(tmp_path, "a.jpg", ["1 0.5 0.5 0.25 0.5"])
+    add_image(tmp_path, "b.jpg", [], split="val")
+    raw, report = convert(tmp_path, write_yaml(tmp_path, train=["images", "images/train"]))
+    assert len(raw) == report["images"] == 2
+    assert report["reasons"]["images listed twice, written once"]["first"] == [str(tmp_path / "images/train/a.jpg")]
+
+
 @pytest.mark.parametrize(
     "row, reason",
     [
@@ -175,8 +183,9 @@ def test_path_may_start_at_the_working_directory(tmp_path, monkeypatch):
 def test_a_list_cannot_leave_the_data_set(tmp_path):
     root = tmp_path / "data"
     add_image(root, "a.jpg", ["0 0.5 0.5 0.2 0.2"])
-    add_image(tmp_path, "secret.jpg", [])
-    lines = ["images/train/a.jpg", "../images/train/secret.jpg", f"{tmp_path}/images/train/secret.jpg"]
+    for name in ("secret.jpg", "other.jpg"):
+        add_image(tmp_path, name, [])
+    lines = ["images/train/a.jpg", "../images/train/secret.jpg", f"{tmp_path}/images/train/other.jpg"]
     (root / "list.txt").write_text("\n".join(lines))
     raw, report = convert(tmp_path, write_yaml(root, train="list.txt"), max_bad_fraction=1)
     assert len(raw) == 1 and report["images_left_out"] == 2

@@ -433,6 +433,22 @@ def test_shards_are_disjoint_and_together_everything(tmp_path, tiny_config, num_
         assert sorted(source_id for ids in shards for source_id in ids) == everything
 
 
+def test_shards_draw_differently(write_records, tiny_config):
+    path = write_records(*[[(1, [0, 0, 40, 40], 0)]] * 4)  # four times the same image
+    readers = [InputReader(path, tiny_config, shard=(i, 2)) for i in range(2)]
+    first, second = ([example["image"].numpy() for example in r.augmented(seed=1).take(6)] for r in readers)
+    assert not any(np.array_equal(a, b) for a, b in zip(first, second))
+
+
+def test_ids_of_a_batch_are_told_in_any_encoding(tmp_path, tiny_config):
+    example = tf.train.Example.FromString(tfrecord.encode(black_image("x", [(1, [0, 0, 40, 40], 0)], 64, 64)))
+    example.features.feature["image/source_id"].bytes_list.value[:] = [b"caf\xe9"]
+    with tf.io.TFRecordWriter(str(tmp_path / "own.tfrecord")) as writer:
+        writer.write(example.SerializeToString())
+    reader = InputReader(str(tmp_path / "own.tfrecord"), tiny_config)
+    assert reader.source_ids(2, seed=1, start_batch=0, num_examples=1) == ["caf\ufffd"] * 2
+
+
 def test_large_and_textual_source_ids_survive(write_records, tmp_path, tiny_config):
     ids = ["123456789012345678", "0007", "street/größe.jpg"]
     path = tmp_path / "own.tfrecord"

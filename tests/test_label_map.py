@@ -101,6 +101,20 @@ def test_bad_maps_get_one_sentence(given_map, message):
     assert str(error.value) == message
 
 
+@pytest.mark.parametrize("text", ["1: cat\n1: dog\n", '{"cat": 1,\n"cat": 2}'])
+def test_a_file_that_gives_an_id_or_a_name_twice_is_refused(tmp_path, text):
+    path = tmp_path / "map.yaml"
+    path.write_text(text)
+    with pytest.raises(LabelMapError, match=r"map\.yaml, line 2 is not valid YAML: '\w+' is given twice$"):
+        resolve(str(path))
+
+
+def test_json_may_be_indented_by_tabs(tmp_path):
+    path = tmp_path / "map.json"
+    path.write_text('{\n\t"cat": 1,\n\t"dog":\t2\n}')
+    assert resolve(str(path)) == {1: "cat", 2: "dog"}
+
+
 def test_bad_file_is_named(tmp_path):
     path = tmp_path / "map.yaml"
     path.write_text("1: cat\n2: no\n")

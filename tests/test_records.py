@@ -9,6 +9,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dataset import records as records_lib
 from dataset.records import FRAME_BYTES, RecordFiles
 from dataset.tfrecord import DataError
 
@@ -68,6 +69,21 @@ def test_a_damaged_length_loses_its_record_alone(tmp_path, records, number, plac
     assert found == [(i, record) for i, record in enumerate(records) if i != number]
     lost = len(records[number]) + FRAME_BYTES
     assert damaged == {number: f"its length is damaged, {lost} bytes up to the next record are lost with it"}
+
+
+def test_zeros_behind_damage_are_passed_over(tmp_path, records, monkeypatch):
+    path = write(tmp_path / "x", [*records, b"\0" * 100_000, b"\0\0\1" * 9, b"z"])
+    content = bytearray((tmp_path / "x").read_bytes())
+    places = starts([*records, b"\0" * 100_000])
+    content[places[12] + 1] ^= 4  # the length of the zeros
+    (tmp_path / "x").write_bytes(content + b"\0" * 1_000_000)  # room that was kept for a file, and never written
+    calls = []
+    real = records_lib._masked_crc32c
+    monkeypatch.setattr(records_lib, "_masked_crc32c", lambda data: calls.append(1) or real(data))
+    found, damaged = read(path)
+    assert found == [*enumerate(records), (13, b"\0\0\1" * 9), (14, b"z")]
+    assert list(damaged) == [12, 15] and all("its length is damaged" in reason for reason in damaged.values())
+    assert len(calls) < 1000  # each takes microseconds
 
 
 def test_a_cut_file_that_begins_like_json_is_none(tmp_path):

@@ -168,6 +168,13 @@ def test_odd_boxes_are_cut_off_at_the_image():
     np.testing.assert_array_equal(image[119, 199], visualize.class_color(1))
 
 
+def test_boxes_that_are_no_numbers_are_not_drawn():
+    boxes = [[np.nan, 1, 2, 3], [10, 10, 40, 40], [1, 2, np.inf, 4]]
+    one = visualize.draw_boxes(np.zeros([50, 60, 3], np.uint8), boxes[1:2], [2], [0.8])
+    all_three = visualize.draw_boxes(np.zeros([50, 60, 3], np.uint8), boxes, [1, 2, 3], [0.9, 0.8, 0.7])
+    np.testing.assert_array_equal(all_three, one)
+
+
 def test_no_boxes():
     np.testing.assert_array_equal(visualize.draw_boxes(gray(), np.zeros([0, 4]), [], []), gray())
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from efficientdet.anchors import Anchors
 from efficientdet.config import Config
+from efficientdet.model import build_anchors
 from efficientdet.targets import MATCH_THRESHOLD
 
 BOXES_AT_ONCE = 1 << 14
@@ -79,8 +80,7 @@ def recall(ious: np.ndarray) -> float:
 
 def anchors_of(config: Config, **overrides) -> Anchors:
     """The anchors of a config with some keys changed."""
-    keys = ("min_level", "max_level", "num_scales", "aspect_ratios", "anchor_scale")
-    return Anchors(config.image_size, **{key: overrides.get(key, getattr(config, key)) for key in keys})
+    return build_anchors(config.override(overrides))
 
 
 def propose(boxes: np.ndarray, config: Config) -> list[Proposal]:

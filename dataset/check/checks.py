@@ -57,6 +57,9 @@ def quick_test_set(file_pattern: str, config: Config, limit: int = QUICK_RECORDS
     """As `quick`, for images without groundtruth whose detections go to COCO's server, which knows them by number."""
     facts = _quick_facts(file_pattern, config, limit)
     findings = _check_reading(facts, config.max_damaged_records)
+    if config.regenerate_source_id:
+        text = "regenerate_source_id makes ids of its own, which COCO's server does not know; leave it out"
+        findings.append(Finding(FATAL, "regenerated_ids", text))
     ids = collections.Counter(record.source_id if record.has_source_id else "none" for record in facts.records)
     unfit = [source_id for source_id, times in ids.items() if times > 1 or not source_id.isdecimal()]
     if unfit:

@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 from dataset import tfrecord
 from dataset.check import swap_evidence
-from dataset.records import FRAME_BYTES, RecordFiles
-from dataset.tfrecord import DataError, plain_reason
+from dataset.dataloader import plain_errors
+from dataset.records import FRAME_BYTES, RecordFiles, find_files
+from dataset.tfrecord import plain_reason
 from efficientdet import preprocess
 
 FILES_SAMPLED = 32  # opened at most where only some records are read
@@ -160,11 +161,9 @@ def read(
         progress: whether a bar is shown.
 
     Raises:
-        DataError: if no file matches.
+        DataError: if no file matches, or one cannot be read.
     """
-    files = sorted(tf.io.gfile.glob(file_pattern))
-    if not files:
-        raise DataError(f"no file matches {file_pattern!r}; give a pattern such as 'data/train-*.tfrecord'")
+    files = find_files(file_pattern)
     chosen, per_file = files, -1
     if samples is not None:
         places = np.linspace(0, len(files) - 1, min(samples, len(files), FILES_SAMPLED))
@@ -200,8 +199,9 @@ def _serialized(source: RecordFiles, per_file: int) -> Iterator[tuple[str, bytes
     """(where, content) of the records of all files, of each at most per_file, or all for -1."""
     files = tf.data.Dataset.range(len(source.files))
     records = files.flat_map(lambda index: source.read(index).take(per_file))
-    for (index, number), serialized in records.as_numpy_iterator():
-        yield f"{os.path.basename(source.files[index])} record {number}", serialized
+    with plain_errors():
+        for (index, number), serialized in records.as_numpy_iterator():
+            yield f"{os.path.basename(source.files[index])} record {number}", serialized
 
 
 def facts_of(
