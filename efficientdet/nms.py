@@ -37,10 +37,10 @@ def nms(boxes: tf.Tensor, scores: tf.Tensor, options: NmsOptions) -> tuple[tf.Te
     Reference: Bodla et al., ICCV 2017, equation 3 (https://arxiv.org/abs/1704.04503), for gaussian.
     """
     if options.method in ("hard", None, ""):
-        iou_thresh, score_thresh, sigma = hard_iou_thresh(options), options.score_thresh or float("-inf"), 0.0
+        iou_thresh, sigma = hard_iou_thresh(options), 0.0
     elif options.method == "gaussian":
         # With sigma above 0 the op ignores the IoU threshold in TensorFlow, but not in TFLite: there 1 is the mildest.
-        iou_thresh, score_thresh, sigma = 1.0, options.score_thresh or 0.001, options.sigma or 0.5
+        iou_thresh, sigma = 1.0, soft_sigma(options)
     else:
         raise ValueError(f"nms_configs.method must be 'hard' or 'gaussian', got {options.method!r}")
     return tf.raw_ops.NonMaxSuppressionV5(
@@ -48,7 +48,7 @@ def nms(boxes: tf.Tensor, scores: tf.Tensor, options: NmsOptions) -> tuple[tf.Te
         scores=scores,
         max_output_size=options.max_output_size,
         iou_threshold=iou_thresh,
-        score_threshold=score_thresh,
+        score_threshold=least_score(options),
         soft_nms_sigma=sigma / 2,  # the op decays by exp(-iou^2 / (2 sigma))
         pad_to_max_output_size=True,
     )
@@ -57,3 +57,13 @@ def nms(boxes: tf.Tensor, scores: tf.Tensor, options: NmsOptions) -> tuple[tf.Te
 def hard_iou_thresh(options: NmsOptions) -> float:
     """IoU above which hard suppression removes the weaker box."""
     return options.iou_thresh or 0.5
+
+
+def soft_sigma(options: NmsOptions) -> float:
+    """How slowly gaussian suppression weakens a box: its score is multiplied by exp(-iou^2 / sigma)."""
+    return options.sigma or 0.5
+
+
+def least_score(options: NmsOptions) -> float:
+    """What a score has to be above; -inf where any will do."""
+    return options.score_thresh or (0.001 if options.method == "gaussian" else float("-inf"))

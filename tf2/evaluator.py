@@ -5,6 +5,7 @@
 import contextlib
 import dataclasses
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from dataset.dataloader import InputReader
 from efficientdet import preprocess, tta
 from efficientdet.config import Config
 from efficientdet.model import EfficientDetModel, EfficientDetNet
-from efficientdet.nms import hard_iou_thresh
+from efficientdet.nms import hard_iou_thresh, least_score, soft_sigma
 from tf2 import artifact, drivers
 from tf2.coco_metric import CocoMetric
 from tf2.drivers import Driver, Levels
@@ -186,11 +187,12 @@ def suppression(config: Config, *, classes: str = "all at once", clip: bool = Tr
     """
     nms_configs = config.nms_configs
     method = nms_configs.method or "hard"
-    own = {"sigma": nms_configs.sigma or 0.5} if method == "gaussian" else {"iou_thresh": hard_iou_thresh(nms_configs)}
+    own = {"sigma": soft_sigma(nms_configs)} if method == "gaussian" else {"iou_thresh": hard_iou_thresh(nms_configs)}
+    score = least_score(nms_configs)
     return {
         "method": method,
         **own,
-        "score_thresh": nms_configs.score_thresh or (0.001 if method == "gaussian" else None),
+        "score_thresh": score if math.isfinite(score) else None,
         "max_nms_inputs": nms_configs.max_nms_inputs,
         "max_output_size": nms_configs.max_output_size,
         "classes": classes,

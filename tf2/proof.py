@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from efficientdet.config import Config
+from efficientdet.nms import least_score
 from efficientdet.postprocess import Detections
 from tf2 import artifact, drivers, evaluator, provenance, runtimes
 from tf2.artifact import ArtifactError, Metadata
@@ -329,7 +330,7 @@ def _share(
 def _border(detections: Detections, config: Config) -> float:
     """The score that a row has to beat to be among the detections of a picture."""
     nms_configs = config.nms_configs
-    thresh = nms_configs.score_thresh or (0.001 if nms_configs.method == "gaussian" else -math.inf)
+    thresh = least_score(nms_configs)
     is_full = detections.valid_len >= nms_configs.max_output_size
     return max(thresh, detections.scores[-1]) if is_full else thresh
 
