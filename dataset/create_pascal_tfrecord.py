@@ -157,9 +157,9 @@ def load_label_map(path: str | Path) -> dict[str, int]:
     try:
         names = label_map_lib.resolve(str(path))
     except label_map_lib.LabelMapError as error:
-        raise DataError(f"cannot use the label map: {error}") from error
+        raise DataError(f"cannot use --label_map_json_path: {error}") from error
     if not names:
-        raise DataError(f'cannot use the label map: {path} must hold names and ids, such as {{"cat": 1, "dog": 2}}')
+        raise DataError(f'{path} must hold names and ids, such as {{"cat": 1, "dog": 2}}')
     return {name: class_id for class_id, name in names.items()}
 
 

@@ -56,10 +56,10 @@ class InputReader:
         files = find_files(file_pattern)
         self.file_pattern = file_pattern
         self.config = config
-        self._shard, self._num_shards = index, _ = shard
+        self._shard, self._num_shards = shard
         by_file = len(files) >= self._num_shards
-        self._record_shard = None if by_file else index
-        files = files[index :: self._num_shards] if by_file else files
+        self._record_shard = None if by_file else self._shard
+        files = files[self._shard :: self._num_shards] if by_file else files
         self.records = RecordFiles(files, config.max_damaged_records)
         self._is_usable = False  # not known yet
 

@@ -181,7 +181,9 @@ def _next_frame(content: bytes, start: int) -> int:
         if _record_length(content, zeros - 4) is not None:
             return zeros - 4
         start = zeros - 3
-        if not any(content[start : start + HEADER_BYTES]):  # no header; of a file that was not copied whole, the rest
+        # Zeros alone are no header. A file that was never written to its end is full of them, and byte by byte they
+        # would take minutes.
+        if not any(content[start : start + HEADER_BYTES]):
             other = NOT_ZERO.search(content, start + HEADER_BYTES)
             start = other.start() - HEADER_BYTES + 1 if other else len(content)
     return len(content)

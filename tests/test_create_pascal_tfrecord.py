@@ -259,7 +259,9 @@ def test_what_is_quoted_of_a_broken_file_has_an_end(tmp_path):
     with pytest.raises(image_file.ImageError, match=r"cannot read the annotation .*a\.xml: ") as error:
         pascal.read_xml(pascal.VocSet(tmp_path / "VOC", "train"), "a")
     assert len(str(error.value)) < 300 + len(str(tmp_path))
-    with pytest.raises(tfrecord.DataError, match=r"cannot use the label map: .*none\.json: No such file or directory$"):
+    with pytest.raises(
+        tfrecord.DataError, match=r"cannot use --label_map_json_path: .*none\.json: No such file or directory$"
+    ):
         pascal.load_label_map(tmp_path / "none.json")
 
 
@@ -318,9 +320,9 @@ def test_load_label_map(tmp_path, text, expected):
         ('{"a": 0}', "ids start at 1"),
         ("[1, 2]", "must hold `key: value` lines"),
         ("{}", "must hold names and ids"),
-        ("{", "cannot use the label map"),
+        ("{", "cannot use --label_map_json_path"),
         ('{"a": 1.5}', "must pair ids"),
-        ("\0", "cannot use the label map"),
+        ("\0", "cannot use --label_map_json_path"),
     ],
 )
 def test_load_label_map_refuses(tmp_path, text, message):
