@@ -28,10 +28,9 @@ from dataset import command_line, label_map
 from efficientdet import config as config_lib
 
 FLAGS = flags.FLAGS
-EVAL_OUT_OF_MEMORY = "out of memory: lower --eval_batch_size, or nms_configs.max_nms_inputs or image_size in --hparams"
+EVAL_OUT_OF_MEMORY = "lower --eval_batch_size, or nms_configs.max_nms_inputs or image_size in --hparams"
 OUT_OF_MEMORY = (
-    "out of memory: lower --train_batch_size, set gradient_accumulation_steps to 2 or more, or grad_checkpoint=true "
-    "in --hparams"
+    "lower --train_batch_size, set gradient_accumulation_steps to 2 or more, or grad_checkpoint=true in --hparams"
 )
 
 # Flags of the published program that mean nothing here: accepted, so that published commands run.
@@ -107,7 +106,12 @@ def define_training_flags() -> None:
         flags.DEFINE_integer("train_batch_size", 64, "Images a training step, on all devices together.", lower_bound=1)
         flags.DEFINE_integer("num_examples_per_epoch", 120000, "Images in the training records.", lower_bound=1)
         flags.DEFINE_integer("num_epochs", None, "Epochs to train; default: the config's num_epochs.", lower_bound=1)
-        flags.DEFINE_integer("save_checkpoints_steps", 1000, "Steps from one checkpoint to the next.", lower_bound=1)
+        flags.DEFINE_integer(
+            "save_checkpoints_steps",
+            1000,
+            "Steps from one checkpoint to the next; each epoch ends in one, too.",
+            lower_bound=1,
+        )
         flags.DEFINE_bool("eval_after_train", False, "With --mode=train: evaluates once, after the last epoch.")
         flags.DEFINE_integer(
             "steps_per_execution", 1, "Training steps without a return to Python between them.", lower_bound=1
@@ -190,7 +194,8 @@ def load_config() -> config_lib.Config:
     config = config_lib.load(
         FLAGS.model_name, FLAGS.hparams, num_epochs=FLAGS.num_epochs, strategy=FLAGS.strategy or None
     )
-    label_map.check(label_map.resolve(config.label_map), config.num_classes)
+    if not FLAGS.saved_model_dir:  # which has a number of classes of its own
+        label_map.check(label_map.resolve(config.label_map), config.num_classes)
     if FLAGS.mode != "eval" or not (FLAGS.ckpt or FLAGS.saved_model_dir):
         require("model_dir")
     if FLAGS.mode != "eval":
@@ -218,25 +223,23 @@ def follows() -> bool:
 
 def run(config: config_lib.Config) -> dict[str, float]:
     """The mode's work; returns metrics, if it evaluated."""
-    import tensorflow as tf  # takes seconds: a typing error answers before
-
+    from tf2 import strategy as strategy_lib  # TensorFlow takes seconds: a typing error answers before
     from tf2 import train
 
-    strategy = create_strategy(config)
+    advice = EVAL_OUT_OF_MEMORY if FLAGS.mode == "eval" else OUT_OF_MEMORY
+    if FLAGS.mode != "eval" and evaluates():
+        advice += f"; in an evaluation, {EVAL_OUT_OF_MEMORY}"
     try:
-        if follows():
-            return follow(config)
-        if FLAGS.mode == "eval":
-            return evaluate_once(config)
-        return run_training(config, strategy)
+        with strategy_lib.plain_errors(advice):
+            strategy = create_strategy(config)
+            if follows():
+                return follow(config)
+            if FLAGS.mode == "eval":
+                return evaluate_once(config)
+            return run_training(config, strategy)
     except train.Stopped as stopped:
         logging.warning("%s", stopped)
         sys.exit(stopped.exit_code)
-    except tf.errors.ResourceExhaustedError as error:
-        advice = EVAL_OUT_OF_MEMORY if FLAGS.mode == "eval" else OUT_OF_MEMORY
-        raise OSError(f"{advice} ({first_line(error)})") from error
-    except tf.errors.OpError as error:  # files that cannot be written, machines that do not answer
-        raise OSError(first_line(error)) from error
 
 
 def run_training(config: config_lib.Config, strategy) -> dict[str, float]:
@@ -269,7 +272,8 @@ def follow(config: config_lib.Config) -> dict[str, float]:
 
     check_data(config)
     return follow.run(
-        evaluator.Evaluator(config, evaluation_from_flags()),
+        # Nothing is drawn, and the picture may be on the machine of the training.
+        evaluator.Evaluator(config.override({"sample_image": None}), evaluation_from_flags()),
         FLAGS.model_dir,
         min_interval=FLAGS.min_eval_interval,
         timeout=FLAGS.eval_timeout,
@@ -284,7 +288,7 @@ def evaluate_once(config: config_lib.Config) -> dict[str, float]:
     outputs = evaluate.Outputs(
         FLAGS.testdev_dir, FLAGS.output_detections, FLAGS.output_metrics, FLAGS.report_dir, FLAGS.voc
     )
-    outputs.check()
+    outputs.check(FLAGS.val_json_file)
     driver = None
     if FLAGS.saved_model_dir:
         driver = evaluate.open_artifact(FLAGS.saved_model_dir, config, config_lib.read_hparams(FLAGS.hparams))
@@ -314,11 +318,6 @@ def command() -> str:
     return shlex.join(["python", *sys.argv])
 
 
-def first_line(error) -> str:
-    """What an error of TensorFlow says, without the stack that comes with it."""
-    return error.message.partition("\n")[0] or type(error).__name__
-
-
 def create_strategy(config: config_lib.Config):
     """The devices of the flags; and what of TensorFlow has to be set before anything else uses it."""
     import tensorflow as tf
@@ -341,8 +340,8 @@ def create_strategy(config: config_lib.Config):
         if config.strategy != "tpu" and not tf.config.list_physical_devices("GPU"):
             logging.warning("--use_xla has no effect: it compiles for GPUs and TPUs, of which there is none")
     if FLAGS.mode == "eval":
-        if config.strategy or FLAGS.worker:
-            logging.info("an evaluation runs on one device; --strategy and --worker are for training")
+        if config.strategy or FLAGS.worker or FLAGS.tpu:
+            logging.info("an evaluation runs on one device; --strategy, --worker and --tpu are for training")
         return strategy_lib.create()
     return strategy_lib.create(
         config.strategy,

@@ -193,6 +193,10 @@ def load_config() -> config_lib.Config:
         raise ValueError("--use_xla is for --runmode=bm; leave it out")
     if FLAGS.export_ckpt and FLAGS.runmode not in ("dry", "ckpt"):
         raise ValueError("--export_ckpt is for --runmode=ckpt and dry; leave it out")
+    if not FLAGS.proof:
+        for name in ("proof_images", "val_file_pattern", "val_json_file", "max_ap_drop"):
+            if FLAGS[name].present:
+                raise ValueError(f"--{name} is for the proof; leave it or --noproof out")
     if FLAGS.runmode == "saved_model" and not FLAGS.tflite_path:
         for name in ("tflite", "tflite_content"):
             if FLAGS[name].present:
@@ -206,7 +210,10 @@ def run(config: config_lib.Config) -> None:
         from tf2 import benchmark
 
         benchmark.set_threads(FLAGS.threads)
-    MODES[FLAGS.runmode](config)
+    from tf2 import strategy
+
+    with strategy.plain_errors("lower --batch_size, or nms_configs.max_nms_inputs or image_size in --hparams"):
+        MODES[FLAGS.runmode](config)
 
 
 def write_checkpoint(config: config_lib.Config) -> None:
@@ -227,6 +234,7 @@ def write_checkpoint(config: config_lib.Config) -> None:
 
 def export_model(config: config_lib.Config) -> None:
     """freeze, saved_model, onnx: writes files, each with its proof."""
+    from dataset.check import checks
     from tf2 import drivers, evaluator, export, infer, proof
 
     targets = targets_from_flags()
@@ -239,6 +247,8 @@ def export_model(config: config_lib.Config) -> None:
         evaluation = evaluator.Evaluation(
             FLAGS.val_file_pattern, FLAGS.val_json_file, FLAGS.batch_size or 1, FLAGS.eval_samples
         )
+        for warning in checks.quick(FLAGS.val_file_pattern, config, FLAGS.val_json_file):
+            logging.warning("%s", warning)
     driver = drivers.KerasDriver(config, ckpt_path())
 
     def prove(path: str) -> None:

@@ -350,6 +350,15 @@ def test_looks_like(name):
     assert checkpoint.looks_like(_zeros(np.load(path))) == f"efficientdet-{name} with num_classes 90"
 
 
+def test_looks_like_of_kernels_by_their_keys():
+    """As an object-based checkpoint is read by a network of separable_conv=false."""
+    shapes = reference_weights.shapes(np.load(ROOT / "testdata" / "efficientdet-d0.npz"))
+    renamed = {re.sub(r"class-predict/(\w+)_kernel", r"classes/\1_kernel", name): s for name, s in shapes.items()}
+    assert renamed.keys() != shapes.keys()
+    values = {name: np.broadcast_to(np.float32(0), shape) for name, shape in renamed.items()}
+    assert checkpoint.looks_like(values) == "efficientdet-d0 with num_classes 90"
+
+
 def test_looks_like_what_is_not_published(values):
     assert checkpoint.looks_like(values) == "a customized EfficientDet with num_classes 3"
     backbone = {name: value for name, value in values.items() if name.startswith(BACKBONE)}

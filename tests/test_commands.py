@@ -21,6 +21,8 @@ EVAL = ["main.py", "--mode=eval", "--model_name=efficientdet-lite0", TINY]
 EXPORT = ["model_inspect.py", "--runmode=saved_model", "--ckpt_path=_"]
 INSPECT = ["model_inspect.py", "--model_name=efficientdet-lite0", TINY]
 INFER = [*INSPECT, "--runmode=infer"]
+SAVED_MODEL = [*INSPECT, "--runmode=saved_model", "--ckpt_path=_", "--saved_model_dir=DIR/x"]
+INT8 = [*SAVED_MODEL, "--tflite=INT8", "--tflite_path=DIR/x.tflite", "--tflite_content=network"]
 
 
 def command(script, *flags, tensorflow=None):
@@ -113,6 +115,7 @@ def assert_says(result, sentence):
         ([*INSPECT, "--runmode=freeze", "--use_xla"], "--use_xla is for --runmode=bm"),
         ([*INSPECT, "--runmode=freeze", "--export_ckpt=x"], "--export_ckpt is for --runmode=ckpt and dry"),
         ([*EXPORT, "--tflite=INT8"], "--tflite needs --tflite_path"),
+        ([*EXPORT, "--noproof", "--max_ap_drop=0.1"], "--max_ap_drop is for the proof; leave it or --noproof out"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -181,17 +184,13 @@ def test_words_without_dashes_are_refused(no_tensorflow):
             "ONNX has no gaussian NMS",
         ),
         (
-            [
-                *INSPECT,
-                "--runmode=saved_model",
-                "--ckpt_path=_",
-                "--saved_model_dir=DIR/x",
-                "--tflite=INT8",
-                "--tflite_path=DIR/x.tflite",
-                "--tflite_content=network",
-            ],
+            [*INT8],
             "give --file_pattern of TFRecords",
         ),
+        ([*INT8, "--file_pattern=none-*"], "no file matches 'none-*'"),
+        ([*SAVED_MODEL, "--val_file_pattern=none-*"], "no file matches 'none-*'"),
+        ([*SAVED_MODEL, "--val_file_pattern=sample.tfrecord", "--val_json_file=none.json"], "none.json"),
+        ([*TRAIN, "--model_dir=DIR", "--train_file_pattern=sample.tfrecord", "--tpu=local"], "are for --strategy=tpu"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from efficientdet.model import EfficientDetModel
+from efficientdet.model import EfficientDetModel, EfficientDetNet
 from tf2 import checkpoint, drivers
 from tf2.model_dir import ModelDir
 
@@ -87,6 +87,14 @@ def test_a_missing_checkpoint_is_told_before_anything_is_built(tiny_config, tmp_
     monkeypatch.setattr(drivers, "EfficientDetModel", None)
     with pytest.raises(checkpoint.CheckpointError, match=r"no checkpoint at .*none; give a directory"):
         drivers.KerasDriver(tiny_config, str(tmp_path / "none"))
+
+
+def test_a_driver_names_the_checkpoint_of_a_directory(tiny_config, tmp_path):
+    weights = {
+        name: variable.numpy() for name, variable in checkpoint.named_variables(EfficientDetNet(tiny_config)).items()
+    }
+    prefix = ModelDir(str(tmp_path)).save(7, weights)
+    assert drivers.KerasDriver(tiny_config, str(tmp_path)).ckpt_path == prefix
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from dataset import label_map
 from efficientdet.config import ConfigError
 from efficientdet.postprocess import Detections
 from tf2 import artifact, drivers, evaluate, evaluator
@@ -133,6 +134,11 @@ def test_what_cannot_be_written_is_told_first(tmp_path):
         Outputs(detections=str(tmp_path)).check()
     with pytest.raises(ValueError, match="--testdev_dir is for images without groundtruth"):
         Outputs(testdev_dir=str(tmp_path), voc=True).check()
+    one = str(tmp_path / "one.json")
+    with pytest.raises(ValueError, match="one file cannot take several kinds of results; give each its own"):
+        Outputs(metrics=one, detections=one).check()
+    with pytest.raises(ValueError, match=r"one\.json is --val_json_file and would be overwritten"):
+        Outputs(metrics=one).check(val_json_file=one)
     Outputs(metrics=str(tmp_path / "a" / "metrics.json")).check()
     assert list((tmp_path / "a").iterdir()) == []
 
@@ -207,6 +213,21 @@ def test_typed_keys_that_a_file_leaves_open_hold(config, monkeypatch, network_fi
         evaluate.open_artifact(network_file(monkeypatch, "detector"), config, typed)
     with pytest.raises(ConfigError, match="its own image_size, num_classes"):
         evaluate.open_artifact(network_file(monkeypatch, "network"), config, {"num_classes": 4, "image_size": 64})
+
+
+def test_names_are_held_against_the_classes_of_the_file(config, monkeypatch, network_file):
+    with pytest.raises(label_map.LabelMapError, match=r"id 20 .* but num_classes is 3"):
+        evaluate.open_artifact(network_file(monkeypatch, "network"), config, {"label_map": "voc"})
+    with pytest.raises(label_map.LabelMapError, match=r"id 20 .* but num_classes is 3"):
+        path = network_file(monkeypatch, "network", metadata=False)
+        evaluate.open_artifact(path, config.override({"label_map": "voc"}), {"label_map": "voc"})
+
+
+def test_an_evaluation_needs_no_sample_image(config, monkeypatch, network_file):
+    config = config.override({"sample_image": "/gone.jpg"})
+    monkeypatch.setattr(evaluate.Evaluator, "evaluate", lambda self, network: "evaluated")
+    driver = evaluate.open_artifact(network_file(monkeypatch, "network", metadata=False), config, {})
+    assert evaluate.run(driver, Evaluation(SAMPLE)) == "evaluated"
 
 
 def test_a_file_that_does_not_say_what_it_is_is_taken_for_what_was_typed(config, monkeypatch, network_file, caplog):

@@ -91,6 +91,17 @@ def test_an_evaluator_runs_again_from_the_start(tiny_config, monkeypatch):
     assert evaluator.run(object()) == first
 
 
+def test_a_source_id_that_is_not_utf_8_is_shown_as_far_as_it_is(tiny_config, monkeypatch):
+    evaluator, oracle = Evaluator(tiny_config, Evaluation(SAMPLE)), Oracle()
+    monkeypatch.setattr(Evaluator, "_detector", lambda self, net: {"network + NMS": oracle.detect})
+    evaluator._dataset = evaluator._dataset.map(
+        lambda images, labels: (images, {**labels, "source_id": tf.strings.join([labels["source_id"], b"\xe4"])})
+    )
+    assert evaluator.run(object())["AP"] > 0.9
+    monkeypatch.setattr(Evaluator, "_detector", lambda self, net: {"network + NMS": one_box})
+    assert [name[-1] for name in evaluator.pictures(object(), 2)] == ["\ufffd"] * 2
+
+
 def test_candidates_are_5000_unless_the_config_says(tiny_config):
     assert Evaluator(tiny_config, Evaluation(SAMPLE)).config.nms_configs.max_nms_inputs == 5000
     config = tiny_config.override({"nms_configs": {"max_nms_inputs": 70, "method": "hard"}})

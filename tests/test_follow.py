@@ -216,6 +216,21 @@ def test_a_checkpoint_deleted_while_it_is_read(follower, monkeypatch):
     assert follower.follow() == named(40)
 
 
+def test_a_checkpoint_deleted_while_it_is_evaluated_can_be_kept(follower):
+    follower.save(10, 40)
+    follower.seconds = 30
+    for i, step in enumerate((20, 30, 40)):
+        follower.clock.at(5 + i, follower.save, step, 40)
+    kept = {}
+
+    def keep(prefix, step, results):
+        assert not checkpoint.is_whole(str(follower.directory / "model.ckpt-10"))
+        kept[step] = checkpoint.read_entries(prefix)["part/kernel"].tolist()
+
+    follow.run(follower, str(follower.directory), min_interval=0, timeout=60, on_result=keep)
+    assert kept == {10: [10, 10, 10], 40: [40, 40, 40]}
+
+
 def test_a_checkpoint_of_another_network_is_an_error_at_once(follower):
     follower.save(10, 30)
     follower.clock.at(5, follower.save, 20, 30, 4)

@@ -5,6 +5,7 @@
 import csv
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -163,6 +164,15 @@ def test_detections_as_lists_name_their_source(pictures, tmp_path):
         "file_name": f"{pictures}/a.jpg",
     }
     assert not list(tmp_path.glob("*.unfinished"))
+
+
+def test_a_name_that_is_not_utf_8_loses_nothing(pictures, tmp_path):
+    name = "\udce4.png"  # as Python has the byte 0xe4
+    shutil.copy(pictures / "b.png", pictures / name)
+    outputs = infer.Outputs(json=str(tmp_path / "a.json"), csv=str(tmp_path / "a.csv"), coco=str(tmp_path / "c.json"))
+    run(pictures, None, outputs=outputs)
+    assert json.loads((tmp_path / "a.json").read_text())["images"][-1]["file"] == f"{pictures}/{name}"
+    assert r"\udce4.png" in (tmp_path / "a.csv").read_text()
 
 
 def test_names_of_the_inputs(pictures, tmp_path):

@@ -663,6 +663,15 @@ def test_compare_refuses_what_no_training_can_go_on_with():
     assert one_sentence(error)
 
 
+FPN = {"nodes": [{"feat_level": level, "inputs_offsets": [level - 3]} for level in range(3, 8)]}
+
+
+@pytest.mark.parametrize("key, value", [("aspect_ratios", [1.0, 3.0, 0.33]), ("fpn_config", FPN)])
+def test_compare_refuses_lists_and_dicts_too(key, value):
+    with pytest.raises(ConfigError, match=f"cannot go on with {key}: "):
+        model_dir.compare(Config(), Config().override({key: value}))
+
+
 @pytest.mark.parametrize("before, now", [(0.0, 0.9), (0.9, 0.0)])
 def test_compare_refuses_a_moving_average_that_begins_or_ends(before, now):
     with pytest.raises(ConfigError, match=f"moving_average_decay: {before} -> {now}; set"):

@@ -59,6 +59,30 @@ def test_workers_are_not_for_a_tpu():
         strategy.create("tpu", workers=["a:1"])
 
 
+@pytest.mark.parametrize("flags", [{"tpu": "local"}, {"tpu_zone": "z"}, {"kind": "gpus", "gcp_project": "p"}])
+def test_flags_of_a_tpu_need_its_strategy(flags):
+    with pytest.raises(ValueError, match="are for --strategy=tpu; give it, or leave them out"):
+        strategy.create(**flags)
+
+
+def test_an_index_needs_its_workers():
+    with pytest.raises(ValueError, match="--worker_index=1 counts in --worker; give both"):
+        strategy.create("multi-gpus", worker_index=1)
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (tf.errors.ResourceExhaustedError(None, None, "OOM when\nat"), "out of memory: buy more (OOM when)"),
+        (tf.errors.UnknownError(None, None, "no port\nat"), "no port"),
+    ],
+)
+def test_errors_of_tensorflow_become_one_line(error, said):
+    with pytest.raises(OSError) as caught, strategy.plain_errors("buy more"):
+        raise error
+    assert str(caught.value) == said
+
+
 @pytest.mark.parametrize("kind", [None, "gpus", "multi-gpus"])
 def test_workers_mean_several_machines(kind):
     with pytest.raises(ValueError, match=r"worker_index is 0\.\.1 for 2 workers, got 2"):

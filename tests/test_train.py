@@ -302,6 +302,17 @@ def test_archive_holds_the_best_of_equal_ones_the_first(trainers, tiny_config, t
     assert (tmp_path / "archive" / "config.yaml").read_bytes() == (tmp_path / "config.yaml").read_bytes()
 
 
+@pytest.mark.parametrize("last, kept", [(0.3, 1), (0.5, 8)])
+def test_a_better_one_that_an_evaluation_beside_the_training_kept_stays(trainers, tiny_config, tmp_path, last, kept):
+    directory = ModelDir(str(tmp_path))
+    train.Recorder(str(tmp_path))(directory.save(1, {"weight": np.float32(1)}), 1, {"AP": 0.4})
+    (tmp_path / "checkpoint").unlink()
+    for file in tmp_path.glob("model.ckpt-1.*"):
+        file.unlink()
+    train.run(epochs(tiny_config, 4), training(tmp_path), Scores({8: last}))
+    assert checkpoint.step_of(checkpoint.find(str(tmp_path / "archive"))) == kept
+
+
 FALLING = {2: 0.1, 4: 0.3, 6: 0.2, 8: 0.3, 10: 0.2, 12: 0.4}
 
 
@@ -431,7 +442,7 @@ def test_what_a_training_cannot_go_on_with_is_refused(trainers, tiny_config, tmp
 def test_what_a_training_goes_on_with_otherwise_is_said(trainers, tiny_config, tmp_path, logged):
     train.run(epochs(tiny_config, 1), training(tmp_path))
     train.run(epochs(tiny_config, 2).override({"learning_rate": 0.01}), training(tmp_path))
-    said = {line for line in logged if line.startswith("changed since this training began: ")}
+    said = {line for line in logged if line.startswith("changed since the last run: ")}
     assert {line.split(": ", 1)[1] for line in said} == {"num_epochs: 1 -> 2", "learning_rate: 0.08 -> 0.01"}
     assert config_lib.load("efficientdet-d0", str(tmp_path / "config.yaml")).learning_rate == 0.01
 

@@ -68,6 +68,12 @@ def test_what_is_there_when_interrupted_is_a_video(tmp_path):
     assert len(read(tmp_path / "out.mp4")[0]) == 3
 
 
+def test_an_interrupt_before_the_first_frame_is_one(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(write(tmp_path / "in.mp4"), tmp_path / "out.mp4", OneBox(stop_at=0))
+    assert not (tmp_path / "out.mp4").exists()
+
+
 def test_an_error_leaves_no_half_video(tmp_path):
     class Broken(OneBox):
         def detect(self, image):

@@ -159,8 +159,8 @@ def whole(path: str) -> Iterator[str]:
 
 
 def replace(path: str, text: str) -> None:
-    """Writes a text file; until it is whole, what was there stays."""
-    with open(f"{path}.unfinished", "w", encoding="utf-8", newline="") as file:
+    """Writes a text file; until it is whole, what was there stays. What is not UTF-8 in it is escaped."""
+    with open(f"{path}.unfinished", "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         file.write(text)
     os.replace(f"{path}.unfinished", path)
 

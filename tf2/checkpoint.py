@@ -452,7 +452,9 @@ def looks_like(values: Mapping[str, np.ndarray]) -> str:
         _count(r"fpn_cells/(?:cell_|cells/)(\d+)/", values),
         _count(r"class_net/(?:class-|conv_ops/)(\d+)/", values),
         next(
-            value.shape[-2] for name, value in values.items() if re.match(r"class_net/class-predict/(point|ker)", name)
+            value.shape[-2]
+            for name, value in values.items()
+            if re.match(r"class_net/(?:class-predict|classes)/(?:point|ker)", name)
         ),
         any("/WSM" in name for name in values),
     )

@@ -12,7 +12,7 @@ from efficientdet import boxes as box_ops
 from efficientdet import config as config_lib
 from efficientdet.model import EfficientDetModel, EfficientDetNet
 from efficientdet.postprocess import CLASS_OFFSET, Detections
-from tf2 import artifact, checkpoint, runtimes, serving
+from tf2 import artifact, checkpoint, published, runtimes, serving
 from tf2.artifact import ArtifactError, Metadata
 
 Levels = tuple[list[tf.Tensor], list[tf.Tensor]]  # cls_outputs, box_outputs
@@ -84,6 +84,8 @@ class KerasDriver(Driver):
         Raises:
             CheckpointError: if the checkpoint lacks a variable of the network.
         """
+        if ckpt_path is not None and ckpt_path not in published.ARCHIVES:
+            ckpt_path = checkpoint.find(ckpt_path)  # of a directory, which holds another one tomorrow
         self.model = EfficientDetModel(
             config, checkpoint.load_net(config, ckpt_path) if ckpt_path is not None else None
         )

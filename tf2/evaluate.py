@@ -12,6 +12,7 @@ from typing import Any
 
 from absl import logging
 
+from dataset import label_map
 from dataset.dataloader import InputReader
 from efficientdet.config import Config, ConfigError
 from tf2 import artifact, drivers, evaluator, provenance, report, voc_metric
@@ -40,8 +41,11 @@ class Outputs:
         testdev = self.testdev_dir and os.path.join(self.testdev_dir, TESTDEV_FILE)
         return [file for file in (testdev, self.detections, self.metrics) if file]
 
-    def check(self) -> None:
+    def check(self, val_json_file: str | None = None) -> None:
         """Makes the folders and tries to write there, before any work.
+
+        Args:
+            val_json_file: the groundtruth, which none may replace.
 
         Raises:
             ValueError: if a file cannot be written, or what is asked for needs groundtruth that a test set does not
@@ -49,6 +53,13 @@ class Outputs:
         """
         if self.testdev_dir and (self.report_dir or self.voc):
             raise ValueError("--testdev_dir is for images without groundtruth; leave --report_dir and --voc out")
+        written = [os.path.realpath(file) for file in self.files]
+        if len(set(written)) < len(written):
+            raise ValueError(
+                f"{', '.join(self.files)}: one file cannot take several kinds of results; give each its own"
+            )
+        if val_json_file and os.path.realpath(val_json_file) in written:
+            raise ValueError(f"{val_json_file} is --val_json_file and would be overwritten; choose another file")
         for file in self.files:
             if os.path.isdir(file):
                 raise ValueError(f"{file} is a folder; give the name of a file")
@@ -68,10 +79,12 @@ def open_artifact(path: str, config: Config, hparams: Mapping[str, Any]) -> Arti
     Raises:
         ArtifactError: if there is no such file, it is damaged, or it is no detector.
         ConfigError: for a key that the file has made up its mind about.
+        LabelMapError: for names of classes that the file does not have.
     """
     driver = drivers.open_artifact(path, config)
     if driver.runtime.metadata is None:
         logging.warning("%s does not say what it is: --model_name and --hparams are taken for it", path)
+        _check_names(config)
         return driver
     keys = READING_KEYS + (("nms_configs",) if driver.metadata.content == "network" else ())
     fixed = sorted(hparams.keys() - set(keys))
@@ -80,8 +93,13 @@ def open_artifact(path: str, config: Config, hparams: Mapping[str, Any]) -> Arti
             f"{path} was exported with its own {', '.join(fixed)}; of --hparams it takes {', '.join(keys)} alone: "
             f"leave the others out, or export again"
         )
-    metadata = dataclasses.replace(driver.metadata, config=driver.config.override(hparams))
-    return ArtifactDriver(driver.runtime, metadata)
+    config = driver.config.override(hparams)
+    _check_names(config)
+    return ArtifactDriver(driver.runtime, dataclasses.replace(driver.metadata, config=config))
+
+
+def _check_names(config: Config) -> None:
+    label_map.check(label_map.resolve(config.label_map), config.num_classes)
 
 
 def run(driver: Driver, evaluation: Evaluation, *, as_served: bool = False) -> Result:
@@ -103,7 +121,8 @@ def run(driver: Driver, evaluation: Evaluation, *, as_served: bool = False) -> R
         logging.warning("detections up to a score of %g are left out, which lowers AP; %s", score_thresh, remedy)
     if driver.network is None or as_served:
         return evaluator.run_driver(driver, evaluation)
-    return Evaluator(driver.config, evaluation).evaluate(driver.network)
+    config = driver.config.override({"sample_image": None})  # nothing is drawn in it
+    return Evaluator(config, evaluation).evaluate(driver.network)
 
 
 def publish(driver: Driver, evaluation: Evaluation, result: Result, outputs: Outputs, command: str) -> dict[str, float]:

@@ -127,7 +127,7 @@ class Evaluator:
             return
         for image, labels in dataloader.batches(self._dataset.unbatch().take(count)):
             picture = preprocess.unnormalize(image, **config.colors).numpy()
-            yield labels["source_id"].numpy().decode(), picture, image, tf.ones([])
+            yield labels["source_id"].numpy().decode(errors="replace"), picture, image, tf.ones([])
 
     def _metric(self) -> CocoMetric:
         return CocoMetric(self.names, self.evaluation.val_json_file)
@@ -244,7 +244,7 @@ def _pass(
                     tf.test.experimental.sync_devices()  # a GPU goes on working when the call returns
             with watch.on(METRIC):
                 labels = {name: column.numpy() for name, column in labels.items()}
-                source_ids = [source_id.decode() for source_id in labels["source_id"]]
+                source_ids = [source_id.decode(errors="replace") for source_id in labels["source_id"]]
                 metric.add(source_ids, state, _by_image(labels))
             if not count:
                 watch.seconds = {START: sum(watch.seconds.values())}

@@ -5,6 +5,7 @@
 import dataclasses
 from collections.abc import Callable
 
+from dataset import records
 from dataset.dataloader import InputReader
 from efficientdet.config import Config
 from efficientdet.model import EfficientDetModel
@@ -41,6 +42,7 @@ def check(config: Config, targets: Targets) -> None:
     Raises:
         ArtifactError: if a target exists.
         ExportError: if a format does not have what it is asked for.
+        DataError: if there are no records to see the ranges of INT8 in.
     """
     for path in (targets.saved_model_dir, targets.frozen_graph, targets.tflite, targets.onnx, targets.tensorrt_dir):
         # Some lie in the first, which is still to be made.
@@ -50,12 +52,14 @@ def check(config: Config, targets: Targets) -> None:
         export_tflite.check(targets.tflite, _tflite(config, targets), targets.batch_size)
     if targets.onnx:
         export_onnx.check(targets.onnx, Metadata(config, targets.content))
-    if "INT8" in (targets.tflite_precision, targets.tensorrt_precision) and not targets.file_pattern:
-        raise ExportError("INT8 needs images that show the range of every tensor: give --file_pattern of TFRecords")
+    if "INT8" in (targets.tflite_precision, targets.tensorrt_precision):
+        if not targets.file_pattern:
+            raise ExportError("INT8 needs images that show the range of every tensor: give --file_pattern of TFRecords")
+        records.find_files(targets.file_pattern)
 
 
 def run(driver: KerasDriver, targets: Targets, prove: Prove | None) -> None:
-    """Writes all targets, and prints what it writes; a file that fails its proof stays, and so do those after it.
+    """Writes all targets, and prints what it writes; what fails, or fails its proof, does not stop those after it.
 
     Args:
         driver: with the weights.
@@ -63,8 +67,8 @@ def run(driver: KerasDriver, targets: Targets, prove: Prove | None) -> None:
         prove: puts a file to the proof; None does not.
 
     Raises:
-        ExportError: if a format cannot be written here; TensorRT comes last, so that all others are there.
-        ValueError: if files failed their proof; names them all.
+        ExportError: if a format cannot be written here.
+        ValueError: if a file failed its proof, or several things failed; names them all.
     """
     config, failures = driver.config, []
     model = serving.frozen(driver.model, targets.batch_size)
@@ -80,15 +84,15 @@ def run(driver: KerasDriver, targets: Targets, prove: Prove | None) -> None:
     for path, write in jobs:
         if path is None:
             continue
-        for file in write(path):
-            print(f"writing file to {file}", flush=True)
         try:
+            for file in write(path):
+                print(f"writing file to {file}", flush=True)
             if prove:
                 prove(path)
         except ValueError as error:
-            failures.append(str(error))
+            failures.append(error)
     if failures:
-        raise ValueError("; ".join(failures))
+        raise failures[0] if len(failures) == 1 else ValueError("; ".join(map(str, failures)))
 
 
 def _tflite(config: Config, targets: Targets, checkpoint: str = "") -> Metadata:

@@ -3,6 +3,7 @@
 """Evaluation beside a training: each checkpoint as it is written."""
 
 import contextlib
+import tempfile
 import time
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ from absl import logging
 
 from efficientdet.model import EfficientDetNet
 from tf2 import checkpoint
+from tf2 import model_dir as model_dir_lib
 from tf2.evaluator import Evaluator
 
 POLL_SECONDS = 5  # from one look for a new checkpoint to the next
@@ -34,7 +36,8 @@ def run(
         model_dir: directory of the checkpoints; it need not exist yet.
         min_interval: seconds from the start of an evaluation to that of the next, at least.
         timeout: seconds to wait for a newer checkpoint, after each evaluation and for the first one.
-        on_result: called after each evaluation with prefix, step (None where the name has none) and metrics.
+        on_result: called after each evaluation with the prefix of a copy of the checkpoint, which a training may have
+            deleted since, step (None where the name has none; then there is no copy) and metrics.
 
     Returns:
         Metrics of the last evaluation.
@@ -48,13 +51,14 @@ def run(
         logging.info("waiting up to %g s for a %s checkpoint in %s", timeout, "newer" if prefix else "first", model_dir)
         deadline = max(time.monotonic() + timeout, not_before)
         time.sleep(max(0.0, not_before - time.monotonic()))
-        loaded = _load_newer(net, model_dir, step, deadline)
-        if loaded is None:
-            break
-        not_before = time.monotonic() + min_interval
-        prefix, step, last_step = loaded
-        results = evaluator.run(net)
-        on_result(prefix, step, results)
+        with tempfile.TemporaryDirectory() as folder:
+            loaded = _load_newer(net, model_dir, step, deadline, folder)
+            if loaded is None:
+                break
+            not_before = time.monotonic() + min_interval
+            prefix, step, last_step, copy = loaded
+            results = evaluator.run(net)
+            on_result(copy, step, results)
         if step is None or (last_step is not None and step >= last_step):
             return results
     if prefix is None:
@@ -72,13 +76,13 @@ def run(
 
 
 def _load_newer(
-    net: EfficientDetNet, model_dir: str, step: int, deadline: float
-) -> tuple[str, int | None, int | None] | None:
-    """Loads the newest checkpoint as soon as it is beyond a step.
+    net: EfficientDetNet, model_dir: str, step: int, deadline: float, folder: str
+) -> tuple[str, int | None, int | None, str] | None:
+    """Loads the newest checkpoint as soon as it is beyond a step, and copies it to a folder.
 
     Returns:
-        Its prefix, the step in its name, if any, and the last step of its training, if it tells; None if none came
-        until the deadline.
+        Its prefix, the step in its name, if any, the last step of its training, if it tells, and the prefix of the
+        copy; None if none came until the deadline.
     """
     unreadable = None
     while True:
@@ -87,7 +91,8 @@ def _load_newer(
             try:
                 last_step = checkpoint.read_entries(prefix, ["training/last_step"]).get("training/last_step")
                 checkpoint.restore(net, prefix)
-                return prefix, newest_step, last_step
+                copy = prefix if newest_step is None else model_dir_lib.copy(prefix, folder)
+                return prefix, newest_step, last_step, copy
             except checkpoint.CheckpointError as error:
                 if checkpoint.is_whole(prefix):  # and of another network: waiting would not help
                     raise

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Inference from the command line: pictures in, pictures with boxes and lists of detections out."""
 
+import collections
 import csv
 import dataclasses
 import glob
@@ -162,7 +163,7 @@ def _picture_targets(paths: list[str], outputs: Outputs) -> list[str]:
     if outputs.names not in OUTPUT_NAMES:
         raise ValueError(f"output_names must be one of {', '.join(OUTPUT_NAMES)}, got {outputs.names!r}")
     names = [str(i) if outputs.names == "index" else Path(path).stem for i, path in enumerate(paths)]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if twice := sorted(name for name, count in collections.Counter(names).items() if count > 1):
         raise ValueError(
             f"several pictures are called {twice[0]!r} and would be one file in {outputs.image_dir}; "
             f"use --output_names=index"

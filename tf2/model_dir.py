@@ -256,7 +256,7 @@ class ModelDir:
             return _with_names(Config().override(values))
         except (tf.errors.OpError, yaml.YAMLError, ValueError) as error:
             logging.warning(
-                "cannot read %s (%s); what changed since this training began is not known",
+                "cannot read %s (%s); what changed since the last run is not known",
                 path,
                 " ".join(str(error).split()),
             )
@@ -295,6 +295,29 @@ class ModelDir:
             f"cannot {what} in {self.path}: {_reason(error)}; what was there before is kept: "
             f"make room or mend the access, then give the same command again to go on from the last checkpoint"
         )
+
+
+def copy(prefix: str, folder: str) -> str:
+    """Copies a checkpoint, as a training may delete it at any moment.
+
+    Args:
+        prefix: of a checkpoint that `ModelDir.save` wrote.
+        folder: to copy it to, under its name.
+
+    Returns:
+        The prefix of the copy.
+
+    Raises:
+        CheckpointError: if it is deleted at this moment.
+    """
+    directory, name = os.path.split(prefix)
+    target = os.path.join(folder, name)
+    try:
+        _copy(directory, name, target)
+        checkpoint.read_entries(target)
+    except (tf.errors.NotFoundError, CheckpointError) as error:
+        raise CheckpointError(f"{prefix} was deleted while it was copied") from error
+    return target
 
 
 def _copy(directory: str, name: str, target: str) -> None:
@@ -364,8 +387,9 @@ def _changes(config: Config, other: Config) -> dict[str, Any]:
 def _is_fixed(key: str, before: Any, after: Any) -> bool:
     if key == "moving_average_decay":
         return bool(before) != bool(after)
-    same = SYNONYMS.get(key, {})
-    return key in FIXED and same.get(before, before) != same.get(after, after)
+    if key in SYNONYMS:
+        before, after = (SYNONYMS[key].get(value, value) for value in (before, after))
+    return key in FIXED and before != after
 
 
 def _short(value: Any) -> str:

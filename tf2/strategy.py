@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Devices: the tf.distribute strategy of a training, and the precision that they compute in."""
 
+import contextlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 from absl import logging
@@ -37,6 +38,10 @@ def create(
     """
     if workers and kind == "tpu":
         raise ValueError("--worker is for machines with GPUs, --strategy=multi-gpus; leave it out for a TPU")
+    if worker_index and not workers:
+        raise ValueError(f"--worker_index={worker_index} counts in --worker; give both, or TF_CONFIG alone")
+    if kind != "tpu" and (tpu or tpu_zone or gcp_project):
+        raise ValueError("--tpu, --tpu_zone and --gcp_project are for --strategy=tpu; give it, or leave them out")
     if workers or (kind == "gpus" and _names_several(os.environ.get("TF_CONFIG", ""))):
         kind = "multi-gpus"
     if kind == "tpu":
@@ -58,6 +63,26 @@ def create(
             )
         return tf.distribute.MirroredStrategy()
     return tf.distribute.get_strategy()
+
+
+@contextlib.contextmanager
+def plain_errors(out_of_memory: str) -> Iterator[None]:
+    """Around the work of a script: what devices, files and machines refuse becomes an OSError of one line.
+
+    Args:
+        out_of_memory: what to do where memory does not suffice.
+    """
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise OSError(f"out of memory: {out_of_memory} ({_first_line(error)})") from error
+    except tf.errors.OpError as error:
+        raise OSError(_first_line(error)) from error
+
+
+def _first_line(error: tf.errors.OpError) -> str:
+    """What an error says, without the stack that comes with it."""
+    return error.message.partition("\n")[0] or type(error).__name__
 
 
 def _tpu_strategy(tpu: str | None, tpu_zone: str | None, gcp_project: str | None) -> tf.distribute.Strategy:

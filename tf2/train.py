@@ -75,7 +75,6 @@ class Best:
 
     best_ap: float = -1.0
     best_step: int = 0
-    evaluated_step: int = 0  # of the last evaluation
     stale: int = 0  # evaluations since the best one
 
     def take(self, step: int, ap: float) -> bool:
@@ -83,7 +82,7 @@ class Best:
         is_best = ap > self.best_ap
         if is_best:
             self.best_ap, self.best_step = ap, step
-        self.evaluated_step, self.stale = step, 0 if is_best else self.stale + 1
+        self.stale = 0 if is_best else self.stale + 1
         return is_best
 
     def entries(self) -> dict[str, np.ndarray]:
@@ -217,7 +216,7 @@ class _Loop:
             )
         begun = self.model_dir.begun_with()
         for change in model_dir.compare(begun, self.config) if begun else []:
-            logging.info("changed since this training began: %s", change)
+            logging.info("changed since the last run: %s", change)
         num_examples = int(entries["training/num_examples_per_epoch"])
         if num_examples != training.num_examples_per_epoch:
             logging.warning(
@@ -373,7 +372,8 @@ class _Loop:
                 results = self.evaluator.run(net)
                 pictures = self.evaluator.pictures(net)
             self.progress.evaluated(step, results, pictures)
-            if self.best.take(step, results["AP"]):
+            # An evaluation beside this training may have kept a better one. An equal one is this one, before a kill.
+            if self.best.take(step, results["AP"]) and results["AP"] >= self.model_dir.best_ap():
                 with self.progress.paused():
                     self.model_dir.archive(
                         os.path.join(self.training.model_dir, f"{checkpoint.PREFIX}-{step}"), results

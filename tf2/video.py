@@ -59,7 +59,7 @@ def run(
     count = 0
     with _opened(input_video) as (capture, source), _sink(output_video, source.rate) as show:
         progress = tqdm.tqdm(desc="detecting", unit="frame", total=source.frames)
-        with progress, _until_interrupted():
+        with progress, _until_interrupted(lambda: count > 0):
             while True:
                 more, frame = capture.read()
                 if not more:
@@ -97,11 +97,13 @@ def _opencv():
 
 
 @contextlib.contextmanager
-def _until_interrupted() -> Iterator[None]:
-    """Ends the block at Ctrl-C, so that what follows can finish the video."""
+def _until_interrupted(has_begun: Callable[[], bool]) -> Iterator[None]:
+    """Ends the block at Ctrl-C, so that what follows can finish the video; before the first frame there is none."""
     try:
         yield
     except KeyboardInterrupt:
+        if not has_begun():
+            raise
         logging.warning("interrupted: ending the video here")
 
 
