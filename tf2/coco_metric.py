@@ -262,7 +262,7 @@ class CocoMetric:
             if row["image_id"] in ranks:
                 truth[row["category_id"]].append({**row, "image_id": ranks[row["image_id"]]})
         image_ids, boxes, scores, classes = zip(*self._detections)
-        bbox = _xywh(np.concatenate(boxes))
+        bbox = xywh(np.concatenate(boxes))
         found = {
             "image_id": np.repeat([ranks[image_id] for image_id in image_ids], [len(column) for column in scores]),
             "category_id": np.concatenate(classes).astype(np.int64),
@@ -316,7 +316,7 @@ def _annotations(image_id: int, groundtruth: Mapping[str, np.ndarray]) -> list[d
     """COCO's rows for the groundtruth of one image, without padding."""
     keys = {"classes": "category_id", "is_crowd": "iscrowd", "area": "area", "difficult": "difficult"}
     columns = {key: np.asarray(groundtruth[name]).tolist() for name, key in keys.items() if name in groundtruth}
-    rows = zip(_xywh(groundtruth["boxes"]).tolist(), *columns.values(), strict=True)
+    rows = zip(xywh(groundtruth["boxes"]).tolist(), *columns.values(), strict=True)
     rows = [{"image_id": image_id, "bbox": box, **dict(zip(columns, values))} for box, *values in rows]
     return [row for row in rows if row["category_id"] > 0]
 
@@ -335,14 +335,14 @@ def _groundtruth(rows: Sequence[Mapping[str, Any]]) -> Groundtruth:
 
 def _results(image_id: int, boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray) -> list[dict]:
     """COCO's rows for the detections of one image."""
-    rows = zip(_xywh(boxes).tolist(), scores.tolist(), classes.tolist())
+    rows = zip(xywh(boxes).tolist(), scores.tolist(), classes.tolist())
     return [
         {"image_id": image_id, "category_id": int(category), "bbox": box, "score": score}
         for box, score, category in rows
     ]
 
 
-def _xywh(boxes: np.ndarray) -> np.ndarray:
+def xywh(boxes: np.ndarray) -> np.ndarray:
     """[K, 4] corners to COCO's [xmin, ymin, width, height], float64."""
     ymin, xmin, ymax, xmax = np.reshape(boxes, [-1, 4]).T.astype(np.float64)
     return np.stack([xmin, ymin, xmax - xmin, ymax - ymin], -1)

@@ -12,10 +12,9 @@ from efficientdet import boxes as box_ops
 from efficientdet import config as config_lib
 from efficientdet.model import EfficientDetModel, EfficientDetNet
 from efficientdet.postprocess import CLASS_OFFSET, Detections
+from efficientdet.tta import Levels
 from tf2 import artifact, checkpoint, published, runtimes, serving
 from tf2.artifact import ArtifactError, Metadata
-
-Levels = tuple[list[tf.Tensor], list[tf.Tensor]]  # cls_outputs, box_outputs
 
 
 class Driver:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from pycocotools import mask
 
-from tf2.coco_metric import EvaluatedImage, Groundtruth
+from tf2.coco_metric import EvaluatedImage, Groundtruth, xywh
 
 MIN_IOU = 0.5
 NONE = -1  # position and class of an object or a detection that is not there
@@ -122,13 +122,7 @@ def pairwise_iou(boxes: np.ndarray, groundtruth: Groundtruth) -> np.ndarray:
     """[D, K] IoU of [D, 4] boxes and K objects as COCO computes it; of a crowd the share of the box that is in it."""
     if not len(boxes) or not len(groundtruth.boxes):
         return np.zeros([len(boxes), len(groundtruth.boxes)])
-    return mask.iou(_xywh(boxes), _xywh(groundtruth.boxes), groundtruth.is_crowd.astype(np.uint8))
-
-
-def _xywh(boxes: np.ndarray) -> np.ndarray:
-    """[K, 4] corners to [xmin, ymin, width, height], float64."""
-    ymin, xmin, ymax, xmax = np.asarray(boxes, np.float64).T
-    return np.stack([xmin, ymin, xmax - xmin, ymax - ymin], axis=-1)
+    return mask.iou(xywh(boxes), xywh(groundtruth.boxes), groundtruth.is_crowd.astype(np.uint8))
 
 
 def confusion(cases: Iterable[Case], class_ids: Sequence[int]) -> np.ndarray:

@@ -24,14 +24,14 @@ from efficientdet.model import EfficientDetModel, EfficientDetNet
 from efficientdet.nms import hard_iou_thresh, least_score, soft_sigma
 from tf2 import artifact, drivers
 from tf2.coco_metric import CocoMetric
-from tf2.drivers import Driver, Levels
+from tf2.drivers import Driver
 
 MAX_NMS_INPUTS = 5000  # candidates an image, where the config does not give a number
 PICTURE_MIN_SCORE = 0.3  # of a detection, to be drawn
 START = "first batch"  # a stage of its own: in it graphs are traced
 READ, METRIC = "read", "metric"  # stages around those of the detector
 
-Network = EfficientDetNet | Callable[[tf.Tensor], Levels]
+Network = EfficientDetNet | Callable[[tf.Tensor], tta.Levels]
 
 
 @dataclasses.dataclass(frozen=True)

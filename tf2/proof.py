@@ -27,6 +27,7 @@ import numpy as np
 from efficientdet.config import Config
 from efficientdet.nms import least_score
 from efficientdet.postprocess import Detections
+from efficientdet.tta import Levels
 from tf2 import artifact, drivers, evaluator, provenance, runtimes
 from tf2.artifact import ArtifactError, Metadata
 from tf2.drivers import ArtifactDriver, Driver, KerasDriver
@@ -237,7 +238,7 @@ def _raw_outputs(
     return Finding(name, worst, bound, passed, count, where)
 
 
-def _named(levels: drivers.Levels) -> dict[str, np.ndarray]:
+def _named(levels: Levels) -> dict[str, np.ndarray]:
     """Raw outputs by the names that files give them."""
     return {
         f"{head}_predict_{i}": np.asarray(output)
