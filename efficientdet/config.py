@@ -185,7 +185,7 @@ class Config(_Section):
     # Optimizer. Rates are for 64 images a step and scale with the batch size.
     optimizer: str = _key("sgd", choices=("sgd", "adam"))
     momentum: float = _key(0.9, "[0, 1)")  # of sgd; beta_1 of adam
-    learning_rate: float = _key(0.08, "[0, inf)")  # 0.008 suits adam
+    learning_rate: float = _key(0.08, "[0, inf)")  # adam: 0.008 to fine-tune, 0.08 and more for the small examples
     # After the warm-up; constant has no warm-up either.
     lr_decay_method: str = _key("cosine", choices=("cosine", "stepwise", "polynomial", "constant"))
     lr_warmup_init: float = _key(0.008, "[0, inf)")  # rate of the first step

@@ -163,8 +163,13 @@ def _assert_numbers(values, expected):
     _assert_close(np.abs(flat).sum(dtype=float), expected["abs_sum"])
 
 
+SOME = ("efficientdet-d0", "efficientdet-d3", "efficientdet-d7x", "efficientdet-lite0", "efficientdet-lite4")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize(
+    "name", [*SOME, *(pytest.param(name, marks=pytest.mark.long) for name in SIZES if name not in SOME)]
+)
 def test_published_size(name):
     """Ours are the convolutions' multiply-adds alone; the profiler counted normalizations and the like as well."""
     parameters, multiply_adds = SIZES[name]

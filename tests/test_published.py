@@ -8,6 +8,7 @@ import io
 import json
 import tarfile
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -145,6 +146,32 @@ def test_hostile_archives_leave_nothing(server, monkeypatch, tmp_path, members, 
         checkpoint.find(NAME)
     assert list((tmp_path / "cache").iterdir()) == []
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+def test_a_header_is_not_read_whatever_its_length(server, tmp_path):
+    """A member's extended header, of 200 MB in a few hundred KB."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
+        info, data = member("a.index")
+        info.pax_headers = {"comment": "x" * 200_000_000}
+        tar.addfile(info, io.BytesIO(data))
+    server.files[PATH] = file.getvalue()
+    tracemalloc.start()
+    try:
+        with pytest.raises(WeightsError, match=r"is not an archive of weights \(it has a header of 200.* bytes\)"):
+            checkpoint.find(NAME)
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_download_ends_somewhere(server, monkeypatch, tmp_path):
+    monkeypatch.setattr(published, "MAX_BYTES", 1000)
+    server.files[PATH] = bytes(1001)
+    with pytest.raises(WeightsError, match=r"cannot download .* \(it has more than 1000 bytes\)"):
+        checkpoint.find(NAME)
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 @pytest.mark.parametrize(

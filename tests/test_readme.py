@@ -19,7 +19,7 @@ DOCUMENTS = [
 ]
 DOCUMENTS += sorted((ROOT / "docs").glob("*.md"))
 TYPED = [*DOCUMENTS, ROOT / "Makefile", *CONFIGS]
-PROGRAMS = ("python", "make", "wget", "unzip", "tar", "mkdir")
+PROGRAMS = ("python", "make", "source", "wget", "unzip", "tar", "mkdir")
 SECTIONS = (
     "Models",
     "Released checkpoints",

@@ -5,6 +5,7 @@
 import datetime
 import difflib
 import errno
+import gzip
 import hashlib
 import http.client
 import json
@@ -36,9 +37,14 @@ ARCHIVES = {
 ADVPROP_COLORS = {"mean_rgb": (0.0, 0.0, 0.0), "stddev_rgb": (1.0, 1.0, 1.0), "scale_range": True}
 TIMEOUT = 30  # seconds without an answer
 CHUNK = 2**20  # bytes
-MAX_FILES, MAX_BYTES = 1000, 4 * 2**30  # of an unpacked archive; the largest published one has some 0.6 GiB
+MAX_FILES, MAX_BYTES = 1000, 4 * 2**30  # of an archive, packed or not; the largest published one has some 0.6 GiB
+MAX_HEADER = 2**20  # bytes of an archive that are read at once
 # What a connection, a server or a cut-off answer may raise.
 UNREACHABLE = (urllib.error.URLError, http.client.HTTPException, ValueError, OSError)
+NOT_AN_ARCHIVE = (
+    *(tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError),
+    *(FileExistsError, NotADirectoryError, ValueError, RecursionError),
+)
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)  # of the cache's disk, not of the connection
 
 
@@ -112,6 +118,8 @@ def _download(name: str, url: str, path: Path) -> dict[str, Any]:
                     digest.update(chunk)
                     size += len(chunk)
                     bar.update(len(chunk))
+                    if size > MAX_BYTES:
+                        raise http.client.HTTPException(f"it has more than {MAX_BYTES} bytes")
         if expected not in (0, size):
             raise http.client.HTTPException(f"cut off after {size} of {expected} bytes")
     except UNREACHABLE as error:
@@ -147,12 +155,21 @@ def _write_record(record: Mapping[str, Any], record_file: Path, unfinished: str)
         whole.replace(record_file)
 
 
+class _Unzipped(gzip.GzipFile):
+    """The archive as tarfile reads it: a header at once, whatever the length that it claims; data in small parts."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= MAX_HEADER:
+            raise ValueError(f"it has a header of {size} bytes")
+        return super().read(size)
+
+
 def _unpack(archive: Path, folder: Path, url: str) -> None:
     """Unpacks plain files alone, within the folder and within limits."""
     folder.mkdir()
     num_files = num_bytes = 0
     try:
-        with tarfile.open(archive) as members:
+        with _Unzipped(archive) as unzipped, tarfile.open(fileobj=unzipped, mode="r:") as members:
             for member in members:
                 if member.isdir():
                     continue
@@ -162,7 +179,7 @@ def _unpack(archive: Path, folder: Path, url: str) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with members.extractfile(member) as source, open(target, "xb") as file:
                     shutil.copyfileobj(source, file)
-    except (tarfile.TarError, zlib.error, EOFError, FileExistsError, NotADirectoryError, ValueError) as error:
+    except NOT_AN_ARCHIVE as error:
         raise WeightsError(f"{url} is not an archive of weights ({error}); nothing of it was kept") from error
 
 
