@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """command_line: what every script answers to --help, --version and to what is typed wrong."""
 
+import contextlib
 import importlib
 import os
 import pathlib
@@ -12,7 +13,7 @@ import sys
 
 import pytest
 from absl import flags, logging
-from test_readme import flags_of
+from test_readme import TYPED, commands, flags_of, name_of
 
 from dataset import command_line
 from efficientdet import config as config_lib
@@ -65,15 +66,34 @@ def test_help_has_examples_whose_flags_exist(helped):
         assert set(re.findall(r"(?:^| )--(\w+)", example)) <= flags_of(script)
 
 
+@contextlib.contextmanager
+def defined(name):
+    """A script as a module, with its flags defined for the time of the block."""
+    groups, before = command_line.GROUPS[:], set(flags.FLAGS)
+    module = importlib.import_module(name)
+    try:
+        module.define_flags()
+        yield module
+    finally:
+        command_line.GROUPS[:] = groups
+        flags.FLAGS.remove_flag_values(set(flags.FLAGS) - before)
+        flags.FLAGS.unparse_flags()
+
+
 @pytest.fixture(params=["main", "model_inspect"])
-def script(request, monkeypatch):
-    """A script as a module, with its flags defined for the time of a test."""
-    monkeypatch.setattr(command_line, "GROUPS", [])
-    module, before = importlib.import_module(request.param), set(flags.FLAGS)
-    module.define_flags()
-    yield module
-    flags.FLAGS.remove_flag_values(set(flags.FLAGS) - before)
-    flags.FLAGS.unparse_flags()
+def script(request):
+    with defined(request.param) as module:
+        yield module
+
+
+@pytest.mark.parametrize("path", TYPED, ids=name_of)
+def test_commands_of_documents_are_read_with_their_values(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for name, *words in commands(path):
+        with defined(name.removesuffix(".py").replace("/", ".")) as module:
+            command_line.parse([name, *words])
+            if name in SCRIPTS[:2] and "--hparams=shop.yaml" not in words:
+                assert module.load_config().name.startswith("efficientdet-")
 
 
 def test_examples_of_main_and_model_inspect_are_right(script, monkeypatch):
