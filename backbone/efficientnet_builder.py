@@ -111,7 +111,7 @@ def get_model(name: str, *, act_type: str | None = None, survival_prob: float = 
         recompute: trains with less memory and more time, see `Model`.
 
     Returns:
-        The unbuilt network; call it, or `layers.build(model, 3)`.
+        The unbuilt network; a call builds it.
 
     Raises:
         ValueError: if the name is unknown.

@@ -11,7 +11,6 @@ Machines differ and are shared, so a matrix product of fixed size is timed befor
 after scaling by the time that it takes here. `taskset` is what makes it one core.
 """
 
-import itertools
 import os
 import sys
 import time
@@ -59,28 +58,29 @@ def calibrate(clock: Callable[[], float] = time.perf_counter) -> float:
     return clock() - start
 
 
-def images_per_second(dataset: Iterable, num_images: int, images_each: int) -> float:
-    """Takes elements of an endless dataset, every tensor of each."""
+def images_per_second(dataset: Iterable, num_images: int, is_batched: bool) -> float:
+    """Takes elements of an endless dataset, every tensor of each; is_batched: whether they are batches of images."""
     import tensorflow as tf
 
     from dataset import dataloader
 
     iterator = iter(dataset)
 
-    def take(number: int) -> None:
+    def take(number: int) -> int:
+        taken = 0
         with dataloader.plain_errors():
-            for element in itertools.islice(iterator, -(-number // images_each)):
-                for tensor in tf.nest.flatten(element):
-                    tensor.numpy()
+            while taken < number:
+                arrays = [tensor.numpy() for tensor in tf.nest.flatten(next(iterator))]
+                taken += len(arrays[0]) if is_batched else 1  # the last batch of a pass may be smaller
+        return taken
 
     take(WARM_UP_IMAGES)
     start = time.perf_counter()
-    take(num_images)
-    return -(-num_images // images_each) * images_each / (time.perf_counter() - start)
+    return take(num_images) / (time.perf_counter() - start)
 
 
-def pipelines(config: config_lib.Config, stages: bool) -> dict[str, tuple[Iterable, int]]:
-    """What to time: name -> (endless dataset, images an element)."""
+def pipelines(config: config_lib.Config, stages: bool) -> dict[str, tuple[Iterable, bool]]:
+    """What to time: name -> (endless dataset, whether its elements are batches)."""
     import tensorflow as tf
 
     from dataset import tfrecord
@@ -89,16 +89,16 @@ def pipelines(config: config_lib.Config, stages: bool) -> dict[str, tuple[Iterab
     size = FLAGS.batch_size
     reader = InputReader(FLAGS.file_pattern, config)
     runs = {
-        "training": (reader.training(size, seed=1, num_examples=1), size),
-        "evaluation": (reader.evaluation(size).repeat(), size),
+        "training": (reader.training(size, seed=1, num_examples=1), True),
+        "evaluation": (reader.evaluation(size).repeat(), True),
     }
     if stages:
         records = tf.data.Dataset.range(len(reader.records.files)).repeat().flat_map(reader.records.read)
         images = records.map(lambda _, record: tfrecord.decode(record), num_parallel_calls=tf.data.AUTOTUNE)
         runs |= {
-            "records": (records, 1),
-            "records, whole images decoded": (images, 1),
-            "training, before targets and batches": (reader.augmented(seed=1), 1),
+            "records": (records, False),
+            "records, whole images decoded": (images, False),
+            "training, before targets and batches": (reader.augmented(seed=1), False),
         }
     return runs
 
@@ -109,9 +109,9 @@ def main() -> None:
     print(f"{'model':<20}{'pipeline':<40}{'images/s':>10}{'matmul s':>10}{'x published':>13}")
     calibrate()
     for name, config in configs.items():
-        for pipeline, (dataset, images_each) in pipelines(config, FLAGS.stages).items():
+        for pipeline, (dataset, is_batched) in pipelines(config, FLAGS.stages).items():
             before = calibrate()
-            speed = images_per_second(dataset, FLAGS.num_images, images_each)
+            speed = images_per_second(dataset, FLAGS.num_images, is_batched)
             seconds = (before + calibrate()) / 2
             published = PUBLISHED.get((name, pipeline))
             ratio = f"{speed / published * seconds / PUBLISHED_CALIBRATION:.2f}" if published else ""

@@ -69,6 +69,9 @@ def check(
     from dataset.check.finding import FATAL
 
     groundtruth = json_checks.load(val_json_file) if val_json_file else None
+    if output_dir:
+        folder = Path(output_dir)
+        folder.mkdir(parents=True, exist_ok=True)  # before all records are read
     facts = record_facts.read(
         file_pattern, samples=samples, regenerate_source_id=config.regenerate_source_id, progress=True
     )
@@ -76,8 +79,6 @@ def check(
     findings = checks.run(facts, config, groundtruth, anchors=figures["anchors"])
     print(report_lib.table(figures, findings))
     if output_dir:
-        folder = Path(output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
         report = {**figures, "findings": [finding._asdict() for finding in findings]}
         folder.joinpath("report.json").write_text(json.dumps(report, indent=2), "utf-8")
         report_lib.plot_sizes(facts, config, folder / "box_sizes.png")

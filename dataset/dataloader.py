@@ -283,19 +283,24 @@ class InputReader:
         }
 
     def _groundtruth(self, sample: Sample) -> dict[str, tf.Tensor]:
-        """The objects in pixels of the original image, the largest first, padded with -1."""
-        num_objects, limit = tf.shape(sample["classes"])[0], self.config.max_instances_per_image
+        """The objects in pixels of the original image, the largest first, padded with -1; as training, without boxes
+        that are no numbers or empty."""
+        boxes = sample["boxes_norm"]
+        clipped = tf.clip_by_value(boxes, 0.0, 1.0)
+        usable = tf.reduce_all(tf.math.is_finite(boxes), 1) & tf.reduce_all(clipped[:, 2:] > clipped[:, :2], 1)
+        columns = {name: tf.boolean_mask(sample[name], usable) for name in (*OBJECT_COLUMNS, "difficult")}
+        num_objects, limit = tf.shape(columns["classes"])[0], self.config.max_instances_per_image
         warning = ["image", sample["source_id"], "has", num_objects, "objects; evaluating the", limit, "largest,"]
         if num_objects > limit:
             tf.print(*warning, "raise max_instances_per_image to use all")
-        order = tf.argsort(sample["area"], direction="DESCENDING")[:limit]
+        order = tf.argsort(columns["area"], direction="DESCENDING")[:limit]
         size = tf.cast(tf.stack([sample["height"], sample["width"]] * 2), tf.float32)
         columns = {
-            "boxes_image": sample["boxes_norm"] * size,
-            "classes": sample["classes"],
-            "is_crowd": tf.cast(sample["is_crowd"], tf.int32),
-            "difficult": tf.cast(sample["difficult"], tf.int32),
-            "area": sample["area"],
+            "boxes_image": tf.clip_by_value(columns["boxes_norm"], 0.0, 1.0) * size,
+            "classes": columns["classes"],
+            "is_crowd": tf.cast(columns["is_crowd"], tf.int32),
+            "difficult": tf.cast(columns["difficult"], tf.int32),
+            "area": columns["area"],
         }
         return {name: _pad(tf.gather(column, order), limit) for name, column in columns.items()}
 

@@ -89,6 +89,8 @@ def _read(mapping: Mapping, source: str) -> dict[int, str]:
     names: dict[int, str] = {}
     ids: dict[str, int] = {}
     for key, value in mapping.items():
+        if isinstance(key, str) and key.isdecimal() and isinstance(value, str):  # as JSON has to write an id
+            key = int(key)
         class_id, name = (value, key) if isinstance(key, str) else (key, value)
         if type(class_id) is not int or class_id < 0 or not isinstance(name, str) or not name.strip():
             raise LabelMapError(f"{source} must pair ids from 1 with names in quotes, got {key!r}: {value!r}")

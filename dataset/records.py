@@ -34,9 +34,12 @@ def find_files(file_pattern: str) -> list[str]:
     """The files that a glob matches, sorted.
 
     Raises:
-        DataError: if there is none.
+        DataError: if there is none, or the file system cannot be reached.
     """
-    files = sorted(tf.io.gfile.glob(file_pattern))
+    try:
+        files = sorted(tf.io.gfile.glob(file_pattern))
+    except tf.errors.OpError as error:
+        raise DataError(f"cannot look for {file_pattern!r}: {tfrecord.plain_reason(error)}") from error
     if not files:
         raise DataError(f"no file matches {file_pattern!r}; give a pattern such as 'data/train-*.tfrecord'")
     return files

@@ -8,6 +8,7 @@ Order: defaults < model < hparams < flags. `--hparams` is a .yaml file or `k=v` 
 import ast
 import dataclasses
 import difflib
+import json
 import math
 import numbers
 import os
@@ -368,6 +369,14 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _mapping(pairs: list[tuple[str, Any]]) -> dict:
+    """An object of a JSON file, with no key twice."""
+    keys = [key for key, _ in pairs]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise ValueError(f"{twice[0]!r} is given twice")
+    return dict(pairs)
+
+
 def read_yaml(path: str) -> dict:
     """The mapping in a YAML or JSON file of plain types.
 
@@ -377,9 +386,11 @@ def read_yaml(path: str) -> dict:
     try:
         with open(path, "rb") as file:
             content = file.read()
-        if path.endswith(".json"):
-            content = content.replace(b"\t", b" ")  # JSON is YAML, but for tabs between its words
-        values = yaml.load(content, _Loader)
+        # JSON is YAML, but for tabs between its words and the halves of a character.
+        is_json = path.endswith(".json")
+        values = json.loads(content, object_pairs_hook=_mapping) if is_json else yaml.load(content, _Loader)
+    except RecursionError:
+        raise ConfigError(f"{path}: its brackets are nested too deep") from None
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
@@ -387,7 +398,8 @@ def read_yaml(path: str) -> dict:
         where = f"{path}, line {mark.line + 1}" if mark else path
         if "python/" in str(problem):
             raise ConfigError(f"{where}: tags such as !!python/tuple are not read; write a list, [1.4, 0.7]") from None
-        raise ConfigError(f"{where} is not valid YAML: {' '.join(str(problem).split())}") from None
+        kind = "JSON" if is_json else "YAML"
+        raise ConfigError(f"{where} is not valid {kind}: {' '.join(str(problem).split())}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold `key: value` lines, got {reprlib.repr(values)}")
     return values
@@ -451,10 +463,15 @@ def _parse_value(key: str, value: str) -> Any:
         return value
     for parts in ([value], value.split("*")):
         try:
-            parsed = [ast.literal_eval(part.strip()) for part in parts]
-            return parsed if len(parts) > 1 else parsed[0]
+            trees = [ast.parse(part.strip(), mode="eval") for part in parts]
+            parsed = [ast.literal_eval(tree) for tree in trees]
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             continue
+        for node in ast.walk(trees[0]):
+            keys = [ast.dump(item) for item in node.keys] if isinstance(node, ast.Dict) else []
+            if len(set(keys)) < len(keys):
+                raise ConfigError(f"{key}={value} gives a key twice; leave one of them out")
+        return parsed if len(parts) > 1 else parsed[0]
     if value.startswith(("[", "{")):
         raise ConfigError(f"{key}={value} cannot be read; inside brackets, text needs quotes, as in {{1: 'cat'}}")
     return value

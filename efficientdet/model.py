@@ -202,12 +202,6 @@ class EfficientDetModel(tf.Module):
             clip=self.clip,
         )
 
-    def detect_function(self) -> Callable[[tf.Tensor, tf.Tensor], Detections]:
-        """`detect` as one graph for batches of any size."""
-        inputs = tf.TensorSpec([None, *self.config.image_size, 3], tf.float32)
-        signature = [inputs, tf.TensorSpec([None], tf.float32)]
-        return tf.function(self.detect, input_signature=signature, autograph=False)
-
     def postprocess_function(self) -> Callable[[list[tf.Tensor], list[tf.Tensor], tf.Tensor], Detections]:
         """`postprocess` as one graph for batches of any size."""
         num_anchors = self.anchors.num_anchors_per_location

@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """benchmark_reader: it times the real reader to the last batch, and says what it timed. How fast is no test."""
 
+import itertools
 import pathlib
 import subprocess
 import sys
+import types
 
 import pytest
+import tensorflow as tf
 
 from dataset import benchmark_reader
 
@@ -46,13 +49,16 @@ def test_errors_are_one_sentence(flag, expected):
     assert result.stderr.splitlines()[-1].startswith(f"error: {expected}")
 
 
-def test_elements_are_counted_after_the_warm_up():
+@pytest.mark.parametrize("sizes, is_batched", [([4, 1], True), ([4], True), ([4], False)])
+def test_images_are_counted_after_the_warm_up(monkeypatch, sizes, is_batched):
     taken = []
 
     def endless():
-        while True:
-            taken.append(1)
-            yield ()
+        for size in itertools.cycle(sizes):
+            taken.append(size if is_batched else 1)
+            yield tf.zeros([size, 2])
 
-    assert benchmark_reader.images_per_second(endless(), num_images=10, images_each=4) > 0
-    assert len(taken) == -(-benchmark_reader.WARM_UP_IMAGES // 4) + 3
+    monkeypatch.setattr(benchmark_reader, "time", types.SimpleNamespace(perf_counter=itertools.count().__next__))
+    warm_up = benchmark_reader.WARM_UP_IMAGES
+    speed = benchmark_reader.images_per_second(endless(), 10, is_batched)  # in one second of this clock
+    assert 10 <= speed < 14 and warm_up + 10 <= sum(taken) < warm_up + 18

@@ -691,6 +691,10 @@ def faulty(clean, change):
             lambda f: f["image/object/class/label"].float_list.value.extend([1.0]),
             "image/object/class/label has floats, expected whole numbers",
         ),
+        (
+            lambda f: f["image/object/area"].int64_list.value.append(1),
+            "image/object/area has whole numbers, expected floats",
+        ),
         (lambda f: f["image/height"].int64_list.value.append(3), "2 values in image/height"),
     ],
 )

@@ -315,6 +315,7 @@ def test_config_is_frozen_and_typed_when_made_directly():
         ("label_map={1: 'a'", "unbalanced bracket in \"label_map={1: 'a'\"; put the value in quotes"),
         ("ckpt_var_scope=a)", "unbalanced bracket in 'ckpt_var_scope=a)'; put the value in quotes"),
         ("label_map=o'brien", 'unbalanced quote in "label_map=o\'brien"; put the value in quotes'),
+        ("label_map={1: 'a', 1: 'b'}", "label_map={1: 'a', 1: 'b'} gives a key twice; leave one of them out"),
         ("gamma=1,gamma=2", "gamma is given twice in 'gamma=1,gamma=2'"),
         ("gamma=1,gamma.b.c=2", "gamma.b.c is given twice in 'gamma=1,gamma.b.c=2'"),
         ("=3", "'=3' is not key=value; a list is typed in brackets, as in aspect_ratios=[1.0, 2.0]"),

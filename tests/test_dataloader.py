@@ -277,6 +277,17 @@ def test_a_broken_column_of_difficult_objects_damages_a_record_for_evaluation_al
     assert set(seen(trained, 2)) == {"one", "two"} and not trained.records.damaged
 
 
+def test_groundtruth_has_no_boxes_that_training_does_not_have(tmp_path, tiny_config):
+    boxes = [[np.nan, 0.1, 0.5, 0.5], [0.1, 0.1, 0.5, 1.5], [0.1, 0.1, np.inf, 0.9], [0.2, 0.2, 0.2, 0.9]]
+    image = black_image("one", [(1, [0, 0, 40, 40], 0)], 64, 64)
+    image = dataclasses.replace(image, boxes_norm=boxes, classes=[1, 2, 3, 3], is_crowd=[0] * 4)
+    with tf.io.TFRecordWriter(str(tmp_path / "own.tfrecord")) as writer:
+        writer.write(tfrecord.encode(image))
+    _, labels = next(iter(InputReader(str(tmp_path / "own.tfrecord"), tiny_config).evaluation(1)))
+    np.testing.assert_array_equal(labels["classes"][0, :3], [2, -1, -1])
+    np.testing.assert_allclose(labels["boxes_image"][0, 0], [6.4, 6.4, 32, 64], rtol=1e-6)  # inside the picture
+
+
 def test_evaluation_and_serving_preprocess_alike(evaluated, tiny_config):
     raw = next(iter(tf.data.TFRecordDataset(SAMPLE)))
     expected, image_scale = preprocess.preprocess(

@@ -67,7 +67,7 @@ def test_json_as_the_writers_take_it(tmp_path):
     path.write_text('{"RBC": 1,\n "große Zelle": 2}', "utf-8")
     assert resolve(str(path)) == {1: "RBC", 2: "große Zelle"}
     path.write_text("{")
-    with pytest.raises(LabelMapError, match=r"^label_map: .*labels\.json, line 1 is not valid"):
+    with pytest.raises(LabelMapError, match=r"^label_map: .*labels\.json is not valid JSON: .*line 1"):
         resolve(str(path))
 
 
@@ -87,7 +87,7 @@ def test_file(tmp_path, suffix):
         ({1: "a", 2: "a"}, "label_map gives the name 'a' to both id 1 and id 2"),
         ({"a": 1, "b": 1}, "label_map gives id 1 to both 'a' and 'b'"),
         ({0: "cat", 1: "dog"}, "label_map gives id 0, the background, to 'cat'; class ids start at 1"),
-        ({"1": "cat"}, "label_map must pair ids from 1 with names in quotes, got '1': 'cat'"),
+        ({"one": "cat"}, "label_map must pair ids from 1 with names in quotes, got 'one': 'cat'"),
         ({1.0: "cat"}, "label_map must pair ids from 1 with names in quotes, got 1.0: 'cat'"),
         ({True: "cat"}, "label_map must pair ids from 1 with names in quotes, got True: 'cat'"),
         ({-1: "cat"}, "label_map must pair ids from 1 with names in quotes, got -1: 'cat'"),
@@ -106,6 +106,35 @@ def test_a_file_that_gives_an_id_or_a_name_twice_is_refused(tmp_path, text):
     path = tmp_path / "map.yaml"
     path.write_text(text)
     with pytest.raises(LabelMapError, match=r"map\.yaml, line 2 is not valid YAML: '\w+' is given twice$"):
+        resolve(str(path))
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ('{"1": "cat", "2": "dog"}', {1: "cat", 2: "dog"}),
+        ('{"1": 2, "2": 1}', {1: "2", 2: "1"}),  # names that are numbers
+        (r'{"\ud842\udfb7": 1}', {1: "\U00020bb7"}),
+    ],
+)
+def test_json_pairs_ids_and_names_either_way(tmp_path, text, expected):
+    path = tmp_path / "map.json"
+    path.write_text(text)
+    assert resolve(str(path)) == expected
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ('{"cat": 1, "cat": 2}', r"map\.json is not valid JSON: 'cat' is given twice$"),
+        ('{"cat": 1', r"map\.json is not valid JSON: Expecting ',' delimiter: line 1"),
+        ("[" * 100_000, r"map\.json: its brackets are nested too deep$"),
+    ],
+)
+def test_json_that_cannot_be_read_is_told(tmp_path, text, message):
+    path = tmp_path / "map.json"
+    path.write_text(text)
+    with pytest.raises(LabelMapError, match=message):
         resolve(str(path))
 
 

@@ -33,7 +33,7 @@ CONSEQUENCES = {"json_class_ids": {"class_ids"}, "json_image_ids": {"json_other_
 
 
 def quick(file_pattern: str, config: Config, val_json_file: str | None = None, limit: int = QUICK_RECORDS) -> list[str]:
-    """Checks what can be checked within a second or two: some records of all files, without decoding images.
+    """Checks what can be checked within a second or two: the first records of up to 32 files, without images.
 
     Args:
         file_pattern: glob of the records.

@@ -73,9 +73,12 @@ def load(path: str) -> Groundtruth:
             columns = np.array(rows[str(image["id"])], np.float64).reshape(-1, 5)
             if not np.isfinite(columns).all():
                 raise ValueError(f"a bbox or category_id of image {image['id']} is not a number")
-            size = (image.get("height"), image.get("width"))
+            size = [int(image.get(side) or 0) for side in ("height", "width")]
             images[str(image["id"])] = JsonImage(
-                str(image.get("file_name", "")), size if all(size) else None, columns[:, :4], columns[:, 4].astype(int)
+                str(image.get("file_name", "")),
+                tuple(size) if all(size) else None,
+                columns[:, :4],
+                columns[:, 4].astype(int),
             )
         names = {int(category["id"]): str(category.get("name", "")) for category in content["categories"]}
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

@@ -32,6 +32,7 @@ RECORDS_AT_ONCE = 128  # in memory, encoded
 MAX_GAINS = 300  # images whose pixels are searched for swapped boxes
 
 FIELDS = {"bytes_list": "text or bytes", "float_list": "floats", "int64_list": "whole numbers"}
+FIELD_OF = {tf.string: "bytes_list", tf.float32: "float_list", tf.int64: "int64_list"}
 BOX_SIDES = tuple(f"image/object/{side}" for side in tfrecord.BOX_SIDES)
 LABEL = "image/object/class/label"
 READ_BY_TRAINING = (*BOX_SIDES, LABEL, "image/object/is_crowd", "image/object/area")
@@ -222,6 +223,8 @@ def _facts_of(where, serialized, decode_images, regenerate_source_id, search_pix
     encoded = _one(features, "image/encoded", "bytes_list")
     if not encoded:
         raise _Fault("hold no image in image/encoded", f"features: {', '.join(sorted(features)[:5])}")
+    for name, column in tfrecord.DECODED_FEATURES.items():
+        _values(features, name, FIELD_OF[column.dtype])
     sides = [_values(features, name, "float_list") for name in BOX_SIDES]
     classes = _values(features, LABEL, "int64_list")
     is_crowd = _values(features, "image/object/is_crowd", "int64_list")
