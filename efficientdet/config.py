@@ -383,11 +383,10 @@ def read_yaml(path: str) -> dict:
     Raises:
         ConfigError: if the file is missing, malformed, gives a key twice, or holds something else.
     """
+    is_json = path.endswith(".json")  # not quite YAML: tabs between its words, halves of a character
     try:
         with open(path, "rb") as file:
             content = file.read()
-        # JSON is YAML, but for tabs between its words and the halves of a character.
-        is_json = path.endswith(".json")
         values = json.loads(content, object_pairs_hook=_mapping) if is_json else yaml.load(content, _Loader)
     except RecursionError:
         raise ConfigError(f"{path}: its brackets are nested too deep") from None
