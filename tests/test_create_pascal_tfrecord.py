@@ -309,8 +309,9 @@ def test_collected_label_map_is_that_of_the_whole_folder(tmp_path):
     ],
 )
 def test_load_label_map(tmp_path, text, expected):
-    (tmp_path / "map.json").write_text(text)
-    assert pascal.load_label_map(tmp_path / "map.json") == expected
+    path = tmp_path / ("map.json" if text.startswith("{") else "map.yaml")
+    path.write_text(text)
+    assert pascal.load_label_map(path) == expected
 
 
 @pytest.mark.parametrize(
