@@ -285,9 +285,11 @@ class InputReader:
     def _groundtruth(self, sample: Sample) -> dict[str, tf.Tensor]:
         """The objects in pixels of the original image, the largest first, padded with -1; as training, without boxes
         that are no numbers or empty."""
-        boxes = sample["boxes_norm"]
-        clipped = tf.clip_by_value(boxes, 0.0, 1.0)
-        usable = tf.reduce_all(tf.math.is_finite(boxes), 1) & tf.reduce_all(clipped[:, 2:] > clipped[:, :2], 1)
+        boxes = tf.clip_by_value(sample["boxes_norm"], 0.0, 1.0)
+        usable = tf.reduce_all(tf.math.is_finite(sample["boxes_norm"]), 1) & tf.reduce_all(
+            boxes[:, 2:] > boxes[:, :2], 1
+        )
+        sample = {**sample, "boxes_norm": boxes}
         columns = {name: tf.boolean_mask(sample[name], usable) for name in (*OBJECT_COLUMNS, "difficult")}
         num_objects, limit = tf.shape(columns["classes"])[0], self.config.max_instances_per_image
         warning = ["image", sample["source_id"], "has", num_objects, "objects; evaluating the", limit, "largest,"]
@@ -296,7 +298,7 @@ class InputReader:
         order = tf.argsort(columns["area"], direction="DESCENDING")[:limit]
         size = tf.cast(tf.stack([sample["height"], sample["width"]] * 2), tf.float32)
         columns = {
-            "boxes_image": tf.clip_by_value(columns["boxes_norm"], 0.0, 1.0) * size,
+            "boxes_image": columns["boxes_norm"] * size,
             "classes": columns["classes"],
             "is_crowd": tf.cast(columns["is_crowd"], tf.int32),
             "difficult": tf.cast(columns["difficult"], tf.int32),

@@ -216,7 +216,7 @@ def plain_reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, tf.errors.OpError):
-        return _AROUND_REASON.sub("", error.message.splitlines()[0])
+        return _AROUND_REASON.sub("", (error.message.splitlines() or [type(error).__name__])[0])
     reason = " ".join(str(error).split())
     return reason if len(reason) <= REASON_LENGTH else f"{reason[: REASON_LENGTH - 3]}..."
 

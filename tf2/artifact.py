@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import tensorflow as tf
 
@@ -125,6 +125,15 @@ def check_target(path: str) -> None:
     if os.path.exists(path) and (not os.path.isdir(path) or os.listdir(path)):
         raise ArtifactError(f"{path} exists already; remove it, or choose another name")
     check_folder(os.path.dirname(os.path.abspath(path)))
+
+
+def check_distinct(files: Sequence[str], inputs: Iterable[str], what: str) -> None:
+    """Raises an ArtifactError if two files to be written are one, or one would replace an input; `what` names those."""
+    if len(set(map(os.path.realpath, files))) < len(files):
+        raise ArtifactError(f"{' and '.join(files)}: one file cannot take several kinds of results; give each its own")
+    inputs = set(map(os.path.realpath, inputs))
+    if same := [file for file in files if os.path.realpath(file) in inputs]:
+        raise ArtifactError(f"{same[0]} is {what} and would be overwritten; choose another file")
 
 
 def check_folder(folder: str) -> None:

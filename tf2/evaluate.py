@@ -53,13 +53,7 @@ class Outputs:
         """
         if self.testdev_dir and (self.report_dir or self.voc):
             raise ValueError("--testdev_dir is for images without groundtruth; leave --report_dir and --voc out")
-        written = [os.path.realpath(file) for file in self.files]
-        if len(set(written)) < len(written):
-            raise ValueError(
-                f"{', '.join(self.files)}: one file cannot take several kinds of results; give each its own"
-            )
-        if val_json_file and os.path.realpath(val_json_file) in written:
-            raise ValueError(f"{val_json_file} is --val_json_file and would be overwritten; choose another file")
+        artifact.check_distinct(self.files, [val_json_file] if val_json_file else [], "--val_json_file")
         for file in self.files:
             if os.path.isdir(file):
                 raise ValueError(f"{file} is a folder; give the name of a file")

@@ -153,11 +153,7 @@ def _picture_targets(paths: list[str], outputs: Outputs) -> list[str]:
         if os.path.isdir(path) or not os.path.isdir(os.path.dirname(os.path.abspath(path))):
             raise ValueError(f"cannot write {path}: expected a file in a folder that exists")
         artifact.check_folder(os.path.dirname(os.path.abspath(path)))
-    inputs = {os.path.realpath(path) for path in paths}
-    if len({os.path.realpath(path) for path in files}) < len(files):
-        raise ValueError(f"{' and '.join(files)}: one file cannot take several kinds of results; give each its own")
-    if same := [path for path in files if os.path.realpath(path) in inputs]:
-        raise ValueError(f"{same[0]} is one of the inputs and would be overwritten; choose another file")
+    artifact.check_distinct(files, paths, "one of the inputs")
     if not outputs.image_dir:
         return []
     if outputs.names not in OUTPUT_NAMES:
@@ -169,6 +165,7 @@ def _picture_targets(paths: list[str], outputs: Outputs) -> list[str]:
             f"use --output_names=index"
         )
     targets = [os.path.join(outputs.image_dir, f"{name}.jpg") for name in names]
+    inputs = {os.path.realpath(path) for path in paths}
     if same := [target for target in targets if os.path.realpath(target) in inputs]:
         raise ValueError(f"{same[0]} is one of the inputs and would be overwritten; choose another --output_image_dir")
     artifact.check_folder(outputs.image_dir)

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 import tensorflow as tf
 from absl import logging
 
+from dataset.tfrecord import plain_reason
+
 
 def create(
     kind: str | None = None,
@@ -75,14 +77,9 @@ def plain_errors(out_of_memory: str) -> Iterator[None]:
     try:
         yield
     except tf.errors.ResourceExhaustedError as error:
-        raise OSError(f"out of memory: {out_of_memory} ({_first_line(error)})") from error
+        raise OSError(f"out of memory: {out_of_memory} ({plain_reason(error)})") from error
     except tf.errors.OpError as error:
-        raise OSError(_first_line(error)) from error
-
-
-def _first_line(error: tf.errors.OpError) -> str:
-    """What an error says, without the stack that comes with it."""
-    return error.message.partition("\n")[0] or type(error).__name__
+        raise OSError(plain_reason(error)) from error
 
 
 def _tpu_strategy(tpu: str | None, tpu_zone: str | None, gcp_project: str | None) -> tf.distribute.Strategy:
