@@ -223,8 +223,8 @@ def follows() -> bool:
 
 def run(config: config_lib.Config) -> dict[str, float]:
     """The mode's work; returns metrics, if it evaluated."""
-    from tf2 import strategy as strategy_lib  # TensorFlow takes seconds: a typing error answers before
-    from tf2 import train
+    from tf2.training import strategy as strategy_lib  # TensorFlow takes seconds: a typing error answers before
+    from tf2.training import train
 
     advice = EVAL_OUT_OF_MEMORY if FLAGS.mode == "eval" else OUT_OF_MEMORY
     if FLAGS.mode != "eval" and evaluates():
@@ -244,7 +244,8 @@ def run(config: config_lib.Config) -> dict[str, float]:
 
 def run_training(config: config_lib.Config, strategy) -> dict[str, float]:
     """train, train_and_eval."""
-    from tf2 import evaluator, train
+    from tf2.evaluation import evaluator
+    from tf2.training import train
 
     check_data(config)
     training = train.Training(
@@ -268,7 +269,8 @@ def run_training(config: config_lib.Config, strategy) -> dict[str, float]:
 
 def follow(config: config_lib.Config) -> dict[str, float]:
     """eval, beside a training."""
-    from tf2 import evaluator, follow, train
+    from tf2.evaluation import evaluator, follow
+    from tf2.training import train
 
     check_data(config)
     return follow.run(
@@ -283,7 +285,8 @@ def follow(config: config_lib.Config) -> dict[str, float]:
 
 def evaluate_once(config: config_lib.Config) -> dict[str, float]:
     """eval, of a checkpoint or an exported file."""
-    from tf2 import drivers, evaluate
+    from tf2.evaluation import evaluate
+    from tf2.inference import drivers
 
     outputs = evaluate.Outputs(
         FLAGS.testdev_dir, FLAGS.output_detections, FLAGS.output_metrics, FLAGS.report_dir, FLAGS.voc
@@ -302,7 +305,7 @@ def evaluate_once(config: config_lib.Config) -> dict[str, float]:
 
 def evaluation_from_flags():
     """What an evaluation reads, and how."""
-    from tf2 import evaluator
+    from tf2.evaluation import evaluator
 
     return evaluator.Evaluation(
         FLAGS.val_file_pattern,
@@ -323,7 +326,7 @@ def create_strategy(config: config_lib.Config):
     import tensorflow as tf
     import tf_keras as keras
 
-    from tf2 import strategy as strategy_lib
+    from tf2.training import strategy as strategy_lib
 
     if FLAGS.tf_random_seed is not None:
         keras.utils.set_random_seed(FLAGS.tf_random_seed)

@@ -207,10 +207,10 @@ def load_config() -> config_lib.Config:
 def run(config: config_lib.Config) -> None:
     """The mode's work; TensorFlow takes seconds to import, so a typing error has answered before."""
     if FLAGS.threads:
-        from tf2 import benchmark
+        from tf2.benchmarks import latency
 
-        benchmark.set_threads(FLAGS.threads)
-    from tf2 import strategy
+        latency.set_threads(FLAGS.threads)
+    from tf2.training import strategy
 
     with strategy.plain_errors("lower --batch_size, or nms_configs.max_nms_inputs or image_size in --hparams"):
         MODES[FLAGS.runmode](config)
@@ -218,24 +218,28 @@ def run(config: config_lib.Config) -> None:
 
 def write_checkpoint(config: config_lib.Config) -> None:
     """dry, ckpt: the network as it is trained; its weights in a format of checkpoints."""
-    from tf2 import drivers, export_checkpoint
+    from tf2.export import checkpoints
+    from tf2.inference import drivers
 
     prefix, options = FLAGS.export_ckpt, {"format": FLAGS.export_ckpt_format}
     if FLAGS.runmode == "dry":
-        export_checkpoint.check_dry(config, FLAGS.logdir)
+        checkpoints.check_dry(config, FLAGS.logdir)
     if prefix:
-        export_checkpoint.check_target(prefix, **options)
+        checkpoints.check_target(prefix, **options)
     net = drivers.KerasDriver(config, ckpt_path()).model.net
     if FLAGS.runmode == "dry":
-        export_checkpoint.dry(net, FLAGS.logdir)
+        checkpoints.dry(net, FLAGS.logdir)
     if prefix:
-        export_checkpoint.export(net, prefix, **options)
+        checkpoints.export(net, prefix, **options)
 
 
 def export_model(config: config_lib.Config) -> None:
     """freeze, saved_model, onnx: writes files, each with its proof."""
     from dataset.check import checks
-    from tf2 import drivers, evaluator, export, infer, proof
+    from tf2.evaluation import evaluator
+    from tf2.export import export, parity
+    from tf2.inference import drivers
+    from tf2.inference import images as infer
 
     targets = targets_from_flags()
     if FLAGS.runmode == "freeze":
@@ -252,14 +256,14 @@ def export_model(config: config_lib.Config) -> None:
     driver = drivers.KerasDriver(config, ckpt_path())
 
     def prove(path: str) -> None:
-        proof.check(driver, path, images=images, evaluation=evaluation, max_ap_drop=FLAGS.max_ap_drop)
+        parity.check(driver, path, images=images, evaluation=evaluation, max_ap_drop=FLAGS.max_ap_drop)
 
     export.run(driver, targets, prove if FLAGS.proof else None)
 
 
 def infer_images(config: config_lib.Config) -> None:
     """infer, saved_model_infer."""
-    from tf2 import infer
+    from tf2.inference import images as infer
 
     outputs = infer.Outputs(
         FLAGS.output_image_dir, FLAGS.output_names, FLAGS.output_json, FLAGS.output_csv, FLAGS.output_coco
@@ -271,7 +275,7 @@ def infer_images(config: config_lib.Config) -> None:
 
 def run_video(config: config_lib.Config) -> None:
     """saved_model_video."""
-    from tf2 import video
+    from tf2.inference import video
 
     frames = video.run(open_driver(config), FLAGS.input_video, output_video=FLAGS.output_video, **drawing(config))
     if FLAGS.output_video:
@@ -280,7 +284,7 @@ def run_video(config: config_lib.Config) -> None:
 
 def measure(config: config_lib.Config) -> None:
     """bm, saved_model_benchmark."""
-    from tf2 import benchmark
+    from tf2.benchmarks import latency
 
     options = {
         "batch_size": FLAGS.batch_size,
@@ -290,14 +294,14 @@ def measure(config: config_lib.Config) -> None:
     }
     driver = open_driver(config)
     if FLAGS.runmode == "bm":
-        benchmark.bm(driver, use_xla=FLAGS.use_xla, **options)
+        latency.bm(driver, use_xla=FLAGS.use_xla, **options)
     else:
-        benchmark.saved_model_benchmark(driver, FLAGS.input_image, **options)
+        latency.saved_model_benchmark(driver, FLAGS.input_image, **options)
 
 
 def open_driver(config: config_lib.Config):
     """The detector that a mode runs: an exported file, or a checkpoint; bm takes either."""
-    from tf2 import drivers
+    from tf2.inference import drivers
 
     if FLAGS.runmode.startswith("saved_model_") or (FLAGS.runmode == "bm" and FLAGS["saved_model_dir"].present):
         content = "network" if FLAGS.runmode == "bm" else None
@@ -322,7 +326,7 @@ def explain(driver) -> None:
 
 def targets_from_flags():
     """What the mode writes."""
-    from tf2 import export
+    from tf2.export import export
 
     common = {
         "batch_size": FLAGS.batch_size,

@@ -19,7 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in main.py
 
 from absl import flags
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dataset import command_line, label_map
 from efficientdet import config as config_lib
 
@@ -65,7 +65,7 @@ def check(
         DataError: if no file matches, or the JSON is not groundtruth.
     """
     from dataset.check import checks, json_checks, record_facts  # TensorFlow: a typing error answers before
-    from dataset.check import report as report_lib
+    from dataset.check import data_report as report_lib
     from dataset.check.finding import FATAL
 
     groundtruth = json_checks.load(val_json_file) if val_json_file else None

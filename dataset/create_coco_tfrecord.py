@@ -25,12 +25,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in main.py
 
 from absl import flags
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from dataset import command_line, conversion, image_file, label_map
-from dataset.annotation import AnnotatedObject, Annotation
-from dataset.image_file import ImageError
-from dataset.notes import Notes, Report
-from dataset.tfrecord import DataError, plain_reason
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from dataset import command_line, label_map
+from dataset.convert import image_file, shards
+from dataset.convert.annotation import AnnotatedObject, Annotation
+from dataset.convert.conversion_report import Notes, Report
+from dataset.convert.image_file import ImageError
+from dataset.files import reason_of
+from dataset.tfrecord import DataError
 
 FLAGS = flags.FLAGS
 MAX_CATEGORY_ID = 2**31 - 1  # class ids are int32 in the decoder
@@ -46,7 +48,7 @@ def define_flags() -> None:
         flags.DEFINE_string("output_file_prefix", "/tmp/train", "What the file names begin with, such as coco/train.")
         flags.DEFINE_integer("num_shards", 32, "TFRecord files to write.", lower_bound=1)
         flags.DEFINE_boolean("include_masks", False, "Writes instance masks too, as PNG.")
-    conversion.define_flags()
+    shards.define_flags()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +126,7 @@ def _read_json(path: str | Path) -> object:
     try:
         return json.loads(Path(path).read_bytes())
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {plain_reason(error)}") from error
+        raise DataError(f"cannot read {path}: {reason_of(error)}") from error
     except RecursionError:
         raise DataError(f"cannot read {path}: its brackets are nested too deep for a COCO annotation file") from None
 
@@ -198,7 +200,7 @@ def convert(
     def read(image: Mapping, notes: Notes) -> Annotation:
         return read_annotation(source, image, objects.get(image["id"], []), captions.get(image["id"], []), notes)
 
-    return conversion.run(
+    return shards.run(
         source.images,
         read,
         output_file_prefix,
@@ -284,8 +286,8 @@ def _to_object(row: Mapping, category_names: Mapping[int, str]) -> AnnotatedObje
 
 
 def main() -> None:
-    conversion.hide_gpus()
-    with conversion.plain_ending():
+    shards.hide_gpus()
+    with shards.plain_ending():
         source = load(
             FLAGS.image_dir,
             image_info_file=FLAGS.image_info_file,
@@ -298,9 +300,9 @@ def main() -> None:
             FLAGS.output_file_prefix,
             include_masks=FLAGS.include_masks,
             num_shards=FLAGS.num_shards,
-            **conversion.options(),
+            **shards.options(),
         )
-        more = f" and {conversion.write_label_map(FLAGS.output_file_prefix, names)}" if names else ""
+        more = f" and {shards.write_label_map(FLAGS.output_file_prefix, names)}" if names else ""
     print(report)
     print(f"wrote {FLAGS.output_file_prefix}-*-of-{FLAGS.num_shards:05d}.tfrecord{more}")
 

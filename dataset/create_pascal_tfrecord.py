@@ -27,13 +27,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in main.py
 from absl import flags
 from lxml import etree
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from dataset import command_line, conversion, image_file
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from dataset import command_line
 from dataset import label_map as label_map_lib
-from dataset.annotation import AnnotatedObject, Annotation
-from dataset.image_file import ImageError
-from dataset.notes import Notes, Report
-from dataset.tfrecord import DataError, plain_reason
+from dataset.convert import image_file, shards
+from dataset.convert.annotation import AnnotatedObject, Annotation
+from dataset.convert.conversion_report import Notes, Report
+from dataset.convert.image_file import ImageError
+from dataset.files import reason_of
+from dataset.tfrecord import DataError
 
 FLAGS = flags.FLAGS
 VOC_LABEL_MAP = {name: class_id for class_id, name in label_map_lib.VOC.items()}
@@ -62,7 +64,7 @@ def define_flags() -> None:
     with command_line.group("Output"):
         flags.DEFINE_string("output_path", None, "What the file names begin with, such as data/train.", required=True)
         flags.DEFINE_integer("num_shards", 100, "TFRecord files to write.", lower_bound=1)
-    conversion.define_flags()
+    shards.define_flags()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +112,7 @@ class VocSet:
         try:
             lines = path.read_text("utf-8-sig").splitlines()
         except (OSError, ValueError) as error:
-            raise DataError(f"cannot read the list {path}: {plain_reason(error)}") from error
+            raise DataError(f"cannot read the list {path}: {reason_of(error)}") from error
         ids = [line.strip() for line in lines if line.strip()]
         if not ids:
             raise DataError(f"{path} lists no images")
@@ -197,7 +199,7 @@ def read_xml(voc_set: VocSet, image_id: str) -> etree._Element:
         content = path.read_bytes()
         root = None if b"<!DOCTYPE" in content else etree.fromstring(content, parser)
     except (OSError, etree.XMLSyntaxError) as error:
-        reason = plain_reason(error)
+        reason = reason_of(error)
         raise ImageError("annotation is unreadable", f"cannot read the annotation {path}: {reason}") from error
     if root is None or root.getroottree().docinfo.doctype:  # the latter where the file is not in an ASCII encoding
         raise ImageError("annotation has a DOCTYPE", f"{path} has a <!DOCTYPE ...>; remove it with its entities")
@@ -309,7 +311,7 @@ def convert(
         return read_annotation(*item, label_map=label_map, ignore_difficult=ignore_difficult_instances, notes=notes)
 
     try:
-        return conversion.run(
+        return shards.run(
             items[:num_images],
             read,
             output_path,
@@ -324,10 +326,10 @@ def convert(
 
 
 def main() -> None:
-    conversion.hide_gpus()
+    shards.hide_gpus()
     years = ["VOC2007", "VOC2012"] if FLAGS.year == "merged" else [FLAGS.year]
     voc_sets = [VocSet(Path(FLAGS.data_dir, year), FLAGS.set, FLAGS.annotations_dir) for year in years]
-    with conversion.plain_ending():
+    with shards.plain_ending():
         if FLAGS.collect_label_map and FLAGS.label_map_json_path:
             raise DataError("expected one of --collect_label_map and --label_map_json_path, got both")
         label_map = VOC_LABEL_MAP
@@ -342,12 +344,12 @@ def main() -> None:
             ignore_difficult_instances=FLAGS.ignore_difficult_instances,
             num_shards=FLAGS.num_shards,
             num_images=FLAGS.num_images,
-            **conversion.options(),
+            **shards.options(),
         )
         names = {class_id: name for name, class_id in label_map.items()}
-        collected = conversion.write_label_map(FLAGS.output_path, names) if FLAGS.collect_label_map else None
+        collected = shards.write_label_map(FLAGS.output_path, names) if FLAGS.collect_label_map else None
     print(report)
-    groundtruth = conversion.beside(Path(FLAGS.output_path), "json")
+    groundtruth = shards.beside(Path(FLAGS.output_path), "json")
     print(f"wrote {FLAGS.output_path}-*-of-{FLAGS.num_shards:05d}.tfrecord and {groundtruth}")
     if collected:
         print(

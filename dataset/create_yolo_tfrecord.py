@@ -25,13 +25,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in main.py
 
 from absl import flags
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from dataset import command_line, conversion, image_file
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from dataset import command_line
 from dataset import label_map as label_map_lib
-from dataset.annotation import AnnotatedObject, Annotation
-from dataset.image_file import ImageError
-from dataset.notes import Notes, Report
-from dataset.tfrecord import DataError, plain_reason
+from dataset.convert import image_file, shards
+from dataset.convert.annotation import AnnotatedObject, Annotation
+from dataset.convert.conversion_report import Notes, Report
+from dataset.convert.image_file import ImageError
+from dataset.files import reason_of
+from dataset.tfrecord import DataError
 from efficientdet import config as config_lib
 
 FLAGS = flags.FLAGS
@@ -46,7 +48,7 @@ def define_flags() -> None:
     with command_line.group("Output"):
         flags.DEFINE_string("output_path", None, "What the file names begin with, such as data/train.", required=True)
         flags.DEFINE_integer("num_shards", 32, "TFRecord files to write.", lower_bound=1)
-    conversion.define_flags()
+    shards.define_flags()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +130,7 @@ def _find_images(root: Path, entry: str) -> list[tuple[Path, str]]:
     try:
         lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
-        raise DataError(f"expected images or a list of them, cannot read {path}: {plain_reason(error)}") from error
+        raise DataError(f"expected images or a list of them, cannot read {path}: {reason_of(error)}") from error
     return [(root, os.path.relpath(path.parent / line, root)) for line in lines]
 
 
@@ -197,7 +199,7 @@ def read_annotation(
         try:
             rows = labels.read_text("utf-8-sig").splitlines()
         except (OSError, ValueError) as error:
-            reason = plain_reason(error)
+            reason = reason_of(error)
             raise ImageError("label file is unreadable", f"cannot read the labels {labels}: {reason}") from error
     objects = []
     for number, row in enumerate(rows, start=1):
@@ -235,7 +237,7 @@ def convert(source: YoloSource, output_path: str | Path, *, num_shards: int = 32
         number, (folder, name) = item
         return read_annotation(folder, name, str(number), label_map=source.label_map, notes=notes)
 
-    report = conversion.run(
+    report = shards.run(
         list(enumerate(source.images, start=1)),
         read,
         output_path,
@@ -244,24 +246,24 @@ def convert(source: YoloSource, output_path: str | Path, *, num_shards: int = 32
         notes=notes,
         **options,
     )
-    conversion.write_label_map(output_path, source.label_map)
+    shards.write_label_map(output_path, source.label_map)
     return report
 
 
 def main() -> None:
-    conversion.hide_gpus()
-    with conversion.plain_ending():
+    shards.hide_gpus()
+    with shards.plain_ending():
         report = convert(
             load(FLAGS.data_yaml, FLAGS.split),
             FLAGS.output_path,
             num_shards=FLAGS.num_shards,
-            **conversion.options(),
+            **shards.options(),
         )
     print(report)
     prefix = Path(FLAGS.output_path)
     print(
-        f"wrote {prefix}-*-of-{FLAGS.num_shards:05d}.tfrecord, {conversion.beside(prefix, 'json')} and "
-        f"{conversion.beside(prefix, 'label_map', '.yaml')}"
+        f"wrote {prefix}-*-of-{FLAGS.num_shards:05d}.tfrecord, {shards.beside(prefix, 'json')} and "
+        f"{shards.beside(prefix, 'label_map', '.yaml')}"
     )
 
 

@@ -18,6 +18,7 @@ from dataset.augment.flip import random_flip
 from dataset.augment.gridmask import grid_mask
 from dataset.augment.jitter import random_window
 from dataset.augment.mosaic import NUM_IMAGES, mosaic
+from dataset.files import reason_of
 from dataset.records import RecordFiles, find_files
 from dataset.tfrecord import Sample
 from dataset.window import Window, crop_boxes, crop_image, decode_window
@@ -334,7 +335,7 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except (tf.errors.InvalidArgumentError, tf.errors.DataLossError, tf.errors.UnknownError) as error:
-        raise tfrecord.DataError(f"cannot use the records: {tfrecord.plain_reason(error)}") from error
+        raise tfrecord.DataError(f"cannot use the records: {reason_of(error)}") from error
 
 
 def _good(records: tf.data.Dataset, example: Callable) -> tf.data.Dataset:

@@ -30,7 +30,7 @@ import tensorflow as tf
 from absl import flags
 from PIL import Image, ImageDraw, ImageFont
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dataset import command_line, tfrecord
 from dataset import label_map as label_map_lib
 from dataset.augment import autoaugment
@@ -38,6 +38,7 @@ from dataset.augment.flip import random_flip
 from dataset.augment.gridmask import grid_mask
 from dataset.augment.mosaic import NUM_IMAGES, mosaic
 from dataset.dataloader import InputReader, batches, window_chooser
+from dataset.files import reason_of
 from dataset.tfrecord import Sample
 from dataset.visualize import draw_boxes
 from dataset.window import crop_boxes, crop_image
@@ -263,7 +264,7 @@ def main() -> None:
         folder = Path(FLAGS.save_samples_dir)
         run(FLAGS.file_pattern, folder, config, samples=FLAGS.samples, evaluation=FLAGS.eval)
     except tf.errors.OpError as error:  # files that cannot be read
-        raise tfrecord.DataError(tfrecord.plain_reason(error)) from error
+        raise tfrecord.DataError(reason_of(error)) from error
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import tensorflow as tf
 from absl import logging
 
 from dataset import tfrecord
+from dataset.files import reason_of
 from dataset.tfrecord import DataError
 
 # A record in a file: its length as a little-endian uint64, the checksum of these 8 bytes, the record, its checksum.
@@ -39,7 +40,7 @@ def find_files(file_pattern: str) -> list[str]:
     try:
         files = sorted(tf.io.gfile.glob(file_pattern))
     except tf.errors.OpError as error:
-        raise DataError(f"cannot look for {file_pattern!r}: {tfrecord.plain_reason(error)}") from error
+        raise DataError(f"cannot look for {file_pattern!r}: {reason_of(error)}") from error
     if not files:
         raise DataError(f"no file matches {file_pattern!r}; give a pattern such as 'data/train-*.tfrecord'")
     return files
@@ -130,7 +131,7 @@ class RecordFiles:
             tfrecord.decode(tf.constant(record), with_difficult=True)  # all that any reader asks for
             reason = "its image cannot be decoded"
         except tf.errors.OpError as error:
-            reason = tfrecord.plain_reason(error)
+            reason = reason_of(error)
         self._note(tuple(place.tolist()), reason)
         return np.True_
 

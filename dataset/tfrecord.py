@@ -4,7 +4,6 @@
 
 import dataclasses
 import hashlib
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -201,24 +200,6 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
     """An encoded image, [] string, as uint8 [H, W, 3]; of an animation the first frame."""
     image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
     return tf.ensure_shape(image, [None, None, 3])
-
-
-REASON_LENGTH = 200  # characters; parsers quote what they read, however long it is
-# What TensorFlow puts around the reason of an error: names of graph nodes, datasets and Python classes, and brackets.
-_AROUND_REASON = re.compile(
-    r"\{\{.*?\}\} |Error in user-defined function .*? with iterator: \S+: "
-    r"|assertion failed: |\b\w+Error: | ?\[Op:.*|[][]"
-)
-
-
-def plain_reason(error: Exception) -> str:
-    """The reason in an error alone, in one line; the file of an OSError is for the caller to name."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if isinstance(error, tf.errors.OpError):
-        return _AROUND_REASON.sub("", (error.message.splitlines() or [type(error).__name__])[0])
-    reason = " ".join(str(error).split())
-    return reason if len(reason) <= REASON_LENGTH else f"{reason[: REASON_LENGTH - 3]}..."
 
 
 def _or_default(column: tf.Tensor, default: tf.Tensor) -> tf.Tensor:

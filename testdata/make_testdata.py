@@ -14,7 +14,7 @@ from PIL import Image
 
 FOLDER = Path(__file__).resolve().parent
 sys.path.insert(0, str(FOLDER.parent))
-from dataset import create_sample_data
+from dataset import create_sample_data, scenes
 
 SEED = 1
 IMG1_INDEX = 6  # a picture of this seed with all three classes, some of them overlapping
@@ -24,8 +24,8 @@ NUM_IMAGES = 8
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; there are no options")
-    scene = create_sample_data.make_scene(SEED, IMG1_INDEX, (480, 640))
-    Image.fromarray(scene.image).save(FOLDER / "img1.jpg", **create_sample_data.JPEG_OPTIONS)
+    scene = scenes.make_scene(SEED, IMG1_INDEX, (480, 640))
+    Image.fromarray(scene.image).save(FOLDER / "img1.jpg", **scenes.JPEG_OPTIONS)
     with tempfile.TemporaryDirectory() as made:
         create_sample_data.create(made, num_images=NUM_IMAGES, image_size=(96, 96), seed=SEED, num_shards=1)
         (FOLDER / "sample.tfrecord").write_bytes(Path(made, "sample-00000-of-00001.tfrecord").read_bytes())

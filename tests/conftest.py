@@ -35,7 +35,8 @@ def spread_driver():
     def make(config: config_lib.Config):
         import tf_keras as keras  # and with it TensorFlow, which not every test needs
 
-        from tf2 import checkpoint, drivers
+        from tf2.inference import drivers
+        from tf2.weights import checkpoint
 
         # The same weights in every run: of boxes with nearly equal scores either may win.
         keras.utils.set_random_seed(0)

@@ -30,8 +30,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from dataset import command_line
-from tf2 import checkpoint
-from tf2.model_dir import ModelDir
+from tf2.training.model_dir import ModelDir
+from tf2.weights import checkpoint
 
 FLAGS = flags.FLAGS
 SAMPLE = ROOT / "testdata" / "sample.tfrecord"

@@ -22,8 +22,8 @@ import tf_keras as keras
 from efficientdet import config as config_lib
 from efficientdet.model import build_anchors
 from efficientdet.targets import AnchorLabeler
-from tf2 import strategy as strategy_lib
-from tf2.trainer import Trainer
+from tf2.training import strategy as strategy_lib
+from tf2.training.trainer import Trainer
 
 STEPS = 20
 IMAGES = 8  # a step

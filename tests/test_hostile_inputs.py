@@ -25,7 +25,7 @@ from dataset import create_coco_tfrecord as coco
 from dataset import create_pascal_tfrecord as pascal
 from dataset import tfrecord
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 SIZE = WIDTH, HEIGHT = 48, 32
 BOX = (8, 4, 28, 20)  # [xmin, ymin, xmax, ymax] of the bright rectangle on every picture
 

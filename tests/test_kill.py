@@ -12,8 +12,8 @@ import kill_training
 import numpy as np
 import pytest
 
-from tf2 import checkpoint
-from tf2.model_dir import ModelDir
+from tf2.training.model_dir import ModelDir
+from tf2.weights import checkpoint
 
 SCRIPT = pathlib.Path(kill_training.__file__)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from efficientdet import config as config_lib
-from tf2 import export_checkpoint
+from tf2.export import checkpoints
 
 ROOT = pathlib.Path(__file__).parents[1]
 PICTURE = ROOT / "testdata" / "img1.jpg"
@@ -45,7 +45,7 @@ def checkpoint(spread_driver, tmp_path_factory):
     """A checkpoint whose detections differ in score: of weights as they are born, rounding would choose the boxes."""
     prefix = str(tmp_path_factory.mktemp("checkpoint") / "model")
     config = config_lib.load("efficientdet-lite0", TINY[-1].removeprefix("--hparams="))
-    export_checkpoint.export(spread_driver(config).model.net, prefix, format="name")
+    checkpoints.export(spread_driver(config).model.net, prefix, format="name")
     return prefix
 
 

@@ -167,7 +167,7 @@ def test_from_top_to_bottom(monkeypatch, tmp_path):
 
 def share_found(path: pathlib.Path, num_pictures: int = 40) -> float:
     """Share of the objects of new pictures that an exported detector finds, with the right class and an IoU of 0.5."""
-    from tf2 import drivers
+    from tf2.inference import drivers
 
     detector, found, total = drivers.open_artifact(str(path)), 0, 0
     for index in range(num_pictures):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dataset.notes import AT_LEAST, FAR_OUT, MANY
+from dataset.convert.conversion_report import AT_LEAST, FAR_OUT, MANY
 
 MOST = 0.95  # of the boxes have to look alike before their layout is called wrong
 ROUNDING = 0.01

@@ -13,7 +13,7 @@ from dataset.check import box_layouts, json_checks, record_facts, swap_evidence
 from dataset.check.finding import FATAL, LEVELS, NOTE, WARNING, Finding, by_share, count, first
 from dataset.check.json_checks import Groundtruth
 from dataset.check.record_facts import Facts
-from dataset.notes import CORNERS
+from dataset.convert.conversion_report import CORNERS
 from dataset.tfrecord import DataError
 from efficientdet.config import Config
 

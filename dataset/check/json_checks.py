@@ -14,8 +14,9 @@ import numpy as np
 from dataset.check import box_layouts
 from dataset.check.finding import FATAL, NOTE, WARNING, Finding, by_share, count, first
 from dataset.check.record_facts import Facts, RecordFacts
-from dataset.notes import CORNERS
-from dataset.tfrecord import DataError, plain_reason
+from dataset.convert.conversion_report import CORNERS
+from dataset.files import reason_of
+from dataset.tfrecord import DataError
 from efficientdet import boxes as box_ops
 
 MAX_IMAGES = 2000  # whose boxes are compared
@@ -55,7 +56,7 @@ def load(path: str) -> Groundtruth:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {plain_reason(error)}") from error
+        raise DataError(f"cannot read {path}: {reason_of(error)}") from error
     except RecursionError:
         raise DataError(f"cannot read {path}: its brackets are nested too deep for groundtruth") from None
     keys = ("images", "annotations", "categories")

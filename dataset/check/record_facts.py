@@ -23,8 +23,8 @@ from tqdm import tqdm
 from dataset import tfrecord
 from dataset.check import swap_evidence
 from dataset.dataloader import plain_errors
+from dataset.files import reason_of
 from dataset.records import FRAME_BYTES, RecordFiles, find_files
-from dataset.tfrecord import plain_reason
 from efficientdet import preprocess
 
 FILES_SAMPLED = 32  # opened at most where only some records are read
@@ -293,7 +293,7 @@ def _image(encoded: bytes) -> tuple[np.ndarray, tuple[int, int]]:
     try:
         image = tfrecord.decode_image(encoded).numpy()
     except tf.errors.OpError as error:
-        raise _Fault("hold an image that does not decode", plain_reason(error)) from error
+        raise _Fault("hold an image that does not decode", reason_of(error)) from error
     return image, image.shape[:2]
 
 
@@ -313,7 +313,7 @@ def _header(encoded: bytes) -> tuple[int, int]:
     except UnidentifiedImageError as error:
         raise _Fault("hold an image that does not decode", "expected JPEG, PNG, GIF or BMP") from error
     except tf.errors.OpError as error:
-        raise _Fault("hold an image that does not decode", plain_reason(error)) from error
+        raise _Fault("hold an image that does not decode", reason_of(error)) from error
     except Exception as error:  # whatever Pillow raises over bytes that are no image
         raise _Fault("hold an image that does not decode", str(error)) from error
     if height < 1 or width < 1:

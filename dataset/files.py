@@ -1,0 +1,196 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Files: atomic writing, checks made before the work begins, and one-line reasons of errors."""
+
+import contextlib
+import fcntl
+import os
+import re
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import tensorflow as tf
+
+UNFINISHED = ".unfinished-"  # prefix of a file or folder that is being written; hidden, and no `{name}*` matches it
+REASON_LENGTH = 200  # characters; parsers quote their input, however long it is
+# What TensorFlow puts around the reason of an error: names of graph nodes, datasets and Python classes, and brackets.
+_AROUND_REASON = re.compile(
+    r"\{\{.*?\}\} |Error in user-defined function .*? with iterator: \S+: "
+    r"|assertion failed: |\b\w+Error: | ?\[Op:.*|[][]"
+)
+
+
+class TargetError(ValueError):
+    """A file or folder that results cannot be written to."""
+
+
+def reason_of(error: BaseException) -> str:
+    """The reason that an error gives, in one line of at most REASON_LENGTH characters.
+
+    Names of graph nodes and the stack in TensorFlow's messages are left out, and so is the path of an OSError, which
+    the caller names.
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, tf.errors.OpError):
+        lines = error.message.splitlines()
+        return (_AROUND_REASON.sub("", lines[0]) if lines else "") or type(error).__name__
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return reason if len(reason) <= REASON_LENGTH else f"{reason[: REASON_LENGTH - 3]}..."
+
+
+@contextlib.contextmanager
+def atomic_path(path: str) -> Iterator[str]:
+    """Yields a temporary path for a file or a folder, which is renamed to `path` when the block succeeds.
+
+    The temporary path is in the same folder and has the same suffix. A file at `path` is replaced. After an error, or
+    if the process is killed, `path` is as it was before.
+
+    Args:
+        path: local or remote, whatever tf.io.gfile supports; its folder exists.
+    """
+    folder, name = os.path.split(path.rstrip("/"))
+    temporary = os.path.join(folder, UNFINISHED + name)
+    _remove(temporary)  # left by a killed process
+    try:
+        yield temporary
+        tf.io.gfile.rename(temporary, os.path.join(folder, name), overwrite=True)
+    finally:
+        _remove(temporary)
+
+
+def write_file(path: str | os.PathLike, content: str | bytes) -> None:
+    """Replaces a file atomically.
+
+    Args:
+        path: see `atomic_path`.
+        content: text is encoded as UTF-8; characters without an encoding, such as lone surrogates, are escaped.
+
+    Raises:
+        OSError: if it cannot be written; a previous file is unchanged.
+    """
+    if isinstance(content, str):
+        content = content.encode("utf-8", "backslashreplace")
+    path = os.fspath(path)
+    try:
+        with atomic_path(path) as temporary, tf.io.gfile.GFile(temporary, "wb") as file:
+            file.write(content)
+    except tf.errors.OpError as error:
+        raise OSError(f"cannot write {path}: {reason_of(error)}") from error
+
+
+@contextlib.contextmanager
+def staging_folder(prefix: str, order: Callable[[str], object] | None = None) -> Iterator[str]:
+    """Yields a hidden folder for files that belong together; they move beside `prefix` when the block succeeds.
+
+    The folder is `.unfinished-{name}` in the folder of `prefix`, and is locked while its process lives: what a killed
+    process left in it is removed, what another process is writing is not. Ctrl-C during the move takes effect after
+    it, as some of the files would look like all of them.
+
+    Args:
+        prefix: local path {folder}/{name}; the folder exists.
+        order: key by which the file names are sorted, which is the order of the move; None for alphabetical order.
+
+    Raises:
+        TargetError: if another process is writing to the same prefix.
+        OSError: if the folder cannot be made, or a file cannot be moved.
+    """
+    directory, name = os.path.split(prefix)
+    folder = os.path.join(directory, UNFINISHED + name)
+    os.makedirs(folder, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TargetError(f"another run is writing {prefix}*; wait for it or choose another name") from None
+        except OSError:  # a file system without locks, where the user has to keep runs apart
+            pass
+        try:
+            for file in os.listdir(folder):
+                os.remove(os.path.join(folder, file))
+            yield folder
+            with hold_interrupt():
+                for file in sorted(os.listdir(folder), key=order):
+                    os.replace(os.path.join(folder, file), os.path.join(directory, file))
+        finally:
+            _remove(folder)
+    finally:
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def hold_interrupt() -> Iterator[None]:
+    """Delays Ctrl-C until the end of the block. Threads other than the main one are never interrupted."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held = []
+    handler = signal.signal(signal.SIGINT, lambda *event: held.append(event))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if held:
+            signal.raise_signal(signal.SIGINT)
+
+
+def check_target(path: str) -> None:
+    """Makes the folder of a file or folder that is about to be written, before the work begins.
+
+    Raises:
+        TargetError: if `path` exists and is not an empty folder, or its folder cannot be written to.
+    """
+    if os.path.exists(path) and (not os.path.isdir(path) or os.listdir(path)):
+        raise TargetError(f"{path} exists already; remove it, or choose another name")
+    check_folder(os.path.dirname(os.path.abspath(path)))
+
+
+def check_folder(folder: str) -> None:
+    """Makes a folder if it does not exist, and tries to create a file in it.
+
+    Raises:
+        TargetError: if that fails.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise TargetError(
+            f"{folder} cannot be written to ({reason_of(error)}); change its permissions, or choose another folder"
+        ) from error
+
+
+def check_distinct(paths: Sequence[str], inputs: Iterable[str], what: str) -> None:
+    """Checks that files to be written are different files, and that none of them is an input.
+
+    Args:
+        paths: files to be written.
+        inputs: files to be read.
+        what: describes the inputs in the message, such as "--val_json_file".
+
+    Raises:
+        TargetError: if that is not so.
+    """
+    if len(set(map(os.path.realpath, paths))) < len(paths):
+        raise TargetError(f"{' and '.join(paths)}: one file cannot take several kinds of results; give each its own")
+    inputs = set(map(os.path.realpath, inputs))
+    if same := [path for path in paths if os.path.realpath(path) in inputs]:
+        raise TargetError(f"{same[0]} is {what} and would be overwritten; choose another file")
+
+
+def files_in(path: str) -> list[str]:
+    """The files of an export: `path` itself, or all files in the folder `path` and in its subfolders, sorted."""
+    if os.path.isfile(path):
+        return [path]
+    return sorted(os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
+
+
+def _remove(path: str) -> None:
+    if tf.io.gfile.isdir(path):
+        tf.io.gfile.rmtree(path)
+    elif tf.io.gfile.exists(path):
+        tf.io.gfile.remove(path)

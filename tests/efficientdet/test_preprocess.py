@@ -1,0 +1,129 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""preprocess: published inputs, windows, padding, and the way back."""
+
+import importlib.util
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+
+from efficientdet.preprocess import fit_scale, normalize, preprocess, scaled_size, to_input, unnormalize
+
+REFERENCE = pathlib.Path(__file__).parents[3] / "shared" / "reference"
+needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason=f"needs {REFERENCE}")
+COLORS = {"mean_rgb": (123.675, 116.28, 103.53), "stddev_rgb": (58.395, 57.12, 57.375), "scale_range": False}
+LITE = {"mean_rgb": 127.0, "stddev_rgb": 128.0, "scale_range": False}
+RAW = {"mean_rgb": 0.0, "stddev_rgb": 1.0, "scale_range": False}
+
+
+def image(height, width, seed=0):
+    return np.random.RandomState(seed).randint(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+@needs_reference
+def test_published_input():
+    expected = json.loads((REFERENCE / "numbers.json").read_text())["preprocess"]
+    output, image_scale = preprocess(image(100, 150, seed=3), (128, 96), **COLORS)
+    output = output.numpy()
+    assert image_scale == expected["image_scale_to_original"]
+    assert fit_scale((100, 150), (128, 96)) == np.float32(expected["image_scale"])
+    assert output.shape == tuple(expected["out"]["shape"]) and output.dtype == np.float32
+    np.testing.assert_allclose(output.mean(), expected["out"]["mean"], rtol=1e-5)
+    np.testing.assert_allclose(np.abs(output).sum(), expected["out"]["abs_sum"], rtol=1e-6)
+    np.testing.assert_allclose(output.ravel()[:5], expected["out"]["first5"], atol=1e-5)
+    np.testing.assert_allclose(output[40, 0], output[40].ravel()[:3])
+    assert np.count_nonzero(np.abs(output).sum((1, 2))) == expected["nonzero_rows"]
+
+
+@needs_reference
+@pytest.mark.parametrize("model, colors", [("efficientdet-d0", COLORS), ("efficientdet-lite0", LITE)])
+def test_published_input_of_an_image_that_is_not_square(model, colors):
+    spec = importlib.util.spec_from_file_location("reference", REFERENCE / "reference.py")
+    reference = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reference)
+    expected = np.load(REFERENCE / "models" / f"{model}.npz")
+    output, image_scale = preprocess(reference.image(256, 11)[:, :180, :240], (256, 256), **colors)
+    np.testing.assert_allclose(reference.sample(output), expected["pre_nonsquare_sample"], atol=1e-5)
+    np.testing.assert_allclose([image_scale], expected["pre_nonsquare_scale"], rtol=1e-6)
+
+
+def test_padding_is_zero_after_normalizing_and_minus_one_with_scale_range():
+    white = np.full((10, 20, 3), 255, np.uint8)
+    output, _ = preprocess(white, (20, 20), **COLORS)
+    np.testing.assert_allclose(
+        output[:10], np.broadcast_to((255 - np.array(COLORS["mean_rgb"])) / 57.63, (10, 20, 3)), 0.02
+    )
+    assert not output[10:].numpy().any()
+    output, _ = preprocess(white, (20, 20), **{**RAW, "scale_range": True})
+    assert np.all(output[:10] == 1) and np.all(output[10:] == -1)
+
+
+def test_a_given_size_need_not_fit_nor_keep_the_aspect_ratio():
+    picture = image(30, 40)
+    output = to_input(picture, tf.constant([50, 45]), (50, 70), **RAW)
+    np.testing.assert_array_equal(output[:, :45], tf.image.resize(picture, [50, 45]))
+    assert output.shape == (50, 70, 3) and not output[:, 45:].numpy().any()
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.sampled_from([(64, 64), (48, 96), (128, 32)]))
+def test_every_image_fits(height, width, image_size):
+    output, image_scale = preprocess(np.full((height, width, 3), 9, np.uint8), image_size, **RAW)
+    assert output.shape == (*image_size, 3)
+    rows, columns = scaled_size((height, width), fit_scale((height, width), image_size)).numpy()
+    assert np.all(output[:rows, :columns] == 9) and tf.reduce_sum(output) == rows * columns * 27
+    # The scaled image ends, but for the fraction of a pixel that is cut off, where the original does.
+    np.testing.assert_array_less(np.abs(np.array([rows, columns]) - [height, width] / image_scale), 1 + 1e-3)
+
+
+def test_batch_equals_single_images_equals_function():
+    batch = np.stack([image(30, 40, seed) for seed in (0, 1)])
+    together, image_scale = preprocess(batch, (64, 64), **COLORS)
+    alone = [preprocess(one, (64, 64), **COLORS) for one in batch]
+    np.testing.assert_allclose(together, [one for one, _ in alone], atol=1e-6)
+    assert image_scale == alone[0][1]
+    any_size = tf.function(
+        lambda one: preprocess(one, (64, 64), **COLORS), input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)]
+    )
+    assert any_size.get_concrete_function().structured_outputs[0].shape == (64, 64, 3)
+    np.testing.assert_allclose(any_size(batch[0])[0], together[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("height, width", [(30, 40), (200, 300)])
+def test_floats_give_what_bytes_give_without_a_branch(height, width):
+    """What TFLite and ONNX take: neither has an op that resizes uint8 to float32, or one that only asserts a shape."""
+    spec = tf.TensorSpec([1, None, None, 3], tf.float32)
+    function = tf.function(lambda batch: preprocess(batch, (64, 64), **COLORS), input_signature=[spec], autograph=False)
+    graph = function.get_concrete_function()
+    assert not {op.type for op in graph.graph.get_operations()} & {"If", "StatelessIf", "EnsureShape"}
+    assert graph.structured_outputs[0].shape == (1, 64, 64, 3)
+    picture = image(height, width)[np.newaxis]
+    expected, image_scale = preprocess(picture, (64, 64), **COLORS)
+    output, float_scale = graph(tf.constant(picture, tf.float32))
+    np.testing.assert_allclose(output, expected, atol=1e-5)
+    assert float_scale == image_scale
+
+
+def test_normalize_by_hand():
+    np.testing.assert_allclose(normalize(tf.constant([[255.0, 127, 0]]), 127, 128), [[1, 0, -127 / 128]])
+    np.testing.assert_allclose(normalize(tf.constant([[3.0, 4, 5]]), (1, 2, 3), (1, 2, 4)), [[2, 1, 0.5]])
+
+
+@pytest.mark.parametrize("colors", [COLORS, LITE, RAW, {**RAW, "scale_range": True}], ids=str)
+def test_unnormalize_is_the_inverse_of_preprocess(colors):
+    picture = image(20, 32)
+    shown = unnormalize(preprocess(picture, (32, 32), **colors)[0], **colors).numpy()
+    assert shown.dtype == np.uint8
+    np.testing.assert_array_equal(shown[:20], picture)
+    np.testing.assert_array_equal(shown[20:], np.broadcast_to(np.round(colors["mean_rgb"]), (12, 32, 3)))
+
+
+def test_unnormalize_by_hand():
+    rgb = {"mean_rgb": (1, 2, 3), "stddev_rgb": (1, 2, 4)}
+    np.testing.assert_array_equal(unnormalize(tf.constant([2, 1, 0.5]), **rgb, scale_range=False), [3, 4, 5])
+    # (x + 1) * 255 / 2 = 127.5, 0, 255; then 128.5 rounded to the even number, 2, and 1023 clipped.
+    np.testing.assert_array_equal(unnormalize(tf.constant([0.0, -1, 1]), **rgb, scale_range=True), [128, 2, 255])

@@ -1,0 +1,147 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""benchmark_training: it measures the real training, and its lines say what the numbers are. How fast is no test."""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from tf2.benchmarks import training
+from tf2.benchmarks.training import Kernel, Published, Times
+
+ROOT = pathlib.Path(__file__).parents[3]
+TINY = "image_size=64,fpn_num_filters=8,fpn_cell_repeats=1,box_class_repeats=1,num_classes=3"
+NUMBER = r"(\d+(?:\.\d+)?)"
+
+
+def run(*flags, hparams=TINY):
+    command = [sys.executable, str(ROOT / "tf2" / "benchmark_training.py"), f"--hparams={hparams}", *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=900)
+
+
+def lines_of(*flags):
+    result = run(*flags)
+    assert result.returncode == 0, result.stderr
+    header, *lines = result.stdout.splitlines()
+    assert re.search(r"^efficientdet-lite0, 64x64 pixels, 2 images a step, \d+ core\(s\), TensorFlow 2\.", header)
+    assert header.endswith("; weight_decay 4e-05, clip_gradients_norm 10.0, moving_average_decay 0.9998")
+    return lines
+
+
+def numbers(pattern, line):
+    match = re.fullmatch(pattern.replace("#", NUMBER), line)
+    assert match, line
+    return [float(number) for number in match.groups()]
+
+
+@pytest.mark.slow
+def test_what_step_prints():
+    step, start, title, *table = lines_of("--what=step", "--batch_size=2", "--steps=2", "--profile")
+    seconds, matmul, ratio = numbers("step: # s, matmul # s, ratio #", step)
+    assert ratio == pytest.approx(seconds / matmul, rel=0.05, abs=0.01)
+    total, *parts = numbers(r"start: # s \(building #, tracing #, first step #\)", start)
+    assert total == pytest.approx(sum(parts), abs=0.21)
+    assert title.split() == ["kernel", "of", "the", "ms", "calls", "share"]
+    shares = [float(row.split()[-1].rstrip("%")) for row in table]
+    assert any("Conv2D" in row for row in table) and sum(shares[:-2]) <= 100.5
+    assert sum(shares[-2:]) == pytest.approx(100, abs=0.11) and 50 < shares[-2] < 100  # of network, and of the rest
+
+
+@pytest.mark.slow
+def test_what_memory_prints():
+    without, checkpointed, ratios = lines_of("--what=memory", "--batch_size=2", "--steps=1")
+    peaks = []
+    for switch, line in (("false", without), ("true", checkpointed)):
+        peak, *_ = numbers(f"grad_checkpoint={switch}: peak # MiB, step # s, matmul # s, ratio #", line)
+        peaks.append(peak)
+    assert min(peaks) > 10
+    assert numbers("with / without: peak #, time #", ratios)[0] == pytest.approx(peaks[1] / peaks[0], rel=0.05)
+
+
+@pytest.mark.slow
+def test_what_cycles_prints():
+    *cycles, ratio = lines_of("--what=cycles", "--batch_size=2", "--cycles=4")
+    resident = [numbers(f"after cycle {i}: # MiB", line)[0] for i, line in enumerate(cycles, 1)]
+    assert len(resident) == 4 and min(resident) > 100
+    assert numbers("after cycle 4 / after cycle 3: #", ratio) == [pytest.approx(resident[3] / resident[2], abs=0.003)]
+
+
+def test_errors_are_one_sentence():
+    result = run(hparams="image_sise=64")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("error: unknown config key 'image_sise'")
+
+
+def test_a_step_is_held_against_the_published_one_by_the_matmul():
+    times = Times({"building": 2.0, "tracing": 3.0, "first step": 5.0}, [2.0, 1.0, 9.0], [0.5, 0.4, 0.3], 0.0)
+    assert list(training.step_report(times, Published(step=1.25, start=20))) == [
+        "step: 2.000 s, matmul 0.400 s, ratio 5.00; 0.80 of the published 1.25 s",  # (2 / 0.4) / (1.25 / 0.2)
+        "start: 10.0 s (building 2.0, tracing 3.0, first step 5.0); 0.25 of the published 20 s",
+    ]
+    assert list(training.step_report(times, Published(step=1.25, start=None)))[1].endswith("first step 5.0)")
+    assert next(training.step_report(times, None)) == "step: 2.000 s, matmul 0.400 s, ratio 5.00"
+
+
+def test_memory_and_time_are_held_against_those_without():
+    without = Times({}, [4.0], [0.2], 4000.0)
+    checkpointed = Times({}, [5.0, 4.4, 4.3], [0.1, 0.2, 0.3], 1800.0)
+    assert list(training.memory_report(without, checkpointed)) == [
+        "grad_checkpoint=false: peak 4000 MiB, step 4.000 s, matmul 0.200 s, ratio 20.00",
+        "grad_checkpoint=true: peak 1800 MiB, step 4.400 s, matmul 0.200 s, ratio 22.00",
+        "with / without: peak 0.450, time 1.10",
+    ]
+
+
+def test_memory_is_measured_in_two_processes_of_one_switch_each(tiny_config, monkeypatch):
+    commands = []
+
+    def fake_run(command, **options):
+        commands.append(command)
+        times = Times({"building": 1.0}, [4.0], [0.2], 400.0 / len(commands))
+        return subprocess.CompletedProcess(command, 0, stdout=json.dumps(times._asdict()))
+
+    monkeypatch.setattr(training.subprocess, "run", fake_run)
+    monkeypatch.setattr(training, "FLAGS", types.SimpleNamespace(batch_size=8))
+    monkeypatch.setattr(sys, "argv", ["script.py", "--what=memory"])
+    *_, ratios = training.measure_memory(tiny_config)
+    assert ratios == "with / without: peak 0.500, time 1.00"
+    once = [sys.executable, "script.py", "--what=memory", "--what=once"]
+    assert commands == [[*once, "--grad_checkpoint=false"], [*once, "--grad_checkpoint=true"]]
+
+
+def test_the_last_cycle_is_held_against_the_third():
+    report = list(training.cycle_report([500.0, 700.0, 800.0, 790.0, 840.0]))
+    assert report[0] == "after cycle 1: 500 MiB" and report[-1] == "after cycle 5 / after cycle 3: 1.050"
+
+
+def test_kernels_are_summed_up_by_type_and_place():
+    found = [
+        Kernel("efficientdet-d0/stem/Conv2D:Conv2D", "Conv2D", 6.0),
+        Kernel("gradient_tape/efficientdet-d0/Mul:Mul", "Mul", 1.0),
+        Kernel("mul_3:Mul", "Mul", 2.0),
+        Kernel("mul_4:Mul", "Mul", 0.99),
+        Kernel("Sum:Sum", "Sum", 0.01),  # too small for a line
+    ]
+    _, *rows = training.kernel_report(found, "efficientdet-d0")
+    assert [row.split() for row in rows] == [
+        ["Conv2D", "network", "6.0", "1", "60.0%"],
+        ["Mul", "step", "3.0", "2", "29.9%"],
+        ["Mul", "network", "1.0", "1", "10.0%"],
+        ["all", "network", "7.0", "2", "70.0%"],
+        ["all", "step", "3.0", "3", "30.0%"],
+    ]
+
+
+def test_random_batches_are_those_of_a_reader_and_the_same_each_time(tiny_config):
+    images, labels = training.random_batch(tiny_config, 2)
+    again, _ = training.random_batch(tiny_config, 2)
+    np.testing.assert_array_equal(images, again)
+    assert images.shape == [2, 64, 64, 3] and labels.keys() == {"cls_targets", "box_targets", "num_positives"}
+    classes = np.concatenate([np.ravel(level) for level in labels["cls_targets"]])
+    assert np.sum(labels["num_positives"]) == np.sum(classes >= 0) >= 10 and set(classes) <= {-1, 0, 1, 2}

@@ -1,0 +1,226 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""report: pages that are read back as a browser would, with links, pictures and hostile texts; what is replaced."""
+
+import html.parser
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from efficientdet.postprocess import Detections
+from tf2.evaluation import voc_metric
+from tf2.evaluation.coco_metric import METRICS, CocoMetric
+from tf2.evaluation.report import page as report_page
+from tf2.evaluation.report import plots, report
+from tf2.inference.metadata import ArtifactError
+
+HOSTILE = ["<script>alert(1)</script>", "\"'>&amp; <img src=x>", "$x_1$ \\$", "猫 кот\u202e", "a" * 300]
+VOID = {"meta", "img", "br"}
+RED, BLUE = [10.0, 10.0, 60.0, 60.0], [20.0, 70.0, 80.0, 110.0]
+
+
+class Reader(html.parser.HTMLParser):
+    """Collects what a page has; fails at tags that do not close."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.tags, self.ids, self.links, self.rows, self.texts = [], [], [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.tags.append(tag)
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        self.links += [attributes[name] for name in ("href", "src") if name in attributes]
+        self.rows += [[]] if tag == "tr" else []
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+        if self.open and self.open[-1] in ("td", "th"):
+            self.rows[-1][-1] += data
+
+
+def collected(found, objects, names, source_id="x"):
+    """A metric of two images: one with (box, score, class) detected of (box, class), and an empty one."""
+    metric = CocoMetric(names)
+    size = max(len(found), 1)
+    batch = Detections(np.zeros([2, size, 4]), np.zeros([2, size]), np.ones([2, size], int), np.array([len(found), 0]))
+    for i, row in enumerate(found):
+        batch.boxes[0, i], batch.scores[0, i], batch.classes[0, i] = row
+    boxes = np.array([box for box, _ in objects]).reshape(-1, 4)
+    groundtruth = {
+        "boxes": boxes,
+        "classes": np.array([category for _, category in objects], int),
+        "is_crowd": np.zeros(len(objects), bool),
+        "area": (boxes[:, 2:] - boxes[:, :2]).prod(axis=1),
+    }
+    metric.add([source_id, source_id], batch, [groundtruth, {name: column[:0] for name, column in groundtruth.items()}])
+    return metric
+
+
+def pictures(indices):
+    for index in indices:
+        yield index, np.full([100, 120, 3], 128, np.uint8)
+
+
+def write(directory, metric, *, voc=False, facts=(), **options):
+    """Writes a report and reads it back, holding all links against the disk."""
+    metrics = metric.result() | (voc_metric.score(metric.images(), metric.names).metrics if voc else {})
+    path = report.write(str(directory), metric, metrics, {"model_name": "tiny", **dict(facts)}, pictures, **options)
+    assert path == str(directory / "index.html")
+    page = Reader(pathlib.Path(path).read_text(encoding="utf-8"))
+    assert len(set(page.ids)) == len(page.ids) and "script" not in page.tags
+    used = {path}
+    for link in page.links:
+        if link.startswith("#"):
+            assert link[1:] in page.ids
+            continue
+        assert ":" not in link and not link.startswith(("/", "..")) and link.isascii()
+        with Image.open(directory / link) as picture:
+            picture.load()
+        used.add(str(directory / link))
+    assert {str(file) for file in directory.rglob("*") if file.is_file()} == used
+    return page
+
+
+def test_figures_of_the_page(tmp_path):
+    found = [(RED, 0.9, 1), ([0, 0, 9, 9], 0.75, 1), (BLUE, 0.8, 1), (RED, 0.4, 2)]
+    metric = collected(found, [(RED, 1), (BLUE, 2), ([30, 0, 70, 8], 1)], {1: "one", 2: "two", 5: "absent"})
+    page = write(tmp_path, metric, voc=True)
+    result = metric.result()
+    for name in METRICS:
+        value = f"{result[name]:.3f}" if result[name] >= 0 else "no groundtruth"
+        assert [name, value, report.MEANINGS[name]] in page.rows
+    assert [row[0] for row in page.rows].count("VOC07_mAP") == 1
+    voc = voc_metric.score(metric.images(), metric.names).metrics
+    row = [f"{x:.3f}" for x in (result["AP_/one"], voc["VOC07_AP_/one"], voc["VOC_AP_/one"])]
+    (by_class,) = (r for r in page.rows if r[:2] == ["1", "one"] and len(r) == 7)
+    assert [by_class[2], *by_class[5:]] == row
+    assert ["5", "absent", "-", "-", "-", "-", "-"] in page.rows
+    # id, class, objects, right, confused, missed, detections, mistaken, false, precision, recall
+    assert ["1", "one", "2", "1", "0", "1", "3", "1", "1", "0.333", "0.500"] in page.rows
+    assert ["2", "two", "1", "0", "1", "0", "0", "0", "0", "-", "0.000"] in page.rows
+    assert ["", "all", "3", "1", "1", "1", "3", "1", "1", "0.333", "0.333"] in page.rows
+    assert {"should be: two", "object: one, 8x40 px", "right: 1 of 4 boxes"} <= set(page.texts)
+    assert len([link for link in page.links if link.endswith("_small.jpg")]) == 4
+
+
+def test_the_threshold_is_respected_and_stated(tmp_path):
+    metric = collected([(RED, 0.4, 1)], [(RED, 1)], {1: "one"})
+    assert ["1", "one", "1", "0", "0", "1", "0", "0", "0", "-", "0.000"] in write(tmp_path, metric).rows
+    page = write(tmp_path, metric, min_score_thresh=0.3)
+    assert ["1", "one", "1", "1", "0", "0", "1", "0", "0", "1.000", "1.000"] in page.rows
+    assert any(text.startswith("Detections with a score above 0.3, ") for text in page.texts)
+
+
+def test_hostile_texts_are_only_texts(tmp_path):
+    names = dict(enumerate(HOSTILE, 1))
+    source_id = f"{''.join(HOSTILE[:4])}/../"
+    found = [(RED, 0.9, 1), (RED, 0.8, 2), ([0, 0, 9, 9], 0.7, 3)]
+    metric = collected(found, [(RED, 1), (BLUE, 2), (RED, 4), (BLUE, 5)], names, source_id)
+    facts = {name: {name: [1, {name: 0.5}]} for name in HOSTILE}
+    page = write(tmp_path, metric, voc=True, facts=facts)
+    for class_id, name in names.items():
+        assert [name.replace("_", " "), f"{name} (1, ({name} 0.5))"] in page.rows
+        assert [row[:2] for row in page.rows].count([str(class_id), name]) == 2  # AP, and counts
+    assert f"image {source_id}" in page.texts
+    assert {f"detected: {HOSTILE[1]}, score 0.800", f"should be: {HOSTILE[3]}"} <= set(page.texts)
+    assert f"object: {HOSTILE[4]}, 40x60 px" in page.texts
+
+
+def test_characters_that_no_page_may_have():
+    assert report_page.text("a\x00b\nc\ud800d\x9b<") == "a\ufffdb\ufffdc\ufffdd\ufffd&lt;"
+
+
+@pytest.mark.parametrize(
+    "found, objects, names, filled",
+    [
+        ([], [(RED, 1), (BLUE, 2)], {1: "one", 2: "two"}, {"missed"}),
+        ([(RED, 0.9, 1)], [], {1: "one", 2: "two"}, {"false"}),
+        ([], [], {}, set()),
+        ([(RED, 0.9, 1)], [(RED, 1)], {1: "one"}, {"best"}),
+        ([(RED, 0.9, 7)], [(RED, 1)], {}, {"confused"}),
+    ],
+)
+def test_sparse_data(tmp_path, found, objects, names, filled):
+    page = write(tmp_path, collected(found, objects, names))
+    kinds = {link.split("/")[1].split("_")[0] for link in page.links if link.endswith(".jpg")}
+    assert kinds == filled and page.texts.count("There are none.") == 4 - len(filled)
+
+
+def test_ninety_classes(tmp_path):
+    rng = np.random.default_rng(0)
+    corners = rng.integers(0, 60, [90, 2]).astype(float)
+    boxes = np.concatenate([corners, corners + 30], axis=1).tolist()
+    found = [(box, 0.6 + i / 300, 1 + (i + i % 2) % 90) for i, box in enumerate(boxes)]
+    metric = collected(found, [(box, i) for i, box in enumerate(boxes, 1)], {i: f"class {i}" for i in range(1, 91)})
+    page = write(tmp_path, metric)
+    assert len([row for row in page.rows if row[1].startswith("class ")]) == 180
+    assert any(text.endswith("Of 90 classes the 30 with most confusions are shown.") for text in page.texts)
+
+
+def test_a_report_is_replaced_and_other_files_stay(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    metric = collected([(RED, 0.9, 1)], [(BLUE, 1)], {1: "one"})
+    args = (str(tmp_path), metric, metric.result(), {"model_name": "tiny"})
+    for _ in range(2):
+        report.check(str(tmp_path))
+        report.write(*args, pictures)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["index.html", "notes.txt", "report_files"]
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["index.html", "report_files"])
+def test_what_is_not_of_a_report_is_refused(tmp_path, name):
+    if name == "index.html":
+        (tmp_path / name).write_text("<p>mine")
+    else:
+        (tmp_path / name).mkdir()
+    with pytest.raises(ArtifactError, match=f"{name} is there and not of a report; remove it"):
+        report.check(str(tmp_path))
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtifactError, match="cannot be written to"):
+        report.check(str(tmp_path / "file" / "below"))
+
+
+def test_an_interrupted_report_leaves_the_old_one(tmp_path):
+    metric = collected([(RED, 0.9, 1)], [(BLUE, 1)], {1: "one"})
+    write(tmp_path, metric)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+
+    def interrupted(indices):
+        yield from list(pictures(indices))[:0]
+        raise KeyboardInterrupt
+
+    args = (str(tmp_path), metric, metric.result(), {"model_name": "other"})
+    with pytest.raises(KeyboardInterrupt):
+        report.write(*args, interrupted)
+    with pytest.raises(ValueError, match=r"images \[0\] cannot be read a second time"):
+        report.write(*args, lambda indices: iter([]))
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+def test_most_confused_classes():
+    matrix = np.array([[9, 0, 0, 5], [1, 9, 0, 0], [0, 0, 9, 1], [9, 0, 0, 0]])  # background last
+    assert plots.most_confused(matrix, 2) == [0, 1]
+    assert plots.most_confused(matrix, 9) == [0, 1, 2]
+    assert plots.most_confused(np.diag([1, 2, 0]), 1) == [0]
+
+
+def test_names_in_plots():
+    names = {1: "a$b$", 2: "猫", 3: "кот", 4: "x" * 30, 5: "tab\t"}
+    assert plots.plot_names(names) == [r"1 a\$b\$", "2", "3 кот", f"4 {'x' * 24}..", "5"]

@@ -1,0 +1,324 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""CocoMetric against cases worked out by hand, and against pycocotools fed with files."""
+
+import importlib.util
+import json
+import pickle
+import sys
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from efficientdet.postprocess import Detections
+from tf2.evaluation import coco_metric
+from tf2.evaluation.coco_metric import METRICS, CocoMetric
+
+NAMES = {1: "a", 2: "b", 3: "c"}
+SQUARE = [10.0, 20.0, 110.0, 120.0]  # 100 px a side: large
+
+
+@pytest.fixture(params=["pycocotools", "faster-coco-eval"], autouse=True)
+def backend(request, monkeypatch):
+    """Every test runs over both, as the one that is taken where none is asked for."""
+    if request.param not in coco_metric.BACKENDS:
+        pytest.skip(f"{request.param} is not installed")
+    monkeypatch.setattr(coco_metric, "BACKENDS", {request.param: coco_metric.BACKENDS[request.param]})
+    return request.param
+
+
+def detections(*images, size=100):
+    """Detections of one batch; an image is a list of (box, score, class). Padding rows look like real ones."""
+    batch = Detections(
+        np.tile(np.float32(SQUARE), [len(images), size, 1]),
+        np.ones([len(images), size], np.float32),
+        np.ones([len(images), size], np.int32),
+        np.array([len(rows) for rows in images], np.int32),
+    )
+    for i, rows in enumerate(images):
+        for j, (box, score, category) in enumerate(rows):
+            batch.boxes[i, j], batch.scores[i, j], batch.classes[i, j] = box, score, category
+    return batch
+
+
+def groundtruth(rows):
+    """Groundtruth of one image from a list of (box, class), which may go on with is_crowd and with an area."""
+    boxes = np.array([row[0] for row in rows], np.float32).reshape([-1, 4])
+    box_areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return {
+        "boxes": boxes,
+        "classes": np.array([row[1] for row in rows], np.int32),
+        "is_crowd": np.array([len(row) > 2 and row[2] for row in rows], bool),
+        "area": np.array([row[3] if len(row) > 3 else area for row, area in zip(rows, box_areas)], np.float32),
+    }
+
+
+def score(found, truth, names=None):
+    metric = CocoMetric(names)
+    metric.add(["x"], detections(found), [groundtruth(truth)])
+    return metric.result()
+
+
+def test_two_perfect_classes_and_a_missed_one():
+    metric = CocoMetric({0: "background", **NAMES, 7: "absent"})
+    metric.add(["first"], detections([(SQUARE, 0.9, 1), (SQUARE, 0.8, 2)]), [groundtruth([(SQUARE, 1), (SQUARE, 2)])])
+    metric.add(["second"], detections([]), [groundtruth([(SQUARE, 3)])])
+    result = metric.result()
+    assert list(result) == [*METRICS, "AP_/a", "AP_/b", "AP_/c", "AP_/absent"]
+    per_class = [result[f"AP_/{name}"] for name in ("a", "b", "c", "absent")]
+    np.testing.assert_allclose(per_class, [1, 1, 0, -1])
+    for name in ("AP", "AP50", "AP75", "APl", "ARmax1", "ARmax10", "ARmax100", "ARl"):
+        np.testing.assert_allclose(result[name], 2 / 3, err_msg=name)
+    assert [result[name] for name in ("APs", "APm", "ARs", "ARm")] == [-1, -1, -1, -1]
+
+
+def test_a_class_without_groundtruth_does_not_shift_the_next():
+    result = score([(SQUARE, 0.9, 3), (SQUARE, 0.8, 2)], [(SQUARE, 3)], names=NAMES)
+    np.testing.assert_allclose([result[f"AP_/{name}"] for name in NAMES.values()], [-1, -1, 1])
+
+
+@pytest.mark.parametrize(
+    "found, truth, expected",
+    [
+        # IoU 0.62 passes the thresholds 0.5, 0.55 and 0.6 of ten.
+        ([([10, 20, 72, 120], 0.9, 1)], [(SQUARE, 1)], {"AP": 0.3, "AP50": 1, "AP75": 0, "ARmax100": 0.3}),
+        # A false positive before the true one: precision 1/2 at every recall.
+        ([([300, 300, 400, 400], 0.9, 1), (SQUARE, 0.8, 1)], [(SQUARE, 1)], {"AP": 0.5, "ARmax1": 0, "ARmax10": 1}),
+        # A second detection of the same object after it: the recall is complete before.
+        ([(SQUARE, 0.9, 1), (SQUARE, 0.8, 1)], [(SQUARE, 1)], {"AP": 1}),
+        # Detections within a crowd count neither way.
+        ([(SQUARE, 0.8, 1), ([300, 300, 320, 320], 0.9, 1)], [(SQUARE, 1), ([290, 290, 500, 500], 1, 1)], {"AP": 1}),
+        # The object's area decides, not its box: 900 px^2 of mask in a box of 10,000.
+        ([(SQUARE, 0.9, 1)], [(SQUARE, 1, 0, 900)], {"AP": 1, "APs": 1, "APm": -1, "APl": -1}),
+        ([], [(SQUARE, 1)], {"AP": 0, "AP50": 0, "ARmax100": 0}),
+        ([(SQUARE, 0.9, 1)], [], dict.fromkeys(METRICS, -1)),  # nothing there to find
+        ([(SQUARE, 0.9, 1)], [([-1, -1, -1, -1], -1, 0, -1), (SQUARE, 1)], {"AP": 1}),  # a padding row
+    ],
+)
+def test_by_hand(found, truth, expected):
+    result = score(found, truth)
+    np.testing.assert_allclose([result[name] for name in expected], list(expected.values()), atol=1e-7)
+
+
+def test_false_positives_on_an_image_without_objects_count():
+    metric = CocoMetric()
+    batch = detections([(SQUARE, 0.8, 1)], [(SQUARE, 0.9, 1)])
+    metric.add(["1", "2"], batch, [groundtruth([(SQUARE, 1)]), groundtruth([])])
+    np.testing.assert_allclose(metric.result()["AP"], 0.5)
+
+
+def random_images(seed, count=12):
+    """(found, truth) of images: tied scores, crowds, classes 1-4, of which 4 has no object, and empty images."""
+    rng = np.random.default_rng(seed)
+
+    def boxes(number):
+        corner = rng.uniform(0, 200, [number, 2])
+        return np.float32(np.concatenate([corner, corner + rng.uniform(10, 150, [number, 2])], -1))
+
+    images = []
+    for _ in range(count):
+        number = rng.integers(0, 5)
+        truth = list(zip(boxes(number), rng.integers(1, 4, number), rng.random(number) < 0.2))
+        # Up to two detections close to each object, some of them of another class, and some anywhere.
+        near = [
+            (box + np.float32(rng.normal(0, 3, 4)), category) for box, category, _ in truth * 2 if rng.random() < 0.6
+        ]
+        near = [(box, category if rng.random() < 0.8 else 4) for box, category in near]
+        anywhere = [(box, rng.integers(1, 5)) for box in boxes(rng.integers(0, 3))]
+        images.append(([(box, rng.integers(1, 6) / 5, category) for box, category in near + anywhere], truth))
+    return images
+
+
+def write_files(folder, images, ids):
+    """The same images as COCO's two files: groundtruth and results."""
+
+    def rows(image_id, boxes):
+        xywh = [[x0, y0, x1 - x0, y1 - y0] for y0, x0, y1, x1 in np.float64(boxes).reshape([-1, 4]).tolist()]
+        return [{"image_id": image_id, "bbox": box, "area": box[2] * box[3]} for box in xywh]
+
+    annotations, results = [], []
+    for image_id, (found, truth) in zip(ids, images):
+        for row, (_, category, is_crowd) in zip(rows(image_id, [box for box, *_ in truth]), truth):
+            annotations.append(
+                {**row, "id": len(annotations) + 1, "category_id": int(category), "iscrowd": int(is_crowd)}
+            )
+        for row, (_, confidence, category) in zip(rows(image_id, [box for box, *_ in found]), found):
+            results.append({**row, "score": float(np.float32(confidence)), "category_id": int(category)})
+    file = {
+        "images": [{"id": i} for i in [*ids, 999_999_999]],  # the last is never evaluated
+        "annotations": [*annotations, {**annotations[0], "id": len(annotations) + 1, "image_id": 999_999_999}],
+        "categories": [{"id": i, "name": str(i)} for i in range(5)],  # 0 is background
+    }
+    (folder / "val.json").write_text(json.dumps(file))
+    (folder / "results.json").write_text(json.dumps(results))
+    return str(folder / "val.json"), str(folder / "results.json")
+
+
+def pycocotools_alone(val_json_file, results_file, ids):
+    truth = COCO(val_json_file)
+    evaluation = COCOeval(truth, truth.loadRes(results_file), "bbox")
+    evaluation.params.imgIds = ids
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return evaluation
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("from_file", [True, False])
+def test_equals_pycocotools_on_files(tmp_path, capsys, backend, seed, from_file):
+    images = random_images(seed)
+    ids = [16_777_217 + 3 * i for i in range(len(images))]  # too long for a float32
+    val_json_file, results_file = write_files(tmp_path, images, ids)
+    expected = pycocotools_alone(val_json_file, results_file, ids)
+    table = "\n".join(line for line in capsys.readouterr().out.splitlines() if "area=" in line)
+
+    metric = CocoMetric(NAMES, val_json_file if from_file else None)
+    # The last batch is smaller. Images may come in any order, which must not matter to detections of equal score.
+    for start in [10, 0, 5] if from_file else [0, 5, 10]:
+        batch = images[start : start + 5]
+        truth = None if from_file else [groundtruth(truth) for _, truth in batch]
+        metric.add([str(i) for i in ids[start : start + 5]], detections(*(found for found, _ in batch), size=16), truth)
+    result, evaluation = metric.result(), metric.evaluation()
+    # To the last bit; but pycocotools divides by detections + 2e-16, as there may be none, and the other one does not.
+    tolerance = 0 if backend == "pycocotools" else 1e-15
+    np.testing.assert_allclose([result[name] for name in METRICS], expected.stats, rtol=0, atol=tolerance)
+    assert 0.1 < result["AP"] < 0.9  # so that it is a comparison
+    # Records do not tell of classes without an object; in the file these are 0 and 4.
+    assert evaluation.params.catIds == (list(range(5)) if from_file else [1, 2, 3])
+    for name in ("precision", "scores", "recall"):
+        values = expected.eval[name] if from_file else expected.eval[name][..., 1:4, :, :]
+        np.testing.assert_allclose(
+            evaluation.eval[name], values, rtol=0, atol=tolerance if name == "precision" else 0, err_msg=name
+        )
+    for category, name in NAMES.items():
+        precision = expected.eval["precision"][:, :, category, 0, -1]
+        mean = precision[precision > -1].mean() if (precision > -1).any() else -1
+        assert result[f"AP_/{name}"] == pytest.approx(mean, rel=0, abs=tolerance)
+    assert metric.table().startswith(table) and "AP_/c" in metric.table()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_file_may_count_annotations_from_zero_and_leave_out_what_is_optional(tmp_path):
+    path = tmp_path / "val.json"
+    annotation = {"id": 0, "image_id": "left", "category_id": 1, "bbox": [20, 10, 100, 100]}
+    path.write_text(json.dumps({"images": [{"id": "left"}], "annotations": [annotation], "categories": [{"id": 1}]}))
+    metric = CocoMetric(None, str(path))
+    metric.add(["left"], detections([(SQUARE, 0.9, 1)]))
+    np.testing.assert_allclose(metric.result()["AP"], 1)
+
+
+def test_a_batch_after_a_result_counts():
+    metric = CocoMetric()
+    metric.add(["a"], detections([(SQUARE, 0.9, 1)]), [groundtruth([(SQUARE, 1)])])
+    assert metric.result()["ARmax1"] == 1
+    metric.add(["a"], detections([]), [groundtruth([(SQUARE, 1)])])  # without a file, ids may repeat
+    assert metric.result()["ARmax1"] == 0.5
+
+
+def test_errors_tell_what_to_do(tmp_path):
+    path = tmp_path / "val.json"
+    path.write_text(json.dumps({"images": [{"id": 1}, {"id": 2}]}))
+    with pytest.raises(ValueError, match="no annotations and no categories"):
+        CocoMetric(None, str(path))
+    path.write_text(json.dumps({"images": [{"id": 1}, {"id": 2}], "annotations": [], "categories": []}))
+    metric = CocoMetric(None, str(path))
+    with pytest.raises(ValueError, match=r"source ids \['7', '8'\] \(its own are like \['1', '2'\]\)"):
+        metric.add(["1", "7", "8"], detections([], [], []))
+    metric.add(["1"], detections([]))
+    with pytest.raises(ValueError, match=r"\[1\] came twice"):
+        metric.add(["1"], detections([]))
+    with pytest.raises(ValueError, match=r"\[2\] came twice"):
+        metric.add(["2", "2"], detections([], []))
+    with pytest.raises(ValueError, match="groundtruth is needed"):
+        CocoMetric().add(["1"], detections([]))
+    with pytest.raises(ValueError, match=r"\[2, 1, 1\]"):
+        CocoMetric().add(["1", "2"], detections([]), [groundtruth([])])
+    with pytest.raises(ValueError, match="no image was added"):
+        CocoMetric().result()
+    with pytest.raises(ValueError, match="backend 'matlab' is none of those installed: "):
+        CocoMetric(backend="matlab")
+
+
+def test_the_backend_is_told(caplog, backend):
+    with caplog.at_level("INFO", logger="absl"):
+        score([(SQUARE, 0.9, 1)], [(SQUARE, 1)])
+    assert [record.message for record in caplog.records] == [f"AP by {backend}"]
+
+
+def test_one_installed_backend_is_enough(monkeypatch):
+    """As it is without faster-coco-eval; None in sys.modules is what makes an import fail."""
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    spec = importlib.util.spec_from_file_location("without_faster_coco_eval", coco_metric.__file__)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert list(module.BACKENDS) == ["pycocotools"] and module.CocoMetric().backend == "pycocotools"
+
+
+def test_nothing_but_detections_and_objects_is_kept(tmp_path):
+    """Neither the padding of a batch, nor masks of a file, nor what matching leaves behind."""
+    batch = detections([(SQUARE, 0.9, 1)], [], size=5000)
+    path = tmp_path / "val.json"
+    row = {"image_id": 1, "category_id": 1, "bbox": [20, 10, 100, 100], "segmentation": [list(range(100_000))]}
+    path.write_text(
+        json.dumps({"images": [{"id": 1}, {"id": 2}], "annotations": [{**row, "id": 1}], "categories": [{"id": 1}]})
+    )
+    metric = CocoMetric(None, str(path))
+    metric.add(["1", "2"], batch)
+    assert metric.result()["AP"] == pytest.approx(1)
+    kept = [image.detections.boxes for image in metric.images()]
+    assert [boxes.shape for boxes in kept] == [(1, 4), (0, 4)] and all(boxes.base is None for boxes in kept)
+    arrays = sum(metric.evaluation().eval[name].nbytes for name in ("precision", "scores", "recall"))
+    assert len(pickle.dumps(metric)) < arrays + 10_000
+
+
+def test_equal_scores_are_ordered_by_image_id_and_then_as_they_came(tmp_path):
+    """Two detections of score 0.5, one right and one wrong: precision 1 or 1/2, by which is first."""
+    path = tmp_path / "val.json"
+    right, wrong = (SQUARE, 0.5, 1), ([300, 300, 400, 400], 0.5, 1)
+    row = {"image_id": "b", "category_id": 1, "bbox": [20, 10, 100, 100]}
+    path.write_text(json.dumps({"images": [{"id": "a"}, {"id": "b"}], "annotations": [row], "categories": [{"id": 1}]}))
+    metric = CocoMetric(None, str(path))
+    metric.add(["b", "a"], detections([right], [wrong]))
+    assert metric.result()["AP"] == pytest.approx(0.5)
+    assert score([right, wrong], [(SQUARE, 1)])["AP"] == pytest.approx(1)
+    assert score([wrong, right], [(SQUARE, 1)])["AP"] == pytest.approx(0.5)
+
+
+def test_images_are_what_was_added(tmp_path):
+    """From records and from a file, also where the file leaves out what is optional."""
+    path = tmp_path / "val.json"
+    row = {"image_id": 7, "category_id": 2, "bbox": [20, 10, 100, 100]}
+    path.write_text(
+        json.dumps(
+            {
+                "images": [{"id": 7}, {"id": 3}],
+                "annotations": [row, {**row, "iscrowd": 1, "area": 50, "difficult": 1}],
+                "categories": [{"id": 2}],
+            }
+        )
+    )
+    from_file, from_records = CocoMetric(None, str(path)), CocoMetric()
+    truth = groundtruth([(SQUARE, 2), (SQUARE, 2, True, 50), ([-1, -1, -1, -1], -1)])
+    truth["difficult"] = np.array([0, 1, -1])
+    for metric in (from_file, from_records):
+        metric.add(["3", "7"], detections([], [(SQUARE, 0.9, 1)]), [groundtruth([]), truth])
+        empty, image = metric.images()
+        assert (empty.source_id, image.source_id) == ("3", "7") and len(empty.groundtruth.boxes) == 0
+        np.testing.assert_array_equal(image.detections.boxes, np.float32([SQUARE]))
+        np.testing.assert_array_equal(image.groundtruth.boxes, [SQUARE, SQUARE])
+        assert image.groundtruth.classes.tolist() == [2, 2] and image.groundtruth.is_crowd.tolist() == [False, True]
+        assert image.groundtruth.area.tolist() == [10_000, 50]
+        assert image.groundtruth.difficult.tolist() == [False, True]
+
+
+def test_coco_results_are_rows_of_the_server():
+    metric = CocoMetric()
+    found = detections([([10.128, 20, 110, 120], 1 / 3, 2)], [], [(SQUARE, 1, 1)])
+    metric.add(["000000000139", "b", "c"], found, [groundtruth([])] * 3)
+    assert metric.coco_results() == [
+        {"image_id": 139, "category_id": 2, "bbox": [20.0, 10.13, 100.0, 99.87], "score": 0.33333},
+        {"image_id": "c", "category_id": 1, "bbox": [20.0, 10.0, 100.0, 100.0], "score": 1.0},
+    ]

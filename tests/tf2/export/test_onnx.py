@@ -1,0 +1,257 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""export_onnx: an ONNX file answers as the driver that it was made of, with standard operators alone."""
+
+import importlib
+import itertools
+import pathlib
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow as tf
+
+from efficientdet import config as config_lib
+from efficientdet.model import EfficientDetModel
+from efficientdet.postprocess import Detections
+from testdata import reference_weights
+from tf2.export import onnx as export_onnx
+from tf2.inference import drivers, runtimes, signatures
+from tf2.inference.metadata import ArtifactError, ExportError, Metadata
+from tf2.weights import checkpoint
+
+for package in ("onnx", "onnxruntime", "tf2onnx"):
+    pytest.importorskip(package, reason="needs python -m pip install -r requirements-onnx.txt")
+onnx = importlib.import_module("onnx")
+
+ROOT = pathlib.Path(__file__).parents[3]
+HARD = {"method": "hard", "score_thresh": 0.5, "max_output_size": 20}
+BOUND = 1e-4  # of |difference| / max(1, |value|) of raw outputs
+
+
+@pytest.fixture(scope="module")
+def light(tiny_config):
+    """Models whose network is one product of matrices, and so converts in no time."""
+    colors = np.random.RandomState(0).randn(3, 9 * (3 + 4)).astype(np.float32)
+
+    def net(inputs, training=False):
+        maps = [inputs[:, :: 2**level, :: 2**level] @ colors for level in range(3, 8)]
+        return [x[..., :27] for x in maps], [x[..., 27:] for x in maps]
+
+    def build(post_mode="global", **nms_configs):
+        config = tiny_config.override({"image_size": "96x64", "nms_configs": HARD | nms_configs})
+        return EfficientDetModel(config, net, post_mode=post_mode)
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def detector(light, tmp_path_factory):
+    """An exported one."""
+    return export(light(), tmp_path_factory.mktemp("detector"), "detector")
+
+
+def pictures(count, *size):
+    return np.random.RandomState(count).randint(0, 256, (count, *size, 3), np.uint8)
+
+
+def export(model, folder, content, **options):
+    path = str(folder / "model.onnx")
+    metadata = Metadata(model.config, content, checkpoint="model.ckpt-1")
+    assert export_onnx.write(model, path, metadata, **options) == [path]
+    return drivers.open_artifact(path)
+
+
+def path_of(exported):
+    return exported.runtime._session._model_path
+
+
+def largest_difference(ours, theirs):
+    """Of two pairs of lists of outputs, in parts of max(1, |value|)."""
+    pairs = zip(itertools.chain(*ours), itertools.chain(*theirs), strict=True)
+    return max(np.max(np.abs(a - b) / np.maximum(1, np.abs(b))) for a, b in pairs)
+
+
+def agreement(ours, theirs, tolerance):
+    """The part of the detections of one picture, in any order, that both have."""
+    rows, others = (np.column_stack([d.classes, d.boxes, d.scores]) for d in (ours, theirs))
+    distance = np.abs(rows[:, np.newaxis] - others).max(-1)
+    return min(np.mean(distance.min(0) < tolerance), np.mean(distance.min(1) < tolerance))
+
+
+def test_a_network_gives_the_raw_outputs(tiny_config, spread_driver, tmp_path):
+    # 320 pixels are 5 and 3 on the last two levels: tf2onnx's own nearest neighbour makes 4 of 3.
+    driver = spread_driver(tiny_config.override({"image_size": "320x64", "nms_configs": HARD}))
+    exported = export(signatures.frozen(driver.model), tmp_path, "network")
+    inputs = np.random.RandomState(0).randn(1, 64, 320, 3).astype(np.float32)
+    assert largest_difference(exported.network(inputs), driver.network(inputs)) < BOUND
+    picture = pictures(1, 50, 130)[0]
+    assert agreement(exported.detect(picture), driver.detect(picture), 1e-3) == 1
+    nodes = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
+    # Where [B, H, W, C] meets ONNX's [B, C, H, W], and nowhere else: at the input and 2 * 5 outputs.
+    assert nodes.count("Transpose") <= 11 and nodes.count("Conv") > 50
+
+
+@pytest.mark.parametrize("size", [(720, 1280), (300, 200), (33, 57)])
+def test_a_detector_takes_pictures_of_any_size(light, detector, size):
+    picture = pictures(1, *size)
+    boxes, scores, classes, valid_len = (value[0] for value in light()(tf.constant(picture)))
+    expected = Detections(boxes[:valid_len], scores[:valid_len], classes[:valid_len], valid_len)
+    assert agreement(detector.detect(picture[0]), expected, 1e-2) == 1  # of a pixel
+
+
+def test_a_detector_holds_standard_operators_and_says_what_it_is(light, detector):
+    assert detector.metadata == Metadata(light().config, "detector", "FP32", "model.ckpt-1")
+    proto = onnx.load(path_of(detector))
+    assert [(opset.domain, opset.version) for opset in proto.opset_import] == [("", 17)]
+    assert {node.domain for node in proto.graph.node} == {""}
+    assert [node.op_type for node in proto.graph.node].count("NonMaxSuppression") == 1
+    assert proto.producer_name == "EfficientDet TensorFlow 2" and proto.doc_string.startswith("efficientdet-lite0: ")
+    shapes = {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in [*proto.graph.input, *proto.graph.output]
+    }
+    assert shapes == {
+        "image_arrays": [1, "height", "width", 3],
+        "detections": [1, 20, 7],
+        "detection_boxes": [1, 20, 4],
+        "detection_scores": [1, 20],
+        "detection_classes": [1, 20],
+        "num_detections": [1],
+    }
+    assert [file.name for file in pathlib.Path(path_of(detector)).parent.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize(
+    "post_mode, nms_configs, batch_size, counts",
+    [
+        ("global", {}, 0, [1, 3]),
+        ("global", {"max_nms_inputs": 50}, 2, [2]),
+        ("global", {"score_thresh": None, "iou_thresh": 0.2}, 1, [1]),
+        ("per_class", {"max_nms_inputs": 50}, 1, [1]),
+    ],
+)
+def test_batches_and_suppressions(light, tmp_path, post_mode, nms_configs, batch_size, counts):
+    model = light(post_mode, **nms_configs)
+    exported = export(model, tmp_path, "detector", batch_size=batch_size)
+    assert exported.runtime.batch_size == (batch_size or None)
+    for count in counts:
+        images = pictures(count, 50, 130)
+        expected = signatures.named(model(tf.constant(images)))
+        outputs = exported.runtime.run(images)
+        assert sorted(outputs) == sorted(expected) and np.all(expected["num_detections"] > 0)
+        for name, value in expected.items():
+            assert outputs[name].dtype == value.dtype
+            np.testing.assert_allclose(outputs[name], value, rtol=1e-4, atol=2e-3)
+
+
+def test_nearest_pixels_are_those_of_tensorflow():
+    """Growing to the next level, over several levels, and by a whole factor on one side."""
+    sizes = [(before, after) for after in range(2, 34) for before in {-(-after // 2), -(-after // 4)} if before < after]
+    sizes = list(zip(sizes, reversed(sizes)))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 1, 1, 2], tf.float32, name="x")], autograph=False)
+    def resize(x):
+        def grown(index, heights, widths):
+            grid = tf.range(float(heights[0] * widths[0])) + index
+            pixels = tf.reshape(grid, [1, heights[0], widths[0], 1]) + x
+            return tf.raw_ops.ResizeNearestNeighbor(images=pixels, size=[heights[1], widths[1]])
+
+        return {f"y{i}": grown(i, *pair) for i, pair in enumerate(sizes)}
+
+    proto = export_onnx._convert(resize.get_concrete_function())
+    session = importlib.import_module("onnxruntime").InferenceSession(proto.SerializeToString())
+    x = np.zeros([2, 1, 1, 2], np.float32)
+    outputs = dict(zip([output.name for output in session.get_outputs()], session.run(None, {"x": x})))
+    assert len(outputs) == len(sizes) > 50
+    for i, ((h, height), (w, width)) in enumerate(sizes):
+        rows, columns = np.arange(height) * h // height, np.arange(width) * w // width
+        expected = np.broadcast_to((rows[:, np.newaxis] * w + columns + i)[..., np.newaxis], [2, height, width, 2])
+        np.testing.assert_array_equal(outputs[f"y{i}"], expected)
+
+
+def test_how_many_threads_compute(detector):
+    path = path_of(detector)
+    assert runtimes.Onnx(path, num_threads=1)._session.get_session_options().intra_op_num_threads == 1
+    assert runtimes.Onnx(path)._session.get_session_options().intra_op_num_threads == 0  # a core each
+
+
+@pytest.mark.parametrize(
+    "path, changes, sentence",
+    [
+        ("a.pb", {}, r"expected \*.onnx, got .*a.pb"),
+        ("a.onnx", {"content": "detection_op"}, "a detector or a network in FP32, got detection_op in FP32"),
+        ("a.onnx", {"precision": "FP16"}, "got detector in FP16"),
+        ("a.onnx", {"method": "gaussian"}, "no gaussian NMS; use --nms_method=hard"),
+    ],
+)
+def test_what_onnx_has_not_is_refused(tiny_config, tmp_path, path, changes, sentence):
+    config = tiny_config.override({"nms_configs": {"method": changes.pop("method", "hard")}})
+    with pytest.raises(ExportError, match=sentence):
+        export_onnx.write(None, str(tmp_path / path), Metadata(config, **changes))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_has_no_nms(tiny_config):
+    config = tiny_config.override({"nms_configs": {"method": "gaussian"}})
+    export_onnx.check("a.onnx", Metadata(config, "network"))
+
+
+def test_a_missing_package_is_named(tiny_config, monkeypatch):
+    config = tiny_config.override({"nms_configs": HARD})
+    for package in ("onnx", "onnxruntime", "tf2onnx"):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, package, None)
+            with pytest.raises(ExportError, match=rf"pip install -r requirements-onnx.txt \(.*{package}"):
+                export_onnx.check("a.onnx", Metadata(config))
+
+
+def test_a_target_that_exists_is_kept(tiny_config, tmp_path):
+    (tmp_path / "a.onnx").write_text("kept")
+    with pytest.raises(ArtifactError, match="exists already"):
+        export_onnx.write(None, str(tmp_path / "a.onnx"), Metadata(tiny_config))
+    assert (tmp_path / "a.onnx").read_text() == "kept"
+
+
+def test_what_does_not_convert_is_told(light, tmp_path, capfd, caplog):
+    model = light()
+    strange = EfficientDetModel(model.config, lambda x, training=False: ([tf.math.betainc(x, x, x)], [x]))
+    with pytest.raises(ExportError, match=r"could not be converted to ONNX: .*Betainc") as raised:
+        export_onnx.write(strange, str(tmp_path / "a.onnx"), Metadata(model.config, "network"))
+    assert "\n" not in str(raised.value) and list(tmp_path.iterdir()) == []
+    assert capfd.readouterr().out == "" and not [r for r in caplog.records if r.name.startswith("tf2onnx")]
+
+
+@pytest.mark.slow
+@pytest.mark.both_lanes
+@pytest.mark.parametrize("name", ["efficientdet-d0", "efficientdet-lite0"])
+def test_whole_models(name, tmp_path):
+    driver = drivers.KerasDriver(config_lib.load(name, nms_configs=HARD | {"max_output_size": 100}), None)
+    variables = checkpoint.named_variables(driver.model.net)
+    for key, value in reference_weights.weights(np.load(ROOT / "testdata" / f"{name}.npz")).items():
+        if key in variables:
+            variables[key].assign(value)
+    picture = np.asarray(PIL.Image.open(ROOT / "testdata" / "img1.jpg").convert("RGB"))
+    model = signatures.frozen(driver.model)
+    exported = export(model, tmp_path, "network")
+    inputs = driver.model.preprocess(picture)[0].numpy()[np.newaxis]
+    # Rounding in these weights, which nothing trained: Keras itself is 2e-4 off the same graph in float64.
+    assert largest_difference(exported.network(inputs), driver.network(inputs)) < 10 * BOUND
+    (tmp_path / "model.onnx").unlink()
+    # Half a pixel of 640; some of the hundred score the same, and may change places with those left out.
+    assert agreement(export(model, tmp_path, "detector").detect(picture), driver.detect(picture), 0.5) >= 0.95
+
+
+QUICK = "efficientdet-lite3x"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [QUICK, *(pytest.param(name, marks=pytest.mark.long) for name in config_lib.MODELS if name != QUICK)]
+)
+def test_every_model_converts_and_runs(name, tmp_path):
+    config = config_lib.load(name, image_size=128, nms_configs=HARD)
+    exported = export(signatures.frozen(drivers.KerasDriver(config, None).model), tmp_path, "detector")
+    outputs = exported.runtime.run(pictures(1, 128, 100))
+    assert outputs["detections"].shape == (1, 20, 7) and np.all(np.isfinite(outputs["detections"]))

@@ -1,0 +1,104 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""artifact: what an exported file says of itself is what it was made of, and no half file takes a name."""
+
+import dataclasses
+import json
+
+import pytest
+
+from dataset import label_map
+from dataset.files import atomic_path, check_target, files_in
+from efficientdet import config as config_lib
+from tf2.inference.metadata import ArtifactError, Metadata, append_zip, class_names, label_lines, read_zip
+
+
+def metadata(**changes):
+    config = config_lib.load("efficientdet-lite0", "num_classes=3,label_map={1: 'RBC', 3: 'é'},image_size=96x64")
+    return Metadata(config, **{"content": "network", "precision": "FP16", "checkpoint": "model.ckpt-7", **changes})
+
+
+@pytest.mark.parametrize("name", config_lib.MODELS)
+def test_the_text_gives_the_metadata_back(name):
+    whole = Metadata(config_lib.load(name, "nms_configs.score_thresh=0.3"), "detector", "FP32", "x")
+    again = Metadata.from_json(whole.to_json(), "file")
+    assert class_names(again.config) == label_map.COCO
+    plain = dataclasses.replace(again, config=again.config.override({"label_map": None}))
+    assert plain == whole  # but for the class names, which are resolved
+    assert Metadata.from_json(metadata().to_json(), "file") == metadata()
+
+
+def test_the_text_is_for_other_readers_too():
+    text = json.loads(metadata().to_json())
+    assert text["image_size"] == [64, 96] and text["mean_rgb"] == [127.0] * 3 and text["scale_range"] is False
+    assert text["label_map"] == {"1": "RBC", "3": "é"} and text["nms_configs"]["max_output_size"] == 100
+    assert (text["model_name"], text["precision"], text["checkpoint"]) == ("efficientdet-lite0", "FP16", "model.ckpt-7")
+    assert label_lines(metadata().config) == ["RBC", "???", "é"]
+
+
+@pytest.mark.parametrize(
+    "text, sentence",
+    [
+        ("{", "does not describe itself readably"),
+        ("[]", "does not describe itself readably"),
+        ("{}", "does not describe itself readably"),
+        (metadata().to_json().replace('"hparams": {', '"hparams": {"nonsense": 1, '), "unknown config key 'nonsense'"),
+        (metadata().to_json().replace('"format": 1', '"format": 2'), "file was exported by the newer version 0.4"),
+    ],
+)
+def test_a_text_of_something_else_is_refused(text, sentence):
+    with pytest.raises(ArtifactError, match=sentence):
+        Metadata.from_json(text, "file")
+
+
+def test_a_zip_behind_a_file_leaves_the_file_as_it_was(tmp_path):
+    path = tmp_path / "a.tflite"
+    path.write_bytes(b"TFL3" * 100)
+    assert read_zip(str(path)) is None
+    append_zip(str(path), metadata())
+    assert path.read_bytes().startswith(b"TFL3" * 100)
+    assert read_zip(str(path)) == metadata()
+
+
+def test_names_are_cocos_only_for_its_90_classes():
+    assert class_names(config_lib.load("efficientdet-d0"))[90] == "toothbrush"
+    assert class_names(config_lib.load("efficientdet-d0", "num_classes=91")) == {}
+
+
+def test_what_exists_or_can_have_no_folder_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("kept")
+    for path in ("empty", "none", "new/folder/file"):
+        check_target(str(tmp_path / path))
+    assert (tmp_path / "new" / "folder").is_dir()
+    for path, sentence in (
+        (".", "exists already"),
+        ("file", "exists already"),
+        ("file/x", "file cannot be written to"),
+    ):
+        with pytest.raises(ArtifactError, match=sentence), atomic_path(str(tmp_path / path)):
+            pytest.fail("the work began")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize("target", ["new.pb", "folder/"])
+def test_a_target_is_whole_or_not_there(tmp_path, target):
+    path = tmp_path / target.rstrip("/")
+
+    def write(text):
+        with atomic_path(str(tmp_path) + "/" + target) as temporary:
+            assert temporary.endswith(path.suffix) and not path.exists()
+            file = tmp_path / temporary
+            if target.endswith("/"):
+                file.mkdir()
+                file /= "inside"
+            file.write_text(text)
+            if text == "half":
+                raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write("half")
+    assert list(tmp_path.iterdir()) == []
+    write("whole")
+    assert list(tmp_path.iterdir()) == [path]
+    assert files_in(str(path)) == [str(path / "inside") if target.endswith("/") else str(path)]

@@ -1,0 +1,261 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Runtimes: what each kind of exported file needs to be loaded and called."""
+
+import contextlib
+import os
+import re
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+
+from dataset.files import reason_of
+from tf2.inference.metadata import METADATA_FILE, METADATA_KEY, ArtifactError, Metadata, read_zip
+
+# Of absl in Python, in a command and elsewhere; absl in C++, before its log begins, has the date 0000.
+LOG_LINE = re.compile(r"[IWEF](?!0000)\d{4} |[A-Z]+:absl:")
+
+
+class Runtime(Protocol):
+    """A loaded file, called with one batch."""
+
+    metadata: Metadata | None  # what the file says of itself
+    content: str  # a key of CONTENTS
+    batch_size: int | None  # that every call must have; None for any
+
+    def run(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """The outputs by name, float where the file is quantized, of [B, H, W, 3] pictures or network inputs."""
+
+
+class SavedModel:
+    """A SavedModel, by one of its signatures."""
+
+    def __init__(self, path: str, content: str | None = None):
+        try:
+            self._loaded = tf.saved_model.load(path)  # kept: signatures do not keep their variables
+        except (OSError, ValueError, DecodeError, tf.errors.OpError) as error:
+            raise ArtifactError(f"{path} cannot be loaded as a SavedModel: {reason_of(error)}") from error
+        for self.content, name, wanted in (
+            ("detector", "serving_default", "image_arrays"),
+            ("network", "network", "images"),
+            ("network", "serving_default", "input"),
+        ):
+            signature = self._loaded.signatures.get(name)
+            arguments = signature.structured_input_signature[1] if signature else {}
+            # TensorFlow 1 exported names of tensors, with a number behind them.
+            argument = next((argument for argument in arguments if argument.split(":")[0] == wanted), None)
+            if argument and content in (None, self.content):
+                self._call, self._argument, self.batch_size = signature, argument, arguments[argument].shape[0]
+                break
+        else:
+            raise ArtifactError(
+                f"{path} is a SavedModel of something else: expected a signature that takes "
+                f"{'images' if content == 'network' else 'image_arrays'}, got "
+                f"{_signatures(self._loaded.signatures) or 'none'}"
+            )
+        file = os.path.join(path, "assets.extra", METADATA_FILE)
+        self.metadata = Metadata.from_json(_read(file), path) if tf.io.gfile.exists(file) else None
+        if self.metadata:
+            self.metadata = self.metadata.of(self.content)
+
+    def run(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = self._call(**{self._argument: tf.constant(inputs)})
+        return {name.split(":")[0]: np.asarray(value) for name, value in outputs.items()}  # .numpy() would copy
+
+
+class FrozenGraph:
+    """A frozen graph, called by the names of its nodes."""
+
+    def __init__(self, path: str):
+        graph_def = tf.compat.v1.GraphDef()
+        try:
+            graph_def.ParseFromString(_read(path))
+        except DecodeError as error:
+            raise ArtifactError(f"{path} is damaged, or no frozen graph: {reason_of(error)}") from error
+        nodes = {node.name: node for node in graph_def.node}
+        heads = {"class": "class_net/class-predict", "box": "box_net/box-predict"}
+        if "image_arrays" in nodes and "detections" in nodes:
+            self.content, feed, fetches = "detector", "image_arrays", {"detections": "detections:0"}
+        elif "input" in nodes and f"{heads['class']}/BiasAdd" in nodes:
+            self.content, feed, fetches = "network", "input", {}
+            for head, scope in heads.items():
+                levels = [f"{scope}/BiasAdd", *(f"{scope}_{i}/BiasAdd" for i in range(1, 20))]
+                fetches |= {f"{head}_predict_{i}": f"{n}:0" for i, n in enumerate(n for n in levels if n in nodes)}
+        else:
+            raise ArtifactError(
+                f"{path} is a graph of something else: expected the nodes image_arrays and detections, or input and "
+                f"{heads['class']}/BiasAdd, got {len(nodes)} others"
+            )
+        text = nodes.pop(METADATA_KEY, None)
+        self.metadata = Metadata.from_json(text.attr["value"].tensor.string_val[0], path) if text else None
+        try:
+            imported = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(graph_def, name=""), [])
+            self._call = imported.prune(f"{feed}:0", fetches)
+        except (ValueError, KeyError) as error:
+            raise ArtifactError(f"{path} is damaged, or of another TensorFlow: {reason_of(error)}") from error
+        self.batch_size = self._call.inputs[0].shape[0]
+
+    def run(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: np.asarray(value) for name, value in self._call(tf.constant(inputs)).items()}
+
+
+class TFLite:
+    """A TFLite file, called by its signature; takes and gives float where the file is quantized."""
+
+    def __init__(self, path: str, num_threads: int | None = None):
+        """Loads the file.
+
+        Args:
+            path: of the file.
+            num_threads: to compute with; None for TFLite's default, one. More of them wait for each other busily: on a
+                machine with other work, two took ten times as long as one.
+        """
+        self.num_threads = num_threads
+        try:
+            with quiet_tflite():
+                self._interpreter = tf.lite.Interpreter(path, num_threads=num_threads)
+                self._interpreter.allocate_tensors()
+            self._signature = self._interpreter.get_signature_runner()
+        except (ValueError, RuntimeError) as error:
+            raise ArtifactError(f"{path} cannot be loaded as a TFLite detector: {reason_of(error)}") from error
+        inputs, self._outputs = self._signature.get_input_details(), self._signature.get_output_details()
+        (self._argument, self._input), *others = inputs.items()
+        contents = {"detections": "detector", "output_0": "detection_op", "class_predict_0": "network"}
+        names = [name.split(":")[0] for name in self._outputs]  # published files have names of tensors
+        self.content = next((content for name, content in contents.items() if name in names), None)
+        if others or not self.content:
+            raise ArtifactError(
+                f"{path} is a TFLite file of something else: expected an output {', '.join(contents)}, "
+                f"got {', '.join(self._outputs)}"
+            )
+        self.metadata = read_zip(path)
+        shape = self._input["shape_signature"]
+        self.batch_size = int(shape[0]) if shape[0] > 0 else None
+
+    def run(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = self._signature(**{self._argument: quantize(inputs, self._input)})
+        return {name.split(":")[0]: dequantize(value, self._outputs[name]) for name, value in outputs.items()}
+
+
+@contextlib.contextmanager
+def quiet_tflite() -> Iterator[None]:
+    """Drops what TFLite prints past all log levels; lines of the log are kept, and printed at the end."""
+    with tempfile.TemporaryFile() as printed, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sys.stderr.flush()
+        terminal = os.dup(2)  # not sys.stderr: the printing is done in C++
+        os.dup2(printed.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            printed.seek(0)
+            lines = printed.read().decode(errors="replace").splitlines(keepends=True)
+            sys.stderr.writelines(line for line in lines if LOG_LINE.match(line))
+
+
+class Onnx:
+    """An ONNX file in ONNX Runtime, on the CPU."""
+
+    def __init__(self, path: str, num_threads: int | None = None):
+        """Loads the file.
+
+        Args:
+            path: of the file.
+            num_threads: to compute with; None for one a core.
+        """
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ArtifactError(
+                f"{path} needs onnxruntime: python -m pip install -r requirements-onnx.txt ({reason_of(error)})"
+            ) from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads or 0
+        options.log_severity_level = 3  # of errors; what stops a file is raised
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # of its own kinds, which derive from Exception alone
+            raise ArtifactError(f"{path} cannot be loaded as ONNX: {reason_of(error)}") from error
+        inputs, self._outputs = self._session.get_inputs(), [output.name for output in self._session.get_outputs()]
+        contents = {"detections": "detector", "class_predict_0": "network"}
+        self.content = next((content for name, content in contents.items() if name in self._outputs), None)
+        if len(inputs) != 1 or not self.content:
+            raise ArtifactError(
+                f"{path} is an ONNX file of something else: expected an output {' or '.join(contents)}, "
+                f"got {', '.join(self._outputs)}"
+            )
+        self._argument = inputs[0].name
+        text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        self.metadata = Metadata.from_json(text, path) if text else None
+        size = inputs[0].shape[0]
+        self.batch_size = size if isinstance(size, int) else None
+
+    def run(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(self._outputs, self._session.run(self._outputs, {self._argument: inputs}), strict=True))
+
+
+def load(path: str, content: str | None = None, num_threads: int | None = None) -> Runtime:
+    """Loads an exported file by its kind.
+
+    Args:
+        path: a SavedModel's directory, a frozen graph .pb, a .tflite or an .onnx file.
+        content: which of the contents of a SavedModel, where it has several; None for the detector.
+        num_threads: of TFLite and ONNX Runtime; None leaves it to them. TensorFlow has one setting for all it runs.
+
+    Raises:
+        ArtifactError: if there is no such file, it is damaged, or it is no detector.
+    """
+    if not tf.io.gfile.exists(path):
+        raise ArtifactError(f"there is nothing at {path}; give a SavedModel's folder, or a .pb, .tflite or .onnx file")
+    if tf.io.gfile.isdir(path):
+        if not tf.saved_model.contains_saved_model(path):
+            raise ArtifactError(f"the folder {path} holds no SavedModel; expected saved_model.pb in it")
+        return SavedModel(path, content)
+    if os.path.basename(path) == "saved_model.pb":
+        return SavedModel(os.path.dirname(path) or ".", content)
+    kind = os.path.splitext(path)[1]
+    if kind == ".pb":
+        return FrozenGraph(path)
+    if kind not in (".tflite", ".onnx"):
+        raise ArtifactError(f"{path} is no SavedModel's folder, and no .pb, .tflite or .onnx file")
+    return (TFLite if kind == ".tflite" else Onnx)(path, num_threads)
+
+
+def quantize(values: np.ndarray, details: dict) -> np.ndarray:
+    """Real values as a quantized input holds them, rounded; unchanged for an input that is not quantized."""
+    scale, zero_point = details["quantization"]
+    dtype = np.dtype(details["dtype"])
+    if not scale or not np.issubdtype(values.dtype, np.floating):
+        return values.astype(dtype)
+    limits = np.iinfo(dtype)
+    return np.clip(np.round(values / scale) + zero_point, limits.min, limits.max).astype(dtype)
+
+
+def dequantize(values: np.ndarray, details: dict) -> np.ndarray:
+    """The real values of a quantized output; unchanged for one that is not quantized."""
+    scale, zero_point = details["quantization"]
+    return (values.astype(np.float32) - zero_point) * np.float32(scale) if scale else values
+
+
+def _read(path: str) -> bytes:
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            return file.read()
+    except tf.errors.OpError as error:
+        raise ArtifactError(f"{path} cannot be read: {reason_of(error)}") from error
+
+
+def _signatures(signatures: dict) -> str:
+    """Names and arguments, for messages."""
+    return "; ".join(
+        f"{name}({', '.join(signature.structured_input_signature[1])})" for name, signature in signatures.items()
+    )
