@@ -69,16 +69,12 @@ def write_file(path: str | os.PathLike, content: str | bytes) -> None:
         content: text is encoded as UTF-8; characters without an encoding, such as lone surrogates, are escaped.
 
     Raises:
-        OSError: if it cannot be written; a previous file is unchanged.
+        tf.errors.OpError: if it cannot be written; a previous file is unchanged.
     """
     if isinstance(content, str):
         content = content.encode("utf-8", "backslashreplace")
-    path = os.fspath(path)
-    try:
-        with atomic_path(path) as temporary, tf.io.gfile.GFile(temporary, "wb") as file:
-            file.write(content)
-    except tf.errors.OpError as error:
-        raise OSError(f"cannot write {path}: {reason_of(error)}") from error
+    with atomic_path(os.fspath(path)) as temporary, tf.io.gfile.GFile(temporary, "wb") as file:
+        file.write(content)
 
 
 @contextlib.contextmanager

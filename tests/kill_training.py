@@ -110,7 +110,7 @@ def listed(model_dir: pathlib.Path) -> list[str]:
 def half_done(model_dir: pathlib.Path) -> list[str]:
     """Files of a save that is not done: they belong to no checkpoint that the state file names, or are temporary."""
     names = listed(model_dir)
-    files = [file for file in os.listdir(model_dir) if re.match(rf"{checkpoint.PREFIX}-|checkpoint\.tmp", file)]
+    files = [file for file in os.listdir(model_dir) if re.match(rf"{checkpoint.PREFIX}-|\.unfinished-checkpoint", file)]
     return sorted(file for file in files if ".tempstate" in file or ".".join(file.split(".")[:2]) not in names)
 
 

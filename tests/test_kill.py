@@ -43,7 +43,7 @@ def model_dir(tmp_path):
         "model.ckpt-3.data-00000-of-00001",
         "model.ckpt-3.index",
         "model.ckpt-2.index.tempstate123",
-        "checkpoint.tmp",
+        ".unfinished-checkpoint",
     ],
 )
 def test_half_done_is_what_no_state_file_counts(model_dir, file):

@@ -60,8 +60,8 @@ def commands(path: pathlib.Path) -> list[list[str]]:
 def flags_of(script: str) -> set[str]:
     """Names of the flags that a script defines, read from its source."""
     source = (ROOT / script).read_text()
-    if "conversion.define_flags()" in source:
-        source += (ROOT / "dataset" / "conversion.py").read_text()
+    if "shards.define_flags()" in source:
+        source += (ROOT / "dataset" / "convert" / "shards.py").read_text()
     tables = re.findall(r"^(?:MEANINGLESS|REFUSED) = .*?[})]$", source, re.MULTILINE | re.DOTALL)
     defined = re.findall(r'(?:DEFINE_\w+|add_argument)\(\s*"(?:--)?(\w+)"', source)
     return set(defined) | set(re.findall(r'"(\w+)"[:,)]', " ".join(tables)))
@@ -145,7 +145,7 @@ def test_the_picture_of_the_layout_is_the_tree():
         folders[depth:] = [name] if name.endswith("/") else []
         shown.add("".join(folders) if name.endswith("/") else "".join([*folders[:depth], name]))
     packages = ("backbone", "efficientdet", "dataset", "tf2")
-    files = {name_of(path) for package in packages for path in (ROOT / package).rglob("*.py")}
-    files |= {path.name for path in ROOT.glob("*.py")}
-    assert {name for name in shown if name.endswith(".py")} == {f for f in files if not f.endswith("__init__.py")}
+    folders = {f"{name_of(path.parent)}/" for package in packages for path in (ROOT / package).rglob("__init__.py")}
+    assert {name for name in shown if name.startswith(packages)} == folders
+    assert {name for name in shown if name.endswith(".py")} == {path.name for path in ROOT.glob("*.py")}
     assert all((ROOT / name).exists() for name in shown)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from test_readme import flags_of
 
-from dataset import create_sample_data
+from dataset import scenes
 from efficientdet import boxes as box_ops
 
 WHY = "the notebook's tools are installed where Colab is, on Python 3.12 and later"
@@ -171,7 +171,7 @@ def share_found(path: pathlib.Path, num_pictures: int = 40) -> float:
 
     detector, found, total = drivers.open_artifact(str(path)), 0, 0
     for index in range(num_pictures):
-        scene = create_sample_data.make_scene(seed=5, index=index, image_size=(270, 270))
+        scene = scenes.make_scene(seed=5, index=index, image_size=(270, 270))
         detections = detector.detect(scene.image)
         ious = box_ops.pairwise_iou(scene.boxes.astype(np.float32), detections.boxes.astype(np.float32)).numpy()
         is_round, found_round = scene.classes == 1, detections.classes == 1

@@ -88,8 +88,9 @@ class ShardWriter:
         num_shards: how many, from 1. Shards are written even where there are fewer records.
 
     Raises:
-        DataError: for a bad argument, if shards of another count stand there, which a `{prefix}*` would mix in, if
-            another run is writing the same shards, or if a shard cannot be opened.
+        DataError: for a bad argument, if shards of another count exist, which a `{prefix}*` would mix in, or if a shard
+            cannot be opened.
+        TargetError: if another run is writing the same shards.
     """
 
     def __init__(self, prefix: str | Path, num_shards: int):

@@ -22,8 +22,9 @@ from tf2.training import model_dir
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPTS = ["main.py", "model_inspect.py"]
 SCRIPTS += [
-    f"{path.parent.name}/{path.name}"
-    for path in sorted(ROOT.glob("*/*.py"))
+    name_of(path)
+    for folder in ("dataset", "tf2", "tests")
+    for path in sorted((ROOT / folder).rglob("*.py"))
     if path.read_text().endswith("    command_line.run(main)\n")
 ]
 

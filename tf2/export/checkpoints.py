@@ -17,7 +17,6 @@ from dataset import files
 from dataset.files import reason_of, staging_folder
 from efficientdet.config import Config
 from efficientdet.model import EfficientDetNet
-from tf2.inference.metadata import ArtifactError
 from tf2.weights import checkpoint
 from tf2.weights.checkpoint import AVERAGE
 
@@ -34,14 +33,14 @@ def check_target(prefix: str, format: str = "name") -> None:
         format: a key of FORMATS.
 
     Raises:
-        ArtifactError: if the target exists, its folder cannot be written to, or its name is one of another format.
+        TargetError: if the target exists, its folder cannot be written to, or its name is one of another format.
     """
     if prefix.endswith("/") or os.path.isdir(prefix):
-        raise ArtifactError(
+        raise files.TargetError(
             f"{prefix} is a folder; give the name of a checkpoint in it, {os.path.join(prefix, 'model')}"
         )
     if (format == "hdf5") != prefix.endswith(".h5"):
-        raise ArtifactError(
+        raise files.TargetError(
             f"a checkpoint of the format hdf5 has a name that ends in .h5, and no other has; "
             f"got the name {prefix} and the format {format}"
         )
@@ -65,7 +64,7 @@ def export(net: EfficientDetNet, prefix: str, *, format: str = "name") -> list[s
         The files written.
 
     Raises:
-        ArtifactError: see `check_target`.
+        TargetError: see `check_target`.
         OSError: if it cannot be written; nothing is left of it.
     """
     check_target(prefix, format)
@@ -75,7 +74,7 @@ def export(net: EfficientDetNet, prefix: str, *, format: str = "name") -> list[s
 
 
 def check_dry(config: Config, logdir: str) -> None:
-    """Raises ArtifactError if a file that `dry` writes exists already, or if `logdir` cannot become a folder."""
+    """Raises TargetError if a file that `dry` writes exists already, or if `logdir` cannot become a folder."""
     if not os.path.isdir(logdir):
         files.check_target(logdir)
         return
@@ -98,7 +97,7 @@ def dry(net: EfficientDetNet, logdir: str) -> list[str]:
         The files written.
 
     Raises:
-        ArtifactError: see `check_dry`.
+        TargetError: see `check_dry`.
         OSError: if they cannot be written; nothing is left of them.
     """
     check_dry(net.config, logdir)

@@ -43,7 +43,7 @@ def check(config: Config, targets: Targets) -> None:
     """Finds what cannot be written, before any work.
 
     Raises:
-        ArtifactError: if a target exists.
+        TargetError: if a target exists.
         ExportError: if a format does not have what it is asked for.
         DataError: if there are no records to see the ranges of INT8 in.
     """

@@ -38,7 +38,7 @@ def write(model: EfficientDetModel, path: str, metadata: Metadata, *, batch_size
         The file written.
 
     Raises:
-        ArtifactError: if the target exists.
+        TargetError: if the target exists.
         ExportError: if ONNX cannot do it; see `check`.
     """
     check_target(path)

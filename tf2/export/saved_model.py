@@ -17,13 +17,9 @@ from efficientdet import postprocess
 from efficientdet.model import EfficientDetModel
 from tf2.inference import graph
 from tf2.inference import signatures as serving
-from tf2.inference.metadata import METADATA_FILE, Metadata
+from tf2.inference.metadata import METADATA_FILE, ExportError, Metadata
 
 TENSORRT_WORKSPACE = 2 << 30  # bytes that TensorRT may use while it looks for the fastest kernels
-
-
-class ExportError(ValueError):
-    """An export that cannot be made here, told in one sentence with the way out."""
 
 
 def saved_model(model: EfficientDetModel, path: str, metadata: Metadata, *, batch_size: int = 1) -> list[str]:
@@ -43,7 +39,7 @@ def saved_model(model: EfficientDetModel, path: str, metadata: Metadata, *, batc
         The files written.
 
     Raises:
-        ArtifactError: if the target exists.
+        TargetError: if the target exists.
     """
     check_target(path)
     if metadata.content == "network":
@@ -77,7 +73,7 @@ def frozen_graph(model: EfficientDetModel, path: str, metadata: Metadata, *, bat
         The file written.
 
     Raises:
-        ArtifactError: if the target exists.
+        TargetError: if the target exists.
     """
     check_target(path)
     if metadata.content == "network":

@@ -47,7 +47,7 @@ def write(
         The file written.
 
     Raises:
-        ArtifactError: if the target exists.
+        TargetError: if the target exists.
         ExportError: if TFLite cannot do it; see `check`.
 
     Reference: Jacob et al., CVPR 2018, section 2 (https://arxiv.org/abs/1712.05877), for INT8.

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2_as_graph
 from tensorflow.types.experimental import ConcreteFunction
 
-from dataset.files import atomic_path
+from dataset.files import atomic_path, check_target
 from tf2.inference.metadata import METADATA_KEY, Metadata
 
 IDENTITIES = ("Identity", "IdentityN", "StopGradient", "PreventGradient")
@@ -94,8 +94,9 @@ def write(graph: Graph, path: str, metadata: Metadata) -> None:
         metadata: put into the graph, as the string constant `METADATA_KEY`.
 
     Raises:
-        ArtifactError: if the target exists.
+        TargetError: if the target exists.
     """
+    check_target(path)
     described = tf.compat.v1.GraphDef()
     described.CopyFrom(graph.graph_def)
     described.node.append(_constant(METADATA_KEY, metadata.to_json()))

@@ -13,7 +13,7 @@ import tqdm
 from absl import logging
 
 from dataset import visualize
-from dataset.files import atomic_path, reason_of
+from dataset.files import atomic_path, check_target, reason_of
 from tf2.inference.drivers import Driver
 
 CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".avi": "MJPG"}
@@ -140,6 +140,7 @@ def _sink(output_video: str | None, rate: float) -> Iterator[Callable[[np.ndarra
     suffix = os.path.splitext(output_video)[1].lower()
     if suffix not in CODECS:
         raise ValueError(f"--output_video must end in {' or '.join(CODECS)}, got {output_video}")
+    check_target(output_video)
     cv2, writers, shapes = _opencv(), [], set()
 
     def write(frame: np.ndarray) -> bool:

@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from dataset import create_sample_data, tfrecord
+from dataset import scenes, tfrecord
 from dataset.check import checks, json_checks, record_facts, swap_evidence
 from dataset.check import data_report as report_lib
 from dataset.tfrecord import DataError, Record
@@ -24,7 +24,7 @@ from efficientdet import config as config_lib
 
 ROOT = pathlib.Path(__file__).parents[3]
 BCCD = ROOT.parent / "shared" / "data" / "VOCdevkit" / "BCCD"
-NAMES = create_sample_data.CLASS_NAMES
+NAMES = scenes.CLASS_NAMES
 SIZE = (96, 128)  # (height, width)
 NUM_IMAGES = 24
 
@@ -44,7 +44,7 @@ def clean():
     """Records of scenes, and the groundtruth file that belongs to them."""
     records = []
     for index in range(NUM_IMAGES):
-        scene = create_sample_data.make_scene(3, index, SIZE)
+        scene = scenes.make_scene(3, index, SIZE)
         boxes = scene.boxes / np.tile(SIZE, 2)
         classes = scene.classes.tolist()
         names = [NAMES[class_id] for class_id in classes]

@@ -17,7 +17,7 @@ import tensorflow as tf
 import yaml
 from PIL import Image
 
-from dataset import command_line, label_map, tfrecord
+from dataset import command_line, files, label_map, tfrecord
 from dataset.convert import shards
 from dataset.convert.annotation import AnnotatedObject, Annotation
 from dataset.convert.conversion_report import Notes, Report
@@ -259,7 +259,7 @@ def test_what_a_killed_run_left_is_removed(tmp_path):
 
 def test_two_runs_at_a_time_cannot_write_the_same_shards(tmp_path):
     with ShardWriter(tmp_path / "train", 1) as writer:
-        with pytest.raises(tfrecord.DataError, match=r"another run is writing .*train\*; wait for it"):
+        with pytest.raises(files.TargetError, match=r"another run is writing .*train\*; wait for it"):
             write(tmp_path / "train", 1, 3)
         writer.write(encoded(9))
     assert read_ids(tmp_path / "train-00000-of-00001.tfrecord") == [9]
@@ -349,11 +349,3 @@ def test_report_counts_and_names_the_first_few():
     assert last == "empty: 1000 (0; 1; 2; 3; 4 and 995 more)"
     empty = report.to_json()["reasons"]["empty"]
     assert empty["count"] == 1000 and empty["first"] == [str(i) for i in range(300)]
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "a.json"
-    shards.write_json(path, "old")
-    with pytest.raises(TypeError):
-        shards.write_json(path, {"new": object()})
-    assert json.loads(path.read_text()) == "old"

@@ -280,12 +280,12 @@ def test_no_picture(keras_driver, tmp_path):
 
 def test_threads_are_set_before_tensorflow_starts():
     code = (
-        "import tensorflow as tf; from tf2 import benchmark\n"
-        "benchmark.set_threads(3)\n"
+        "import tensorflow as tf; from tf2.benchmarks import latency\n"
+        "latency.set_threads(3)\n"
         "print(tf.config.threading.get_intra_op_parallelism_threads())\n"
         "print(tf.config.threading.get_inter_op_parallelism_threads())\n"
         "tf.ones([])\n"
-        "benchmark.set_threads(2)\n"
+        "latency.set_threads(2)\n"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert result.stdout.splitlines() == ["num_threads for benchmarking: 3", "3", "1"]

@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).parents[3]
 
 
 def run(*flags):
-    command = [sys.executable, str(ROOT / "tf2" / "benchmark_metric.py"), *flags]
+    command = [sys.executable, str(ROOT / "tf2" / "benchmarks" / "metric.py"), *flags]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 

@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).parents[3]
 
 
 def run(*flags):
-    command = [sys.executable, str(ROOT / "dataset" / "benchmark_reader.py"), "--hparams=num_classes=3", *flags]
+    command = [sys.executable, str(ROOT / "tf2" / "benchmarks" / "reader.py"), "--hparams=num_classes=3", *flags]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 

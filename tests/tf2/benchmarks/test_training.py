@@ -21,7 +21,7 @@ NUMBER = r"(\d+(?:\.\d+)?)"
 
 
 def run(*flags, hparams=TINY):
-    command = [sys.executable, str(ROOT / "tf2" / "benchmark_training.py"), f"--hparams={hparams}", *flags]
+    command = [sys.executable, str(ROOT / "tf2" / "benchmarks" / "training.py"), f"--hparams={hparams}", *flags]
     return subprocess.run(command, capture_output=True, text=True, timeout=900)
 
 

@@ -130,7 +130,9 @@ def _nothing(count):
 
 def test_what_cannot_be_written_is_told_first(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match=r"file cannot be written to \(.*\); mend its access, or choose another"):
+    with pytest.raises(
+        ValueError, match=r"file cannot be written to \(.*\); change its permissions, or choose another"
+    ):
         Outputs(metrics=str(tmp_path / "file" / "metrics.json")).check()
     with pytest.raises(ValueError, match="is a folder; give the name of a file"):
         Outputs(detections=str(tmp_path)).check()

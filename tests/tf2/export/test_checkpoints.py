@@ -13,11 +13,11 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
+from dataset.files import TargetError
 from efficientdet import config as config_lib
 from efficientdet.model import EfficientDetNet
 from testdata import reference_weights
 from tf2.export import checkpoints
-from tf2.inference.metadata import ArtifactError
 from tf2.weights import checkpoint
 from tf2.weights.checkpoint import AVERAGE, OBJECT_GRAPH, OBJECT_VALUE, CheckpointError
 
@@ -144,7 +144,7 @@ def test_targets_that_cannot_be_written(net, prefix, format, message, tmp_path):
         (tmp_path / name).write_bytes(b"theirs")
     before = sorted(os.listdir(tmp_path))
     for check in (checkpoints.check_target, lambda *args: checkpoints.export(net, args[0], format=args[1])):
-        with pytest.raises(ArtifactError, match=message) as error:
+        with pytest.raises(TargetError, match=message) as error:
             check(f"{tmp_path}{prefix}", format)
         assert "\n" not in str(error.value)
     assert sorted(os.listdir(tmp_path)) == before and (tmp_path / "half.index").read_bytes() == b"theirs"
@@ -159,9 +159,9 @@ def test_nothing_is_left_of_a_write_that_fails(net, kind, tmp_path, monkeypatch)
         raise OSError("no space left") if kind is OSError else kind(None, None, "no space left\nat all")
 
     monkeypatch.setattr(checkpoint, "write_entries", full)
-    (tmp_path / "model.unfinished").mkdir()
-    (tmp_path / "model.unfinished" / "model.index").write_bytes(b"older half")
-    with pytest.raises(OSError, match=r"no space left(; make room.*)?$"):
+    (tmp_path / ".unfinished-model").mkdir()
+    (tmp_path / ".unfinished-model" / "model.index").write_bytes(b"older half")
+    with pytest.raises(OSError, match=r"no space left(; free some space.*)?$"):
         checkpoints.export(net, str(tmp_path / "model"))
     assert os.listdir(tmp_path) == []
 
@@ -234,9 +234,9 @@ def test_dry_finds_what_is_there(net, suffix, tmp_path):
         (target, "exists already"),
         (target / "log", "cannot be written to"),
     ):
-        with pytest.raises(ArtifactError, match=message):
+        with pytest.raises(TargetError, match=message):
             checkpoints.check_dry(net.config, str(path))
-    with pytest.raises(ArtifactError, match="exists already"):
+    with pytest.raises(TargetError, match="exists already"):
         checkpoints.dry(net, str(tmp_path))
     assert os.listdir(tmp_path) == [target.name]
 

@@ -12,13 +12,14 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
+from dataset.files import TargetError
 from efficientdet import config as config_lib
 from efficientdet.model import EfficientDetModel
 from efficientdet.postprocess import Detections
 from testdata import reference_weights
 from tf2.export import onnx as export_onnx
 from tf2.inference import drivers, runtimes, signatures
-from tf2.inference.metadata import ArtifactError, ExportError, Metadata
+from tf2.inference.metadata import ExportError, Metadata
 from tf2.weights import checkpoint
 
 for package in ("onnx", "onnxruntime", "tf2onnx"):
@@ -209,7 +210,7 @@ def test_a_missing_package_is_named(tiny_config, monkeypatch):
 
 def test_a_target_that_exists_is_kept(tiny_config, tmp_path):
     (tmp_path / "a.onnx").write_text("kept")
-    with pytest.raises(ArtifactError, match="exists already"):
+    with pytest.raises(TargetError, match="exists already"):
         export_onnx.write(None, str(tmp_path / "a.onnx"), Metadata(tiny_config))
     assert (tmp_path / "a.onnx").read_text() == "kept"
 

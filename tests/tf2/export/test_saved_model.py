@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from dataset.files import files_in
+from dataset.files import TargetError, files_in
 from tf2.export import saved_model as export_tensorflow
 from tf2.inference import drivers
 from tf2.inference import signatures as serving
@@ -128,7 +128,7 @@ def test_what_exists_is_refused(driver, tmp_path):
     (tmp_path / "file").write_text("kept")
     metadata = Metadata(driver.config)
     for write in (export_tensorflow.saved_model, export_tensorflow.frozen_graph):
-        with pytest.raises(ArtifactError, match=f"{tmp_path / 'file'} exists already; remove it"):
+        with pytest.raises(TargetError, match=f"{tmp_path / 'file'} exists already; remove it"):
             write(None, str(tmp_path / "file"), metadata)
     assert (tmp_path / "file").read_text() == "kept"
 

@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from dataset import dataloader
+from dataset.files import TargetError
 from efficientdet import config as config_lib
 from efficientdet.model import EfficientDetModel
 from efficientdet.postprocess import Detections
@@ -198,7 +199,7 @@ def test_names_and_batches_that_tflite_has_not(driver):
 
 def test_a_target_that_exists_is_kept(driver, tmp_path):
     (tmp_path / "a.tflite").write_text("kept")
-    with pytest.raises(ArtifactError, match="exists already"):
+    with pytest.raises(TargetError, match="exists already"):
         tflite.write(None, str(tmp_path / "a.tflite"), Metadata(driver.config))
     assert (tmp_path / "a.tflite").read_text() == "kept"
 

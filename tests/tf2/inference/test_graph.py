@@ -10,11 +10,12 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
+from dataset.files import TargetError
 from efficientdet import config as config_lib
 from efficientdet.model import EfficientDetModel, EfficientDetNet
 from testdata import reference_weights
 from tf2.inference import graph, signatures
-from tf2.inference.metadata import METADATA_KEY, ArtifactError, Metadata
+from tf2.inference.metadata import METADATA_KEY, Metadata
 from tf2.weights import checkpoint
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -234,7 +235,7 @@ def test_a_file(tiny_config, tmp_path):
     assert [node.name for node in written.node[:-1]] == [node.name for node in frozen.graph_def.node]
     [text] = written.node[-1].attr["value"].tensor.string_val
     assert written.node[-1].name == METADATA_KEY and Metadata.from_json(text, "double.pb").checkpoint == "a checkpoint"
-    with pytest.raises(ArtifactError, match="exists already"):
+    with pytest.raises(TargetError, match="exists already"):
         graph.write(frozen, str(path), metadata)
 
 

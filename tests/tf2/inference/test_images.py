@@ -163,7 +163,7 @@ def test_detections_as_lists_name_their_source(pictures, tmp_path):
         "score": 0.9,
         "file_name": f"{pictures}/a.jpg",
     }
-    assert not list(tmp_path.glob("*.unfinished"))
+    assert not list(tmp_path.glob(".unfinished*"))
 
 
 def test_a_name_that_is_not_utf_8_loses_nothing(pictures, tmp_path):
@@ -203,8 +203,8 @@ def test_no_file_of_results_takes_the_place_of_another_or_of_an_input(pictures, 
     for outputs, message in (
         (infer.Outputs(json=str(pictures / "b.png")), r"b\.png is one of the inputs and would be overwritten; choose"),
         (infer.Outputs(json=one, coco=one), "one file cannot take several kinds of results; give each its own"),
-        (infer.Outputs(json="/proc/found.json"), r"/proc cannot be written to \(.*\); mend its access"),
-        (infer.Outputs(str(tmp_path / "file")), r"file cannot be written to \(File exists\); mend its access"),
+        (infer.Outputs(json="/proc/found.json"), r"/proc cannot be written to \(.*\); change its permissions"),
+        (infer.Outputs(str(tmp_path / "file")), r"file cannot be written to \(File exists\); change its permissions"),
     ):
         with pytest.raises(ValueError, match=message):
             run(pictures, None, driver, outputs)

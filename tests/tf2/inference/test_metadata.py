@@ -8,7 +8,6 @@ import json
 import pytest
 
 from dataset import label_map
-from dataset.files import atomic_path, check_target, files_in
 from efficientdet import config as config_lib
 from tf2.inference.metadata import ArtifactError, Metadata, append_zip, class_names, label_lines, read_zip
 
@@ -63,42 +62,3 @@ def test_a_zip_behind_a_file_leaves_the_file_as_it_was(tmp_path):
 def test_names_are_cocos_only_for_its_90_classes():
     assert class_names(config_lib.load("efficientdet-d0"))[90] == "toothbrush"
     assert class_names(config_lib.load("efficientdet-d0", "num_classes=91")) == {}
-
-
-def test_what_exists_or_can_have_no_folder_is_refused(tmp_path):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "file").write_text("kept")
-    for path in ("empty", "none", "new/folder/file"):
-        check_target(str(tmp_path / path))
-    assert (tmp_path / "new" / "folder").is_dir()
-    for path, sentence in (
-        (".", "exists already"),
-        ("file", "exists already"),
-        ("file/x", "file cannot be written to"),
-    ):
-        with pytest.raises(ArtifactError, match=sentence), atomic_path(str(tmp_path / path)):
-            pytest.fail("the work began")
-    assert (tmp_path / "file").read_text() == "kept"
-
-
-@pytest.mark.parametrize("target", ["new.pb", "folder/"])
-def test_a_target_is_whole_or_not_there(tmp_path, target):
-    path = tmp_path / target.rstrip("/")
-
-    def write(text):
-        with atomic_path(str(tmp_path) + "/" + target) as temporary:
-            assert temporary.endswith(path.suffix) and not path.exists()
-            file = tmp_path / temporary
-            if target.endswith("/"):
-                file.mkdir()
-                file /= "inside"
-            file.write_text(text)
-            if text == "half":
-                raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write("half")
-    assert list(tmp_path.iterdir()) == []
-    write("whole")
-    assert list(tmp_path.iterdir()) == [path]
-    assert files_in(str(path)) == [str(path / "inside") if target.endswith("/") else str(path)]

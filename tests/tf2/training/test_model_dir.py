@@ -262,10 +262,10 @@ def test_prepare_removes_what_kills_leave(path, caplog):
     caplog.set_level("INFO", logger="absl")
     directory = filled(path, 3, 4)
     left = [f"model.ckpt-5{DATA}", f"model.ckpt-4{DATA}.tempstate123", "model.ckpt-5.index.tempstate9"]
-    left += ["checkpoint.tmp", "best_objective.txt.tmp", "config.yaml.tmp", *files_of(2)]
+    left += [".unfinished-checkpoint", ".unfinished-best_objective.txt", ".unfinished-config.yaml", *files_of(2)]
     others = [
         "notes.txt",
-        "notes.tmp",
+        ".unfinished-notes",
         "model.ckpt-5.zip",
         "my-model.ckpt-5.index",
         "model.ckpt-best.index",

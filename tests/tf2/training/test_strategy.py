@@ -146,7 +146,9 @@ def test_a_tpu_that_is_not_there_is_told(monkeypatch):
         raise RuntimeError("no such machine\nand more")
 
     monkeypatch.setattr(tf.distribute.cluster_resolver, "TPUClusterResolver", resolver)
-    with pytest.raises(ValueError, match="--strategy=tpu cannot reach the TPU pod: no such machine; give --tpu=local"):
+    with pytest.raises(
+        ValueError, match="--strategy=tpu cannot reach the TPU pod: no such machine and more; give --tpu=local"
+    ):
         strategy.create("tpu", tpu="pod", tpu_zone="here", gcp_project="mine")
 
 

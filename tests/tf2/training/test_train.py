@@ -392,7 +392,7 @@ def test_recorder_tells_what_it_cannot_write_and_goes_on(tmp_path, logged):
     prefix = ModelDir(str(tmp_path)).save(1, {"weight": np.float32(1)})
     for name in ("eval", "archive"):  # files where directories should be, and the other way round
         (tmp_path / name).touch()
-    (tmp_path / "eval.csv.tmp").mkdir()
+    (tmp_path / "eval.csv").mkdir()
     recorder = train.Recorder(str(tmp_path))
     recorder(prefix, 1, {"AP": 0.1})
     told = [f"{tmp_path}/eval", f"{tmp_path}/eval.csv", f"cannot keep model.ckpt-1 as the best in {tmp_path}"]
@@ -738,7 +738,7 @@ def test_an_evaluation_follows_a_training_to_its_end(tmp_path):
 @pytest.mark.slow
 def test_out_of_memory_names_the_settings_to_change(tmp_path):
     before = (
-        "import tensorflow as tf\nfrom tf2 import train\n"
+        "import tensorflow as tf\nfrom tf2.training import train\n"
         "def take(*args): raise tf.errors.ResourceExhaustedError(None, None, 'OOM when allocating tensor\\nand more')\n"
         "train.Trainer.train_step = take"
     )

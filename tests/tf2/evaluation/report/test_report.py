@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dataset.files import TargetError
 from efficientdet.postprocess import Detections
 from tf2.evaluation import voc_metric
 from tf2.evaluation.coco_metric import METRICS, CocoMetric
 from tf2.evaluation.report import page as report_page
 from tf2.evaluation.report import plots, report
-from tf2.inference.metadata import ArtifactError
 
 HOSTILE = ["<script>alert(1)</script>", "\"'>&amp; <img src=x>", "$x_1$ \\$", "猫 кот\u202e", "a" * 300]
 VOID = {"meta", "img", "br"}
@@ -187,13 +187,13 @@ def test_what_is_not_of_a_report_is_refused(tmp_path, name):
         (tmp_path / name).write_text("<p>mine")
     else:
         (tmp_path / name).mkdir()
-    with pytest.raises(ArtifactError, match=f"{name} is there and not of a report; remove it"):
+    with pytest.raises(TargetError, match=f"{name} is there and not of a report; remove it"):
         report.check(str(tmp_path))
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ArtifactError, match="cannot be written to"):
+    with pytest.raises(TargetError, match="cannot be written to"):
         report.check(str(tmp_path / "file" / "below"))
 
 

@@ -1,0 +1,116 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of dataset/files.py."""
+
+import os
+
+import pytest
+import tensorflow as tf
+
+from dataset import files
+
+
+@pytest.mark.parametrize(
+    "error, reason",
+    [
+        (FileNotFoundError(2, "No such file or directory", "a.jpg"), "No such file or directory"),
+        (ValueError("while parsing\n  line 3,\tcolumn 1"), "while parsing line 3, column 1"),
+        (ValueError(), "ValueError"),
+        (ValueError("x" * 300), "x" * 197 + "..."),
+        (
+            tf.errors.DataLossError(None, None, "{{node ReadFile}} truncated record [Op:ReadFile]\nstack"),
+            "truncated record",
+        ),
+        (tf.errors.InvalidArgumentError(None, None, ""), "InvalidArgumentError"),
+    ],
+)
+def test_reason_of(error, reason):
+    assert files.reason_of(error) == reason
+
+
+@pytest.mark.parametrize("folder", ["", "ram://files/"])
+def test_write_file_replaces_local_and_remote_files(tmp_path, folder):
+    path = (folder or f"{tmp_path}/") + "a.txt"
+    tf.io.gfile.makedirs(os.path.dirname(path))
+    files.write_file(path, b"first, and longer")
+    files.write_file(path, "é \udcff")
+    with tf.io.gfile.GFile(path, "rb") as file:
+        assert file.read() == "é \\udcff".encode()
+    assert tf.io.gfile.listdir(os.path.dirname(path)) == ["a.txt"]
+
+
+def test_a_failed_write_keeps_the_previous_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    files.write_file(path, "old")
+
+    def fail(*args, **kwargs):
+        raise tf.errors.ResourceExhaustedError(None, None, "no space left")
+
+    monkeypatch.setattr(tf.io.gfile, "rename", fail)
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        files.write_file(path, "new")
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_staged_files_move_together_and_in_order(tmp_path, monkeypatch):
+    (tmp_path / ".unfinished-train").mkdir()
+    (tmp_path / ".unfinished-train" / "left").write_text("by a killed process")
+    moved = []
+    replace = os.replace
+    monkeypatch.setattr(files.os, "replace", lambda old, new: (moved.append(os.path.basename(new)), replace(old, new)))
+    with files.staging_folder(str(tmp_path / "train"), order=lambda file: -int(file)) as folder:
+        for name in ("1", "3", "2"):
+            (tmp_path / folder / name).write_text(name)
+    assert moved == ["3", "2", "1"] and sorted(os.listdir(tmp_path)) == ["1", "2", "3"]
+
+
+def test_a_staging_folder_has_one_writer(tmp_path):
+    prefix = str(tmp_path / "train")
+    with files.staging_folder(prefix) as folder:
+        (tmp_path / folder / "a").write_text("mine")
+        with pytest.raises(files.TargetError, match="another run is writing"), files.staging_folder(prefix):
+            pytest.fail("two writers")
+    assert (tmp_path / "a").read_text() == "mine"
+    with pytest.raises(OSError, match="disk full"), files.staging_folder(prefix) as folder:
+        (tmp_path / folder / "b").write_text("half")
+        raise OSError("disk full")
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_check_target_refuses_existing_paths_and_impossible_folders(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("kept")
+    for path in ("empty", "none", "new/folder/file"):
+        files.check_target(str(tmp_path / path))
+    assert (tmp_path / "new" / "folder").is_dir()
+    for path, message in (
+        (".", "exists already"),
+        ("file", "exists already"),
+        ("file/x", "file cannot be written to"),
+    ):
+        with pytest.raises(files.TargetError, match=message):
+            files.check_target(str(tmp_path / path))
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize("target", ["new.pb", "folder/"])
+def test_atomic_path_is_complete_or_absent(tmp_path, target):
+    path = tmp_path / target.rstrip("/")
+
+    def write(text):
+        with files.atomic_path(str(tmp_path) + "/" + target) as temporary:
+            assert temporary.endswith(path.suffix) and not path.exists()
+            file = tmp_path / temporary
+            if target.endswith("/"):
+                file.mkdir()
+                file /= "inside"
+            file.write_text(text)
+            if text == "half":
+                raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write("half")
+    assert list(tmp_path.iterdir()) == []
+    write("complete")
+    assert list(tmp_path.iterdir()) == [path]
+    assert files.files_in(str(path)) == [str(path / "inside") if target.endswith("/") else str(path)]
