@@ -4,6 +4,7 @@
 
 import math
 
+import numpy as np
 import tensorflow as tf
 
 # Sides below this count as this when they are encoded, so that no logarithm or quotient is infinite.
@@ -87,6 +88,29 @@ IOU_TYPES = {"iou": iou, "giou": giou, "diou": diou, "ciou": ciou}
 def pairwise_iou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
     """IoU of every box [K, 4] with every other [N, 4]: [K, N] in [0, 1]."""
     return iou(boxes[:, tf.newaxis], others[tf.newaxis])
+
+
+def numpy_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """`iou` for NumPy arrays, element by element and in their precision; float64 gives exact comparisons with 0.5.
+
+    Args:
+        boxes: [..., 4] float, in any unit.
+        others: [..., 4] float, in the same unit; the leading dimensions broadcast: [K, 1, 4] and [N, 4] give [K, N].
+
+    Returns:
+        [...] float in [0, 1]; 0 where the union is empty.
+    """
+    sides = np.minimum(boxes[..., 2:], others[..., 2:]) - np.maximum(boxes[..., :2], others[..., :2])
+    intersection = np.maximum(sides, 0).prod(-1)
+    areas = [np.maximum(array[..., 2:] - array[..., :2], 0).prod(-1) for array in (boxes, others)]
+    union = areas[0] + areas[1] - intersection
+    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+
+
+def to_xywh(boxes: np.ndarray) -> np.ndarray:
+    """Converts [K, 4] boxes to COCO's [xmin, ymin, width, height], [K, 4] float64 in the same unit."""
+    ymin, xmin, ymax, xmax = np.reshape(boxes, [-1, 4]).astype(np.float64).T
+    return np.stack([xmin, ymin, xmax - xmin, ymax - ymin], -1)
 
 
 def encode(boxes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:

@@ -65,6 +65,28 @@ def test_pairwise_iou_is_iou_of_every_pair(a, b):
     np.testing.assert_array_equal(pairs[1], boxes.iou(np.repeat(a[1:2], 4, 0), b))
 
 
+@given(box_arrays(3), box_arrays(4))
+def test_numpy_iou_equals_iou(a, b):
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    np.testing.assert_allclose(boxes.numpy_iou(a, b[:3]), boxes.iou(a, b[:3]), rtol=0, atol=1e-15)
+    np.testing.assert_array_equal(boxes.numpy_iou(a[:, None], b)[2], boxes.numpy_iou(a[2], b))
+
+
+def test_numpy_iou_golden():
+    """By hand; half an overlap is exactly 0.5, and boxes without area do not divide by zero."""
+    box = np.array([0.0, 0, 10, 10])
+    others = np.array([[0.0, 0, 10, 20], [1, 1, 11, 11], [20, 20, 30, 30], [10, 10, 0, 0], [5, 5, 5, 5]])
+    np.testing.assert_array_equal(boxes.numpy_iou(box, others), [0.5, 81 / 119, 0, 0, 0])
+    np.testing.assert_array_equal(boxes.numpy_iou(others[4], others[3:]), [0, 0])
+
+
+def test_to_xywh():
+    xywh = boxes.to_xywh(np.float32([[10, 20, 40, 60], [-1, -2, 0.5, 0]]))
+    assert xywh.dtype == np.float64
+    np.testing.assert_array_equal(xywh, [[20, 10, 40, 30], [-2, -1, 2, 1.5]])
+    assert boxes.to_xywh(np.empty([0, 4])).shape == (0, 4)
+
+
 def test_area_of_inverted_boxes_is_zero():
     np.testing.assert_array_equal(boxes.area(tf.constant([[1.0, 2, 4, 7], [4, 7, 1, 2], [4, 2, 1, 7]])), [15, 0, 0])
 
