@@ -1,29 +1,31 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-r"""Measures what training costs: the time of a step and of the start, peak memory, and whether memory grows.
+r"""Measures the cost of training: time of a step and of the start, memory, and speed of the input pipeline.
 
     taskset -c 0 python tf2/benchmarks/training.py --what=step --model_name=efficientdet-d0 --profile
     taskset -c 0 python tf2/benchmarks/training.py --what=memory --model_name=efficientdet-d0
     taskset -c 0 python tf2/benchmarks/training.py --what=cycles --hparams=image_size=128
+    taskset -c 0 python tf2/benchmarks/training.py --what=reading --file_pattern='bccd/trainval-*' --stages
 
-A step is all that main.py does in one: L2, both clips, averages, and all metrics read. Machines differ and are shared,
-so a matrix product of fixed size is timed before every step; PUBLISHED was measured on one core that took 0.20 s for
-it, and is compared after scaling by the time that it takes here. `taskset` is what makes it one core.
+step is a full training step of main.py on random images: L2 loss, both clips, moving averages, all metrics read.
+memory compares such steps with and without grad_checkpoint. cycles trains and evaluates repeatedly and reports whether
+memory grows. reading times the way from records to batches, without a cache.
+
+Each result is printed beside the time of a matrix product of fixed size, and compared with the published code after
+scaling by it; `taskset` restricts the run to one core, as in the published code's measurement.
 """
 
+import concurrent.futures
 import contextlib
-import importlib.metadata
-import json
+import multiprocessing
 import operator
 import os
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,37 +37,43 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 from dataset import command_line
 from efficientdet import config as config_lib
-from tf2.benchmarks.reader import PUBLISHED_CALIBRATION, calibrate
+from tf2.benchmarks import measure
 
 FLAGS = flags.FLAGS
 SAMPLE = ROOT / "testdata" / "sample.tfrecord"
 CYCLE_STEPS = 3
-LEAST_SHARE = 0.005  # of a step, for a kernel to get a line
-MIB = 2**20
+WARM_UP_IMAGES = 320  # read before the clock starts
+MIN_SHARE = 0.005  # of the time of a step, for a kernel to be listed
 
 
 class Published(NamedTuple):
-    """Seconds of the published code, on one core, 8 images a step; its step is network, a loss and SGD alone."""
+    """Seconds of the published code on one core, for 8 images per step of network, loss and SGD alone."""
 
     step: float
-    start: float | None  # from the start of building to the end of the first step; None where not measured
+    start: float | None  # from building to the end of the first step; None if not measured
 
 
-PUBLISHED = {  # by model and version of TensorFlow
+PUBLISHED_STEP = {  # by model and version of TensorFlow
     ("efficientdet-lite0", "2.15"): Published(1.25, 41),
     ("efficientdet-d0", "2.15"): Published(4.85, 60),
     ("efficientdet-lite0", "2.21"): Published(1.28, None),
     ("efficientdet-d0", "2.21"): Published(5.64, None),
 }
+PUBLISHED_READING = {  # images per second of the published code on one core, from records of 640x480 pixels
+    ("efficientdet-lite0", "training"): 73,
+    ("efficientdet-lite0", "evaluation"): 72,
+    ("efficientdet-d0", "training"): 67,
+    ("efficientdet-d0", "evaluation"): 53,
+}
 
 
 class Times(NamedTuple):
-    """Seconds of one training's start and of some steps after it, and what was timed between."""
+    """Seconds of the start of a training and of the steps after it."""
 
     start: dict[str, float]  # building, tracing, first step
     steps: list[float]
-    calibrations: list[float]  # one before each step
-    added_mib: float  # peak memory of tracing and first step, above the peak before
+    matmuls: list[float]  # one matrix product before each step
+    added_mib: float  # peak memory after the first step, minus the peak before tracing
 
 
 class Kernel(NamedTuple):
@@ -78,20 +86,114 @@ class Kernel(NamedTuple):
 
 def define_flags() -> None:
     """Defines every flag; a function, so that importing this file defines none."""
-    with command_line.group("What is measured"):
-        flags.DEFINE_enum("what", "step", list(WHAT), "What to measure; once: the half of memory, as JSON.")
-        flags.DEFINE_integer("steps", 5, "Steps to time, after the first.", lower_bound=1)
-        flags.DEFINE_integer("cycles", 10, "Epochs of training and evaluation, with --what=cycles.", lower_bound=4)
-        flags.DEFINE_bool("profile", False, "With --what=step: also the kernels of one more step.")
-    with command_line.group("Of what"):
+    with command_line.group("Measurement"):
+        flags.DEFINE_enum("what", "step", list(WHAT), "The quantity to measure.")
         flags.DEFINE_string("model_name", "efficientdet-lite0", f"One of {', '.join(config_lib.MODELS)}.")
         flags.DEFINE_string("hparams", "", "Keys of efficientdet/config.py, as in main.py.")
-        flags.DEFINE_bool("grad_checkpoint", None, "The key of that name; default: what --hparams says.")
-        flags.DEFINE_integer("batch_size", 8, "Images a step.", lower_bound=1)
+        flags.DEFINE_integer("batch_size", 8, "Images per step or batch.", lower_bound=1)
+    with command_line.group("Training", ["step", "memory", "cycles"]):
+        flags.DEFINE_integer("steps", 5, "Steps to time after the first one (step, memory).", lower_bound=1)
+        flags.DEFINE_bool("profile", False, "Also lists the kernels of one more step (step).")
+        flags.DEFINE_integer("cycles", 10, "Epochs of training and evaluation (cycles).", lower_bound=4)
+    with command_line.group("Records", ["reading"]):
+        flags.DEFINE_string("file_pattern", None, "Glob of the TFRecords, in quotes.")
+        flags.DEFINE_integer("num_images", 1000, "Images to time after a warm-up.", lower_bound=1)
+        flags.DEFINE_bool("stages", False, "Also times the first stages of the pipeline alone.")
+
+
+def main() -> None:
+    if FLAGS.what == "reading" and not FLAGS.file_pattern:
+        raise ValueError("--what=reading needs --file_pattern")
+    for line in WHAT[FLAGS.what](config_lib.load(FLAGS.model_name, FLAGS.hparams)):
+        print(line, flush=True)
+
+
+def measure_step(config: config_lib.Config) -> Iterator[str]:
+    """Times the start and the steps after it; with --profile also lists the kernels of one step."""
+    import tensorflow as tf
+
+    yield header(config)
+    times, step = train_steps(config, FLAGS.batch_size, FLAGS.steps)
+    published = PUBLISHED_STEP.get((config.name, ".".join(tf.__version__.split(".")[:2])))
+    is_comparable = FLAGS.batch_size == 8 and config == config_lib.load(config.name)
+    yield from step_report(times, published if is_comparable else None)
+    if FLAGS.profile:
+        yield from kernel_report(kernels(step), config.name)
+
+
+def measure_memory(config: config_lib.Config) -> Iterator[str]:
+    """Runs steps with and without grad_checkpoint, each in a new process, as a peak never falls."""
+    times = []
+    for grad_checkpoint in (False, True):
+        with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
+            variant = config.override({"grad_checkpoint": grad_checkpoint})
+            try:
+                times.append(executor.submit(step_times, variant, FLAGS.batch_size, FLAGS.steps).result())
+            except concurrent.futures.BrokenExecutor as error:
+                raise OSError(f"the process with grad_checkpoint={grad_checkpoint} was killed; lower --batch_size") from error
+    yield header(config)  # only now: it imports TensorFlow, and child processes inherit the peak of this one
+    yield from memory_report(*times)
+
+
+def measure_cycles(config: config_lib.Config) -> Iterator[str]:
+    """Trains and evaluates in this process, as --mode=train_and_eval does, and records its memory."""
+    from tf2.evaluation import evaluator
+    from tf2.training import train
+
+    resident = []
+
+    class RecordingEvaluator(evaluator.Evaluator):
+        def run(self, net):
+            results = super().run(net)
+            resident.append(measure.resident_mib())
+            return results
+
+    yield header(config)
+    recording = RecordingEvaluator(config, evaluator.Evaluation(str(SAMPLE)))
+    batch_size = FLAGS.batch_size
+    with tempfile.TemporaryDirectory() as directory, contextlib.redirect_stdout(sys.stderr):  # tables of AP
+        training = train.Training(
+            directory, str(SAMPLE), batch_size=batch_size, num_examples_per_epoch=CYCLE_STEPS * batch_size, seed=0
+        )
+        train.run(config.override({"num_epochs": FLAGS.cycles}), training, recording, eval_every_epochs=1)
+    yield from cycle_report(resident)
+
+
+def measure_reading(config: config_lib.Config) -> Iterator[str]:
+    """Times the input pipelines of training and evaluation; with --stages also their first stages."""
+    yield header(config)
+    yield f"{'pipeline':<40}{'images/s':>10}{'matmul s':>10}{'x published':>13}"
+    measure.calibrate()
+    for name, (dataset, is_batched) in pipelines(config).items():
+        before = measure.calibrate()
+        speed = images_per_second(dataset, FLAGS.num_images, is_batched)
+        matmul = (before + measure.calibrate()) / 2
+        published = PUBLISHED_READING.get((config.name, name))
+        ratio = f"{speed / published * matmul / measure.CALIBRATION:.2f}" if published else ""
+        yield f"{name:<40}{speed:>10.1f}{matmul:>10.3f}{ratio:>13}"
+
+
+WHAT = {"step": measure_step, "memory": measure_memory, "cycles": measure_cycles, "reading": measure_reading}
+
+
+def header(config: config_lib.Config) -> str:
+    """The first line: configuration and machine."""
+    import tensorflow as tf
+
+    from tf2.inference import provenance
+
+    size = "x".join(map(str, config.image_size[::-1]))
+    line = f"{config.name}, {size} pixels, batch size {FLAGS.batch_size}, {provenance.num_cores()} core(s), TensorFlow {tf.__version__}"
+    if FLAGS.what == "reading":
+        return line
+    return (
+        f"{line}; weight_decay {config.weight_decay:g}, clip_gradients_norm {config.clip_gradients_norm}, "
+        f"moving_average_decay {config.moving_average_decay:g}"
+    )
 
 
 def random_batch(config: config_lib.Config, batch_size: int) -> tuple[Any, dict]:
-    """Images and labels as `InputReader.training` gives them, the same ones each time; ten objects an image."""
+    """Images and labels as `InputReader.training` returns them, always the same; ten objects per image."""
     import numpy as np
     import tensorflow as tf
 
@@ -111,12 +213,11 @@ def random_batch(config: config_lib.Config, batch_size: int) -> tuple[Any, dict]
     return images, tf.nest.map_structure(lambda *values: tf.stack(values), *labels)
 
 
-def start(config: config_lib.Config, batch_size: int) -> tuple[Callable[[], None], dict[str, float], float]:
-    """Builds, traces and takes the first step.
+def train_steps(config: config_lib.Config, batch_size: int, count: int) -> tuple[Times, Callable[[], None]]:
+    """Builds and traces a training, and runs its first step and `count` more.
 
     Returns:
-        A function that takes one more step, the seconds that each part of the start took, and the MiB that tracing and
-        the first step added to the peak.
+        The times, and a function that runs one more step.
     """
     import tensorflow as tf
     import tf_keras as keras
@@ -128,7 +229,7 @@ def start(config: config_lib.Config, batch_size: int) -> tuple[Callable[[], None
     clock = [time.perf_counter()]
     trainer = Trainer(config, batch_size=batch_size, steps_per_epoch=1000)
     clock.append(time.perf_counter())
-    before = peak_mib()
+    peak_before = measure.peak_mib()
     trainer.train_step.get_concrete_function(*batch)
     clock.append(time.perf_counter())
 
@@ -137,135 +238,40 @@ def start(config: config_lib.Config, batch_size: int) -> tuple[Callable[[], None
 
     step()
     clock.append(time.perf_counter())
-    parts = ("building", "tracing", "first step")
-    return step, dict(zip(parts, map(operator.sub, clock[1:], clock))), peak_mib() - before
-
-
-def peak_mib() -> float:
-    """The most memory that this process ever had."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / MIB if sys.platform == "darwin" else peak * 1024 / MIB
-
-
-def time_steps(step: Callable[[], None], count: int) -> tuple[list[float], list[float]]:
-    """Seconds of the steps, and of the matrix product before each."""
-    seconds, calibrations = [], []
+    start = dict(zip(("building", "tracing", "first step"), map(operator.sub, clock[1:], clock)))
+    added_mib = measure.peak_mib() - peak_before
+    steps, matmuls = [], []
     for _ in range(count):
-        calibrations.append(calibrate())
-        begun = time.perf_counter()
+        matmuls.append(measure.calibrate())
+        begin = time.perf_counter()
         step()
-        seconds.append(time.perf_counter() - begun)
-    return seconds, calibrations
+        steps.append(time.perf_counter() - begin)
+    return Times(start, steps, matmuls, added_mib), step
 
 
-def measure_once(config: config_lib.Config) -> Iterator[str]:
-    """One line of JSON: the fields of Times."""
-    step, seconds, added_mib = start(config, FLAGS.batch_size)
-    yield json.dumps(Times(seconds, *time_steps(step, FLAGS.steps), added_mib)._asdict())
-
-
-def measure_step(config: config_lib.Config) -> Iterator[str]:
-    """Lines about the start and the steps after it; with --profile also about the kernels of one."""
-    import tensorflow as tf
-
-    yield header(config, tf.__version__)
-    step, seconds, added_mib = start(config, FLAGS.batch_size)
-    times = Times(seconds, *time_steps(step, FLAGS.steps), added_mib)
-    published = PUBLISHED.get((config.name, ".".join(tf.__version__.split(".")[:2])))
-    comparable = FLAGS.batch_size == 8 and config == config_lib.load(config.name)
-    yield from step_report(times, published if comparable else None)
-    if FLAGS.profile:
-        yield from kernel_report(kernels(step), config.name)
-
-
-def header(config: config_lib.Config, version: str) -> str:
-    """What is measured where."""
-    from tf2.inference import provenance
-
-    size = "x".join(map(str, config.image_size[::-1]))
-    return (
-        f"{config.name}, {size} pixels, {FLAGS.batch_size} images a step, {provenance.num_cores()} core(s), "
-        f"TensorFlow {version}; "
-        f"weight_decay {config.weight_decay:g}, clip_gradients_norm {config.clip_gradients_norm}, "
-        f"moving_average_decay {config.moving_average_decay:g}"
-    )
+def step_times(config: config_lib.Config, batch_size: int, count: int) -> Times:
+    """The times of `train_steps`, which another process can return."""
+    return train_steps(config, batch_size, count)[0]
 
 
 def step_report(times: Times, published: Published | None) -> Iterator[str]:
-    """Medians, and their ratio to what was published where that is comparable."""
-    step, matmul = statistics.median(times.steps), statistics.median(times.calibrations)
-    begun, parts = sum(times.start.values()), ", ".join(f"{part} {value:.1f}" for part, value in times.start.items())
+    """Medians, and their calibrated ratio to the published figures."""
+    step, matmul = statistics.median(times.steps), statistics.median(times.matmuls)
+    start, parts = sum(times.start.values()), ", ".join(f"{part} {value:.1f}" for part, value in times.start.items())
     lines = [
         f"step: {step:.3f} s, matmul {matmul:.3f} s, ratio {step / matmul:.2f}",
-        f"start: {begun:.1f} s ({parts})",
+        f"start: {start:.1f} s ({parts})",
     ]
-    for line, ours, theirs in zip(lines, (step, begun), published or (None, None)):
-        ratio = ours / matmul / (theirs / PUBLISHED_CALIBRATION) if theirs else None
+    for line, ours, theirs in zip(lines, (step, start), published or (None, None)):
+        ratio = ours / matmul / (theirs / measure.CALIBRATION) if theirs else None
         yield line + (f"; {ratio:.2f} of the published {theirs:g} s" if theirs else "")
 
 
-def profile(step: Callable[[], Any]):
-    """All that TensorFlow's profiler saw in one call, as an XSpace: planes (devices) of lines (threads) of events."""
-    import tensorflow as tf
-    from tensorflow.tsl.profiler.protobuf import xplane_pb2
-
-    with tempfile.TemporaryDirectory() as directory:
-        with tf.profiler.experimental.Profile(directory):
-            step()
-        [path] = Path(directory).rglob("*.xplane.pb")
-        return xplane_pb2.XSpace.FromString(path.read_bytes())
-
-
-def kernels(step: Callable[[], None]) -> list[Kernel]:
-    """All that ran on the CPU in one step."""
-    found = []
-    for plane in profile(step).planes:
-        events = [
-            (plane.event_metadata[e.metadata_id], e.duration_ps / 1e9) for line in plane.lines for e in line.events
-        ]
-        # A kernel is an event "name:type", shown as its type; the others are of the runtime around the kernels.
-        found += [
-            Kernel(event.name, event.display_name, ms)
-            for event, ms in events
-            if event.display_name and event.name.endswith(f":{event.display_name}")
-        ]
-    return found
-
-
-def kernel_report(found: Sequence[Kernel], network: str) -> Iterator[str]:
-    """A table by type of operation and by where it stands: in the network and its gradient, or in the step around."""
-    rows, total = defaultdict(list), sum(kernel.ms for kernel in found)
-    for kernel in found:
-        rows[kernel.kind, "network" if network in kernel.name else "step"].append(kernel.ms)
-    yield f"{'kernel':<50}{'of the':>10}{'ms':>10}{'calls':>8}{'share':>8}"
-    for (kind, part), ms in sorted(rows.items(), key=lambda row: -sum(row[1])):
-        if sum(ms) >= LEAST_SHARE * total:
-            yield f"{kind:<50}{part:>10}{sum(ms):>10.1f}{len(ms):>8}{sum(ms) / total:>8.1%}"
-    for part in ("network", "step"):
-        ms = [ms for (_, other), row in rows.items() if other == part for ms in row]
-        yield f"{'all':<50}{part:>10}{sum(ms):>10.1f}{len(ms):>8}{sum(ms) / total:>8.1%}"
-
-
-def measure_memory(config: config_lib.Config) -> Iterator[str]:
-    """Runs this script with and without grad_checkpoint, each in a process of its own."""
-    # A process begins with the peak of the one that made it: TensorFlow must not be imported here.
-    yield header(config, importlib.metadata.version("tensorflow"))
-    times = {}
-    for switch in ("false", "true"):
-        # Of a flag that comes twice, the last one counts.
-        command = [sys.executable, *sys.argv, "--what=once", f"--grad_checkpoint={switch}"]
-        result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-        if result.returncode:
-            raise OSError(f"the process with grad_checkpoint={switch} ended with code {result.returncode}, see above")
-        times[switch] = Times(**json.loads(result.stdout))
-    yield from memory_report(times["false"], times["true"])
-
-
 def memory_report(without: Times, checkpointed: Times) -> Iterator[str]:
-    """Both, and what grad_checkpoint makes of memory and time."""
+    """Peak memory and step time of both runs, and their ratios."""
     ratios = []
     for switch, times in (("false", without), ("true", checkpointed)):
-        step, matmul = statistics.median(times.steps), statistics.median(times.calibrations)
+        step, matmul = statistics.median(times.steps), statistics.median(times.matmuls)
         ratios.append(step / matmul)
         yield (
             f"grad_checkpoint={switch}: peak {times.added_mib:.0f} MiB, "
@@ -274,55 +280,82 @@ def memory_report(without: Times, checkpointed: Times) -> Iterator[str]:
     yield f"with / without: peak {checkpointed.added_mib / without.added_mib:.3f}, time {ratios[1] / ratios[0]:.2f}"
 
 
-def measure_cycles(config: config_lib.Config) -> Iterator[str]:
-    """Trains and evaluates in this process, as --mode=train_and_eval does, and watches its memory."""
-    import tensorflow as tf
-
-    from tf2.evaluation import evaluator
-    from tf2.training import train
-
-    resident = []
-
-    class Watched(evaluator.Evaluator):
-        def pictures(self, net, count=4):
-            pictures = super().pictures(net, count)
-            resident.append(resident_mib())
-            return pictures
-
-    yield header(config, tf.__version__)
-    watched = Watched(config, evaluator.Evaluation(str(SAMPLE)))
-    with tempfile.TemporaryDirectory() as directory, contextlib.redirect_stdout(sys.stderr):  # tables of AP
-        training = train.Training(
-            directory,
-            str(SAMPLE),
-            batch_size=FLAGS.batch_size,
-            num_examples_per_epoch=CYCLE_STEPS * FLAGS.batch_size,
-            seed=0,
-        )
-        train.run(config.override({"num_epochs": FLAGS.cycles}), training, watched, eval_every_epochs=1)
-    yield from cycle_report(resident)
-
-
-def resident_mib() -> float:
-    """Memory of this process now, as Linux tells it."""
-    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS")]
-    return int(line.split()[1]) * 1024 / MIB
-
-
 def cycle_report(resident: Sequence[float]) -> Iterator[str]:
-    """MiB after each cycle, and the last against the third: the first ones still compile and warm up."""
+    """Memory after each cycle, and the last one relative to the third; the first two still trace and warm up."""
     for i, mib in enumerate(resident, 1):
         yield f"after cycle {i}: {mib:.0f} MiB"
     yield f"after cycle {len(resident)} / after cycle 3: {resident[-1] / resident[2]:.3f}"
 
 
-WHAT = {"step": measure_step, "memory": measure_memory, "cycles": measure_cycles, "once": measure_once}
+def kernels(step: Callable[[], None]) -> list[Kernel]:
+    """All kernels that one step runs on the CPU."""
+    found = []
+    for plane in measure.profile(step).planes:
+        for event in (event for line in plane.lines for event in line.events):
+            metadata = plane.event_metadata[event.metadata_id]
+            # A kernel is an event "name:type" shown as its type; all others belong to the runtime around the kernels.
+            if metadata.display_name and metadata.name.endswith(f":{metadata.display_name}"):
+                found.append(Kernel(metadata.name, metadata.display_name, event.duration_ps / 1e9))
+    return found
 
 
-def main() -> None:
-    config = config_lib.load(FLAGS.model_name, FLAGS.hparams, grad_checkpoint=FLAGS.grad_checkpoint)
-    for line in WHAT[FLAGS.what](config):
-        print(line, flush=True)
+def kernel_report(found: Sequence[Kernel], network: str) -> Iterator[str]:
+    """A table by type of operation, separately for the network with its gradient and for the rest of the step."""
+    rows, total = defaultdict(list), sum(kernel.ms for kernel in found)
+    for kernel in found:
+        rows[kernel.kind, "network" if network in kernel.name else "step"].append(kernel.ms)
+    yield f"{'kernel':<50}{'of the':>10}{'ms':>10}{'calls':>8}{'share':>8}"
+    for (kind, part), ms in sorted(rows.items(), key=lambda row: -sum(row[1])):
+        if sum(ms) >= MIN_SHARE * total:
+            yield f"{kind:<50}{part:>10}{sum(ms):>10.1f}{len(ms):>8}{sum(ms) / total:>8.1%}"
+    for part in ("network", "step"):
+        ms = [ms for (_, other), row in rows.items() if other == part for ms in row]
+        yield f"{'all':<50}{part:>10}{sum(ms):>10.1f}{len(ms):>8}{sum(ms) / total:>8.1%}"
+
+
+def pipelines(config: config_lib.Config) -> dict[str, tuple[Iterable, bool]]:
+    """The pipelines to time: name -> (endless dataset, True if its elements are batches)."""
+    import tensorflow as tf
+
+    from dataset import tfrecord
+    from dataset.dataloader import InputReader
+
+    size = FLAGS.batch_size
+    reader = InputReader(FLAGS.file_pattern, config)
+    runs = {
+        "training": (reader.training(size, seed=1, num_examples=1), True),
+        "evaluation": (reader.evaluation(size).repeat(), True),
+    }
+    if FLAGS.stages:
+        records = tf.data.Dataset.range(len(reader.records.files)).repeat().flat_map(reader.records.read)
+        images = records.map(lambda _, record: tfrecord.decode(record), num_parallel_calls=tf.data.AUTOTUNE)
+        runs |= {
+            "records": (records, False),
+            "records, whole images decoded": (images, False),
+            "training, before targets and batches": (reader.augmented(seed=1), False),
+        }
+    return runs
+
+
+def images_per_second(dataset: Iterable, num_images: int, is_batched: bool) -> float:
+    """Reads every tensor of an endless dataset, for `num_images` images after WARM_UP_IMAGES others."""
+    import tensorflow as tf
+
+    from dataset import dataloader
+
+    iterator = iter(dataset)
+
+    def take(number: int) -> int:
+        taken = 0
+        with dataloader.plain_errors():
+            while taken < number:
+                arrays = [tensor.numpy() for tensor in tf.nest.flatten(next(iterator))]
+                taken += len(arrays[0]) if is_batched else 1  # the last batch of a pass may be smaller
+        return taken
+
+    take(WARM_UP_IMAGES)
+    start = time.perf_counter()
+    return take(num_images) / (time.perf_counter() - start)
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ class Evaluator:
         rules = suppression(self.config, classes="each by itself", clip=False)
         return _pass(self._metric(), batches, self._detector(net), self.evaluation.num_samples, rules)
 
-    def pictures(self, net: Network, count: int = 4) -> dict[str, np.ndarray]:
+    def draw_images(self, net: Network, count: int = 4) -> dict[str, np.ndarray]:
         """What the network detects, drawn: in the first images of the records, or in the config's sample_image.
 
         Args:
@@ -121,7 +121,7 @@ class Evaluator:
         return pictures
 
     def _samples(self, count: int) -> Iterator[tuple[str, np.ndarray, tf.Tensor, tf.Tensor]]:
-        """(name, picture to draw on, network input, image_scale from one to the other) of what `pictures` shows."""
+        """(name, picture to draw on, network input, image_scale from one to the other) of what `draw_images` shows."""
         config = self.config
         if self._sample_image is not None:
             network_input, image_scale = preprocess.preprocess(self._sample_image, config.image_size, **config.colors)

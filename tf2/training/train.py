@@ -58,7 +58,7 @@ class Evaluator(Protocol):
     def run(self, net: EfficientDetNet) -> dict[str, float]:
         """Metrics by name."""
 
-    def pictures(self, net: EfficientDetNet) -> dict[str, np.ndarray]:
+    def draw_images(self, net: EfficientDetNet) -> dict[str, np.ndarray]:
         """Drawn detections by name, [H, W, 3] uint8."""
 
 
@@ -371,7 +371,7 @@ class _Loop:
             with self.progress.paused():
                 net = self.trainer.evaluated_net()
                 results = self.evaluator.run(net)
-                pictures = self.evaluator.pictures(net)
+                pictures = self.evaluator.draw_images(net)
             self.progress.evaluated(step, results, pictures)
             # An evaluation beside this training may have kept a better one. An equal one is this one, before a kill.
             if self.best.take(step, results["AP"]) and results["AP"] >= self.model_dir.best_ap():

@@ -100,7 +100,7 @@ def test_a_source_id_that_is_not_utf_8_is_shown_as_far_as_it_is(tiny_config, mon
     )
     assert evaluator.run(object())["AP"] > 0.9
     monkeypatch.setattr(Evaluator, "_detector", lambda self, net: {"network + NMS": one_box})
-    assert [name[-1] for name in evaluator.pictures(object(), 2)] == ["\ufffd"] * 2
+    assert [name[-1] for name in evaluator.draw_images(object(), 2)] == ["\ufffd"] * 2
 
 
 def test_candidates_are_5000_unless_the_config_says(tiny_config):
@@ -144,7 +144,7 @@ def one_box(state):
 def test_pictures_are_the_first_of_the_records(tiny_config, monkeypatch):
     monkeypatch.setattr(Evaluator, "_detector", lambda self, net: {"all": one_box})
     evaluator = Evaluator(tiny_config.override({"label_map": {3: "three"}}), Evaluation(SAMPLE, batch_size=3))
-    pictures = evaluator.pictures(object())
+    pictures = evaluator.draw_images(object())
     assert list(pictures) == ["1", "2", "3", "4"]
     record = next(iter(tf.data.TFRecordDataset(SAMPLE)))
     image = tfrecord.decode(record)["image"]
@@ -154,7 +154,7 @@ def test_pictures_are_the_first_of_the_records(tiny_config, monkeypatch):
     expected = visualize.draw_boxes(plain, [[8, 16, 40, 48]], [3], [0.9], names={3: "three"})
     assert pictures["1"].dtype == np.uint8
     np.testing.assert_allclose(pictures["1"].astype(int), expected, atol=1)
-    assert list(evaluator.pictures(object(), count=2)) == ["1", "2"]
+    assert list(evaluator.draw_images(object(), count=2)) == ["1", "2"]
 
 
 def test_a_sample_image_is_drawn_at_its_own_size(tiny_config, tmp_path, monkeypatch):
@@ -169,7 +169,7 @@ def test_a_sample_image_is_drawn_at_its_own_size(tiny_config, tmp_path, monkeypa
     Image.fromarray(image).save(tmp_path / "street.png")
     evaluator = Evaluator(with_sample_image(tiny_config, tmp_path / "street.png"), Evaluation(SAMPLE))
     (tmp_path / "street.png").unlink()  # it was read at the start: a training does not fail for it later
-    pictures = evaluator.pictures(object())
+    pictures = evaluator.draw_images(object())
     assert list(pictures) == ["street.png"]
     expected = visualize.draw_boxes(image, [[32, 64, 160, 192]], [3], [0.9])  # 4 times the box of the network input
     np.testing.assert_array_equal(pictures["street.png"], expected)
@@ -193,7 +193,7 @@ def test_memory_stays_flat_over_many_evaluations(tiny_config, monkeypatch):
         for variable in net.weights:
             variable.assign(0.99 * variable)
         evaluator.run(net)
-        assert len(evaluator.pictures(net)) == 4
+        assert len(evaluator.draw_images(net)) == 4
         memory.append(int(STATM.read_text().split()[1]))
     assert memory[-1] <= 1.05 * memory[2]
     assert [function.experimental_get_tracing_count() for function in functions] == [1]

@@ -128,7 +128,7 @@ class Scores:
         self.steps.append(net.step)
         return {"AP": self.aps[net.step] if self.aps else net.step / 100}
 
-    def pictures(self, net):
+    def draw_images(self, net):
         return {"img": PICTURE}
 
 
