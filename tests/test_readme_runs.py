@@ -30,7 +30,7 @@ ROOT = test_readme.ROOT
 TINY = {"image_size": 64, "fpn_num_filters": 8, "fpn_cell_repeats": 1, "box_class_repeats": 1}
 # Of a training, one step; what is typed last counts.
 FEW = ["--num_examples_per_epoch=4", "--train_batch_size=4", "--num_epochs=1"]
-NOT_HERE = ("--strategy=", "gs://", "/benchmark_", "tests/kill_training")
+NOT_HERE = ("--strategy=", "gs://", "tf2/benchmarks/", "tests/kill_training")
 RELEASED = ("efficientdet-d0", "efficientdet-d4", "efficientdet-lite0")
 # What one command writes another reads, wherever they stand in the documents.
 ORDER = (

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""command_line: what every script answers to --help, --version and to what is typed wrong."""
+"""Tests of dataset/command_line.py: --help, --version and error messages of every script."""
 
 import contextlib
 import importlib
@@ -29,8 +29,8 @@ SCRIPTS += [
 ]
 
 
-def type_(script, *words, cwd=ROOT, columns=100):
-    """Runs a script in a terminal of so many columns."""
+def run_script(script, *words, cwd=ROOT, columns=100):
+    """Runs a script in a terminal with a number of columns."""
     environment = {**os.environ, "COLUMNS": str(columns)}
     return subprocess.run(
         [sys.executable, str(ROOT / script), *words], capture_output=True, text=True, cwd=cwd, env=environment
@@ -38,28 +38,31 @@ def type_(script, *words, cwd=ROOT, columns=100):
 
 
 @pytest.fixture(scope="module", params=SCRIPTS)
-def helped(request):
-    """A script and what it prints for --help."""
-    result = type_(request.param, "--help")
+def help_output(request):
+    """A script and its output for --help."""
+    result = run_script(request.param, "--help")
     assert result.returncode == 0, result.stderr
     return request.param, result.stdout
 
 
 def test_scripts_are_found():
-    assert {"main.py", "dataset/create_coco_tfrecord.py", "tf2/benchmarks/metric.py", "tests/kill_training.py"} <= set(
-        SCRIPTS
-    )
+    assert {
+        "main.py",
+        "dataset/create_coco_tfrecord.py",
+        "tf2/benchmarks/training.py",
+        "tests/kill_training.py",
+    } <= set(SCRIPTS)
 
 
-def test_every_flag_stands_in_the_help_once(helped):
-    script, text = helped
+def test_help_lists_every_flag_once(help_output):
+    script, text = help_output
     shown = re.findall(r"^  --(?:\[no\])?(\w+)", text, re.MULTILINE)
     assert sorted(shown) == sorted(flags_of(script))
     assert all(len(line) <= 100 for line in text.split("\n\nWhat", 1)[-1].splitlines() if line.startswith("  --"))
 
 
-def test_help_has_examples_whose_flags_exist(helped):
-    script, text = helped
+def test_flags_of_help_examples_exist(help_output):
+    script, text = help_output
     joined = re.sub(r"\\\n\s*", "", text)
     examples = re.findall(rf"^    (?:taskset -c 0 )?python {re.escape(script)}(.*)$", joined, re.MULTILINE)
     assert len(examples) >= (1 if script.startswith("tests/") else 3)
@@ -69,7 +72,7 @@ def test_help_has_examples_whose_flags_exist(helped):
 
 @contextlib.contextmanager
 def defined(name):
-    """A script as a module, with its flags defined for the time of the block."""
+    """Imports a script and defines its flags for the duration of the block."""
     groups, before = command_line.GROUPS[:], set(flags.FLAGS)
     module = importlib.import_module(name)
     try:
@@ -88,7 +91,7 @@ def script(request):
 
 
 @pytest.mark.parametrize("path", TYPED, ids=name_of)
-def test_commands_of_documents_are_read_with_their_values(path, monkeypatch):
+def test_documented_commands_parse(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     for name, *words in commands(path):
         with defined(name.removesuffix(".py").replace("/", ".")) as module:
@@ -97,9 +100,9 @@ def test_commands_of_documents_are_read_with_their_values(path, monkeypatch):
                 assert module.load_config().name.startswith("efficientdet-")
 
 
-def test_examples_of_main_and_model_inspect_are_right(script, monkeypatch):
-    told = []
-    monkeypatch.setattr(logging, "warning", lambda *words: told.append(words))
+def test_examples_of_main_and_model_inspect_parse_without_warnings(script, monkeypatch):
+    warnings = []
+    monkeypatch.setattr(logging, "warning", lambda *words: warnings.append(words))
     monkeypatch.chdir(ROOT)
     examples = re.findall(r"^    python (.*)$", re.sub(r"\\\n\s*", "", script.__doc__), re.MULTILINE)
     assert len(examples) == 3
@@ -107,16 +110,16 @@ def test_examples_of_main_and_model_inspect_are_right(script, monkeypatch):
         flags.FLAGS.unparse_flags()
         command_line.parse(shlex.split(example))
         assert script.load_config().name.startswith("efficientdet-d")
-    assert told == []
+    assert warnings == []
 
 
 @pytest.mark.parametrize("script", ["model_inspect"], indirect=True)
-def test_what_is_drawn_follows_flags_then_hparams_then_defaults(script, tmp_path):
+def test_drawing_options_follow_flags_then_hparams_then_defaults(script, tmp_path):
     model_dir.ModelDir(str(tmp_path)).write_config(config_lib.load("efficientdet-d0"))
-    of_training, own = f"--hparams={tmp_path / 'config.yaml'}", "nms_configs.max_output_size=300"
+    saved, own = f"--hparams={tmp_path / 'config.yaml'}", "nms_configs.max_output_size=300"
     for words, expected in (
         ([], ("hard", 0.4, 100)),
-        ([of_training], ("hard", 0.4, 100)),  # whose gaussian suppression nobody asked for
+        ([saved], ("hard", 0.4, 100)),  # its gaussian suppression is a default, not a choice
         ([f"--hparams={own},nms_configs.score_thresh=0.1"], ("hard", 0.1, 300)),
         ([f"--hparams={own},nms_configs.method=gaussian"], ("gaussian", 0.4, 300)),
         ([f"--hparams={own}", "--max_boxes_to_draw=7", "--min_score_thresh=0"], ("hard", 0, 7)),
@@ -129,25 +132,25 @@ def test_what_is_drawn_follows_flags_then_hparams_then_defaults(script, tmp_path
         assert found == expected, words
 
 
-def test_help_fits_terminals_of_any_width(script):
+def test_help_fits_the_terminal(script):
     for columns in (60, 110):
         shown = command_line.help_text("", columns).splitlines()
         assert max(len(line) for line in shown if not line.lstrip().startswith("--")) <= columns
     assert any("efficientdet-lite3x," in line for line in shown)
 
 
-def test_groups_tell_modes_units_and_defaults():
-    text = type_("main.py", "--help").stdout
+def test_help_shows_modes_units_and_defaults():
+    text = run_script("main.py", "--help").stdout
     assert "\nTraining (train, train_and_eval):\n" in text
     assert re.search(r"--train_batch_size=N +Images a training step, on all devices together\. \(default: 64\)", text)
     assert re.search(r"--mode=train\|eval\|train_and_eval\n +Trains, evaluates", text)
-    assert type_("main.py", "--help", columns=10).stdout.startswith("Trains and evaluates")
+    assert run_script("main.py", "--help", columns=10).stdout.startswith("Trains and evaluates")
     assert "--[no]eval_after_train" in text and "(default: False)" not in text and "(default: None)" not in text
 
 
 @pytest.mark.parametrize("script", ["main.py", "model_inspect.py", "dataset/check_tfrecords.py"])
 def test_version(script):
-    result = type_(script, "--version")
+    result = run_script(script, "--version")
     assert result.returncode == 0
     assert re.fullmatch(
         rf"efficientdet-tf2 {config_lib.VERSION}, Python 3\.\d+\.\d+, TensorFlow 2\.\d+\.\d+\n", result.stdout
@@ -155,7 +158,7 @@ def test_version(script):
 
 
 @pytest.mark.parametrize(
-    "words, sentence",
+    "words, message",
     [
         (["--model_nme=x"], "error: Unknown command line flag 'model_nme'. Did you mean: model_name (--help lists"),
         (["--train_batch_size=x"], "error: flag --train_batch_size=x: invalid literal for int()"),
@@ -164,13 +167,13 @@ def test_version(script):
         (["train"], "error: unexpected arguments ['train']; every option starts with --"),
     ],
 )
-def test_what_is_typed_wrong_is_one_sentence(words, sentence):
-    result = type_("main.py", *words)
+def test_invalid_command_lines_give_one_line_messages(words, message):
+    result = run_script("main.py", *words)
     assert result.returncode == 1 and result.stdout == ""
-    assert result.stderr.startswith(sentence) and result.stderr.count("\n") == 1
+    assert result.stderr.startswith(message) and result.stderr.count("\n") == 1
 
 
-def test_flags_of_other_modes_are_told(monkeypatch):
+def test_unused_returns_flags_of_other_modes(monkeypatch):
     values = flags.FlagValues()
     monkeypatch.setattr(flags, "FLAGS", values)
     monkeypatch.setattr(command_line, "GROUPS", [])
@@ -184,15 +187,15 @@ def test_flags_of_other_modes_are_told(monkeypatch):
     assert command_line.unused("draw") == [] and command_line.unused("train") == ["b"]
 
 
-def test_flags_without_an_effect_in_a_mode_are_told_by_the_scripts(tmp_path):
-    for script, words, told in (
+def test_scripts_report_flags_without_effect(tmp_path):
+    for script, words, message in (
         ("main.py", ["--mode=eval", "--train_batch_size=8"], "--train_batch_size has no effect with --mode=eval"),
         ("model_inspect.py", ["--runmode=bm", "--output_csv=x"], "--output_csv has no effect with --runmode=bm"),
         ("model_inspect.py", ["--hparams=mixed_precision=true"], "mixed_precision is for training"),
     ):
-        fails = ["--hparams=num_classes=3,label_map=voc"] if "hparams" not in words[0] else []
-        result = type_(script, *words, *fails, *(["--runmode=infer"] if not fails else []), cwd=tmp_path)
-        assert result.returncode == 1 and told in result.stderr
+        failing = ["--hparams=num_classes=3,label_map=voc"] if "hparams" not in words[0] else []
+        result = run_script(script, *words, *failing, *(["--runmode=infer"] if not failing else []), cwd=tmp_path)
+        assert result.returncode == 1 and message in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -204,15 +207,15 @@ def test_flags_without_an_effect_in_a_mode_are_told_by_the_scripts(tmp_path):
         (KeyboardInterrupt(), 130),
     ],
 )
-def test_what_goes_wrong_is_one_sentence(error, code):
+def test_user_errors_become_messages_and_exit_codes(error, code):
     def main():
         raise error
 
-    with pytest.raises(SystemExit) as told:
+    with pytest.raises(SystemExit) as caught:
         command_line.call(main)
-    assert told.value.code == code
+    assert caught.value.code == code
 
 
-def test_a_fault_of_the_program_keeps_its_traceback():
+def test_other_errors_keep_their_traceback():
     with pytest.raises(KeyError):
         command_line.call(lambda: {}["x"])

@@ -46,20 +46,15 @@ WARM_UP_IMAGES = 320  # read before the clock starts
 MIN_SHARE = 0.005  # of the time of a step, for a kernel to be listed
 
 
-class Published(NamedTuple):
-    """Seconds of the published code on one core, for 8 images per step of network, loss and SGD alone."""
-
-    step: float
-    start: float | None  # from building to the end of the first step; None if not measured
-
-
-PUBLISHED_STEP = {  # by model and version of TensorFlow
-    ("efficientdet-lite0", "2.15"): Published(1.25, 41),
-    ("efficientdet-d0", "2.15"): Published(4.85, 60),
-    ("efficientdet-lite0", "2.21"): Published(1.28, None),
-    ("efficientdet-d0", "2.21"): Published(5.64, None),
+# The published code on one core. Seconds of a step (8 images; network, loss and SGD alone) and of the start (from
+# building to the end of the first step; None if not measured); images per second from records of 640x480 pixels.
+PUBLISHED_STEP = {
+    ("efficientdet-lite0", "2.15"): (1.25, 41),
+    ("efficientdet-d0", "2.15"): (4.85, 60),
+    ("efficientdet-lite0", "2.21"): (1.28, None),
+    ("efficientdet-d0", "2.21"): (5.64, None),
 }
-PUBLISHED_READING = {  # images per second of the published code on one core, from records of 640x480 pixels
+PUBLISHED_READING = {
     ("efficientdet-lite0", "training"): 73,
     ("efficientdet-lite0", "evaluation"): 72,
     ("efficientdet-d0", "training"): 67,
@@ -74,14 +69,6 @@ class Times(NamedTuple):
     steps: list[float]
     matmuls: list[float]  # one matrix product before each step
     added_mib: float  # peak memory after the first step, minus the peak before tracing
-
-
-class Kernel(NamedTuple):
-    """One execution of one operation."""
-
-    name: str  # of the operation, with its scopes
-    kind: str
-    ms: float
 
 
 def define_flags() -> None:
@@ -125,12 +112,13 @@ def measure_memory(config: config_lib.Config) -> Iterator[str]:
     """Runs steps with and without grad_checkpoint, each in a new process, as a peak never falls."""
     times = []
     for grad_checkpoint in (False, True):
-        with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
-            variant = config.override({"grad_checkpoint": grad_checkpoint})
-            try:
+        variant = config.override({"grad_checkpoint": grad_checkpoint})
+        try:
+            with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
                 times.append(executor.submit(step_times, variant, FLAGS.batch_size, FLAGS.steps).result())
-            except concurrent.futures.BrokenExecutor as error:
-                raise OSError(f"the process with grad_checkpoint={grad_checkpoint} was killed; lower --batch_size") from error
+        except concurrent.futures.BrokenExecutor as error:
+            message = f"the process with grad_checkpoint={grad_checkpoint} was killed; lower --batch_size"
+            raise OSError(message) from error
     yield header(config)  # only now: it imports TensorFlow, and child processes inherit the peak of this one
     yield from memory_report(*times)
 
@@ -183,11 +171,10 @@ def header(config: config_lib.Config) -> str:
     from tf2.inference import provenance
 
     size = "x".join(map(str, config.image_size[::-1]))
-    line = f"{config.name}, {size} pixels, batch size {FLAGS.batch_size}, {provenance.num_cores()} core(s), TensorFlow {tf.__version__}"
-    if FLAGS.what == "reading":
-        return line
     return (
-        f"{line}; weight_decay {config.weight_decay:g}, clip_gradients_norm {config.clip_gradients_norm}, "
+        f"{config.name}, {size} pixels, batch size {FLAGS.batch_size}, {provenance.num_cores()} core(s), "
+        f"TensorFlow {tf.__version__}; "
+        f"weight_decay {config.weight_decay:g}, clip_gradients_norm {config.clip_gradients_norm}, "
         f"moving_average_decay {config.moving_average_decay:g}"
     )
 
@@ -254,7 +241,7 @@ def step_times(config: config_lib.Config, batch_size: int, count: int) -> Times:
     return train_steps(config, batch_size, count)[0]
 
 
-def step_report(times: Times, published: Published | None) -> Iterator[str]:
+def step_report(times: Times, published: tuple[float, float | None] | None) -> Iterator[str]:
     """Medians, and their calibrated ratio to the published figures."""
     step, matmul = statistics.median(times.steps), statistics.median(times.matmuls)
     start, parts = sum(times.start.values()), ", ".join(f"{part} {value:.1f}" for part, value in times.start.items())
@@ -282,35 +269,33 @@ def memory_report(without: Times, checkpointed: Times) -> Iterator[str]:
 
 def cycle_report(resident: Sequence[float]) -> Iterator[str]:
     """Memory after each cycle, and the last one relative to the third; the first two still trace and warm up."""
-    for i, mib in enumerate(resident, 1):
-        yield f"after cycle {i}: {mib:.0f} MiB"
+    yield from (f"after cycle {i}: {mib:.0f} MiB" for i, mib in enumerate(resident, 1))
     yield f"after cycle {len(resident)} / after cycle 3: {resident[-1] / resident[2]:.3f}"
 
 
-def kernels(step: Callable[[], None]) -> list[Kernel]:
-    """All kernels that one step runs on the CPU."""
+def kernels(step: Callable[[], None]) -> list[tuple[str, str, float]]:
+    """(name of the operation with its scopes, type, ms) of every kernel that one step runs on the CPU."""
     found = []
     for plane in measure.profile(step).planes:
         for event in (event for line in plane.lines for event in line.events):
             metadata = plane.event_metadata[event.metadata_id]
             # A kernel is an event "name:type" shown as its type; all others belong to the runtime around the kernels.
             if metadata.display_name and metadata.name.endswith(f":{metadata.display_name}"):
-                found.append(Kernel(metadata.name, metadata.display_name, event.duration_ps / 1e9))
+                found.append((metadata.name, metadata.display_name, event.duration_ps / 1e9))
     return found
 
 
-def kernel_report(found: Sequence[Kernel], network: str) -> Iterator[str]:
+def kernel_report(found: Sequence[tuple[str, str, float]], network: str) -> Iterator[str]:
     """A table by type of operation, separately for the network with its gradient and for the rest of the step."""
-    rows, total = defaultdict(list), sum(kernel.ms for kernel in found)
-    for kernel in found:
-        rows[kernel.kind, "network" if network in kernel.name else "step"].append(kernel.ms)
-    yield f"{'kernel':<50}{'of the':>10}{'ms':>10}{'calls':>8}{'share':>8}"
-    for (kind, part), ms in sorted(rows.items(), key=lambda row: -sum(row[1])):
-        if sum(ms) >= MIN_SHARE * total:
-            yield f"{kind:<50}{part:>10}{sum(ms):>10.1f}{len(ms):>8}{sum(ms) / total:>8.1%}"
+    rows, total = defaultdict(list), sum(ms for *_, ms in found)
+    for name, kind, ms in found:
+        rows[kind, "network" if network in name else "step"].append(ms)
+    shown = [row for row in sorted(rows.items(), key=lambda row: -sum(row[1])) if sum(row[1]) >= MIN_SHARE * total]
     for part in ("network", "step"):
-        ms = [ms for (_, other), row in rows.items() if other == part for ms in row]
-        yield f"{'all':<50}{part:>10}{sum(ms):>10.1f}{len(ms):>8}{sum(ms) / total:>8.1%}"
+        shown.append((("all", part), [ms for (_, other), row in rows.items() if other == part for ms in row]))
+    yield f"{'kernel':<50}{'of the':>10}{'ms':>10}{'calls':>8}{'share':>8}"
+    for (kind, part), ms in shown:
+        yield f"{kind:<50}{part:>10}{sum(ms):>10.1f}{len(ms):>8}{sum(ms) / total:>8.1%}"
 
 
 def pipelines(config: config_lib.Config) -> dict[str, tuple[Iterable, bool]]:
@@ -347,7 +332,7 @@ def images_per_second(dataset: Iterable, num_images: int, is_batched: bool) -> f
 
     def take(number: int) -> int:
         taken = 0
-        with dataloader.plain_errors():
+        with dataloader.data_errors():
             while taken < number:
                 arrays = [tensor.numpy() for tensor in tf.nest.flatten(next(iterator))]
                 taken += len(arrays[0]) if is_batched else 1  # the last batch of a pass may be smaller
