@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Published weights by name: fetched once, unpacked with care, and kept in a cache."""
+"""Published weights by name: downloaded once, unpacked within limits, and kept in a cache."""
 
 import datetime
 import difflib
@@ -10,21 +10,20 @@ import hashlib
 import http.client
 import json
 import os
-import shutil
 import tarfile
 import tempfile
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import tqdm
 from absl import logging
 
 BUCKET = "https://storage.googleapis.com/cloud-tpu-checkpoints"
-MIRROR = "EFFICIENTDET_WEIGHTS_URL"  # environment variable: takes the place of BUCKET
+MIRROR = "EFFICIENTDET_WEIGHTS_URL"  # environment variable: URL that replaces BUCKET
 CACHE = "EFFICIENTDET_CACHE"  # environment variable: folder of the cache; default: ~/.cache/efficientdet
 ARCHIVES = {
     **{f"efficientdet-d{i}": f"efficientdet/coco2/efficientdet-d{i}.tar.gz" for i in (*range(8), "7x")},
@@ -35,34 +34,34 @@ ARCHIVES = {
     **{f"efficientnet-lite{i}": f"efficientnet/lite/efficientnet-lite{i}.tar.gz" for i in range(5)},
 }
 ADVPROP_COLORS = {"mean_rgb": (0.0, 0.0, 0.0), "stddev_rgb": (1.0, 1.0, 1.0), "scale_range": True}
-TIMEOUT = 30  # seconds without an answer
+TIMEOUT = 30  # seconds without a response
 CHUNK = 2**20  # bytes
-MAX_FILES, MAX_BYTES = 1000, 4 * 2**30  # of an archive, packed or not; the largest published one has some 0.6 GiB
-MAX_HEADER = 2**20  # bytes of an archive that are read at once
-# What a connection, a server or a cut-off answer may raise.
-UNREACHABLE = (urllib.error.URLError, http.client.HTTPException, ValueError, OSError)
-NOT_AN_ARCHIVE = (
+MAX_FILES, MAX_BYTES = 1000, 4 * 2**30  # per archive, packed or not; the largest published one has about 0.6 GiB
+MAX_HEADER = 2**20  # bytes; tarfile reads headers at once
+# Raised for an invalid URL, by connections, servers and truncated responses.
+DOWNLOAD_ERRORS = (urllib.error.URLError, http.client.HTTPException, ValueError, OSError)
+ARCHIVE_ERRORS = (
     *(tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError),
     *(FileExistsError, NotADirectoryError, ValueError, RecursionError),
 )
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)  # of the cache's disk, not of the connection
+DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)  # of the cache, not of the connection
 
 
 class WeightsError(ValueError):
-    """Published weights that cannot be had, or are not what they were."""
+    """Published weights that cannot be downloaded, have changed, or do not suit the config."""
 
 
 def fetch(name: str) -> str:
-    """The folder of a published checkpoint; downloads and unpacks it the first time.
+    """Returns the folder of a published checkpoint; downloads and unpacks the archive the first time.
 
-    Beside it stands NAME.json with the address, size, SHA-256 and date of the archive. It stays when the folder is
-    removed, and a later download has to be the same. An interrupted download leaves nothing that looks whole.
+    NAME.json beside the folder records the URL, size, SHA-256 and date of the archive. It is kept if the folder is
+    removed; a later download must be identical. An interrupted download leaves no folder.
 
     Args:
         name: a key of ARCHIVES.
 
     Raises:
-        WeightsError: if the archive cannot be downloaded, has changed, or holds what no archive of weights should.
+        WeightsError: if the archive cannot be downloaded, has changed, or is not an archive of weights.
     """
     cache = Path(os.environ.get(CACHE) or Path.home() / ".cache" / "efficientdet")
     folder, record_file = cache / name, cache / f"{name}.json"
@@ -76,44 +75,65 @@ def fetch(name: str) -> str:
                 _compare(name, record, record_file)
                 _unpack(archive, unpacked, url)
                 _write_record(record, record_file, unfinished)
-                if not folder.is_dir():  # another process may have been faster
+                if not folder.is_dir():  # unless another process was faster
                     unpacked.rename(folder)
         except OSError as error:
             if not folder.is_dir():
                 raise WeightsError(
-                    f"cannot keep the published weights {name} in {cache} ({error.strerror or error}); make room there "
-                    f"and mend its access, or set {CACHE} to another folder"
+                    f"cannot keep the published weights {name} in {cache} ({error.strerror or error}); make room and "
+                    f"check the permissions there, or set {CACHE} to another folder"
                 ) from error
     return _checkpoint_folder(folder)
 
 
 def similar(name: str) -> list[str]:
-    """Published names that look like one."""
+    """Returns published names with a similar spelling."""
     return difflib.get_close_matches(name, ARCHIVES, n=3, cutoff=0.8)
 
 
+def model_of(name: str) -> tuple[str, dict[str, Any]]:
+    """Returns the model of published weights, and the config keys that differ from those of the model.
+
+    Args:
+        name: a key of ARCHIVES; for "efficientdet-d2-640" the result is ("efficientdet-d2", {"image_size": 640}).
+
+    Raises:
+        WeightsError: for the weights of a backbone.
+    """
+    if not name.startswith("efficientdet-"):
+        raise WeightsError(f"{name} is a backbone, for --backbone_ckpt in training; choose the name of a detector")
+    if name.endswith("-640"):
+        return name.removesuffix("-640"), {"image_size": 640}
+    if name.endswith("-advprop"):
+        return name.removesuffix("-advprop"), ADVPROP_COLORS
+    return name, {}
+
+
 def check_colors(name: str, colors: Mapping[str, Any]) -> None:
-    """Raises WeightsError if weights trained with AdvProp would see other colours than in their training.
+    """Checks that weights trained with AdvProp get the color range of their training.
 
     Args:
         name: of published weights, or any other text.
         colors: mean_rgb, stddev_rgb and scale_range of a config.
+
+    Raises:
+        WeightsError: if they do not.
     """
     if name in ARCHIVES and name.endswith("-advprop") and colors != ADVPROP_COLORS:
         raise WeightsError(
-            f"{name} was trained on colours from -1 to 1; add mean_rgb=0.0,stddev_rgb=1.0,scale_range=true to --hparams"
+            f"{name} was trained on colors from -1 to 1; add mean_rgb=0.0,stddev_rgb=1.0,scale_range=true to --hparams"
         )
 
 
 def _download(name: str, url: str, path: Path) -> dict[str, Any]:
-    """Writes the archive to a file; returns what is recorded of it."""
+    """Downloads the archive to a file; returns its URL, size, SHA-256 and date."""
     digest, size = hashlib.sha256(), 0
     logging.info("downloading the published weights %s from %s", name, url)
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, open(path, "wb") as file:
-            expected = int(answer.headers.get("Content-Length") or 0)
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as response, open(path, "wb") as file:
+            expected = int(response.headers.get("Content-Length") or 0)
             with tqdm.tqdm(desc=name, total=expected or None, unit="B", unit_scale=True, unit_divisor=1024) as bar:
-                while chunk := answer.read(CHUNK):
+                while chunk := response.read(CHUNK):
                     file.write(chunk)
                     digest.update(chunk)
                     size += len(chunk)
@@ -121,15 +141,15 @@ def _download(name: str, url: str, path: Path) -> dict[str, Any]:
                     if size > MAX_BYTES:
                         raise http.client.HTTPException(f"it has more than {MAX_BYTES} bytes")
         if expected not in (0, size):
-            raise http.client.HTTPException(f"cut off after {size} of {expected} bytes")
-    except UNREACHABLE as error:
-        if getattr(error, "errno", None) in NO_ROOM:
+            raise http.client.HTTPException(f"truncated after {size} of {expected} bytes")
+    except DOWNLOAD_ERRORS as error:
+        if getattr(error, "errno", None) in DISK_ERRNOS:
             raise
         reason = getattr(error, "reason", None) or error
         code = f"{error.code} " if isinstance(error, urllib.error.HTTPError) else ""
         raise WeightsError(
             f"cannot download the published weights {name} from {url} ({code}{reason}); give the path of a checkpoint "
-            f"on this machine, or set {MIRROR} to the address of a mirror"
+            f"on this machine, or set {MIRROR} to the URL of a mirror"
         ) from error
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     return {"url": url, "bytes": size, "sha256": digest.hexdigest(), "date": date}
@@ -142,21 +162,21 @@ def _compare(name: str, record: Mapping[str, Any], record_file: Path) -> None:
     earlier = json.loads(record_file.read_text())
     if any(record[key] != earlier[key] for key in ("bytes", "sha256")):
         raise WeightsError(
-            f"{record['url']} has changed: {record['bytes']} bytes with SHA-256 {record['sha256'][:12]}.., where "
-            f"{earlier['bytes']} with {earlier['sha256'][:12]}.. came from {earlier['url']} on {earlier['date']}; if "
-            f"you trust the new {name}, remove {record_file}"
+            f"{record['url']} has changed: {record['bytes']} bytes with SHA-256 {record['sha256'][:12]}..; the "
+            f"download from {earlier['url']} on {earlier['date']} had {earlier['bytes']} bytes with "
+            f"{earlier['sha256'][:12]}..; if you trust the new {name}, remove {record_file}"
         )
 
 
 def _write_record(record: Mapping[str, Any], record_file: Path, unfinished: str) -> None:
     if not record_file.is_file():
-        whole = Path(unfinished, "record")
-        whole.write_text(json.dumps(record, indent=1))
-        whole.replace(record_file)
+        temporary = Path(unfinished, "record")
+        temporary.write_text(json.dumps(record, indent=1))
+        temporary.replace(record_file)
 
 
-class _Unzipped(gzip.GzipFile):
-    """The archive as tarfile reads it: a header at once, whatever the length that it claims; data in small parts."""
+class _BoundedGzip(gzip.GzipFile):
+    """A gzip file that rejects reads above MAX_HEADER; tarfile copies file data in small parts."""
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or not 0 <= size <= MAX_HEADER:
@@ -165,38 +185,37 @@ class _Unzipped(gzip.GzipFile):
 
 
 def _unpack(archive: Path, folder: Path, url: str) -> None:
-    """Unpacks plain files alone, within the folder and within limits."""
-    folder.mkdir()
-    num_files = num_bytes = 0
+    """Unpacks an archive of regular files, within `folder`, MAX_FILES and MAX_BYTES."""
     try:
-        with _Unzipped(archive) as unzipped, tarfile.open(fileobj=unzipped, mode="r:") as members:
-            for member in members:
-                if member.isdir():
-                    continue
-                num_files, num_bytes = num_files + 1, num_bytes + member.size
-                _check_member(member, num_files, num_bytes)
-                target = folder / member.name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with members.extractfile(member) as source, open(target, "xb") as file:
-                    shutil.copyfileobj(source, file)
-    except NOT_AN_ARCHIVE as error:
+        with _BoundedGzip(archive) as unzipped, tarfile.open(fileobj=unzipped, mode="r:") as archived:
+            archived.extractall(folder, _checked(archived), filter="data")
+    except ARCHIVE_ERRORS as error:
         raise WeightsError(f"{url} is not an archive of weights ({error}); nothing of it was kept") from error
 
 
-def _check_member(member: tarfile.TarInfo, num_files: int, num_bytes: int) -> None:
-    """Raises ValueError for what no archive of weights holds."""
-    path = PurePosixPath(member.name)
-    if not member.isreg() or member.issparse():
-        raise ValueError(f"{member.name} is no plain file")
-    if path.is_absolute() or ".." in path.parts or "\\" in member.name or ":" in member.name or not path.name:
-        raise ValueError(f"{member.name} leads out of its folder")
-    if num_files > MAX_FILES or num_bytes > MAX_BYTES:
-        raise ValueError(f"it holds more than {MAX_FILES} files or {MAX_BYTES} bytes")
+def _checked(members: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yields the files of an archive; raises ValueError for a member that no archive of weights contains."""
+    names, num_bytes = set(), 0
+    for member in members:
+        if member.isdir():
+            continue
+        path = PureWindowsPath(member.name)  # knows backslashes and drive letters, too
+        if not member.isreg():
+            raise ValueError(f"{member.name} is not a regular file")
+        if path.anchor or ".." in path.parts:
+            raise ValueError(f"{member.name} leads out of its folder")
+        if member.name in names:
+            raise ValueError(f"it contains {member.name} twice")
+        names.add(member.name)
+        num_bytes += member.size
+        if len(names) > MAX_FILES or num_bytes > MAX_BYTES:
+            raise ValueError(f"it contains more than {MAX_FILES} files or {MAX_BYTES} bytes")
+        yield member
 
 
 def _checkpoint_folder(folder: Path) -> str:
-    """The folder with the checkpoint, which in an archive has any name."""
+    """Returns the folder that contains the checkpoint; its name differs between archives."""
     indices = sorted(folder.rglob("*.index"), key=lambda path: (len(path.parts), path))
     if not indices:
-        raise WeightsError(f"{folder} holds no checkpoint; remove the folder to download it again")
+        raise WeightsError(f"{folder} contains no checkpoint; remove the folder to download it again")
     return str(indices[0].parent)

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""published: weights by name from a server of our own, and archives that no server should send."""
+"""published: weights by name from a local server, and hostile archives."""
 
 import hashlib
 import http.server
@@ -22,17 +22,17 @@ NAME, PATH = "efficientdet-d0", "/efficientdet/coco2/efficientdet-d0.tar.gz"
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Sends `files` by path, and notes what was asked for; cuts an answer off after `cut` bytes."""
+    """Sends `files` by path and records the requested paths; truncates responses after `cut` bytes."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.asked, self.cut = {}, [], None
+        self.files, self.requested, self.cut = {}, [], None
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        self.server.asked.append(self.path)
+        self.server.requested.append(self.path)
         if self.path not in self.server.files:
             self.send_error(404)
             return
@@ -48,9 +48,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch, tmp_path):
-    """A mirror, and an empty cache."""
+    """A mirror and an empty cache."""
     with Server() as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})  # seconds
         thread.start()
         monkeypatch.setenv(published.MIRROR, server.url + "/")
         monkeypatch.setenv(published.CACHE, str(tmp_path / "cache"))
@@ -61,7 +61,7 @@ def server(monkeypatch, tmp_path):
 
 
 def member(name, data=b"x", **fields):
-    """A member of an archive, with its data."""
+    """A member of an archive and its data."""
     info = tarfile.TarInfo(name)
     info.size = len(data)
     for key, value in fields.items():
@@ -79,7 +79,7 @@ def archive(*members):
 
 @pytest.fixture
 def weights(tmp_path):
-    """An archive of a checkpoint of one variable, in a folder of another name."""
+    """An archive of a checkpoint with one variable, in a folder of another name."""
     folder = tmp_path / "made"
     folder.mkdir()
     ModelDir(str(folder)).save(7, {"part/kernel": np.arange(3, dtype=np.float32)})
@@ -88,24 +88,24 @@ def weights(tmp_path):
     return archive(*members)
 
 
-def test_weights_come_once_and_are_read(server, weights, tmp_path):
+def test_weights_are_downloaded_once(server, weights, tmp_path):
     server.files[PATH] = weights
     for _ in range(2):
         prefix = checkpoint.find(NAME)
         assert prefix == str(tmp_path / "cache" / NAME / "some-folder" / "model.ckpt-7")
         np.testing.assert_array_equal(checkpoint.read(NAME, {"part/kernel"}).values["part/kernel"], [0, 1, 2])
-    assert server.asked == [PATH]
+    assert server.requested == [PATH]
     record = json.loads((tmp_path / "cache" / f"{NAME}.json").read_text())
     assert record["url"] == server.url + PATH and record["bytes"] == len(weights)
     assert record["sha256"] == hashlib.sha256(weights).hexdigest() and record["date"].startswith("20")
     assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == [NAME, f"{NAME}.json"]
 
 
-def test_what_is_on_this_machine_wins(server, weights, tmp_path):
+def test_a_local_folder_of_the_same_name_takes_precedence(server, weights, tmp_path):
     (tmp_path / NAME).mkdir()
     ModelDir(str(tmp_path / NAME)).save(1, {"part/kernel": np.zeros(3, np.float32)})
     assert checkpoint.find(NAME) == f"{NAME}/model.ckpt-1"
-    assert server.asked == []
+    assert server.requested == []
 
 
 def test_a_changed_archive_is_refused_until_it_is_trusted(server, weights, tmp_path):
@@ -128,17 +128,17 @@ def test_a_changed_archive_is_refused_until_it_is_trusted(server, weights, tmp_p
         ([member("/tmp/a.index")], "leads out of its folder"),
         ([member("..\\a.index")], "leads out of its folder"),
         ([member("c:a.index")], "leads out of its folder"),
-        ([member("a", b"", type=tarfile.SYMTYPE, linkname="/etc/passwd")], "a is no plain file"),
-        ([member("a", b"", type=tarfile.LNKTYPE, linkname="../../b")], "a is no plain file"),
-        ([member("a", b"", type=tarfile.FIFOTYPE)], "a is no plain file"),
-        ([member("a", b"", type=tarfile.CHRTYPE, devmajor=1, devminor=3)], "a is no plain file"),
-        ([member("a"), member("a")], "File exists"),
+        ([member("a", b"", type=tarfile.SYMTYPE, linkname="/etc/passwd")], "a is not a regular file"),
+        ([member("a", b"", type=tarfile.LNKTYPE, linkname="../../b")], "a is not a regular file"),
+        ([member("a", b"", type=tarfile.FIFOTYPE)], "a is not a regular file"),
+        ([member("a", b"", type=tarfile.CHRTYPE, devmajor=1, devminor=3)], "a is not a regular file"),
+        ([member("a"), member("a")], "it contains a twice"),
         ([member("a"), member("a/b")], r"File exists|Not a directory"),
         ([member(f"{i}") for i in range(11)], "more than 10 files"),
         ([member("a.index", bytes(600)), member("b", bytes(600))], "or 1000 bytes"),
     ],
 )
-def test_hostile_archives_leave_nothing(server, monkeypatch, tmp_path, members, reason):
+def test_hostile_archives_are_refused_and_leave_no_file(server, monkeypatch, tmp_path, members, reason):
     monkeypatch.setattr(published, "MAX_FILES", 10)
     monkeypatch.setattr(published, "MAX_BYTES", 1000)
     server.files[PATH] = archive(*members)
@@ -148,8 +148,8 @@ def test_hostile_archives_leave_nothing(server, monkeypatch, tmp_path, members, 
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
 
-def test_a_header_is_not_read_whatever_its_length(server, tmp_path):
-    """A member's extended header, of 200 MB in a few hundred KB."""
+def test_a_huge_header_is_not_read(server, tmp_path):
+    """An extended header of 200 MB, compressed to a few hundred KB."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
         info, data = member("a.index")
@@ -166,7 +166,7 @@ def test_a_header_is_not_read_whatever_its_length(server, tmp_path):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_download_ends_somewhere(server, monkeypatch, tmp_path):
+def test_a_download_has_a_maximum_size(server, monkeypatch, tmp_path):
     monkeypatch.setattr(published, "MAX_BYTES", 1000)
     server.files[PATH] = bytes(1001)
     with pytest.raises(WeightsError, match=r"cannot download .* \(it has more than 1000 bytes\)"):
@@ -177,29 +177,29 @@ def test_a_download_ends_somewhere(server, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     "data",
     [b"", b"<html>sorry</html>", archive(member("a.index", bytes(5000)))[:-30]],
-    ids=["nothing", "a page", "cut off"],  # gzip writes the time into the last
+    ids=["empty", "a page", "truncated"],  # explicit, as gzip writes the time into the last
 )
-def test_what_is_no_whole_archive_is_refused(server, tmp_path, data):
+def test_damaged_archives_are_refused(server, tmp_path, data):
     server.files[PATH] = data
     with pytest.raises(WeightsError, match="is not an archive of weights"):
         checkpoint.find(NAME)
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_an_archive_without_a_checkpoint_is_told(server):
+def test_an_archive_without_a_checkpoint_is_an_error(server):
     server.files[PATH] = archive(member("readme.txt"))
-    with pytest.raises(WeightsError, match="holds no checkpoint; remove the folder to download it again"):
+    with pytest.raises(WeightsError, match="contains no checkpoint; remove the folder to download it again"):
         checkpoint.find(NAME)
 
 
-def test_a_download_that_fails_says_what_to_do(server, weights, tmp_path, monkeypatch):
-    remedy = "give the path of a checkpoint on this machine, or set EFFICIENTDET_WEIGHTS_URL to the address of a mirror"
+def test_download_errors_name_the_remedy(server, weights, tmp_path, monkeypatch):
+    remedy = "give the path of a checkpoint on this machine, or set EFFICIENTDET_WEIGHTS_URL to the URL of a mirror"
     with pytest.raises(WeightsError, match=rf"{server.url}{PATH} \(404 Not Found\); {remedy}"):
         checkpoint.find(NAME)
     server.files[PATH], server.cut = weights, 100
     with pytest.raises(WeightsError, match=rf"\(.*100 .*{len(weights)}.*|IncompleteRead.*\); {remedy}"):
         checkpoint.find(NAME)
-    monkeypatch.setenv(published.MIRROR, "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv(published.MIRROR, "http://127.0.0.1:9")  # nothing listens there
     with pytest.raises(WeightsError, match=rf"refused.*\); {remedy}"):
         checkpoint.find(NAME)
     monkeypatch.setenv(published.MIRROR, "nonsense")
@@ -208,7 +208,7 @@ def test_a_download_that_fails_says_what_to_do(server, weights, tmp_path, monkey
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_cache_that_cannot_be_written_is_told(server, tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_an_error(server, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv(published.CACHE, str(tmp_path / "file" / "cache"))
     with pytest.raises(
@@ -217,7 +217,7 @@ def test_a_cache_that_cannot_be_written_is_told(server, tmp_path, monkeypatch):
         checkpoint.find(NAME)
 
 
-def test_two_at_once(server, weights, tmp_path):
+def test_concurrent_downloads(server, weights, tmp_path):
     server.files[PATH] = weights
     found = []
     threads = [threading.Thread(target=lambda: found.append(checkpoint.find(NAME))) for _ in range(4)]
@@ -229,12 +229,12 @@ def test_two_at_once(server, weights, tmp_path):
     assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == [NAME, f"{NAME}.json"]
 
 
-def test_names_that_nobody_published(server):
+def test_unknown_names(server):
     with pytest.raises(checkpoint.CheckpointError, match=r"no checkpoint at efficientdet-d9; .*, or efficientdet-d"):
         checkpoint.find("efficientdet-d9")
     with pytest.raises(checkpoint.CheckpointError, match=r"no checkpoint at runs/voc; .* or an \.h5 file$"):
         checkpoint.find("runs/voc")
-    assert server.asked == []
+    assert server.requested == []
 
 
 def test_all_models_have_published_weights():
@@ -243,10 +243,32 @@ def test_all_models_have_published_weights():
     assert published.ARCHIVES["efficientdet-d7x"].endswith("coco2/efficientdet-d7x.tar.gz")
 
 
-def test_advprop_wants_its_colors():
+def test_advprop_needs_its_colors():
     plain = config_lib.load("efficientdet-d0")
     published.check_colors("efficientdet-d0", plain.colors)
     with pytest.raises(WeightsError, match="scale_range=true to --hparams") as error:
         published.check_colors("efficientdet-d0-advprop", plain.colors)
     hparams = str(error.value).partition("add ")[2].partition(" to ")[0]
     published.check_colors("efficientdet-d0-advprop", config_lib.load("efficientdet-d0", hparams).colors)
+
+
+@pytest.mark.parametrize(
+    "name, model, keys",
+    [
+        ("efficientdet-d7x", "efficientdet-d7x", {}),
+        ("efficientdet-lite3x", "efficientdet-lite3x", {}),
+        ("efficientdet-d2-640", "efficientdet-d2", {"image_size": 640}),
+        ("efficientdet-d5-advprop", "efficientdet-d5", published.ADVPROP_COLORS),
+    ],
+)
+def test_models_of_published_names(name, model, keys):
+    assert published.model_of(name) == (model, keys)
+
+
+def test_every_published_detector_has_a_model():
+    for name in published.ARCHIVES:
+        if name.startswith("efficientdet-"):
+            model, keys = published.model_of(name)
+            published.check_colors(name, config_lib.load(model, **keys).colors)
+    with pytest.raises(WeightsError, match="efficientnet-b0 is a backbone, for --backbone_ckpt in training; choose"):
+        published.model_of("efficientnet-b0")
