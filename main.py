@@ -10,7 +10,7 @@ r"""Trains and evaluates EfficientDet over TFRecords.
     python main.py --mode=eval --saved_model_dir=/tmp/d0.onnx --val_file_pattern='coco/val-*' \
         --val_json_file=annotations/instances_val2017.json --output_metrics=/tmp/d0.json
 
-The keys of --hparams stand in efficientdet/config.py.
+The keys of --hparams are documented in efficientdet/config.py.
 """
 
 import json
@@ -18,8 +18,8 @@ import os
 import shlex
 import sys
 
-# Before TensorFlow is imported: level 3 keeps back notes about the CPU, and the three "errors" that TensorFlow 2.15
-# writes at every start where CUDA is absent. What really fails is raised.
+# Before TensorFlow is imported: level 3 hides notes about the CPU, and the three "errors" that TensorFlow 2.15 logs at
+# every start without CUDA. Real failures are raised.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import flags, logging
@@ -33,22 +33,21 @@ OUT_OF_MEMORY = (
     "lower --train_batch_size, set gradient_accumulation_steps to 2 or more, or grad_checkpoint=true in --hparams"
 )
 
-# Flags of the published program that mean nothing here: accepted, so that published commands run.
-MEANINGLESS = {
-    "iterations_per_loop": "progress is shown step by step",
-    "num_cores": "the device tells how many cores it has",
+# Flags of the published program that have no effect here; accepted, so that published commands run.
+IGNORED_FLAGS = {
+    "iterations_per_loop": "progress is reported per step",
+    "num_cores": "the number of cores is read from the device",
     "use_spatial_partition": "images are not partitioned over cores",
     "num_cores_per_replica": "images are not partitioned over cores",
     "input_partition_dims": "images are not partitioned over cores",
     "run_epoch_in_child_process": "one process trains and evaluates, and its memory does not grow",
-    "eval_name": "metrics are printed, and those of a training go to model_dir/eval",
+    "eval_name": "metrics are printed, and those of a training run are written to model_dir/eval",
 }
-# Flags of the published program that are refused, so that nothing is left out silently.
-REFUSED = {
-    "hub_module_url": "TensorFlow Hub modules are not read; take released weights by name, --ckpt=efficientdet-d0",
+# Flags of the published program that are refused, so that nothing is skipped silently.
+REFUSED_FLAGS = {
+    "hub_module_url": "TensorFlow Hub modules are not supported; use released weights by name, --ckpt=efficientdet-d0",
 }
-# Flags of an evaluation that is made once, of what is finished.
-ONCE = (
+ONE_OFF_EVAL_FLAGS = (
     "saved_model_dir",
     "as_served",
     "flip",
@@ -61,189 +60,187 @@ ONCE = (
 
 
 def define_flags() -> None:
-    """Defines every flag; a function, so that reading this file defines none."""
-    with command_line.group("What to do"):
+    """Defines all flags; not done at import time."""
+    with command_line.group("General"):
         flags.DEFINE_enum(
-            "mode", "train", ["train", "eval", "train_and_eval"], "Trains, evaluates, or does both in turn."
+            "mode", "train", ["train", "eval", "train_and_eval"], "Train, evaluate, or alternate between both."
         )
         flags.DEFINE_string("model_name", "efficientdet-d1", f"One of {', '.join(config_lib.MODELS)}.")
         flags.DEFINE_string(
             "hparams", "", "Keys of efficientdet/config.py: a .yaml file, or 'k=v,nms_configs.method=hard'."
         )
         flags.DEFINE_string(
-            "model_dir", None, "Folder of checkpoints, config.yaml and event files; a training resumes there."
+            "model_dir", None, "Folder for checkpoints, config.yaml and event files; training resumes from it."
         )
         flags.DEFINE_string(
             "ckpt",
             None,
-            "Detector to start a training from, or to evaluate instead of model_dir's: folder, prefix, .h5 file, or a "
-            "name of released weights.",
+            "Detector to start training from, or to evaluate instead of model_dir's: folder, prefix, .h5 file, or name "
+            "of released weights.",
         )
         flags.DEFINE_integer(
             "tf_random_seed",
             None,
-            "Seed of weights, order and augmentation; on CPUs every bit follows from it; default: drawn, and kept.",
+            "Seed of weights, data order and augmentation; on CPUs results are reproducible to the bit; default: drawn "
+            "once per model_dir.",
         )
     define_training_flags()
     define_evaluation_flags()
     define_device_flags()
-    with command_line.group("Of the published program, without effect or refused"):
-        for name, why in MEANINGLESS.items():
-            switch = name in ("use_spatial_partition", "run_epoch_in_child_process")  # typed without a value
-            define = flags.DEFINE_bool if switch else flags.DEFINE_string
+    with command_line.group("Flags of the published program, without effect or refused"):
+        for name, why in IGNORED_FLAGS.items():
+            is_switch = name in ("use_spatial_partition", "run_epoch_in_child_process")  # typed without a value
+            define = flags.DEFINE_bool if is_switch else flags.DEFINE_string
             define(name, None, f"Has no effect: {why}.")
-        for name, why in REFUSED.items():
+        for name, why in REFUSED_FLAGS.items():
             flags.DEFINE_string(name, None, f"Refused: {why}.")
 
 
 def define_training_flags() -> None:
-    """What is trained on, and for how long."""
+    """Defines the flags of training data and training length."""
     with command_line.group("Training", ["train", "train_and_eval"]):
-        flags.DEFINE_string("train_file_pattern", None, "Glob of the records to train on, in quotes.")
+        flags.DEFINE_string("train_file_pattern", None, "Glob of the training records, in quotes.")
         flags.DEFINE_string(
-            "backbone_ckpt", None, "Classifier to start the backbone from: as --ckpt, such as efficientnet-b0."
+            "backbone_ckpt", None, "Classifier to start the backbone from; values as for --ckpt, e.g. efficientnet-b0."
         )
-        flags.DEFINE_integer("train_batch_size", 64, "Images a training step, on all devices together.", lower_bound=1)
+        flags.DEFINE_integer("train_batch_size", 64, "Images per training step, over all devices.", lower_bound=1)
         flags.DEFINE_integer("num_examples_per_epoch", 120000, "Images in the training records.", lower_bound=1)
         flags.DEFINE_integer("num_epochs", None, "Epochs to train; default: the config's num_epochs.", lower_bound=1)
         flags.DEFINE_integer(
             "save_checkpoints_steps",
             1000,
-            "Steps from one checkpoint to the next; each epoch ends in one, too.",
+            "Steps between checkpoints; each epoch ends with one, too.",
             lower_bound=1,
         )
-        flags.DEFINE_bool("eval_after_train", False, "With --mode=train: evaluates once, after the last epoch.")
+        flags.DEFINE_bool("eval_after_train", False, "With --mode=train: evaluate once, after the last epoch.")
         flags.DEFINE_integer(
-            "steps_per_execution", 1, "Training steps without a return to Python between them.", lower_bound=1
+            "steps_per_execution", 1, "Training steps taken without returning to Python.", lower_bound=1
         )
-        flags.DEFINE_bool("use_fake_data", False, "Repeats the first batch, to measure speed without reading.")
+        flags.DEFINE_bool("use_fake_data", False, "Repeat the first batch, to measure speed without reading.")
         flags.DEFINE_bool(
-            "profile", False, "Profiles a few training steps, from the tenth of the run on, for TensorBoard."
+            "profile", False, "Profile a few training steps, from the tenth of the run on, for TensorBoard."
         )
 
 
 def define_evaluation_flags() -> None:
-    """What is evaluated, on what, and what is written about it."""
+    """Defines the flags of evaluation data, options and outputs."""
     with command_line.group("Evaluation", ["eval", "train_and_eval"]):
-        flags.DEFINE_string("val_file_pattern", None, "Glob of the records to evaluate on, in quotes.")
-        flags.DEFINE_string("val_json_file", None, "COCO groundtruth; default: what is in the records.")
-        flags.DEFINE_integer("eval_batch_size", 1, "Images an evaluation step.", lower_bound=1)
-        flags.DEFINE_integer("eval_samples", 5000, "Images to evaluate at most; 0 for all.", lower_bound=0)
-    with command_line.group("Evaluation of what is finished", ["eval"]):
+        flags.DEFINE_string("val_file_pattern", None, "Glob of the evaluation records, in quotes.")
+        flags.DEFINE_string("val_json_file", None, "COCO groundtruth file; default: the groundtruth in the records.")
+        flags.DEFINE_integer("eval_batch_size", 1, "Images per evaluation step.", lower_bound=1)
+        flags.DEFINE_integer("eval_samples", 5000, "Maximum number of images to evaluate; 0 for all.", lower_bound=0)
+    with command_line.group("One-off evaluation", ["eval"]):
         flags.DEFINE_string(
             "saved_model_dir",
             None,
             "An exported file to evaluate instead of a checkpoint: a SavedModel, or a .pb, .tflite or .onnx file.",
         )
-        flags.DEFINE_bool("as_served", False, "Judges a checkpoint as an exported detector would detect.")
-        flags.DEFINE_bool("flip", False, "Averages the network's outputs with those of the mirrored image.")
-        flags.DEFINE_bool("voc", False, "Pascal VOC's metrics, too.")
-        flags.DEFINE_string(
-            "testdev_dir", None, "Folder for the detections of COCO's test-dev, as its server takes them."
-        )
-        flags.DEFINE_string("output_detections", None, "File for all detections, as COCO results.")
-        flags.DEFINE_string("output_metrics", None, "JSON file of all figures, and what they are of.")
-        flags.DEFINE_string("report_dir", None, "Folder for a page with plots and pictures.")
-    with command_line.group("Evaluation beside a training; either flag asks for it", ["eval"]):
+        flags.DEFINE_bool("as_served", False, "Evaluate a checkpoint with the post-processing of exported detectors.")
+        flags.DEFINE_bool("flip", False, "Horizontal-flip test-time augmentation.")
+        flags.DEFINE_bool("voc", False, "Also compute Pascal VOC metrics.")
+        flags.DEFINE_string("testdev_dir", None, "Folder for detections on COCO test-dev, in the format of its server.")
+        flags.DEFINE_string("output_detections", None, "File for all detections, in COCO results format.")
+        flags.DEFINE_string("output_metrics", None, "JSON file for all metrics and what was evaluated.")
+        flags.DEFINE_string("report_dir", None, "Folder for an HTML report with plots and images.")
+    with command_line.group("Evaluation parallel to training, enabled by either flag", ["eval"]):
+        flags.DEFINE_integer("min_eval_interval", 180, "Minimum seconds between two evaluations.", lower_bound=0)
         flags.DEFINE_integer(
-            "min_eval_interval", 180, "Seconds from one evaluation to the next, at least.", lower_bound=0
+            "eval_timeout", 3600, "Seconds without a new checkpoint after which it ends.", lower_bound=0
         )
-        flags.DEFINE_integer("eval_timeout", 3600, "Seconds without a new checkpoint that end it.", lower_bound=0)
 
 
 def define_device_flags() -> None:
-    """Flags of where and how steps are computed."""
+    """Defines the flags of devices and of the way steps are computed."""
     with command_line.group("Devices"):
         flags.DEFINE_enum(
             "strategy",
             None,
             ["", "gpus", "multi-gpus", "tpu"],
-            "gpus: all of this machine; multi-gpus: several machines; tpu; default: one device.",
+            "gpus: all GPUs of this machine; multi-gpus: several machines; tpu; default: one device.",
         )
-        flags.DEFINE_list("worker", [], "With multi-gpus: host:port of each machine; default: what TF_CONFIG says.")
+        flags.DEFINE_list("worker", [], "With multi-gpus: host:port of each machine; default: from TF_CONFIG.")
         flags.DEFINE_integer(
-            "worker_index", 0, "Which of --worker this machine is, from 0; the first writes the files."
+            "worker_index", 0, "Index of this machine in --worker, from 0; the first one writes the files."
         )
         flags.DEFINE_string("tpu", None, "local on a TPU VM, or name or address of the TPU.")
         flags.DEFINE_string("tpu_zone", None, "Google Cloud zone of the TPU.")
         flags.DEFINE_string("gcp_project", None, "Google Cloud project of the TPU.")
-        flags.DEFINE_bool("use_xla", False, "Compiles clusters of operations with XLA, on GPUs and TPUs.")
-        flags.DEFINE_bool("debug", False, "Runs every operation by itself, slowly, so that errors show their line.")
+        flags.DEFINE_bool("use_xla", False, "Compile clusters of operations with XLA, on GPUs and TPUs.")
+        flags.DEFINE_bool("debug", False, "Run operations eagerly, slowly, so that errors show their line.")
 
 
 def main() -> None:
-    """Runs the mode."""
-    results = run(load_config())
+    """Runs --mode and prints the metrics as JSON."""
+    config = load_config()
+    from tf2.training import strategy as strategy_lib  # imports TensorFlow: only after the flags are checked
+    from tf2.training import train
+
+    advice = EVAL_OUT_OF_MEMORY if FLAGS.mode == "eval" else OUT_OF_MEMORY
+    if FLAGS.mode != "eval" and evaluates():
+        advice += f"; in an evaluation, {EVAL_OUT_OF_MEMORY}"
+    mode = run_training if FLAGS.mode != "eval" else run_follow if follows() else run_evaluation
+    try:
+        with strategy_lib.device_errors(advice):
+            results = mode(config, create_strategy(config))
+    except train.Stopped as stopped:
+        logging.warning("%s", stopped)
+        sys.exit(stopped.exit_code)
     if results:
         print(json.dumps(results))
 
 
 def load_config() -> config_lib.Config:
-    """Checks the flags, and reads the config that they give."""
-    for name, why in MEANINGLESS.items():
+    """Checks the flags and returns the config they define.
+
+    Raises:
+        ValueError: for flags that are missing or contradict each other.
+    """
+    for name, why in IGNORED_FLAGS.items():
         if FLAGS[name].present:
             logging.info("--%s has no effect: %s", name, why)
-    for name, why in REFUSED.items():
+    for name, why in REFUSED_FLAGS.items():
         if FLAGS[name].value:
             raise ValueError(f"--{name} is refused: {why}")
-    for name in ONCE:
+    for name in ONE_OFF_EVAL_FLAGS:
         if FLAGS[name].value and (FLAGS.mode != "eval" or follows()):
-            raise ValueError(f"--{name} is for --mode=eval of what is finished, not beside a training; leave it out")
+            raise ValueError(
+                f"--{name} needs a one-off --mode=eval; it cannot be combined with training, --min_eval_interval or "
+                f"--eval_timeout"
+            )
     for name in command_line.unused("train_and_eval" if FLAGS.mode == "train" and evaluates() else FLAGS.mode):
         logging.warning("--%s has no effect with --mode=%s", name, FLAGS.mode)
     config = config_lib.load(
         FLAGS.model_name, FLAGS.hparams, num_epochs=FLAGS.num_epochs, strategy=FLAGS.strategy or None
     )
-    if not FLAGS.saved_model_dir:  # which has a number of classes of its own
+    if not FLAGS.saved_model_dir:  # an exported file has its own number of classes
         label_map.check(label_map.resolve(config.label_map), config.num_classes)
     if FLAGS.mode != "eval" or not (FLAGS.ckpt or FLAGS.saved_model_dir):
         require("model_dir")
     if FLAGS.mode != "eval":
         require("train_file_pattern")
     if FLAGS.ckpt and FLAGS.backbone_ckpt:
-        raise ValueError("--ckpt and --backbone_ckpt are mutually exclusive; give the one to start from")
+        raise ValueError("--ckpt and --backbone_ckpt are mutually exclusive; pass the one to start from")
     if evaluates():
         require("val_file_pattern")
     if follows() and FLAGS.ckpt:
-        raise ValueError("--min_eval_interval and --eval_timeout follow --model_dir; leave them or --ckpt out")
+        raise ValueError("--min_eval_interval and --eval_timeout evaluate --model_dir; omit them or --ckpt")
     if FLAGS.saved_model_dir and FLAGS.ckpt:
-        raise ValueError("--saved_model_dir and --ckpt are mutually exclusive; give the one to evaluate")
+        raise ValueError("--saved_model_dir and --ckpt are mutually exclusive; pass the one to evaluate")
     return config
 
 
 def evaluates() -> bool:
-    """Whether the mode evaluates at all."""
+    """Returns True if the mode evaluates."""
     return FLAGS.mode != "train" or FLAGS.eval_after_train
 
 
 def follows() -> bool:
-    """Whether the mode evaluates what a training beside it writes."""
+    """Returns True if the mode evaluates the checkpoints of a parallel training run."""
     return FLAGS.mode == "eval" and (FLAGS["min_eval_interval"].present or FLAGS["eval_timeout"].present)
 
 
-def run(config: config_lib.Config) -> dict[str, float]:
-    """The mode's work; returns metrics, if it evaluated."""
-    from tf2.training import strategy as strategy_lib  # TensorFlow takes seconds: a typing error answers before
-    from tf2.training import train
-
-    advice = EVAL_OUT_OF_MEMORY if FLAGS.mode == "eval" else OUT_OF_MEMORY
-    if FLAGS.mode != "eval" and evaluates():
-        advice += f"; in an evaluation, {EVAL_OUT_OF_MEMORY}"
-    try:
-        with strategy_lib.plain_errors(advice):
-            strategy = create_strategy(config)
-            if follows():
-                return follow(config)
-            if FLAGS.mode == "eval":
-                return evaluate_once(config)
-            return run_training(config, strategy)
-    except train.Stopped as stopped:
-        logging.warning("%s", stopped)
-        sys.exit(stopped.exit_code)
-
-
 def run_training(config: config_lib.Config, strategy) -> dict[str, float]:
-    """train, train_and_eval."""
+    """Runs --mode=train or train_and_eval; returns metrics if it evaluated."""
     from tf2.evaluation import evaluator
     from tf2.training import train
 
@@ -260,35 +257,35 @@ def run_training(config: config_lib.Config, strategy) -> dict[str, float]:
         seed=FLAGS.tf_random_seed,
         use_fake_data=FLAGS.use_fake_data,
         profile=FLAGS.profile,
-        command=command(),
+        command=command_typed(),
     )
-    evaluates_too = evaluator.Evaluator(config, evaluation_from_flags()) if evaluates() else None
+    evaluator_or_none = evaluator.Evaluator(config, evaluation_from_flags()) if evaluates() else None
     every = config.map_freq if FLAGS.mode == "train_and_eval" else 0
-    return train.run(config, training, evaluates_too, eval_every_epochs=every, strategy=strategy)
+    return train.run(config, training, evaluator_or_none, eval_every_epochs=every, strategy=strategy)
 
 
-def follow(config: config_lib.Config) -> dict[str, float]:
-    """eval, beside a training."""
+def run_follow(config: config_lib.Config, strategy) -> dict[str, float]:
+    """Runs --mode=eval parallel to a training run; returns the last metrics."""
     from tf2.evaluation import evaluator, follow
     from tf2.training import train
 
     check_data(config)
     return follow.run(
-        # Nothing is drawn, and the picture may be on the machine of the training.
+        # No image is drawn here, and sample_image may be a file of the machine that trains.
         evaluator.Evaluator(config.override({"sample_image": None}), evaluation_from_flags()),
         FLAGS.model_dir,
         min_interval=FLAGS.min_eval_interval,
         timeout=FLAGS.eval_timeout,
-        on_result=train.Recorder(FLAGS.model_dir),
+        on_result=train.EvaluationRecorder(FLAGS.model_dir),
     )
 
 
-def evaluate_once(config: config_lib.Config) -> dict[str, float]:
-    """eval, of a checkpoint or an exported file."""
+def run_evaluation(config: config_lib.Config, strategy) -> dict[str, float]:
+    """Runs --mode=eval for a checkpoint or an exported file; returns the metrics."""
     from tf2.evaluation import evaluate
     from tf2.inference import drivers
 
-    outputs = evaluate.Outputs(
+    outputs = evaluate.EvaluationOutputs(
         FLAGS.testdev_dir, FLAGS.output_detections, FLAGS.output_metrics, FLAGS.report_dir, FLAGS.voc
     )
     outputs.check(FLAGS.val_json_file)
@@ -300,11 +297,11 @@ def evaluate_once(config: config_lib.Config) -> dict[str, float]:
     driver = driver or drivers.KerasDriver(config, FLAGS.ckpt or FLAGS.model_dir)
     evaluation = evaluation_from_flags()
     result = evaluate.run(driver, evaluation, as_served=FLAGS.as_served)
-    return evaluate.publish(driver, evaluation, result, outputs, command())
+    return evaluate.publish(driver, evaluation, result, outputs, command_typed())
 
 
 def evaluation_from_flags():
-    """What an evaluation reads, and how."""
+    """Returns the `Evaluation` that the flags describe."""
     from tf2.evaluation import evaluator
 
     return evaluator.Evaluation(
@@ -316,13 +313,13 @@ def evaluation_from_flags():
     )
 
 
-def command() -> str:
-    """What was typed."""
+def command_typed() -> str:
+    """Returns the command line, for provenance."""
     return shlex.join(["python", *sys.argv])
 
 
 def create_strategy(config: config_lib.Config):
-    """The devices of the flags; and what of TensorFlow has to be set before anything else uses it."""
+    """Returns the strategy that the flags describe, after TensorFlow's global settings are made."""
     import tensorflow as tf
     import tf_keras as keras
 
@@ -330,7 +327,7 @@ def create_strategy(config: config_lib.Config):
 
     if FLAGS.tf_random_seed is not None:
         keras.utils.set_random_seed(FLAGS.tf_random_seed)
-        # Not on GPUs, where TensorFlow has no deterministic kernel for the gradient of frozen batch normalization.
+        # Not on GPUs: TensorFlow has no deterministic kernel there for the gradient of frozen batch normalization.
         if not tf.config.list_physical_devices("GPU"):
             tf.config.experimental.enable_op_determinism()
     if FLAGS.debug:
@@ -338,13 +335,12 @@ def create_strategy(config: config_lib.Config):
         tf.data.experimental.enable_debug_mode()
     if FLAGS.use_xla:
         tf.config.optimizer.set_jit("autoclustering")
-        # CPUs take part with TF_XLA_FLAGS=--tf_xla_cpu_global_jit alone; a training that was tried so ended in an error
-        # over the shapes of its labels.
+        # CPUs would need TF_XLA_FLAGS=--tf_xla_cpu_global_jit, with which training fails on the shapes of its labels.
         if config.strategy != "tpu" and not tf.config.list_physical_devices("GPU"):
-            logging.warning("--use_xla has no effect: it compiles for GPUs and TPUs, of which there is none")
+            logging.warning("--use_xla has no effect: it applies to GPUs and TPUs, and this machine has none")
     if FLAGS.mode == "eval":
         if config.strategy or FLAGS.worker or FLAGS.tpu:
-            logging.info("an evaluation runs on one device; --strategy, --worker and --tpu are for training")
+            logging.info("evaluation runs on one device; --strategy, --worker and --tpu apply to training only")
         return strategy_lib.create()
     return strategy_lib.create(
         config.strategy,
@@ -357,7 +353,11 @@ def create_strategy(config: config_lib.Config):
 
 
 def check_data(config: config_lib.Config) -> None:
-    """Looks at some records of each file pattern that the mode reads; raises DataError for what would be pointless."""
+    """Checks some records of each file pattern that the mode reads, and logs warnings.
+
+    Raises:
+        DataError: if training or evaluation on them would be pointless.
+    """
     from dataset.check import checks
 
     warnings = []

@@ -60,9 +60,9 @@ def commands(path: pathlib.Path) -> list[list[str]]:
 def flags_of(script: str) -> set[str]:
     """Names of the flags that a script defines, read from its source."""
     source = (ROOT / script).read_text()
-    if "shards.define_flags()" in source:
-        source += (ROOT / "dataset" / "convert" / "shards.py").read_text()
-    tables = re.findall(r"^(?:MEANINGLESS|REFUSED) = .*?[})]$", source, re.MULTILINE | re.DOTALL)
+    if "command.define_flags()" in source:
+        source += (ROOT / "dataset" / "convert" / "command.py").read_text()
+    tables = re.findall(r"^(?:IGNORED_FLAGS|REFUSED_FLAGS|MEANINGLESS) = .*?[})]$", source, re.MULTILINE | re.DOTALL)
     defined = re.findall(r'(?:DEFINE_\w+|add_argument)\(\s*"(?:--)?(\w+)"', source)
     return set(defined) | set(re.findall(r'"(\w+)"[:,)]', " ".join(tables)))
 

@@ -1,10 +1,10 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The directory of a training: what is written there, in which order, and what may change between two runs.
+"""The model directory of a training run: checkpoints, state file, config.yaml and archive.
 
-A state file is what makes a checkpoint count. It is written last and renamed into place, no file that it names is
-ever written to, and files go only when it names them no longer. So a kill at any moment leaves a directory whose
-state file names whole checkpoints; what lies beside them is removed at the next start.
+The state file decides which checkpoints exist. It is written last and replaced atomically, files that it names are
+never modified, and files are deleted only after they are no longer named. A kill at any moment therefore leaves a
+state file that names complete checkpoints; other files are removed at the next start.
 """
 
 import json
@@ -17,103 +17,103 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import yaml
 from absl import logging
 
 from dataset import label_map
 from dataset.files import UNFINISHED, reason_of, write_file
 from efficientdet.config import Config, ConfigError
-from tf2.weights import checkpoint
+from tf2.weights import checkpoint, saved_config
 from tf2.weights.checkpoint import PREFIX, CheckpointError
 
 ARCHIVE = "archive"
-# Files that are ours by name. TensorFlow writes to .tempstate files first, and renames them: data, then index.
+# Files written here. TensorFlow writes .tempstate files first and renames them: data, then index.
 CHECKPOINT_FILE = re.compile(rf"({PREFIX}-\d+)\.(?:index|meta|data-\d+-of-\d+)(\.tempstate\d+)?")
 TEMPORARY_FILE = re.compile(UNFINISHED + r"(checkpoint|config\.yaml|best_eval\.txt|best_objective\.txt|probe)")
 
-# Keys that change names or shapes of the variables, or the state of the optimizer.
+# Keys that change names or shapes of variables, or the state of the optimizer.
 FIXED = (
     *("num_classes", "backbone_name", "min_level", "max_level", "num_scales", "aspect_ratios"),
     *("fpn_name", "fpn_weight_method", "fpn_config", "fpn_cell_repeats", "fpn_num_filters", "box_class_repeats"),
     *("separable_conv", "apply_bn_for_resampling", "conv_bn_act_pattern", "optimizer"),
 )
-# Two ways to write the same thing.
+# Values with the same meaning.
 SYNONYMS = {"fpn_name": {None: "bifpn", "bifpn_dyn": "bifpn"}, "fpn_weight_method": {None: "fastattn"}}
 
 
 class ModelDir:
-    """The directory of one training: its checkpoints, its best one, its configuration."""
+    """The directory of one training run: its checkpoints, the best one, and its configuration."""
 
     def __init__(self, path: str, keep: int = 5):
-        """Touches nothing.
+        """Stores the path; no file is accessed.
 
         Args:
-            path: local, or what tf.io.gfile knows, such as gs://bucket/directory.
-            keep: how many checkpoints stay; older ones are deleted.
+            path: local or remote path supported by tf.io.gfile, such as gs://bucket/directory.
+            keep: number of checkpoints to keep; older ones are deleted.
         """
         self.path = path
         self.keep = keep
 
     def prepare(self, num_bytes: int) -> None:
-        """Makes the directory where it does not exist, and removes what a kill left behind.
+        """Creates the directory if it does not exist, and removes unfinished files of an interrupted run.
 
         Args:
             num_bytes: size of a checkpoint.
 
         Raises:
-            OSError: if it cannot be written to, or has no room for two checkpoints.
+            OSError: if the directory cannot be written to, or has no space for two checkpoints.
         """
         try:
             tf.io.gfile.makedirs(self.path)
             self._remove_leftovers()
-            self._put_back()
+            self._finish_overwrite()
             self._write("probe", "")
             tf.io.gfile.remove(self._join("probe"))
         except tf.errors.OpError as error:
             raise OSError(
-                f"cannot write to {self.path}: {reason_of(error)}; mend that, or choose another --model_dir"
+                f"cannot write to {self.path}: {reason_of(error)}; fix that, or choose another --model_dir"
             ) from error
         local = self.path.removeprefix("file://")
         free = None if "://" in local else shutil.disk_usage(local).free
         if free is not None and free < 2 * num_bytes:
             raise OSError(
-                f"{self.path} has {free / 2**20:.0f} MiB left, two checkpoints need {2 * num_bytes / 2**20:.0f} MiB; "
+                f"{self.path} has {free / 2**20:.0f} MiB free, two checkpoints need {2 * num_bytes / 2**20:.0f} MiB; "
                 f"free space there, or choose another --model_dir"
             )
 
     def _remove_leftovers(self) -> None:
-        """Removes files that are ours by name and belong to no checkpoint.
+        """Removes files of unfinished checkpoints, and temporary files.
 
-        What is whole stays, unless the newest checkpoint of the state file is whole too, and of no earlier step.
+        A complete checkpoint that the state file does not name is removed only if the newest one that it names is
+        complete and at least as recent.
         """
         listed, files = checkpoint.saved(self.path), set(tf.io.gfile.listdir(self.path))
         matches = list(filter(None, map(CHECKPOINT_FILE.fullmatch, files)))
         leftovers = {file for file in files if TEMPORARY_FILE.fullmatch(file)} | {m[0] for m in matches if m[2]}
         others = {match[1] for match in matches} - set(listed)
         complete = {name for name in others if f"{name}.index" in files}
-        if complete and listed and checkpoint.is_whole(self._join(listed[-1])):
+        if complete and listed and checkpoint.is_readable(self._join(listed[-1])):
             complete = {name for name in complete if checkpoint.step_of(name) > checkpoint.step_of(listed[-1])}
         leftovers |= {match[0] for match in matches if match[1] in others - complete}
         if leftovers:
             logging.info(
-                "%s: removing %d files that a kill left behind: %s", self.path, len(leftovers), sorted(leftovers)
+                "%s: removing %d files of an interrupted run: %s", self.path, len(leftovers), sorted(leftovers)
             )
             self._remove(leftovers)
         if ARCHIVE in {file.rstrip("/") for file in files}:
             self._archive()._remove_leftovers()
 
-    def _put_back(self) -> None:
-        """Gives the copy of a step whose saving again was killed, see `_add`, the plain name."""
+    def _finish_overwrite(self) -> None:
+        """Renames model.ckpt-0<step>, left by an interrupted overwrite (see `_add`), back to model.ckpt-<step>."""
         name = next(reversed(checkpoint.saved(self.path)), "")
         plain = re.sub(rf"^{PREFIX}-0+(?=\d)", f"{PREFIX}-", name)
         if plain != name:
             self._add(plain, lambda target: _copy(self.path, name, target))
 
     def newest(self) -> tuple[str, dict[str, np.ndarray]] | None:
-        """The newest checkpoint that can be read to its last entry.
+        """Reads the newest checkpoint of which every entry can be read.
 
         Returns:
-            Its prefix and its entries; None for a directory without a checkpoint.
+            Its prefix and its entries; None if the directory has no checkpoint.
 
         Raises:
             CheckpointError: if there are checkpoints, but none can be read.
@@ -126,12 +126,12 @@ class ModelDir:
                 damaged.append(str(error))
                 continue
             for message in damaged:
-                logging.error("%s; taking %s instead", message, prefix)
+                logging.error("%s; using %s instead", message, prefix)
             return prefix, entries
         if damaged:
             raise CheckpointError(
                 f"no checkpoint in {self.path} can be read ({'; '.join(damaged)}); "
-                f"bring back a copy, or begin anew in another --model_dir"
+                f"restore a copy, or start a new run in another --model_dir"
             )
         return None
 
@@ -140,14 +140,14 @@ class ModelDir:
 
         Args:
             step: number in the file name.
-            tensors: {entry: value}.
+            tensors: values by checkpoint entry.
 
         Returns:
             The prefix written.
 
         Raises:
             FloatingPointError: if a value is not finite; nothing is written.
-            OSError: if it cannot be written; all that was saved before is still there.
+            OSError: if it cannot be written; earlier checkpoints are kept.
         """
         bad = [name for name, value in tensors.items() if not _is_finite(value)]
         if bad:
@@ -162,15 +162,15 @@ class ModelDir:
             raise self._failed(f"save step {step}", error) from error
 
     def archive(self, prefix: str, results: Mapping[str, float]) -> None:
-        """Makes a checkpoint the best one: archive/ gets a copy of it, and of config.yaml.
+        """Copies a checkpoint, as the best one, and config.yaml to archive/.
 
         Args:
-            prefix: of a checkpoint that `save` wrote.
-            results: its metrics, AP among them; they go to archive/best_eval.txt, AP to best_objective.txt.
+            prefix: prefix of a checkpoint written by `save`.
+            results: its metrics, including AP; written to archive/best_eval.txt, and AP to best_objective.txt.
 
         Raises:
-            CheckpointError: if there is no such checkpoint, or it cannot be read.
-            OSError: if it cannot be written. In either case archive/ still holds the one before.
+            CheckpointError: if the checkpoint does not exist or cannot be read.
+            OSError: if it cannot be written. In both cases archive/ keeps the previous one.
         """
         prefix, best = checkpoint.find(prefix), self._archive()
         directory, name = os.path.split(prefix)
@@ -178,7 +178,7 @@ class ModelDir:
 
         def write(target: str) -> None:
             _copy(directory, name, target)
-            checkpoint.read_entries(target)  # whole, though a training may delete the source at this moment
+            checkpoint.read_entries(target)  # fails if the training run deleted the source during the copy
 
         try:
             tf.io.gfile.makedirs(best.path)
@@ -191,13 +191,13 @@ class ModelDir:
             raise self._failed(f"keep {name} as the best", error) from error
 
     def best_ap(self) -> float:
-        """AP of the checkpoint in archive/; -1 without one."""
+        """Returns the AP of the checkpoint in archive/, or -1 without one."""
         best = self._archive()
         try:
             metrics = json.loads(_read(best._join("best_eval.txt")))
             if metrics["step"] == checkpoint.step_of(checkpoint.latest(best.path)):
                 return float(metrics["AP"])
-            return float(_read(self._join("best_objective.txt")))  # a kill came between the metrics and the switch
+            return float(_read(self._join("best_objective.txt")))  # killed between writing metrics and checkpoint
         except (tf.errors.OpError, ValueError, LookupError, TypeError):
             return -1.0
 
@@ -205,15 +205,20 @@ class ModelDir:
         return ModelDir(self._join(ARCHIVE), keep=1)
 
     def _add(self, name: str, write: Callable[[str], None]) -> str:
-        """Has a checkpoint written, makes it the newest, and removes the oldest; returns its prefix."""
+        """Writes a checkpoint, makes it the newest, removes the oldest, and returns its prefix.
+
+        Args:
+            name: file name of the prefix.
+            write: writes the files of the checkpoint, given the prefix.
+        """
         listed, spare = checkpoint.saved(self.path), name.replace("-", "-0")
         others = [other for other in listed if other not in (name, spare)]
         kept = [*others, name][-self.keep :]
         try:
-            if name in listed:  # a copy stands in while its files are replaced
+            if name in listed:  # the state file names a copy while the files are replaced
                 _copy(self.path, name, self._join(spare))
                 self._write_state([*others, spare])
-            self._remove_checkpoints([name])  # or what a kill left of it, for old and new files must not mix
+            self._remove_checkpoints([name])  # old and new files of one name must not mix
             write(self._join(name))
             self._write_state(kept)
         except (tf.errors.OpError, CheckpointError):
@@ -223,44 +228,35 @@ class ModelDir:
         return self._join(name)
 
     def _write_state(self, names: list[str]) -> None:
-        """Replaces the state file; names are relative, so that a directory may move."""
+        """Replaces the state file; names are relative, so that the directory can be moved."""
         lines = [f'model_checkpoint_path: "{names[-1]}"', *(f'all_model_checkpoint_paths: "{name}"' for name in names)]
         self._write("checkpoint", "\n".join(lines) + "\n")
 
     def write_config(self, config: Config, command: str = "") -> None:
-        """Writes config.yaml: every key, the names of the classes, and of nms_configs what was set.
+        """Writes config.yaml: all keys, with class names, and the keys of nms_configs that were set.
 
         Args:
-            config: of the training.
-            command: that started it; a comment in the first line.
+            config: configuration of the training run.
+            command: its command line, written as a comment in the first line.
 
         Raises:
-            OSError: if it cannot be written; a file from before is still there.
+            OSError: if it cannot be written; a previous file is kept.
         """
         comment = "".join(char if char.isprintable() else " " for char in command)  # as YAML asks for
         try:
             self._write(
-                "config.yaml", f"# {comment}\n" * bool(command) + _with_names(config).to_yaml(default_nms=False)
+                "config.yaml",
+                f"# {comment}\n" * bool(command) + saved_config.with_class_names(config).to_yaml(default_nms=False),
             )
         except tf.errors.OpError as error:
             raise self._failed("write config.yaml", error) from error
 
-    def begun_with(self) -> Config | None:
-        """The config in config.yaml; None without the file, and, with a warning, if this version cannot read it."""
-        path = self._join("config.yaml")
-        if not tf.io.gfile.exists(path):
-            return None
+    def read_config(self) -> Config | None:
+        """Reads config.yaml; returns None if it does not exist or, with a warning, cannot be read by this version."""
         try:
-            values = yaml.safe_load(_read(path))
-            if not isinstance(values, dict):
-                raise ConfigError(f"expected `key: value` lines, got {reprlib.repr(values)}")
-            return _with_names(Config().override(values))
-        except (tf.errors.OpError, yaml.YAMLError, ValueError) as error:
-            logging.warning(
-                "cannot read %s (%s); what changed since the last run is not known",
-                path,
-                " ".join(str(error).split()),
-            )
+            return saved_config.read(self.path)
+        except ConfigError as error:
+            logging.warning("%s; changes since the last run are not reported", error)
             return None
 
     def _join(self, name: str) -> str:
@@ -274,7 +270,7 @@ class ModelDir:
         self._remove(file for file in files if (match := CHECKPOINT_FILE.fullmatch(file)) and match[1] in names)
 
     def _remove(self, files: Collection[str]) -> None:
-        """Removes files as far as that is possible; the index first: data without one are no checkpoint."""
+        """Removes files, with a warning for those that cannot be; index first: data without it are ignored."""
         for file in sorted(files, key=lambda file: not file.endswith(".index")):
             try:
                 tf.io.gfile.remove(self._join(file))
@@ -283,25 +279,25 @@ class ModelDir:
             except tf.errors.OpError as error:
                 logging.warning("cannot remove %s: %s", self._join(file), reason_of(error))
 
-    def _failed(self, what: str, error: tf.errors.OpError) -> OSError:
+    def _failed(self, action: str, error: tf.errors.OpError) -> OSError:
         return OSError(
-            f"cannot {what} in {self.path}: {reason_of(error)}; what was there before is kept: "
-            f"make room or mend the access, then give the same command again to go on from the last checkpoint"
+            f"cannot {action} in {self.path}: {reason_of(error)}; previous files are kept: "
+            f"free some space or fix the permissions, then run the same command to resume from the last checkpoint"
         )
 
 
 def copy(prefix: str, folder: str) -> str:
-    """Copies a checkpoint, as a training may delete it at any moment.
+    """Copies a checkpoint out of the directory of a running training, which may delete it at any moment.
 
     Args:
-        prefix: of a checkpoint that `ModelDir.save` wrote.
-        folder: to copy it to, under its name.
+        prefix: prefix of a checkpoint written by `ModelDir.save`.
+        folder: destination; the file names are kept.
 
     Returns:
         The prefix of the copy.
 
     Raises:
-        CheckpointError: if it is deleted at this moment.
+        CheckpointError: if the checkpoint was deleted during the copy.
     """
     directory, name = os.path.split(prefix)
     target = os.path.join(folder, name)
@@ -309,12 +305,12 @@ def copy(prefix: str, folder: str) -> str:
         _copy(directory, name, target)
         checkpoint.read_entries(target)
     except (tf.errors.NotFoundError, CheckpointError) as error:
-        raise CheckpointError(f"{prefix} was deleted while it was copied") from error
+        raise CheckpointError(f"{prefix} was deleted during the copy") from error
     return target
 
 
 def _copy(directory: str, name: str, target: str) -> None:
-    """Copies the files of a checkpoint to another prefix, the index last."""
+    """Copies the files of a checkpoint to another prefix, index last."""
     matches = filter(None, map(CHECKPOINT_FILE.fullmatch, tf.io.gfile.listdir(directory)))
     files = [match[0] for match in matches if match[1] == name and not match[2]]
     for file in sorted(files, key=lambda file: file.endswith(".index")):
@@ -331,39 +327,34 @@ def _is_finite(value: np.ndarray) -> bool:
     return value.dtype.kind in "OSU" or not tf.as_dtype(value.dtype).is_floating or bool(np.isfinite(value).all())
 
 
-def _with_names(config: Config) -> Config:
-    """A config whose label_map holds the names themselves, wherever they came from."""
-    return config.override({"label_map": label_map.resolve(config.label_map) or None})
-
-
-def compare(begun: Config, now: Config) -> list[str]:
-    """What changed in the config of a training since it began.
+def compare(saved: Config, new: Config) -> list[str]:
+    """Compares the config of a training run with the one it is resumed with.
 
     Args:
-        begun: as it was.
-        now: as it is to go on.
+        saved: config so far.
+        new: config from now on.
 
     Returns:
-        A line a key, such as "learning_rate: 0.08 -> 0.01".
+        One line per changed key, such as "learning_rate: 0.08 -> 0.01".
 
     Raises:
-        ConfigError: for a change that no training can go on with, see FIXED; nor can the moving average be turned on
-            or off.
-        LabelMapError: for a label map that cannot be used.
+        ConfigError: for a change with which training cannot continue: a key in FIXED, or a moving average that is
+            turned on or off.
+        LabelMapError: for an invalid label map.
     """
-    before, after = _changes(begun, now), _changes(now, begun)
+    before, after = _changes(saved, new), _changes(new, saved)
     lines = {key: f"{key}: {_short(before[key])} -> {_short(after[key])}" for key in after}
     fixed = [line for key, line in lines.items() if _is_fixed(key, before[key], after[key])]
     if fixed:
         raise ConfigError(
-            f"a training that has begun cannot go on with {', '.join(fixed)}; "
-            f"set what was before, or train in another --model_dir that starts from this one with --ckpt"
+            f"this training run cannot continue with {', '.join(fixed)}; "
+            f"restore the previous values, or start a new run in another --model_dir from this one with --ckpt"
         )
     return list(lines.values())
 
 
 def _changes(config: Config, other: Config) -> dict[str, Any]:
-    """What one config has otherwise than another, by key; of a label map only the names that differ."""
+    """Returns the values of a config that differ from another, by key; of label_map only the names that differ."""
     names, others = label_map.resolve(config.label_map), label_map.resolve(other.label_map)
     changed = config.override({"label_map": None}).difference(other.override({"label_map": None}))
     changed |= {f"nms_configs.{key}": value for key, value in changed.pop("nms_configs", {}).items()}

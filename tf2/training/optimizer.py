@@ -1,24 +1,27 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Learning-rate schedules, optimizers, gradient clipping and the moving average of the weights."""
+"""Learning-rate schedules, optimizers, gradient clipping, moving average, and frozen variables."""
 
 import math
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
 import tf_keras as keras
 
-REFERENCE_BATCH_SIZE = 64  # that learning_rate and lr_warmup_init are given for
+from efficientdet.model import EfficientDetNet
+
+REFERENCE_BATCH_SIZE = 64  # images per step to which learning_rate and lr_warmup_init refer
 
 
 @keras.utils.register_keras_serializable(package="efficientdet")
 class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up, then one of the decays; with method `constant` neither.
+    """The learning-rate schedule: linear warm-up followed by a decay; `constant` has neither.
 
     Call: step, a scalar integer counted from 0 -> rate, a float32 scalar.
 
-    The cosine runs from the base rate at the end of the warm-up to 0 at the last step
+    The cosine decays from the base rate at the end of the warm-up to 0 at the last step
     (Loshchilov and Hutter, ICLR 2017, equation 5, https://arxiv.org/abs/1608.03983).
     """
 
@@ -33,19 +36,19 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
         drop_steps: Sequence[int] = (),
         power: float = 0.9,
     ):
-        """Takes everything in steps, not epochs.
+        """Stores the schedule; all lengths are in steps.
 
         Args:
             method: cosine, stepwise, polynomial or constant.
-            base_rate: rate after the warm-up, for the global batch at hand.
-            total_steps: steps of the whole training.
+            base_rate: rate after the warm-up, for the actual batch size.
+            total_steps: steps of the whole training run.
             warmup_init: rate of step 0.
-            warmup_steps: steps until base_rate.
-            drop_steps: for stepwise, from where on the rate is a tenth of the one before.
-            power: for polynomial, exponent of the remaining share of steps.
+            warmup_steps: steps until base_rate is reached.
+            drop_steps: stepwise only: steps at which the rate is divided by 10.
+            power: polynomial only: exponent of the remaining fraction of steps.
 
         Raises:
-            ValueError: for another method.
+            ValueError: if the method is unknown.
         """
         if method not in ("cosine", "stepwise", "polynomial", "constant"):
             raise ValueError(f"unknown lr_decay_method {method!r}; use one of cosine, stepwise, polynomial, constant")
@@ -79,20 +82,20 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class Optimizer:
-    """Updates variables in place from gradients; its slots are named as in the published checkpoints.
+    """Base class: updates variables in place; slots are named as in the published checkpoints.
 
-    TensorFlow's own kernels do the work, one for each variable. They write to the copy of the replica that calls them,
-    so every replica has to come with the same gradients, summed up before.
+    One TensorFlow kernel per variable computes the update. It writes to the copy of the calling replica, so all
+    replicas must pass the same gradients, already summed.
     """
 
     slot_names: tuple[str, ...]
 
     def __init__(self, variables: Sequence[tf.Variable], momentum: float):
-        """Makes the slots, all 0.
+        """Creates the slots, initialized to 0.
 
         Args:
-            variables: that may be updated; each has its slots from the start.
-            momentum: of the gradients, in [0, 1).
+            variables: variables that may be updated; each gets its slots.
+            momentum: decay of the gradient average, in [0, 1).
         """
         self.momentum = momentum
         self.slots = {
@@ -110,27 +113,27 @@ class Optimizer:
         *,
         rate: tf.Tensor,
         step: tf.Tensor,
-        counts: tf.Tensor,
+        apply_update: tf.Tensor,
     ) -> None:
-        """One update.
+        """Applies one update.
 
         Args:
-            gradients: of any shapes, finite.
-            variables: with these shapes, all of those it was made with or some.
+            gradients: finite tensors of any shapes.
+            variables: variables of these shapes, all or some of those passed to the constructor.
             rate: [] float32, the learning rate.
             step: [] int64, number of this update, from 0.
-            counts: [] bool; False, with gradients of 0, leaves variables and slots exactly as they are.
+            apply_update: [] bool; if False, and the gradients are 0, variables and slots keep their exact values.
         """
         raise NotImplementedError
 
 
 class Sgd(Optimizer):
-    """Stochastic gradient descent with momentum, not Nesterov's: m <- momentum * m + g, w <- w - rate * m."""
+    """Stochastic gradient descent with heavy-ball momentum: m <- momentum * m + g, w <- w - rate * m."""
 
     slot_names = ("Momentum",)
 
-    def apply(self, gradients, variables, *, rate, step, counts):
-        rate, momentum = tf.where(counts, rate, 0.0), tf.where(counts, self.momentum, 1.0)
+    def apply(self, gradients, variables, *, rate, step, apply_update):
+        rate, momentum = tf.where(apply_update, rate, 0.0), tf.where(apply_update, self.momentum, 1.0)
         for gradient, variable in zip(gradients, variables, strict=True):
             (accumulator,) = self.slots[variable.ref()]
             tf.raw_ops.ResourceApplyMomentum(
@@ -146,11 +149,11 @@ class Adam(Optimizer):
 
     slot_names = ("Adam", "Adam_1")
 
-    def apply(self, gradients, variables, *, rate, step, counts):
+    def apply(self, gradients, variables, *, rate, step, apply_update):
         number = tf.cast(step + 1, tf.float32)
         powers = {"beta1_power": self.momentum**number, "beta2_power": 0.999**number}
-        betas = {"beta1": tf.where(counts, self.momentum, 1.0), "beta2": tf.where(counts, 0.999, 1.0)}
-        rate = tf.where(counts, rate, 0.0)
+        betas = {"beta1": tf.where(apply_update, self.momentum, 1.0), "beta2": tf.where(apply_update, 0.999, 1.0)}
+        rate = tf.where(apply_update, rate, 0.0)
         for gradient, variable in zip(gradients, variables, strict=True):
             mean, square = self.slots[variable.ref()]
             tf.raw_ops.ResourceApplyAdam(
@@ -169,20 +172,20 @@ OPTIMIZERS = {"sgd": Sgd, "adam": Adam}
 
 
 class Clipped(NamedTuple):
-    """What `clip_gradients` gives."""
+    """The result of `clip_gradients`."""
 
-    gradients: list[tf.Tensor]  # of the same shapes
+    gradients: list[tf.Tensor]  # same shapes as the input
     norm: tf.Tensor  # [] float32, global L2 norm after clipping
-    norms: tf.Tensor  # [number of gradients] float32, L2 norms before
-    finite: tf.Tensor  # [] bool; False: the gradients are all 0, because one was infinite or not a number
+    norms: tf.Tensor  # [number of gradients] float32, L2 norms before clipping
+    finite: tf.Tensor  # [] bool; if False, one gradient was infinite or NaN, and all are returned as 0
 
 
 def clip_gradients(gradients: Sequence[tf.Tensor], norm: float | None) -> Clipped:
-    """Clips each gradient to a norm, then all together to the same global norm.
+    """Clips every gradient to an L2 norm, then all gradients together to the same global norm.
 
     Args:
-        gradients: of any shapes.
-        norm: L2 norm, above 0; None or 0 clips nothing.
+        gradients: tensors of any shapes.
+        norm: maximum L2 norm, above 0; None or 0 disables clipping.
     """
     norms = tf.sqrt(2 * tf.stack([tf.nn.l2_loss(gradient) for gradient in gradients]))
     finite = tf.math.is_finite(tf.norm(norms))
@@ -193,13 +196,13 @@ def clip_gradients(gradients: Sequence[tf.Tensor], norm: float | None) -> Clippe
     else:
         factors, after = tf.ones_like(norms), tf.norm(norms)
     factors = tf.unstack(tf.where(finite, factors, 0.0))
-    # no_nan: 0 times infinity is 0 here.
+    # no_nan: 0 * inf must be 0.
     clipped = [tf.math.multiply_no_nan(gradient, factor) for gradient, factor in zip(gradients, factors)]
     return Clipped(clipped, after, norms, finite)
 
 
 class MovingAverage:
-    """Exponential moving average of variables, with a decay that grows at the start.
+    """Exponential moving average of variables, with a smaller decay in the first steps.
 
     average += (1 - d) * (variable - average), d = min(decay, (1 + step) / (10 + step)).
     """
@@ -207,7 +210,7 @@ class MovingAverage:
     def __init__(self, variables: Sequence[tf.Variable], decay: float):
         self.decay = decay
         self.variables = list(variables)
-        # Each replica updates a copy of its own, all alike: nothing has to be sent between them.
+        # Every replica updates its own identical copy, so no communication is needed.
         self.averages = [
             tf.Variable(
                 v,
@@ -219,14 +222,58 @@ class MovingAverage:
             for v in variables
         ]
 
-    def update(self, step: tf.Tensor, counts: tf.Tensor | bool = True) -> None:
-        """Takes in the variables' values after a step, a scalar integer; unless counts, [] bool, is False."""
+    def update(self, step: tf.Tensor, apply_update: tf.Tensor | bool = True) -> None:
+        """Adds the current values of the variables.
+
+        Args:
+            step: scalar integer, number of updates of the variables so far.
+            apply_update: [] bool; if False, the averages keep their exact values.
+        """
         step = tf.cast(step, tf.float32)
-        decay = tf.where(counts, tf.minimum(self.decay, (1 + step) / (10 + step)), 1.0)
+        decay = tf.where(apply_update, tf.minimum(self.decay, (1 + step) / (10 + step)), 1.0)
         for variable, average in zip(self.variables, self.averages):
             average.assign_sub((1 - decay) * (average - variable))
 
     def reset(self) -> None:
-        """Starts again from the variables as they are."""
+        """Sets the averages to the current values of the variables."""
         for variable, average in zip(self.variables, self.averages):
             average.assign(variable)
+
+
+def frozen_variables(net: EfficientDetNet, expression: str | None) -> set:
+    """Selects the variables that `var_freeze_expr` freezes, including the statistics of batch normalization.
+
+    Args:
+        net: the network.
+        expression: regular expression, matched from the start of variable names such as
+            "fpn_cells/cell_0/fnode0/WSM:0"; None freezes nothing.
+
+    Returns:
+        The references of the variables, `variable.ref()`.
+
+    Raises:
+        ValueError: if the expression is not valid, or matches no trainable variable or all of them.
+    """
+    if expression is None:
+        return set()
+    try:
+        pattern = re.compile(expression)
+    except re.error as error:
+        raise ValueError(f"var_freeze_expr {expression!r} is not a regular expression: {error}") from error
+    frozen = {variable.ref() for variable in net.weights if pattern.match(variable.name)}
+    trained = [variable for variable in net.trainable_variables if variable.ref() not in frozen]
+    if not trained:
+        raise ValueError(f"var_freeze_expr {expression!r} matches every variable; nothing is left to train")
+    if len(trained) == len(net.trainable_variables):
+        scopes = list(dict.fromkeys(variable.name.split("/")[0] for variable in trained))
+        raise ValueError(
+            f"var_freeze_expr {expression!r} matches no trainable variable from the start of its name; names begin "
+            f"with {', '.join(scopes)}, such as {', '.join(_similar_names(expression, trained))}"
+        )
+    return frozen
+
+
+def _similar_names(expression: str, variables: list, count: int = 3) -> list[str]:
+    """Returns the names that share the most words with the expression."""
+    words = set(re.findall(r"\w{3,}", expression))
+    return sorted((v.name for v in variables), key=lambda name: -sum(word in name for word in words))[:count]

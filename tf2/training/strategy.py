@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Devices: the tf.distribute strategy of a training, and the precision that they compute in."""
+"""Devices: tf.distribute strategies, and the precision of their computations."""
 
 import contextlib
 import json
@@ -23,27 +23,27 @@ def create(
     tpu_zone: str | None = None,
     gcp_project: str | None = None,
 ) -> tf.distribute.Strategy:
-    """The strategy of a name. Comes before everything else that uses TensorFlow's devices.
+    """Creates a strategy. Must be called before anything else uses TensorFlow's devices.
 
     Args:
-        kind: None for one device, gpus for all GPUs of this machine, multi-gpus for several machines, with all their
-            GPUs or else their CPUs, tpu for a TPU. With workers, None and gpus are multi-gpus.
-        workers: host:port of each machine; none takes what the environment variable TF_CONFIG says, for multi-gpus,
-            and for gpus if it names several.
-        worker_index: which of the workers this one is, from 0; the first of them writes the files.
-        tpu: name or address of a TPU; local on a TPU VM.
-        tpu_zone: of Google Cloud.
-        gcp_project: of Google Cloud.
+        kind: None for one device; gpus for all GPUs of this machine; multi-gpus for several machines, with their GPUs
+            or else their CPUs; tpu for a TPU. With workers, None and gpus mean multi-gpus.
+        workers: host:port of each machine. If empty, the environment variable TF_CONFIG is used: always for multi-gpus,
+            and for gpus if it names several machines.
+        worker_index: index of this machine in workers, from 0; the first one writes the files.
+        tpu: name or address of a TPU; "local" on a TPU VM.
+        tpu_zone: Google Cloud zone.
+        gcp_project: Google Cloud project.
 
     Raises:
-        ValueError: if the devices are not there, or the machines are not described well.
+        ValueError: if the devices do not exist, or the machines are not described correctly.
     """
     if workers and kind == "tpu":
-        raise ValueError("--worker is for machines with GPUs, --strategy=multi-gpus; leave it out for a TPU")
+        raise ValueError("--worker applies to --strategy=multi-gpus; omit it for a TPU")
     if worker_index and not workers:
-        raise ValueError(f"--worker_index={worker_index} counts in --worker; give both, or TF_CONFIG alone")
+        raise ValueError(f"--worker_index={worker_index} is an index into --worker; pass both flags, or only TF_CONFIG")
     if kind != "tpu" and (tpu or tpu_zone or gcp_project):
-        raise ValueError("--tpu, --tpu_zone and --gcp_project are for --strategy=tpu; give it, or leave them out")
+        raise ValueError("--tpu, --tpu_zone and --gcp_project require --strategy=tpu; add it, or omit them")
     if workers or (kind == "gpus" and _names_several(os.environ.get("TF_CONFIG", ""))):
         kind = "multi-gpus"
     if kind == "tpu":
@@ -55,24 +55,24 @@ def create(
         tf.config.experimental.set_memory_growth(gpu, True)
     if kind == "multi-gpus":
         if not gpus:
-            logging.warning("no GPU on this machine: its worker computes on the CPU")
+            logging.warning("no GPU on this machine: its worker uses the CPU")
         return tf.distribute.MultiWorkerMirroredStrategy()
     if kind == "gpus":
         if not gpus:
             raise ValueError(
-                "--strategy=gpus needs a GPU, but TensorFlow finds none on this machine; leave --strategy out to use "
-                "the CPU, or install the GPU driver and tensorflow[and-cuda]"
+                "--strategy=gpus needs a GPU, but TensorFlow finds none on this machine; omit --strategy to use the "
+                "CPU, or install the GPU driver and tensorflow[and-cuda]"
             )
         return tf.distribute.MirroredStrategy()
     return tf.distribute.get_strategy()
 
 
 @contextlib.contextmanager
-def plain_errors(out_of_memory: str) -> Iterator[None]:
-    """Around the work of a script: what devices, files and machines refuse becomes an OSError of one line.
+def device_errors(out_of_memory: str) -> Iterator[None]:
+    """Context manager that converts TensorFlow errors to OSErrors with a one-line reason.
 
     Args:
-        out_of_memory: what to do where memory does not suffice.
+        out_of_memory: advice for the case that memory does not suffice.
     """
     try:
         yield
@@ -87,7 +87,7 @@ def _tpu_strategy(tpu: str | None, tpu_zone: str | None, gcp_project: str | None
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu, zone=tpu_zone, project=gcp_project)
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
-    # Its packages raise what they like where there is no TPU, down to missing modules.
+    # Without a TPU, its packages raise errors of any kind, including missing modules.
     except Exception as error:
         raise ValueError(
             f"--strategy=tpu cannot reach the TPU {tpu or '(none named)'}: {reason_of(error)}; give --tpu=local on a "
@@ -97,7 +97,7 @@ def _tpu_strategy(tpu: str | None, tpu_zone: str | None, gcp_project: str | None
 
 
 def _names_several(tf_config: str) -> bool:
-    """Whether a TF_CONFIG is of several machines; one that cannot be read is not."""
+    """Returns True if a TF_CONFIG names several machines; False if it cannot be parsed."""
     try:
         return sum(map(len, json.loads(tf_config)["cluster"].values())) > 1
     except (ValueError, LookupError, TypeError, AttributeError):
@@ -105,7 +105,7 @@ def _names_several(tf_config: str) -> bool:
 
 
 def _cluster(workers: Sequence[str], worker_index: int) -> dict:
-    """What TF_CONFIG has to be, from the flags or else from TF_CONFIG."""
+    """Returns the TF_CONFIG to use, from the flags or else from the environment."""
     if not workers:
         given = os.environ.get("TF_CONFIG", "")
         try:
@@ -118,20 +118,22 @@ def _cluster(workers: Sequence[str], worker_index: int) -> dict:
             valid = False
         if not valid:
             raise ValueError(
-                "--strategy=multi-gpus needs the machines: --worker=host:port,host:port and --worker_index, or in "
-                'TF_CONFIG {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}, '
+                "--strategy=multi-gpus needs the machines: --worker=host:port,host:port and --worker_index, or "
+                'TF_CONFIG={"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}, '
                 f"got {given!r}"
             )
     for worker in workers:
         if not re.fullmatch(r"\S+:\d+", str(worker)):
-            raise ValueError(f"a worker is host:port, got {worker!r} in {','.join(map(str, workers))}")
+            raise ValueError(f"expected workers as host:port, got {worker!r} in {','.join(map(str, workers))}")
     if not 0 <= worker_index < len(workers):
-        raise ValueError(f"worker_index is 0..{len(workers) - 1} for {len(workers)} workers, got {worker_index}")
+        raise ValueError(
+            f"expected worker_index in 0..{len(workers) - 1} for {len(workers)} workers, got {worker_index}"
+        )
     return {"cluster": {"worker": list(workers)}, "task": {"type": "worker", "index": worker_index}}
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process writes the files: the only one, or the first of several machines."""
+    """Returns True if this process writes the files: the only process, or the first of several machines."""
     resolver = strategy.cluster_resolver
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) or resolver is None:
         return True
@@ -139,21 +141,21 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 def num_workers(strategy: tf.distribute.Strategy) -> int:
-    """Machines that train together."""
+    """Returns the number of machines that train together."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return 1
     return len(strategy.cluster_resolver.cluster_spec().as_dict()["worker"])
 
 
 def precision(mixed: bool, strategy: tf.distribute.Strategy) -> str:
-    """The Keras policy of a training.
+    """Chooses the Keras policy of a training run.
 
     Args:
-        mixed: whether layers shall compute in 16 bits.
-        strategy: of the training.
+        mixed: if True, layers compute in 16 bits.
+        strategy: strategy of the training run.
 
     Returns:
-        mixed_bfloat16 on TPUs, mixed_float16 on GPUs; float32 on CPUs, with a warning if mixed was asked for.
+        For mixed, mixed_bfloat16 on TPUs, mixed_float16 on GPUs, and with a warning float32 on CPUs; else float32.
     """
     if not mixed:
         return "float32"
@@ -161,5 +163,5 @@ def precision(mixed: bool, strategy: tf.distribute.Strategy) -> str:
         return "mixed_bfloat16"
     if tf.config.list_logical_devices("GPU"):
         return "mixed_float16"
-    logging.warning("mixed_precision is for GPUs and TPUs, of which there is none: computing in float32")
+    logging.warning("mixed_precision needs a GPU or TPU, and this machine has none: computing in float32")
     return "float32"

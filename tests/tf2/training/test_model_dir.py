@@ -275,7 +275,7 @@ def test_prepare_removes_what_kills_leave(path, caplog):
         write(b"half", path, name)
     directory.prepare(1000)
     assert set(listing(path)) == {"checkpoint", *others} | files_of(3, 4)
-    assert f"removing {len(left)} files that a kill left behind" in caplog.text
+    assert f"removing {len(left)} files of an interrupted run" in caplog.text
     assert all(name in caplog.text for name in left)
     caplog.clear()
     directory.prepare(1000)
@@ -334,7 +334,7 @@ def test_a_damaged_newest_checkpoint(path, kind, suffix, caplog):
     directory.prepare(1000)
     assert step_and_value(directory) == (2, 2)
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert len(errors) == 1 and re.search(rf"{path}/model.ckpt-3.*; taking {path}/model.ckpt-2 instead$", errors[0])
+    assert len(errors) == 1 and re.search(rf"{path}/model.ckpt-3.*; using {path}/model.ckpt-2 instead$", errors[0])
     for step in (3, 4):  # training goes on
         directory.save(step, entries(step))
         assert step_and_value(directory) == (step, step)
@@ -509,7 +509,7 @@ def test_a_full_disk_while_writing_the_config(tmp_path):
     directory.write_config(Config(num_epochs=7))
     with no_room(100), pytest.raises(OSError, match=r"^cannot write config\.yaml in .*File too large"):
         directory.write_config(Config(num_epochs=8))
-    assert directory.begun_with().num_epochs == 7 and listing(tmp_path) == ["config.yaml"]
+    assert directory.read_config().num_epochs == 7 and listing(tmp_path) == ["config.yaml"]
 
 
 def test_a_directory_that_went_away(tmp_path):
@@ -531,7 +531,7 @@ def test_archive(path):
     directory.save(5, entries(5))
     assert checkpoint.find(f"{path}/archive") == f"{path}/archive/model.ckpt-4"
     best = ModelDir(f"{path}/archive")
-    assert step_and_value(best) == (4, 4) and best.begun_with().num_classes == 7
+    assert step_and_value(best) == (4, 4) and best.read_config().num_classes == 7
     assert json.loads(read(path, "archive/best_eval.txt")) == {"AP": 0.5, "AP50": 0.75, "step": 4}
     assert read(path, "best_objective.txt") == b"0.500000"
     directory.archive(f"{path}/model.ckpt-5", {"AP": 0.6})
@@ -583,30 +583,30 @@ def test_best_ap_is_none_without_an_archive(path, metrics):
 
 def test_config_comes_back(path):
     directory = filled(path)
-    assert directory.begun_with() is None
+    assert directory.read_config() is None
     config = config_lib.load(
         "efficientdet-lite0", num_classes=3, label_map={1: "rød", 3: "c"}, var_freeze_expr=r"(a|\d)"
     )
     directory.write_config(config, "python main.py --hparams='x=1\n,y=\x1b2'")
-    assert directory.begun_with() == config
+    assert directory.read_config() == config
     assert read(path, "config.yaml").decode().splitlines()[0] == "# python main.py --hparams='x=1 ,y= 2'"
     directory.write_config(config.override({"num_epochs": 5}))
-    assert directory.begun_with().num_epochs == 5 and listing(path) == ["config.yaml"]
+    assert directory.read_config().num_epochs == 5 and listing(path) == ["config.yaml"]
     assert read(path, "config.yaml").startswith(b"name: efficientdet-lite0")
     assert yaml.safe_load(read(path, "config.yaml"))["nms_configs"] == {}  # a command that detects has its own
     directory.write_config(config.override({"nms_configs": {"method": "hard"}}))
     assert yaml.safe_load(read(path, "config.yaml"))["nms_configs"] == {"method": "hard"}
-    assert directory.begun_with().nms_configs.method == "hard"
+    assert directory.read_config().nms_configs.method == "hard"
 
 
 def test_the_names_of_the_classes_travel_with_the_config(path, tmp_path):
     directory = filled(path)
     directory.write_config(Config(label_map="voc"))
-    assert directory.begun_with().label_map[20] == "tvmonitor" and len(directory.begun_with().label_map) == 20
+    assert directory.read_config().label_map[20] == "tvmonitor" and len(directory.read_config().label_map) == 20
     (tmp_path / "names.yaml").write_text("{cat: 2, dog: 1}")
     directory.write_config(Config(label_map=str(tmp_path / "names.yaml")))
     (tmp_path / "names.yaml").unlink()
-    assert directory.begun_with().label_map == {1: "dog", 2: "cat"}
+    assert directory.read_config().label_map == {1: "dog", 2: "cat"}
 
 
 @pytest.mark.parametrize(
@@ -625,7 +625,7 @@ def test_the_names_of_the_classes_travel_with_the_config(path, tmp_path):
 def test_a_config_that_cannot_be_read(path, text, caplog):
     directory = filled(path)
     write(text, path, "config.yaml")
-    assert directory.begun_with() is None
+    assert directory.read_config() is None
     [record] = caplog.records
     assert record.levelname == "WARNING" and f"cannot read {path}/config.yaml (" in record.getMessage()
     assert "\n" not in record.getMessage()

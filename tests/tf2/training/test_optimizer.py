@@ -11,8 +11,17 @@ import tensorflow as tf
 import tf_keras as keras
 
 from efficientdet import config as config_lib
+from efficientdet.model import EfficientDetNet
 from tf2.training import trainer
-from tf2.training.optimizer import OPTIMIZERS, Adam, LearningRate, MovingAverage, Sgd, clip_gradients
+from tf2.training.optimizer import (
+    OPTIMIZERS,
+    Adam,
+    LearningRate,
+    MovingAverage,
+    Sgd,
+    clip_gradients,
+    frozen_variables,
+)
 
 TRAIN = pathlib.Path(__file__).parents[4] / "shared" / "reference" / "train.npz"
 # Of the published rates: they scale with batch / 64, here twice.
@@ -68,13 +77,13 @@ def test_unknown_decay_is_told():
         LearningRate("linear", 0.1, total_steps=10)
 
 
-def apply(optimizer, variable, gradient, *, rate=0.1, step=0, counts=True):
+def apply(optimizer, variable, gradient, *, rate=0.1, step=0, apply_update=True):
     optimizer.apply(
         [tf.constant(gradient, tf.float32)],
         [variable],
         rate=tf.constant(rate),
         step=tf.constant(step, tf.int64),
-        counts=tf.constant(counts),
+        apply_update=tf.constant(counts),
     )
 
 
@@ -135,7 +144,7 @@ def test_a_step_that_does_not_count_leaves_every_bit(name):
         apply(optimizer, variable, np.random.RandomState(step).randn(50), step=step)
     state = [variable, *optimizer.slots[variable.ref()]]
     before = [part.numpy() for part in state]
-    apply(optimizer, variable, np.zeros(50), step=3, counts=False)
+    apply(optimizer, variable, np.zeros(50), step=3, apply_update=False)
     for part, values in zip(state, before):
         np.testing.assert_array_equal(part, values)
         assert np.any(values)
@@ -221,3 +230,59 @@ def test_a_moving_average_without_a_step_that_counts_keeps_every_bit():
     np.testing.assert_array_equal(average.averages[0], before)
     average.update(tf.constant(5), tf.constant(True))
     assert np.all(average.averages[0] != before)
+
+
+@pytest.fixture(scope="module")
+def net(tiny_config):
+    return EfficientDetNet(tiny_config)
+
+
+def names(net, expression):
+    frozen = frozen_variables(net, expression)
+    return {variable.name for variable in net.weights if variable.ref() in frozen}
+
+
+def test_no_expression_freezes_nothing(net):
+    assert frozen_variables(net, None) == set()
+
+
+@pytest.mark.parametrize("expression", ["efficientnet", "(efficientnet-lite0|class_net)", "fpn_cells/cell_0/fnode0"])
+def test_frozen_are_the_names_that_begin_so_statistics_among_them(net, expression):
+    starts = tuple(expression.strip("()").split("|"))
+    frozen = names(net, expression)
+    assert frozen == {variable.name for variable in net.weights if variable.name.startswith(starts)}
+    assert {name.rsplit("/", 1)[-1] for name in frozen} >= {"gamma:0", "moving_mean:0", "moving_variance:0"}
+
+
+def test_an_expression_may_end_at_the_name_s_end(net):
+    assert names(net, ".*/class-predict/bias:0$") == {"class_net/class-predict/bias:0"}
+
+
+@pytest.mark.parametrize("expression", [".*", "", "[a-z]"])
+def test_everything_is_refused(net, expression):
+    with pytest.raises(ValueError, match="matches every variable; nothing is left to train"):
+        frozen_variables(net, expression)
+
+
+@pytest.mark.parametrize(
+    "expression, near",
+    [
+        ("net/class-predict", "class_net/class-predict/"),  # in the middle of a name
+        ("fpn_cells/cell_7/fnode0", "fpn_cells/cell_0/fnode0/"),  # a cell that this model lacks
+        ("efficientnet-b0/stem", "efficientnet-lite0/stem/"),
+        (".*moving_mean", ""),  # only statistics, which nothing trains anyway
+    ],
+)
+def test_nothing_is_refused_with_near_names(net, expression, near):
+    with pytest.raises(ValueError, match="matches no trainable variable from the start of its name") as error:
+        frozen_variables(net, expression)
+    message = str(error.value)
+    assert "names begin with efficientnet-lite0, resample_p6, fpn_cells, class_net, box_net, such as " in message
+    suggested = message.split("such as ")[1].split(", ")
+    assert len(suggested) == 3 and all(name.startswith(near) for name in suggested)
+    assert set(suggested) <= {variable.name for variable in net.trainable_variables}
+
+
+def test_no_regular_expression(net):
+    with pytest.raises(ValueError, match=r"var_freeze_expr '\(stem' is not a regular expression: missing \)"):
+        frozen_variables(net, "(stem")

@@ -78,7 +78,7 @@ def test_an_index_needs_its_workers():
     ],
 )
 def test_errors_of_tensorflow_become_one_line(error, said):
-    with pytest.raises(OSError) as caught, strategy.plain_errors("buy more"):
+    with pytest.raises(OSError) as caught, strategy.device_errors("buy more"):
         raise error
     assert str(caught.value) == said
 

@@ -71,16 +71,16 @@ class OneWeight:
     def num_skipped_in_a_row(self):
         return self.skipped_in_a_row
 
-    def scales_down(self):
+    def can_reduce_loss_scale(self):
         return self.overflows
 
-    def what_is_not_finite(self, metrics):
+    def non_finite_cause(self, metrics):
         return "the loss is not finite (most likely the weather)"
 
     def any_worker(self, wish):
         return wish
 
-    def all_agree(self, number):
+    def all_equal(self, number):
         return True
 
     def evaluated_net(self):
@@ -306,7 +306,7 @@ def test_archive_holds_the_best_of_equal_ones_the_first(trainers, tiny_config, t
 @pytest.mark.parametrize("last, kept", [(0.3, 1), (0.5, 8)])
 def test_a_better_one_that_an_evaluation_beside_the_training_kept_stays(trainers, tiny_config, tmp_path, last, kept):
     directory = ModelDir(str(tmp_path))
-    train.Recorder(str(tmp_path))(directory.save(1, {"weight": np.float32(1)}), 1, {"AP": 0.4})
+    train.EvaluationRecorder(str(tmp_path))(directory.save(1, {"weight": np.float32(1)}), 1, {"AP": 0.4})
     (tmp_path / "checkpoint").unlink()
     for file in tmp_path.glob("model.ckpt-1.*"):
         file.unlink()
@@ -377,14 +377,14 @@ def test_a_kill_loses_no_evaluation(trainers, tiny_config, tmp_path, monkeypatch
 def test_recorder_keeps_what_an_evaluation_beside_a_training_found(tmp_path, aps, kept):
     for i, ap in enumerate(aps, 1):
         prefix = ModelDir(str(tmp_path)).save(i, {"weight": np.float32(i)})
-        train.Recorder(str(tmp_path))(prefix, i, {"AP": ap})  # a new one each time, as after a restart
+        train.EvaluationRecorder(str(tmp_path))(prefix, i, {"AP": ap})  # a new one each time, as after a restart
     assert newest_entries(tmp_path / "archive") == {"weight": kept}
     assert [float(row["AP"]) for row in rows(tmp_path / "eval.csv")] == aps
     assert tags(tmp_path / "eval") == {"AP"}
 
 
 def test_recorder_leaves_a_released_checkpoint_alone(tmp_path):
-    train.Recorder(str(tmp_path))(str(tmp_path / "model"), None, {"AP": 0.5})
+    train.EvaluationRecorder(str(tmp_path))(str(tmp_path / "model"), None, {"AP": 0.5})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -393,7 +393,7 @@ def test_recorder_tells_what_it_cannot_write_and_goes_on(tmp_path, logged):
     for name in ("eval", "archive"):  # files where directories should be, and the other way round
         (tmp_path / name).touch()
     (tmp_path / "eval.csv").mkdir()
-    recorder = train.Recorder(str(tmp_path))
+    recorder = train.EvaluationRecorder(str(tmp_path))
     recorder(prefix, 1, {"AP": 0.1})
     told = [f"{tmp_path}/eval", f"{tmp_path}/eval.csv", f"cannot keep model.ckpt-1 as the best in {tmp_path}"]
     assert [line.split(":")[0] for line in logged] == told
@@ -560,7 +560,7 @@ def test_a_signal_to_any_machine_stops_all_when_they_ask(trainers, tiny_config, 
 
 def test_machines_that_begin_at_different_steps_are_refused(trainers, tiny_config, tmp_path, monkeypatch):
     monkeypatch.setattr(train.strategy_lib, "num_workers", lambda strategy: 2)
-    monkeypatch.setattr(OneWeight, "all_agree", lambda self, number: False)
+    monkeypatch.setattr(OneWeight, "all_equal", lambda self, number: False)
     with pytest.raises(ValueError, match="the workers begin at different steps; give them one --model_dir"):
         train.run(tiny_config, training(tmp_path))
 

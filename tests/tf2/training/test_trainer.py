@@ -259,7 +259,7 @@ def test_a_loss_that_is_not_finite_changes_nothing_but_counters(request, batch, 
         metrics = eager_step(trainer, spoil(*batch))
         assert trainer.num_skipped_in_a_row() == metrics["skipped_steps"] == i
         told = f"{losses} are not finite (most likely learning_rate is too high"
-        assert trainer.what_is_not_finite(metrics).startswith(told)
+        assert trainer.non_finite_cause(metrics).startswith(told)
     after = trainer.state()
     assert changed(before, after) == COUNTERS and after["global_step"] == 3
     metrics = eager_step(trainer, batch)
@@ -286,7 +286,7 @@ def test_a_gradient_that_is_not_finite_names_its_variable(trainer, batch, monkey
     assert np.isfinite(metrics["loss"])
     assert changed(before, trainer.state()) == COUNTERS
     told = f"the gradient of class_net/class-predict/bias:0 is not finite, while the loss is {metrics['loss']:.4g} "
-    assert trainer.what_is_not_finite(metrics).startswith(told)
+    assert trainer.non_finite_cause(metrics).startswith(told)
 
 
 # Drop connect, save and resume.
@@ -525,7 +525,7 @@ def test_float16(config, batch, trained, monkeypatch):
 
     metrics = eager_step(trainer, batch)
     after = trainer.state()
-    assert metrics["skipped_steps"] == 1 and after[scale] == 2.0**39 and trainer.scales_down()
+    assert metrics["skipped_steps"] == 1 and after[scale] == 2.0**39 and trainer.can_reduce_loss_scale()
     np.testing.assert_allclose(metrics["cls_loss"], trained[2][0]["cls_loss"], rtol=0.02)
 
     slots = []
@@ -558,7 +558,7 @@ def test_the_loss_scale_stays_above_1(scale, counts, good, expected):
 
 def test_what_machines_agree_on(trained):
     trainer = trained[0]
-    assert trainer.any_worker(True) and not trainer.any_worker(False) and trainer.all_agree(5)
+    assert trainer.any_worker(True) and not trainer.any_worker(False) and trainer.all_equal(5)
 
 
 # Published.
