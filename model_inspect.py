@@ -77,12 +77,15 @@ def define_flags() -> None:
         flags.DEFINE_integer(
             "batch_size", 1, "Pictures at once; in an exported file 0 means any number.", lower_bound=0
         )
+    defaults = config_lib.INFERENCE_NMS
     with command_line.group(
         "Detections; an exported detector keeps these", ["saved_model", "onnx", "infer", *FROM_FILE]
     ):
-        flags.DEFINE_float("min_score_thresh", 0.4, "Lowest score, 0 to 1.", 0.0, 1.0)
-        flags.DEFINE_integer("max_boxes_to_draw", 100, "Most detections in a picture.", lower_bound=1)
-        flags.DEFINE_string("nms_method", "hard", "Suppression: hard or gaussian.")
+        flags.DEFINE_float("min_score_thresh", defaults["score_thresh"], "Lowest score, 0 to 1.", 0.0, 1.0)
+        flags.DEFINE_integer(
+            "max_boxes_to_draw", defaults["max_output_size"], "Most detections in a picture.", lower_bound=1
+        )
+        flags.DEFINE_string("nms_method", defaults["method"], "Suppression: hard or gaussian.")
     define_export_flags()
     define_inference_flags()
     with command_line.group("Benchmark", ["bm", "saved_model_benchmark"]):
@@ -174,10 +177,9 @@ def load_config() -> config_lib.Config:
     for name in command_line.unused(FLAGS.runmode):
         logging.warning("--%s has no effect with --runmode=%s", name, FLAGS.runmode)
     keys = {"method": "nms_method", "score_thresh": "min_score_thresh", "max_output_size": "max_boxes_to_draw"}
-    defaults = {key: FLAGS[flag].value for key, flag in keys.items()}
     typed = {key: FLAGS[flag].value for key, flag in keys.items() if FLAGS[flag].present}
-    config = config_lib.load(FLAGS.model_name)
-    config = config.override({"nms_configs": defaults}, config_lib.read_hparams(FLAGS.hparams), {"nms_configs": typed})
+    layers = {"nms_configs": config_lib.INFERENCE_NMS}, config_lib.read_hparams(FLAGS.hparams), {"nms_configs": typed}
+    config = config_lib.load(FLAGS.model_name).override(*layers)
     label_map.check(label_map.resolve(config.label_map), config.num_classes)
     if config.mixed_precision:
         logging.warning(
@@ -212,7 +214,7 @@ def run(config: config_lib.Config) -> None:
         latency.set_threads(FLAGS.threads)
     from tf2.training import strategy
 
-    with strategy.plain_errors("lower --batch_size, or nms_configs.max_nms_inputs or image_size in --hparams"):
+    with strategy.device_errors("lower --batch_size, or nms_configs.max_nms_inputs or image_size in --hparams"):
         MODES[FLAGS.runmode](config)
 
 
@@ -239,13 +241,13 @@ def export_model(config: config_lib.Config) -> None:
     from tf2.evaluation import evaluator
     from tf2.export import export, parity
     from tf2.inference import drivers
-    from tf2.inference import images as infer
+    from tf2.inference.images import find_images, read_image
 
     targets = targets_from_flags()
     if FLAGS.runmode == "freeze":
         os.makedirs(FLAGS.logdir, exist_ok=True)
     export.check(config, targets)
-    images = [infer.read_image(path) for path in infer.find_images(FLAGS.proof_images)] if FLAGS.proof_images else None
+    images = [read_image(path) for path in find_images(FLAGS.proof_images)] if FLAGS.proof_images else None
     evaluation = None
     if FLAGS.val_file_pattern:
         evaluation = evaluator.Evaluation(
@@ -263,14 +265,14 @@ def export_model(config: config_lib.Config) -> None:
 
 def infer_images(config: config_lib.Config) -> None:
     """infer, saved_model_infer."""
-    from tf2.inference import images as infer
+    from tf2.inference import images
 
-    outputs = infer.Outputs(
+    outputs = images.OutputPaths(
         FLAGS.output_image_dir, FLAGS.output_names, FLAGS.output_json, FLAGS.output_csv, FLAGS.output_coco
     )
-    infer.find_images(FLAGS.input_image)  # before the model is built
+    images.find_images(FLAGS.input_image)  # before the model is built
     driver = open_driver(config)
-    infer.run(driver, FLAGS.input_image, outputs, batch_size=FLAGS.batch_size or 1, **drawing(config))
+    images.run(driver, FLAGS.input_image, outputs, batch_size=FLAGS.batch_size or 1, **drawing(config))
 
 
 def run_video(config: config_lib.Config) -> None:
