@@ -270,7 +270,7 @@ def run_follow(config: config_lib.Config, strategy) -> dict[str, float]:
     from tf2.training import train
 
     check_data(config)
-    return follow.run(
+    return follow.evaluate_checkpoints(
         # No image is drawn here, and sample_image may be a file of the machine that trains.
         evaluator.Evaluator(config.override({"sample_image": None}), evaluation_from_flags()),
         FLAGS.model_dir,

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""From Detections to average precision, as COCO defines it: collect batches, then score them all, class by class."""
+"""COCO metrics: collects detections and groundtruth batch by batch, then computes average precision per class."""
 
 import contextlib
 import functools
@@ -15,55 +15,56 @@ from absl import logging
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from efficientdet import boxes as box_ops
 from efficientdet.postprocess import Detections
 
-# What matches and accumulates. The last one is done sooner; its numbers are the same but for the last bit of precision,
-# as pycocotools divides by the number of detections + 2e-16.
+# Implementations of matching and accumulation. faster-coco-eval, the default if installed, agrees with pycocotools
+# except for the last bit of the precision, because pycocotools divides by the number of detections + 2e-16.
 BACKENDS = {"pycocotools": COCOeval}
 with contextlib.suppress(ImportError):
     from faster_coco_eval import COCOeval_faster
 
-    # Its own default is to log every step; what is printed is kept back for both.
+    # Its default logs every step; what is printed is suppressed for both.
     BACKENDS["faster-coco-eval"] = functools.partial(COCOeval_faster, print_function=print)
 
-# COCO's twelve, in the order in which COCOeval computes them.
+# COCO's twelve metrics in the order of COCOeval.stats.
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "ARmax1", "ARmax10", "ARmax100", "ARs", "ARm", "ARl")
 
-# Of a row of groundtruth, in files and here; difficult is Pascal VOC's.
-KEYS = ("image_id", "category_id", "bbox", "area", "iscrowd", "difficult")
+# Keys of an annotation, in files and here; difficult is Pascal VOC's.
+ANNOTATION_KEYS = ("image_id", "category_id", "bbox", "area", "iscrowd", "difficult")
 
 
-class Groundtruth(NamedTuple):
-    """The objects of one image."""
+class ImageGroundtruth(NamedTuple):
+    """The K objects of one image."""
 
     boxes: np.ndarray  # [K, 4] float64, pixels of the original image
     classes: np.ndarray  # [K] int, from 1
-    is_crowd: np.ndarray  # [K] bool: the box is around several objects
+    is_crowd: np.ndarray  # [K] bool: the box contains several objects
     area: np.ndarray  # [K] float64, px^2 of the object
-    difficult: np.ndarray  # [K] bool: Pascal VOC does not ask for it
+    difficult: np.ndarray  # [K] bool: Pascal VOC's metrics ignore the object
 
 
 class EvaluatedImage(NamedTuple):
-    """What was detected in one image, and what there is."""
+    """Detections and groundtruth of one image."""
 
     source_id: str
     detections: Detections  # without batch dimension and padding: boxes [D, 4], scores [D], classes [D], valid_len []
-    groundtruth: Groundtruth
+    groundtruth: ImageGroundtruth
 
 
 class CocoMetric:
-    """COCO's twelve metrics, and the AP of every named class, over all images that were added.
+    """COCO's twelve metrics and the AP of every named class, over all added images.
 
-    Every added image counts, those without detections too. The groundtruth is that of `val_json_file` if there is one,
-    else what comes with the batches.
+    Every added image counts, including those without detections. The groundtruth comes from `val_json_file` if it is
+    given, otherwise from the batches.
 
     Args:
-        names: {category id: name} of the classes to report one by one; 0 is background and never reported.
+        names: {category id: name} of the classes to report individually; 0 is background and never reported.
         val_json_file: groundtruth in COCO's format; its image ids are the source ids of the batches.
-        backend: one of BACKENDS; None takes faster-coco-eval where it is installed, else pycocotools.
+        backend: one of BACKENDS; None selects faster-coco-eval if it is installed, otherwise pycocotools.
 
     Raises:
-        ValueError: if the file lacks images, annotations or categories, or there is no such backend.
+        ValueError: if the file lacks images, annotations or categories, or the backend is not installed.
 
     Reference: Lin et al., ECCV 2014 (https://arxiv.org/abs/1405.0312), as scored at https://cocodataset.org/#detection-eval.
     """
@@ -79,20 +80,20 @@ class CocoMetric:
         self.val_json_file = val_json_file
         self.backend = backend or list(BACKENDS)[-1]
         if self.backend not in BACKENDS:
-            raise ValueError(f"backend {backend!r} is none of those installed: {', '.join(BACKENDS)}")
-        self._annotations = []  # of the records or of the file, COCO's rows
+            raise ValueError(f"backend {backend!r} is not installed; available: {', '.join(BACKENDS)}")
+        self._annotations = []  # dicts as in COCO's files, from val_json_file or the batches
         self._source_ids = []  # per image
         self._detections = []  # per image (image id, boxes, scores, classes)
         self._image_ids = set()
-        self._evaluated = None  # (COCOeval, its printed table) of what was added so far
-        self._file_ids = None  # {source id: image id} of the file
+        self._evaluated = None  # (COCOeval, its printed summary) of all images added so far
+        self._file_ids = None  # {source id: image id} of val_json_file
         self._file_categories = set()
         if val_json_file is not None:
-            self._read(val_json_file)
+            self._read_file(val_json_file)
 
     @property
     def num_file_images(self) -> int | None:
-        """Images in `val_json_file`; None without one."""
+        """Number of images in `val_json_file`; None without one."""
         return None if self._file_ids is None else len(self._file_ids)
 
     def add(
@@ -101,50 +102,50 @@ class CocoMetric:
         detections: Detections,
         groundtruth: Sequence[Mapping[str, np.ndarray]] | None = None,
     ) -> None:
-        """Takes one batch.
+        """Adds one batch.
 
         Args:
-            source_ids: B strings. With `val_json_file` they are its image ids; else any text, also twice the same.
-            detections: arrays or eager tensors, boxes [B, D, 4] in pixels of the original image, scores [B, D], classes
-                [B, D] from 1, valid_len [B]: the rows from there on are padding.
+            source_ids: B strings. With `val_json_file` they must be its image ids, each added once; without it, any
+                strings, which may repeat.
+            detections: arrays or eager tensors: boxes [B, D, 4] in pixels of the original image, scores [B, D], classes
+                [B, D] from 1, valid_len [B]; later rows are padding.
             groundtruth: B mappings of boxes [K, 4] in pixels of the original image, classes [K], is_crowd [K], area
-                [K] in px^2 of the object (not of its box, where a mask is known) and, as far as it is known,
-                difficult [K]; rows of class 0 and below are padding. Needed without `val_json_file`; with one, the
-                file's groundtruth is the one that counts.
+                [K] in px^2 of the object (of its mask, if known, not of its box) and optionally difficult [K]; rows
+                with class 0 or below are padding. Required without `val_json_file`, ignored with one.
 
         Raises:
-            ValueError: if lengths differ, groundtruth is needed and absent, or the file lacks a source id or got it
-                twice.
+            ValueError: if lengths differ, required groundtruth is missing, or a source id is not in the file or was
+                added before.
         """
         lengths = [len(source_ids), len(detections.valid_len), len(source_ids if groundtruth is None else groundtruth)]
         if len(set(lengths)) > 1:
             raise ValueError(f"one entry per image expected, got {lengths} source ids, detections and groundtruths")
         if self._file_ids is None and groundtruth is None:
-            raise ValueError("groundtruth is needed: pass it with every batch, or a val_json_file at the start")
+            raise ValueError("groundtruth is needed: pass it with every batch, or a val_json_file to CocoMetric")
         source_ids = [str(source_id) for source_id in source_ids]
         image_ids = self._register(source_ids)
         self._source_ids += source_ids
         self._evaluated = None
         boxes, scores, classes, valid_len = (np.asarray(field) for field in detections)
         for i, (image_id, length) in enumerate(zip(image_ids, valid_len)):
-            # Copies, as a slice would keep the padding of the whole batch alive.
+            # Copies, because a slice would keep the padding of the whole batch in memory.
             rows = (array[i, : int(length)].copy() for array in (boxes, scores, classes))
             self._detections.append((image_id, *rows))
             if self._file_ids is None:
-                self._annotations += _annotations(image_id, groundtruth[i])
+                self._annotations += _annotations_of(image_id, groundtruth[i])
 
     def result(self) -> dict[str, float]:
-        """Scores all that was added.
+        """Computes the metrics of all added images.
 
         Returns:
-            The twelve METRICS in [0, 1], then `AP_/<name>` by category id; -1 where there is no groundtruth to find.
+            The twelve METRICS in [0, 1], then `AP_/<name>` in the order of category ids; -1 without groundtruth.
 
         Raises:
             ValueError: if no image was added.
         """
         evaluation = self.evaluation()
         metrics = {name: float(value) for name, value in zip(METRICS, evaluation.stats)}
-        # By category id: positions differ as soon as a named class has no groundtruth, or an unnamed one has.
+        # Looked up by category id: a named class may lack groundtruth, and an unnamed one may have some.
         positions = {category: position for position, category in enumerate(evaluation.params.catIds)}
         for category, name in self.names.items():
             precision = np.empty(0)
@@ -156,50 +157,49 @@ class CocoMetric:
         return metrics
 
     def evaluation(self) -> COCOeval:
-        """Scores all that was added; raises as `result`.
+        """Returns pycocotools' evaluation of all added images, without data and matches; raises as `result`.
 
         Returns:
-            pycocotools' evaluation as it is after its summary, but for matches and data: `params`, of which catIds [K]
-            are all categories of the groundtruth, `stats` [12] in the order of METRICS, and `eval`: precision and
-            scores [IoU threshold, recall, K, area range, detections per image], recall [IoU threshold, K, area range,
-            detections per image], -1 where there is no groundtruth to find.
+            An object with `params`, whose catIds [K] are all categories of the groundtruth; `stats` [12] in the order
+            of METRICS; and `eval`: precision and scores [IoU threshold, recall, K, area range, detections per image],
+            recall [IoU threshold, K, area range, detections per image], -1 without groundtruth.
         """
         return self._evaluate()[0]
 
     def table(self) -> str:
-        """The twelve metrics as pycocotools prints them, then one line for every named class; raises as `result`."""
+        """Returns the twelve metrics as printed by pycocotools, then a line per named class; raises as `result`."""
         _, summary = self._evaluate()
         per_class = {name: value for name, value in self.result().items() if name not in METRICS}
         return "\n".join([summary, *(f" {name:<40} = {value:0.3f}" for name, value in per_class.items())])
 
     def images(self) -> list[EvaluatedImage]:
-        """All that was added, image by image and in that order."""
+        """Returns all added images in the order in which they were added."""
         rows = defaultdict(list)
         for row in self._annotations:
             rows[row["image_id"]].append(row)
         return [
             EvaluatedImage(
-                source_id, Detections(boxes, scores, classes, np.int32(len(scores))), _groundtruth(rows[image_id])
+                source_id, Detections(boxes, scores, classes, np.int32(len(scores))), _groundtruth_of(rows[image_id])
             )
             for source_id, (image_id, boxes, scores, classes) in zip(self._source_ids, self._detections, strict=True)
         ]
 
     def coco_results(self) -> list[dict[str, Any]]:
-        """All detections as COCO's server takes them, rows of {image_id, category_id, bbox, score}.
+        """Returns all detections in COCO's results format: dicts of image_id, category_id, bbox and score.
 
-        An image_id is that of `val_json_file`, or else the source id: as a number where it is one. Boxes are [xmin,
-        ymin, width, height] in pixels with two places, scores have five.
+        image_id is that of `val_json_file`, or the source id without one, as an integer if it is a number. bbox is
+        [xmin, ymin, width, height] in pixels, rounded to two decimals; scores are rounded to five.
         """
         rows = []
         for source_id, (image_id, boxes, scores, classes) in zip(self._source_ids, self._detections, strict=True):
             if self._file_ids is None:
                 image_id = int(source_id) if source_id.isdecimal() else source_id
-            for row in _results(image_id, boxes, scores, classes):
+            for row in _results_of(image_id, boxes, scores, classes):
                 rows.append({**row, "bbox": [round(x, 2) for x in row["bbox"]], "score": round(row["score"], 5)})
         return rows
 
-    def _read(self, val_json_file: str) -> None:
-        """Keeps of a file what counts: not the masks, for example, which are most of it."""
+    def _read_file(self, val_json_file: str) -> None:
+        """Reads the groundtruth and keeps only what is needed; most of the file are masks, which are not."""
         with open(val_json_file) as file:
             content = json.load(file)
         missing = [key for key in ("images", "annotations", "categories") if key not in content]
@@ -211,13 +211,17 @@ class CocoMetric:
         self._file_ids = {str(image["id"]): image["id"] for image in content["images"]}
         self._file_categories = {category["id"] for category in content["categories"]}
         self._annotations = [
-            # Area and iscrowd are optional in files.
-            {"area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0, **{key: row[key] for key in KEYS if key in row}}
+            # area and iscrowd are optional in files
+            {
+                "area": row["bbox"][2] * row["bbox"][3],
+                "iscrowd": 0,
+                **{key: row[key] for key in ANNOTATION_KEYS if key in row},
+            }
             for row in content["annotations"]
         ]
 
     def _register(self, source_ids: list[str]) -> list[int]:
-        """The image ids of a batch: the file's own, or running numbers from 1, as records may repeat or lack ids."""
+        """Returns image ids for a batch: those of the file, or consecutive numbers, as records may lack unique ids."""
         if self._file_ids is None:
             image_ids = [len(self._image_ids) + i for i in range(1, len(source_ids) + 1)]
         else:
@@ -234,17 +238,19 @@ class CocoMetric:
                 if image_id in self._image_ids or image_id in image_ids[:i]
             ]
             if twice:
-                raise ValueError(f"source ids {twice[:5]} came twice: give every image of {self.val_json_file} once")
+                raise ValueError(
+                    f"source ids {twice[:5]} were added twice: add every image of {self.val_json_file} once"
+                )
         self._image_ids.update(image_ids)
         return image_ids
 
     def _evaluate(self) -> tuple[COCOeval, str]:
-        """See `evaluation`, and what its summary printed; kept until the next batch."""
+        """Returns `evaluation` and its printed summary; cached until the next batch is added."""
         if self._evaluated is None:
             if not self._image_ids:
                 raise ValueError("no image was added, so there is nothing to score: check the validation file pattern")
-            logging.info("AP by %s", self.backend)
-            truth, found = self._data()
+            logging.info("computing AP with %s", self.backend)
+            truth, found = self._collect()
             evaluation = COCOeval(iouType="bbox")
             evaluation.params.catIds = sorted(self._file_categories | truth.keys())
             evaluation.eval = _accumulate(BACKENDS[self.backend], truth, found, evaluation.params)
@@ -253,16 +259,16 @@ class CocoMetric:
             self._evaluated = evaluation, printed.getvalue().rstrip("\n")
         return self._evaluated
 
-    def _data(self) -> tuple[dict[int, list[dict[str, Any]]], dict[str, np.ndarray]]:
-        """All groundtruth, as {category: COCO's rows}, and all detections, as columns named as what a row has."""
-        # Of equal scores that of the lower image id comes first. Ranks, as the backends want integers.
+    def _collect(self) -> tuple[dict[int, list[dict[str, Any]]], dict[str, np.ndarray]]:
+        """Returns the annotations of the added images by category, and the columns of all detections by name."""
+        # Detections with equal scores are ordered by image id. Ranks, because the backends need integers.
         ranks = {image_id: rank for rank, image_id in enumerate(sorted(self._image_ids))}
         truth = defaultdict(list)
         for row in self._annotations:
             if row["image_id"] in ranks:
                 truth[row["category_id"]].append({**row, "image_id": ranks[row["image_id"]]})
         image_ids, boxes, scores, classes = zip(*self._detections)
-        bbox = xywh(np.concatenate(boxes))
+        bbox = box_ops.to_xywh(np.concatenate(boxes))
         found = {
             "image_id": np.repeat([ranks[image_id] for image_id in image_ids], [len(column) for column in scores]),
             "category_id": np.concatenate(classes).astype(np.int64),
@@ -276,22 +282,22 @@ class CocoMetric:
 def _accumulate(
     backend: Callable[..., Any], truth: Mapping[int, list[dict]], found: Mapping[str, np.ndarray], params: Any
 ) -> dict[str, np.ndarray]:
-    """The arrays of `CocoMetric.evaluation`, from what `CocoMetric._data` gives.
+    """Computes the arrays of `CocoMetric.evaluation` from the results of `CocoMetric._collect`.
 
-    One class at a time: they do not depend on each other, and rows and matches of all at once would take gigabytes.
+    Classes are independent and evaluated one by one; rows and matches of all at once would take gigabytes.
     """
     shape = [len(params.iouThrs), len(params.recThrs), len(params.catIds), len(params.areaRng), len(params.maxDets)]
     arrays = {name: np.full(shape, -1.0) for name in ("precision", "scores")}
     arrays["recall"] = np.full([shape[0], *shape[2:]], -1.0)
     for k, category in enumerate(params.catIds):
         if category not in truth:
-            continue  # stays at -1
+            continue  # remains -1
         chosen = np.flatnonzero(found["category_id"] == category)
         columns = (column[chosen].tolist() for column in found.values())
         rows = [dict(zip(found, row)) for row in zip(*columns)]
         images = {row["image_id"] for row in truth[category] + rows}
         with contextlib.redirect_stdout(io.StringIO()):
-            evaluation = backend(_coco(images, truth[category]), _coco(images, rows), "bbox")
+            evaluation = backend(_coco_of(images, truth[category]), _coco_of(images, rows), "bbox")
             evaluation.evaluate()
             evaluation.accumulate()
         for name, array in arrays.items():
@@ -299,32 +305,32 @@ def _accumulate(
     return arrays
 
 
-def _coco(image_ids: Iterable[int], rows: Sequence[dict]) -> COCO:
-    """A COCO data set of one category, made from rows instead of a file."""
+def _coco_of(image_ids: Iterable[int], rows: Sequence[dict]) -> COCO:
+    """Builds a COCO dataset of one category from annotations or results."""
     coco = COCO()
     coco.dataset = {
         "images": [{"id": image_id} for image_id in image_ids],
         "categories": [{"id": category} for category in {row["category_id"] for row in rows}],
-        # Ids from 1: COCOeval takes a groundtruth of id 0 for unmatched.
+        # Ids start at 1, because COCOeval treats a groundtruth with id 0 as unmatched.
         "annotations": [{**row, "id": i} for i, row in enumerate(rows, 1)],
     }
     coco.createIndex()
     return coco
 
 
-def _annotations(image_id: int, groundtruth: Mapping[str, np.ndarray]) -> list[dict]:
-    """COCO's rows for the groundtruth of one image, without padding."""
+def _annotations_of(image_id: int, groundtruth: Mapping[str, np.ndarray]) -> list[dict]:
+    """Converts the groundtruth of one image to COCO's annotations and removes padding."""
     keys = {"classes": "category_id", "is_crowd": "iscrowd", "area": "area", "difficult": "difficult"}
     columns = {key: np.asarray(groundtruth[name]).tolist() for name, key in keys.items() if name in groundtruth}
-    rows = zip(xywh(groundtruth["boxes"]).tolist(), *columns.values(), strict=True)
+    rows = zip(box_ops.to_xywh(groundtruth["boxes"]).tolist(), *columns.values(), strict=True)
     rows = [{"image_id": image_id, "bbox": box, **dict(zip(columns, values))} for box, *values in rows]
     return [row for row in rows if row["category_id"] > 0]
 
 
-def _groundtruth(rows: Sequence[Mapping[str, Any]]) -> Groundtruth:
-    """COCO's rows of one image as arrays."""
+def _groundtruth_of(rows: Sequence[Mapping[str, Any]]) -> ImageGroundtruth:
+    """Converts COCO's annotations of one image to arrays."""
     xmin, ymin, width, height = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4).T
-    return Groundtruth(
+    return ImageGroundtruth(
         boxes=np.stack([ymin, xmin, ymin + height, xmin + width], -1),
         classes=np.array([row["category_id"] for row in rows], np.int64),
         is_crowd=np.array([row["iscrowd"] for row in rows], bool),
@@ -333,16 +339,10 @@ def _groundtruth(rows: Sequence[Mapping[str, Any]]) -> Groundtruth:
     )
 
 
-def _results(image_id: int, boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray) -> list[dict]:
-    """COCO's rows for the detections of one image."""
-    rows = zip(xywh(boxes).tolist(), scores.tolist(), classes.tolist())
+def _results_of(image_id: int, boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray) -> list[dict]:
+    """Converts the detections of one image to COCO's results."""
+    rows = zip(box_ops.to_xywh(boxes).tolist(), scores.tolist(), classes.tolist())
     return [
         {"image_id": image_id, "category_id": int(category), "bbox": box, "score": score}
         for box, score, category in rows
     ]
-
-
-def xywh(boxes: np.ndarray) -> np.ndarray:
-    """[K, 4] corners to COCO's [xmin, ymin, width, height], float64."""
-    ymin, xmin, ymax, xmax = np.reshape(boxes, [-1, 4]).T.astype(np.float64)
-    return np.stack([xmin, ymin, xmax - xmin, ymax - ymin], -1)

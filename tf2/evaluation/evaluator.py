@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluation: one pass over a dataset, with a network or with any driver, to detections, metrics and stage timings."""
+"""Evaluates a network or any driver on a dataset: one pass yields detections, metrics and the time per stage."""
 
 import contextlib
 import dataclasses
@@ -22,123 +22,118 @@ from dataset.dataloader import InputReader
 from efficientdet import preprocess, tta
 from efficientdet.config import Config
 from efficientdet.model import EfficientDetModel, EfficientDetNet
-from efficientdet.nms import hard_iou_thresh, least_score, soft_sigma
 from tf2.evaluation.coco_metric import CocoMetric
 from tf2.inference import drivers
 from tf2.inference.drivers import Driver
 from tf2.inference.metadata import class_names
 
-MAX_NMS_INPUTS = 5000  # candidates an image, where the config does not give a number
-PICTURE_MIN_SCORE = 0.3  # of a detection, to be drawn
-START = "first batch"  # a stage of its own: in it graphs are traced
-READ, METRIC = "read", "metric"  # stages around those of the detector
+MAX_NMS_INPUTS = 5000  # candidates per image, unless the config sets max_nms_inputs
+MIN_DRAWN_SCORE = 0.3
+FIRST_BATCH = "first batch"  # timed separately, because it includes the tracing of graphs
+READ, METRIC = "read", "metric"  # stages before and after those of the detector
 
 Network = EfficientDetNet | Callable[[tf.Tensor], tta.Levels]
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation reads, and how."""
+    """Data and options of an evaluation."""
 
     val_file_pattern: str
-    val_json_file: str | None = None  # groundtruth; None takes what is in the records
+    val_json_file: str | None = None  # groundtruth in COCO's format; None uses that of the records
     batch_size: int = 1
     num_samples: int | None = None  # images; None for all
-    flip: bool = False  # averages the network's outputs with those of the mirrored image
+    flip: bool = False  # horizontal-flip test-time augmentation
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What came out of one pass."""
+    """The outcome of one evaluation pass."""
 
-    metric: CocoMetric  # with all that was detected
+    metric: CocoMetric  # holds all detections
     num_images: int
-    seconds: dict[str, float]  # by stage: START, then of all other batches READ, the detector's own, METRIC
+    seconds: dict[str, float]  # per stage: FIRST_BATCH, then of the other batches READ, detector, METRIC
     suppression: dict[str, Any]  # see `suppression`
 
 
 class Evaluator:
-    """Evaluates networks of one config on one dataset; made once, run whenever there are new weights."""
+    """Evaluates networks of one config on one dataset; created once and run for every new set of weights."""
 
     def __init__(self, config: Config, evaluation: Evaluation):
-        """Looks at the files, before any network is built.
+        """Checks the input files, before any network is built.
 
         Raises:
-            ValueError: if no record matches or none can be read, the JSON is no groundtruth, or the config's
-                sample_image cannot be read.
+            ValueError: if no record matches the pattern or can be read, the JSON file has no groundtruth, or the
+                config's sample_image cannot be read.
         """
         nms_configs = config.nms_configs
         self.config = config.override({"nms_configs": {"max_nms_inputs": nms_configs.max_nms_inputs or MAX_NMS_INPUTS}})
         self.evaluation = evaluation
         self.names = class_names(config)
-        self._sample_image = _read_picture(config.sample_image) if config.sample_image else None
+        self._sample_image = _read_sample_image(config.sample_image) if config.sample_image else None
         self._metric()
         reader = InputReader(evaluation.val_file_pattern, config)
-        # Once: a new dataset would trace its functions again, and TensorFlow keeps some of each trace.
+        # Built once: a new dataset would trace its functions again, and TensorFlow never frees all of a trace.
         self._dataset = reader.evaluation(evaluation.batch_size, evaluation.num_samples)
         self._net, self._stages = None, {}
 
     def run(self, net: Network) -> dict[str, float]:
-        """One pass; prints COCO's table.
-
-        Returns:
-            Metrics by their published names.
-        """
+        """Evaluates, prints COCO's table, and returns the metrics by name, see `CocoMetric.result`."""
         metric = self.evaluate(net).metric
         print(metric.table())
         return metric.result()
 
     def evaluate(self, net: Network) -> Result:
-        """One pass.
+        """Runs one pass over the dataset.
 
         Args:
-            net: with the weights to evaluate. The same network with other weights is not traced again.
+            net: network with the weights to evaluate. The same network with new weights is not traced again.
         """
         batches = (((images, labels["image_scale"]), labels) for images, labels in dataloader.batches(self._dataset))
-        rules = suppression(self.config, classes="each by itself", clip=False)
-        return _pass(self._metric(), batches, self._detector(net), self.evaluation.num_samples, rules)
+        settings = suppression(self.config, classes="each by itself", clip=False)
+        return _evaluate(self._metric(), batches, self._detector(net), self.evaluation.num_samples, settings)
 
     def draw_images(self, net: Network, count: int = 4) -> dict[str, np.ndarray]:
-        """What the network detects, drawn: in the first images of the records, or in the config's sample_image.
+        """Draws detections on the first images of the records, or on the config's sample_image if it is set.
 
         Args:
             net: as in `evaluate`.
-            count: images of the records.
+            count: number of images taken from the records.
 
         Returns:
-            {source_id: [H, W, 3] uint8}, of the records at the size of the network input, with its padding; of a
-            sample_image {file name: at its own size}.
+            {source_id: [H, W, 3] uint8}, images of the records as network inputs, including the padding; or {file
+            name: sample_image at its own size}.
         """
-        stages, pictures = self._detector(net), {}
-        for name, picture, network_input, image_scale in self._samples(count):
+        stages, drawn = self._detector(net), {}
+        for name, image, network_input, image_scale in self._samples(count):
             state = network_input[tf.newaxis], image_scale[tf.newaxis]
             for stage in stages.values():
                 state = stage(state)
             boxes, scores, classes = (column[0] for column in state[:3])
-            pictures[name] = visualize.draw_boxes(
-                picture, boxes, classes, scores, names=self.names, min_score_thresh=PICTURE_MIN_SCORE
+            drawn[name] = visualize.draw_boxes(
+                image, boxes, classes, scores, names=self.names, min_score_thresh=MIN_DRAWN_SCORE
             )
-        return pictures
+        return drawn
 
     def _samples(self, count: int) -> Iterator[tuple[str, np.ndarray, tf.Tensor, tf.Tensor]]:
-        """(name, picture to draw on, network input, image_scale from one to the other) of what `draw_images` shows."""
+        """Yields (name, image to draw on, network input, image_scale) for `draw_images`."""
         config = self.config
         if self._sample_image is not None:
             network_input, image_scale = preprocess.preprocess(self._sample_image, config.image_size, **config.colors)
             yield Path(config.sample_image).name, self._sample_image, network_input, image_scale
             return
         for image, labels in dataloader.batches(self._dataset.unbatch().take(count)):
-            picture = preprocess.unnormalize(image, **config.colors).numpy()
-            yield labels["source_id"].numpy().decode(errors="replace"), picture, image, tf.ones([])
+            pixels = preprocess.unnormalize(image, **config.colors).numpy()
+            yield labels["source_id"].numpy().decode(errors="replace"), pixels, image, tf.ones([])
 
     def _metric(self) -> CocoMetric:
         return CocoMetric(self.names, self.evaluation.val_json_file)
 
     def _detector(self, net: Network) -> dict[str, Callable[[Any], Any]]:
-        """The stages from (normalized images, image scales) to Detections of NumPy arrays; kept for the next call."""
+        """Stages from (normalized images, image scales) to Detections of NumPy arrays, cached for the last network."""
         if net is not self._net:
-            # Published AP was measured on boxes that may stick out of the picture. Cutting them off, as everywhere
-            # else, would add 0.003 AP on BCCD, for the same network: figures could not be compared any more.
+            # Published AP was measured on unclipped boxes. Clipping them, as everywhere else, would raise the AP of
+            # the same network on BCCD by 0.003, and results would no longer be comparable.
             model = EfficientDetModel(self.config, net, post_mode="per_class", clip=False)
             network = drivers.network_function(net) if isinstance(net, EfficientDetNet) else net
             if self.evaluation.flip:
@@ -149,17 +144,17 @@ class Evaluator:
 
 
 def run_driver(driver: Driver, evaluation: Evaluation) -> Result:
-    """One pass with any driver, by the detections that it serves.
+    """Runs one pass with any driver and evaluates the detections that it serves.
 
-    It differs from an `Evaluator` in them alone: they are those of the driver's own suppression and score threshold,
-    cut off at the border, of pictures as they are stored.
+    Unlike in an `Evaluator`, detections come from the driver's own suppression and score threshold, are clipped at the
+    image border, and are computed from the stored images.
 
     Args:
         driver: a checkpoint or an exported file.
-        evaluation: what to read.
+        evaluation: data and options.
 
     Raises:
-        ValueError: if no record matches or none can be read, the JSON is no groundtruth, or flip is asked for.
+        ValueError: if no record matches the pattern or can be read, the JSON file has no groundtruth, or flip is set.
     """
     if evaluation.flip:
         raise ValueError(
@@ -167,33 +162,32 @@ def run_driver(driver: Driver, evaluation: Evaluation) -> Result:
         )
     metric = CocoMetric(driver.names, evaluation.val_json_file)
     examples = dataloader.batches(
-        InputReader(evaluation.val_file_pattern, driver.config).pictures(evaluation.num_samples)
+        InputReader(evaluation.val_file_pattern, driver.config).original_images(evaluation.num_samples)
     )
 
     def batches():
         while batch := list(itertools.islice(examples, evaluation.batch_size)):
-            pictures, labels = zip(*batch)
-            labels = {name: tf.stack([image[name] for image in labels]) for name in labels[0]}
-            yield [picture.numpy() for picture in pictures], labels
+            images, labels = zip(*batch)
+            labels = {name: tf.stack([row[name] for row in labels]) for name in labels[0]}
+            yield [image.numpy() for image in images], labels
 
-    return _pass(metric, batches(), driver.stages, evaluation.num_samples, suppression(driver.config))
+    return _evaluate(metric, batches(), driver.stages, evaluation.num_samples, suppression(driver.config))
 
 
 def suppression(config: Config, *, classes: str = "all at once", clip: bool = True) -> dict[str, Any]:
-    """How candidates become detections, with the values that "none" stands for; fit for JSON.
+    """Describes the suppression in force, with defaults resolved, as values that JSON can hold.
 
     Args:
-        config: of the detector.
-        classes: which boxes compete with each other.
-        clip: whether boxes are cut off at the border.
+        config: config of the detector.
+        classes: "all at once" if boxes of all classes compete with each other, or "each by itself".
+        clip: True if boxes are clipped at the image border.
     """
     nms_configs = config.nms_configs
-    method = nms_configs.method or "hard"
-    own = {"sigma": soft_sigma(nms_configs)} if method == "gaussian" else {"iou_thresh": hard_iou_thresh(nms_configs)}
-    score = least_score(nms_configs)
+    is_soft = nms_configs.method == "gaussian"
+    score = nms_configs.min_score
     return {
-        "method": method,
-        **own,
+        "method": nms_configs.method,
+        **({"sigma": nms_configs.soft_sigma} if is_soft else {"iou_thresh": nms_configs.hard_iou_thresh}),
         "score_thresh": score if math.isfinite(score) else None,
         "max_nms_inputs": nms_configs.max_nms_inputs,
         "max_output_size": nms_configs.max_output_size,
@@ -202,92 +196,92 @@ def suppression(config: Config, *, classes: str = "all at once", clip: bool = Tr
     }
 
 
-class _Watch:
-    """Seconds by stage."""
+class _StageTimer:
+    """Measures seconds per stage."""
 
     def __init__(self):
         self.seconds = {}
 
     @contextlib.contextmanager
-    def on(self, stage: str) -> Iterator[None]:
+    def measure(self, stage: str) -> Iterator[None]:
         start = time.perf_counter()
         try:
             yield
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
-    def waiting(self, stage: str, items: Iterable) -> Iterator:
-        """The items; what it takes to get each of them counts."""
-        iterator, nothing = iter(items), object()
+    def measure_iteration(self, stage: str, items: Iterable) -> Iterator:
+        """Yields the items and measures the time until each of them is available."""
+        iterator, end = iter(items), object()
         while True:
-            with self.on(stage):
-                item = next(iterator, nothing)
-            if item is nothing:
+            with self.measure(stage):
+                item = next(iterator, end)
+            if item is end:
                 return
             yield item
 
 
-def _pass(
+def _evaluate(
     metric: CocoMetric,
     batches: Iterable[tuple[Any, dict[str, tf.Tensor]]],
     stages: Mapping[str, Callable[[Any], Any]],
     num_samples: int | None,
-    rules: dict[str, Any],
+    settings: dict[str, Any],
 ) -> Result:
-    """Puts batches through the stages of a detector, and what comes out, with the labels, into a metric."""
+    """Runs batches through the stages of a detector and adds the detections and labels to a metric."""
     known = [n for n in (metric.num_file_images, num_samples) if n is not None]
     total = min(known) if metric.num_file_images is not None else None
-    count, watch = 0, _Watch()
+    count, timer = 0, _StageTimer()
     with tqdm.tqdm(desc="evaluating", unit="image", total=total) as bar:
-        for state, labels in watch.waiting(READ, batches):
+        for state, labels in timer.measure_iteration(READ, batches):
             for name, stage in stages.items():
-                with watch.on(name):
+                with timer.measure(name):
                     state = stage(state)
-                    tf.test.experimental.sync_devices()  # a GPU goes on working when the call returns
-            with watch.on(METRIC):
+                    tf.test.experimental.sync_devices()  # a GPU still computes when the call returns
+            with timer.measure(METRIC):
                 labels = {name: column.numpy() for name, column in labels.items()}
                 source_ids = [source_id.decode(errors="replace") for source_id in labels["source_id"]]
                 metric.add(source_ids, state, _by_image(labels))
             if not count:
-                watch.seconds = {START: sum(watch.seconds.values())}
+                timer.seconds = {FIRST_BATCH: sum(timer.seconds.values())}
             count += len(source_ids)
             bar.update(len(source_ids))
-    with watch.on(METRIC):
-        metric.result()  # which it keeps
+    with timer.measure(METRIC):
+        metric.result()  # cached by the metric
     if count == num_samples:
-        logging.info("stopped after %d images, as asked for; there may be more in the records", count)
-    return Result(metric, count, watch.seconds, rules)
+        logging.info("stopped after the requested %d images; the records may contain more", count)
+    return Result(metric, count, timer.seconds, settings)
 
 
 def _by_image(labels: dict) -> list[dict]:
-    """The groundtruth of each image of a batch."""
+    """Splits the groundtruth of a batch into one mapping per image."""
     columns = {name: labels[name] for name in ("classes", "is_crowd", "area", "difficult")}
     columns["boxes"] = labels["boxes_image"]
     return [{name: column[i] for name, column in columns.items()} for i in range(len(labels["source_id"]))]
 
 
-def pictures_at(reader: InputReader, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """Some pictures of the records once more, as they are stored.
+def read_images(reader: InputReader, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Reads some images of the records again, as they are stored.
 
     Args:
-        reader: of the evaluation.
-        indices: positions among the images of its pass, from 0.
+        reader: reader of the evaluation.
+        indices: positions of the images in its pass, from 0.
 
     Yields:
-        (index, [H, W, 3] uint8), by rising index.
+        (index, [H, W, 3] uint8), in ascending order of the index.
     """
-    wanted = set(indices)
-    for i, (picture, _) in enumerate(dataloader.batches(reader.pictures())):
-        if not wanted:
+    missing = set(indices)
+    for i, (image, _) in enumerate(dataloader.batches(reader.original_images())):
+        if not missing:
             return
-        if i in wanted:
-            wanted.remove(i)
-            yield i, picture.numpy()
+        if i in missing:
+            missing.remove(i)
+            yield i, image.numpy()
 
 
-def _read_picture(path: str) -> np.ndarray:
-    """The config's sample_image as [H, W, 3] uint8 RGB, upright."""
+def _read_sample_image(path: str) -> np.ndarray:
+    """Reads the config's sample_image: [H, W, 3] uint8 RGB, upright."""
     try:
         return tfrecord.decode_image(image_file.read(Path(path)).encoded).numpy()
     except image_file.ImageError as error:
-        raise tfrecord.DataError(f"sample_image: {error}; give a picture file, or leave it out") from error
+        raise tfrecord.DataError(f"sample_image: {error}; give an image file, or leave it out") from error

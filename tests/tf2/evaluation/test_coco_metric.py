@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""CocoMetric against cases worked out by hand, and against pycocotools fed with files."""
+"""CocoMetric: cases computed by hand, and equality with pycocotools on files."""
 
 import importlib.util
 import json
@@ -17,12 +17,12 @@ from tf2.evaluation import coco_metric
 from tf2.evaluation.coco_metric import METRICS, CocoMetric
 
 NAMES = {1: "a", 2: "b", 3: "c"}
-SQUARE = [10.0, 20.0, 110.0, 120.0]  # 100 px a side: large
+SQUARE = [10.0, 20.0, 110.0, 120.0]  # sides of 100 px: large
 
 
 @pytest.fixture(params=["pycocotools", "faster-coco-eval"], autouse=True)
 def backend(request, monkeypatch):
-    """Every test runs over both, as the one that is taken where none is asked for."""
+    """Runs every test with each backend as the default."""
     if request.param not in coco_metric.BACKENDS:
         pytest.skip(f"{request.param} is not installed")
     monkeypatch.setattr(coco_metric, "BACKENDS", {request.param: coco_metric.BACKENDS[request.param]})
@@ -30,7 +30,7 @@ def backend(request, monkeypatch):
 
 
 def detections(*images, size=100):
-    """Detections of one batch; an image is a list of (box, score, class). Padding rows look like real ones."""
+    """Detections of one batch, a list of (box, score, class) per image. Padding rows look like real ones."""
     batch = Detections(
         np.tile(np.float32(SQUARE), [len(images), size, 1]),
         np.ones([len(images), size], np.float32),
@@ -44,7 +44,7 @@ def detections(*images, size=100):
 
 
 def groundtruth(rows):
-    """Groundtruth of one image from a list of (box, class), which may go on with is_crowd and with an area."""
+    """Groundtruth of one image from a list of (box, class[, is_crowd[, area]])."""
     boxes = np.array([row[0] for row in rows], np.float32).reshape([-1, 4])
     box_areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     return {
@@ -88,12 +88,12 @@ def test_a_class_without_groundtruth_does_not_shift_the_next():
         ([([300, 300, 400, 400], 0.9, 1), (SQUARE, 0.8, 1)], [(SQUARE, 1)], {"AP": 0.5, "ARmax1": 0, "ARmax10": 1}),
         # A second detection of the same object after it: the recall is complete before.
         ([(SQUARE, 0.9, 1), (SQUARE, 0.8, 1)], [(SQUARE, 1)], {"AP": 1}),
-        # Detections within a crowd count neither way.
+        # Detections in a crowd are ignored.
         ([(SQUARE, 0.8, 1), ([300, 300, 320, 320], 0.9, 1)], [(SQUARE, 1), ([290, 290, 500, 500], 1, 1)], {"AP": 1}),
-        # The object's area decides, not its box: 900 px^2 of mask in a box of 10,000.
+        # The size class depends on the object's area, not on its box: a mask of 900 px^2 in a box of 10,000.
         ([(SQUARE, 0.9, 1)], [(SQUARE, 1, 0, 900)], {"AP": 1, "APs": 1, "APm": -1, "APl": -1}),
         ([], [(SQUARE, 1)], {"AP": 0, "AP50": 0, "ARmax100": 0}),
-        ([(SQUARE, 0.9, 1)], [], dict.fromkeys(METRICS, -1)),  # nothing there to find
+        ([(SQUARE, 0.9, 1)], [], dict.fromkeys(METRICS, -1)),  # no groundtruth
         ([(SQUARE, 0.9, 1)], [([-1, -1, -1, -1], -1, 0, -1), (SQUARE, 1)], {"AP": 1}),  # a padding row
     ],
 )
@@ -110,7 +110,7 @@ def test_false_positives_on_an_image_without_objects_count():
 
 
 def random_images(seed, count=12):
-    """(found, truth) of images: tied scores, crowds, classes 1-4, of which 4 has no object, and empty images."""
+    """(found, truth) per image: tied scores, crowds, classes 1-4, of which 4 has no object, and empty images."""
     rng = np.random.default_rng(seed)
 
     def boxes(number):
@@ -132,7 +132,7 @@ def random_images(seed, count=12):
 
 
 def write_files(folder, images, ids):
-    """The same images as COCO's two files: groundtruth and results."""
+    """Writes the images as COCO's groundtruth and results files."""
 
     def rows(image_id, boxes):
         xywh = [[x0, y0, x1 - x0, y1 - y0] for y0, x0, y1, x1 in np.float64(boxes).reshape([-1, 4]).tolist()]
@@ -176,17 +176,17 @@ def test_equals_pycocotools_on_files(tmp_path, capsys, backend, seed, from_file)
     table = "\n".join(line for line in capsys.readouterr().out.splitlines() if "area=" in line)
 
     metric = CocoMetric(NAMES, val_json_file if from_file else None)
-    # The last batch is smaller. Images may come in any order, which must not matter to detections of equal score.
+    # The last batch is smaller. The order of the images must not affect detections with equal scores.
     for start in [10, 0, 5] if from_file else [0, 5, 10]:
         batch = images[start : start + 5]
         truth = None if from_file else [groundtruth(truth) for _, truth in batch]
         metric.add([str(i) for i in ids[start : start + 5]], detections(*(found for found, _ in batch), size=16), truth)
     result, evaluation = metric.result(), metric.evaluation()
-    # To the last bit; but pycocotools divides by detections + 2e-16, as there may be none, and the other one does not.
+    # Equal to the last bit; but pycocotools divides by detections + 2e-16, and faster-coco-eval does not.
     tolerance = 0 if backend == "pycocotools" else 1e-15
     np.testing.assert_allclose([result[name] for name in METRICS], expected.stats, rtol=0, atol=tolerance)
-    assert 0.1 < result["AP"] < 0.9  # so that it is a comparison
-    # Records do not tell of classes without an object; in the file these are 0 and 4.
+    assert 0.1 < result["AP"] < 0.9  # so that the comparison is not trivial
+    # Records do not contain classes without an object; in the file these are 0 and 4.
     assert evaluation.params.catIds == (list(range(5)) if from_file else [1, 2, 3])
     for name in ("precision", "scores", "recall"):
         values = expected.eval[name] if from_file else expected.eval[name][..., 1:4, :, :]
@@ -201,7 +201,7 @@ def test_equals_pycocotools_on_files(tmp_path, capsys, backend, seed, from_file)
     assert capsys.readouterr().out == ""
 
 
-def test_a_file_may_count_annotations_from_zero_and_leave_out_what_is_optional(tmp_path):
+def test_annotation_ids_may_start_at_zero_and_optional_keys_be_absent(tmp_path):
     path = tmp_path / "val.json"
     annotation = {"id": 0, "image_id": "left", "category_id": 1, "bbox": [20, 10, 100, 100]}
     path.write_text(json.dumps({"images": [{"id": "left"}], "annotations": [annotation], "categories": [{"id": 1}]}))
@@ -210,7 +210,7 @@ def test_a_file_may_count_annotations_from_zero_and_leave_out_what_is_optional(t
     np.testing.assert_allclose(metric.result()["AP"], 1)
 
 
-def test_a_batch_after_a_result_counts():
+def test_batches_added_after_a_result_count():
     metric = CocoMetric()
     metric.add(["a"], detections([(SQUARE, 0.9, 1)]), [groundtruth([(SQUARE, 1)])])
     assert metric.result()["ARmax1"] == 1
@@ -218,7 +218,7 @@ def test_a_batch_after_a_result_counts():
     assert metric.result()["ARmax1"] == 0.5
 
 
-def test_errors_tell_what_to_do(tmp_path):
+def test_errors(tmp_path):
     path = tmp_path / "val.json"
     path.write_text(json.dumps({"images": [{"id": 1}, {"id": 2}]}))
     with pytest.raises(ValueError, match="no annotations and no categories"):
@@ -228,9 +228,9 @@ def test_errors_tell_what_to_do(tmp_path):
     with pytest.raises(ValueError, match=r"source ids \['7', '8'\] \(its own are like \['1', '2'\]\)"):
         metric.add(["1", "7", "8"], detections([], [], []))
     metric.add(["1"], detections([]))
-    with pytest.raises(ValueError, match=r"\[1\] came twice"):
+    with pytest.raises(ValueError, match=r"\[1\] were added twice"):
         metric.add(["1"], detections([]))
-    with pytest.raises(ValueError, match=r"\[2\] came twice"):
+    with pytest.raises(ValueError, match=r"\[2\] were added twice"):
         metric.add(["2", "2"], detections([], []))
     with pytest.raises(ValueError, match="groundtruth is needed"):
         CocoMetric().add(["1"], detections([]))
@@ -238,18 +238,18 @@ def test_errors_tell_what_to_do(tmp_path):
         CocoMetric().add(["1", "2"], detections([]), [groundtruth([])])
     with pytest.raises(ValueError, match="no image was added"):
         CocoMetric().result()
-    with pytest.raises(ValueError, match="backend 'matlab' is none of those installed: "):
+    with pytest.raises(ValueError, match="backend 'matlab' is not installed; available: "):
         CocoMetric(backend="matlab")
 
 
-def test_the_backend_is_told(caplog, backend):
+def test_backend_is_logged(caplog, backend):
     with caplog.at_level("INFO", logger="absl"):
         score([(SQUARE, 0.9, 1)], [(SQUARE, 1)])
-    assert [record.message for record in caplog.records] == [f"AP by {backend}"]
+    assert [record.message for record in caplog.records] == [f"computing AP with {backend}"]
 
 
-def test_one_installed_backend_is_enough(monkeypatch):
-    """As it is without faster-coco-eval; None in sys.modules is what makes an import fail."""
+def test_pycocotools_alone_is_enough(monkeypatch):
+    """None in sys.modules makes the import of faster-coco-eval fail."""
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
     spec = importlib.util.spec_from_file_location("without_faster_coco_eval", coco_metric.__file__)
     module = importlib.util.module_from_spec(spec)
@@ -257,8 +257,8 @@ def test_one_installed_backend_is_enough(monkeypatch):
     assert list(module.BACKENDS) == ["pycocotools"] and module.CocoMetric().backend == "pycocotools"
 
 
-def test_nothing_but_detections_and_objects_is_kept(tmp_path):
-    """Neither the padding of a batch, nor masks of a file, nor what matching leaves behind."""
+def test_only_detections_and_objects_stay_in_memory(tmp_path):
+    """Neither the padding of a batch, nor masks of a file, nor intermediate results of matching."""
     batch = detections([(SQUARE, 0.9, 1)], [], size=5000)
     path = tmp_path / "val.json"
     row = {"image_id": 1, "category_id": 1, "bbox": [20, 10, 100, 100], "segmentation": [list(range(100_000))]}
@@ -274,8 +274,8 @@ def test_nothing_but_detections_and_objects_is_kept(tmp_path):
     assert len(pickle.dumps(metric)) < arrays + 10_000
 
 
-def test_equal_scores_are_ordered_by_image_id_and_then_as_they_came(tmp_path):
-    """Two detections of score 0.5, one right and one wrong: precision 1 or 1/2, by which is first."""
+def test_equal_scores_are_ordered_by_image_id_and_then_by_row(tmp_path):
+    """Two detections of score 0.5, one right and one wrong: the precision is 1 or 1/2, depending on their order."""
     path = tmp_path / "val.json"
     right, wrong = (SQUARE, 0.5, 1), ([300, 300, 400, 400], 0.5, 1)
     row = {"image_id": "b", "category_id": 1, "bbox": [20, 10, 100, 100]}
@@ -287,8 +287,8 @@ def test_equal_scores_are_ordered_by_image_id_and_then_as_they_came(tmp_path):
     assert score([wrong, right], [(SQUARE, 1)])["AP"] == pytest.approx(0.5)
 
 
-def test_images_are_what_was_added(tmp_path):
-    """From records and from a file, also where the file leaves out what is optional."""
+def test_images_returns_what_was_added(tmp_path):
+    """From records and from a file, with and without optional keys."""
     path = tmp_path / "val.json"
     row = {"image_id": 7, "category_id": 2, "bbox": [20, 10, 100, 100]}
     path.write_text(
@@ -314,7 +314,7 @@ def test_images_are_what_was_added(tmp_path):
         assert image.groundtruth.difficult.tolist() == [False, True]
 
 
-def test_coco_results_are_rows_of_the_server():
+def test_coco_results_format():
     metric = CocoMetric()
     found = detections([([10.128, 20, 110, 120], 1 / 3, 2)], [], [(SQUARE, 1, 1)])
     metric.add(["000000000139", "b", "c"], found, [groundtruth([])] * 3)

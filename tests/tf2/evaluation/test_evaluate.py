@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""evaluate: which way a detector is judged, what is printed, and what is written."""
+"""evaluate: choice of the suppression, printed results, written files."""
 
 import json
 import pathlib
@@ -15,7 +15,7 @@ from dataset import label_map
 from efficientdet.config import ConfigError
 from efficientdet.postprocess import Detections
 from tf2.evaluation import evaluate, evaluator
-from tf2.evaluation.evaluate import Outputs
+from tf2.evaluation.evaluate import EvaluationOutputs
 from tf2.evaluation.evaluator import Evaluation
 from tf2.inference import drivers
 from tf2.inference.metadata import Metadata
@@ -26,7 +26,7 @@ NAMES = {1: "one", 2: "two", 3: "three"}
 
 
 class Oracle(drivers.Driver):
-    """Stands in for a driver: finds every object of the groundtruth but those of one class, two pixels off."""
+    """A fake driver that detects every object except those of one class, two pixels off."""
 
     network = None
 
@@ -50,14 +50,20 @@ class Oracle(drivers.Driver):
         return Detections(boxes, scores, classes, np.array(lengths, np.int32))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def config(tiny_config):
     return tiny_config.override({"label_map": NAMES})
 
 
+@pytest.fixture(scope="module")
+def random_driver(config, spread_driver):
+    """A driver with random weights, shared by the tests because building and tracing it takes seconds."""
+    return spread_driver(config.override({"nms_configs": {"max_nms_inputs": 50}}))
+
+
 @pytest.fixture
 def publish(config):
-    """Evaluates an Oracle; returns the metrics."""
+    """A function that evaluates an Oracle, writes the outputs and returns the metrics."""
 
     def run(outputs, missed=0, **evaluation):
         outputs.check()
@@ -68,18 +74,18 @@ def publish(config):
     return run
 
 
-def test_all_figures_and_what_they_are_of_are_in_one_file(publish, tmp_path, capsys):
+def test_metrics_file_contains_metrics_and_provenance(publish, tmp_path, capsys):
     path = tmp_path / "new" / "metrics.json"
-    metrics = publish(Outputs(metrics=str(path), voc=True), batch_size=3)
-    told = json.loads(path.read_text())
-    assert told["metrics"] == metrics
+    metrics = publish(EvaluationOutputs(metrics=str(path), voc=True), batch_size=3)
+    content = json.loads(path.read_text())
+    assert content["metrics"] == metrics
     assert {"AP", "ARl", "AP_/three", "VOC07_mAP", "VOC_mAP", "VOC_AP_/three"} <= metrics.keys()
-    assert told["images"] == 8 and told["evaluation"]["batch_size"] == 3
-    assert told["model_name"] == "efficientdet-lite0" and told["weights"] == "the oracle"
-    assert told["config"]["num_classes"] == 3 and told["command"] == "python main.py --mode=eval"
-    assert told["versions"].keys() >= {"efficientdet", "tensorflow"}
-    assert told["suppression"]["classes"] == "all at once"
-    assert list(told["seconds"]) == ["first batch", "read", "all", "metric"]
+    assert content["images"] == 8 and content["evaluation"]["batch_size"] == 3
+    assert content["model_name"] == "efficientdet-lite0" and content["weights"] == "the oracle"
+    assert content["config"]["num_classes"] == 3 and content["command"] == "python main.py --mode=eval"
+    assert content["versions"].keys() >= {"efficientdet", "tensorflow"}
+    assert content["suppression"]["classes"] == "all at once"
+    assert list(content["seconds"]) == ["first batch", "read", "all", "metric"]
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("suppression: gaussian, sigma 0.5, scores above 0.001, all candidates, at most 100")
     assert lines[-1] == f"writing file to {path}"
@@ -89,7 +95,7 @@ def test_all_figures_and_what_they_are_of_are_in_one_file(publish, tmp_path, cap
 @pytest.mark.parametrize("val_json_file", [None, GROUNDTRUTH])
 def test_written_detections_give_the_same_metrics(publish, tmp_path, capsys, val_json_file):
     path = tmp_path / "found.json"
-    metrics = publish(Outputs(detections=str(path)), missed=2, val_json_file=val_json_file)
+    metrics = publish(EvaluationOutputs(detections=str(path)), missed=2, val_json_file=val_json_file)
     assert metrics["AP_/two"] == 0 and 0.3 < metrics["AP_/one"] < 1
     groundtruth = COCO(GROUNDTRUTH)
     evaluation = COCOeval(groundtruth, groundtruth.loadRes(str(path)), "bbox")
@@ -101,16 +107,16 @@ def test_written_detections_give_the_same_metrics(publish, tmp_path, capsys, val
     assert all(row["category_id"] in (1, 3) and row["score"] > 0 and row["bbox"][2] > 0 for row in rows)
 
 
-def test_a_report_shows_the_pictures_of_the_records(publish, tmp_path, capsys):
-    publish(Outputs(report_dir=str(tmp_path / "report")), missed=2)
+def test_report_shows_images_of_the_records(publish, tmp_path, capsys):
+    publish(EvaluationOutputs(report_dir=str(tmp_path / "report")), missed=2)
     page = (tmp_path / "report" / "index.html").read_text()
     assert "python main.py --mode=eval" in page and "Missed objects" in page
     assert list((tmp_path / "report").rglob("missed_01.jpg"))
     assert capsys.readouterr().out.splitlines()[-1] == f"writing file to {tmp_path / 'report' / 'index.html'}"
 
 
-def test_a_test_set_gets_its_file_and_no_metrics(publish, tmp_path, capsys):
-    metrics = publish(Outputs(testdev_dir=str(tmp_path / "new" / "testdev")))
+def test_testdev_writes_detections_and_no_metrics(publish, tmp_path, capsys):
+    metrics = publish(EvaluationOutputs(testdev_dir=str(tmp_path / "new" / "testdev")))
     assert metrics == {}
     rows = json.loads((tmp_path / "new" / "testdev" / "detections_test-dev2017_test_results.json").read_text())
     assert len(rows) == len(json.loads(pathlib.Path(GROUNDTRUTH).read_text())["annotations"])
@@ -118,9 +124,9 @@ def test_a_test_set_gets_its_file_and_no_metrics(publish, tmp_path, capsys):
     assert "Average Precision" not in capsys.readouterr().out
 
 
-def test_nothing_detected_is_a_result(publish, config, monkeypatch, tmp_path):
+def test_empty_detections_score_zero(publish, config, monkeypatch, tmp_path):
     monkeypatch.setattr(Oracle, "_find", lambda self, images: Detections(*_nothing(len(images))))
-    metrics = publish(Outputs(detections=str(tmp_path / "found.json"), metrics=str(tmp_path / "m.json")))
+    metrics = publish(EvaluationOutputs(detections=str(tmp_path / "found.json"), metrics=str(tmp_path / "m.json")))
     assert metrics["AP"] == metrics["AP_/one"] == 0 and (tmp_path / "found.json").read_text() == "[]"
 
 
@@ -128,37 +134,39 @@ def _nothing(count):
     return np.zeros([count, 5, 4]), np.zeros([count, 5]), np.zeros([count, 5], np.int32), np.zeros(count, np.int32)
 
 
-def test_what_cannot_be_written_is_told_first(tmp_path):
+def test_outputs_are_checked_before_the_evaluation(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(
         ValueError, match=r"file cannot be written to \(.*\); change its permissions, or choose another"
     ):
-        Outputs(metrics=str(tmp_path / "file" / "metrics.json")).check()
-    with pytest.raises(ValueError, match="is a folder; give the name of a file"):
-        Outputs(detections=str(tmp_path)).check()
-    with pytest.raises(ValueError, match="--testdev_dir is for images without groundtruth"):
-        Outputs(testdev_dir=str(tmp_path), voc=True).check()
+        EvaluationOutputs(metrics=str(tmp_path / "file" / "metrics.json")).check()
+    with pytest.raises(ValueError, match="is a folder; give a file name"):
+        EvaluationOutputs(detections=str(tmp_path)).check()
+    with pytest.raises(ValueError, match="--testdev_dir evaluates images without groundtruth"):
+        EvaluationOutputs(testdev_dir=str(tmp_path), voc=True).check()
     one = str(tmp_path / "one.json")
     with pytest.raises(ValueError, match="one file cannot take several kinds of results; give each its own"):
-        Outputs(metrics=one, detections=one).check()
+        EvaluationOutputs(metrics=one, detections=one).check()
     with pytest.raises(ValueError, match=r"one\.json is --val_json_file and would be overwritten"):
-        Outputs(metrics=one).check(val_json_file=one)
-    Outputs(metrics=str(tmp_path / "a" / "metrics.json")).check()
+        EvaluationOutputs(metrics=one).check(val_json_file=one)
+    EvaluationOutputs(metrics=str(tmp_path / "a" / "metrics.json")).check()
     assert list((tmp_path / "a").iterdir()) == []
 
 
 @pytest.mark.parametrize("has_network", [True, False])
-def test_a_score_threshold_is_told(config, caplog, monkeypatch, has_network):
+def test_high_score_threshold_is_warned_about(config, caplog, monkeypatch, has_network):
     monkeypatch.setattr(evaluate, "Evaluator", lambda *args: types.SimpleNamespace(evaluate=lambda net: None))
-    for score_thresh, told in ((0.4, True), (0.001, False)):
+    for score_thresh, warns in ((0.4, True), (0.001, False)):
         caplog.clear()
         driver = Oracle(config.override({"nms_configs": {"score_thresh": score_thresh}}))
         driver.network = (lambda inputs: None) if has_network else None
         evaluate.run(driver, Evaluation(SAMPLE))
-        assert ("detections up to a score of 0.4 are left out, which lowers AP; --hparams=" in caplog.text) == told
+        assert (
+            "detections with scores up to 0.4 are discarded, which lowers AP; pass --hparams=" in caplog.text
+        ) == warns
 
 
-def test_a_score_threshold_inside_a_file_wants_another_export(config, caplog, monkeypatch, network_file):
+def test_high_score_threshold_of_an_exported_detector_needs_another_export(config, caplog, monkeypatch, network_file):
     path = network_file(monkeypatch, "detector")
     driver = evaluate.open_artifact(path, config, {})
     driver.config = config.override({"nms_configs": {"score_thresh": 0.4}})
@@ -167,27 +175,25 @@ def test_a_score_threshold_inside_a_file_wants_another_export(config, caplog, mo
     assert "which lowers AP; export again with --min_score_thresh=0.001" in caplog.text
 
 
-def test_a_network_is_judged_as_published_unless_as_it_serves(config, monkeypatch, spread_driver):
-    driver = spread_driver(config.override({"nms_configs": {"max_nms_inputs": 50}}))
-    published = evaluate.run(driver, Evaluation(SAMPLE, batch_size=8))
+def test_networks_are_evaluated_as_published_unless_as_served(random_driver):
+    published = evaluate.run(random_driver, Evaluation(SAMPLE, batch_size=8))
     assert (published.suppression["classes"], published.suppression["clip"]) == ("each by itself", False)
     assert list(published.seconds)[1:] == ["read", "metric"]  # there is one batch
-    served = evaluate.run(driver, Evaluation(SAMPLE, batch_size=3), as_served=True)
+    served = evaluate.run(random_driver, Evaluation(SAMPLE, batch_size=3), as_served=True)
     assert (served.suppression["classes"], served.suppression["clip"]) == ("all at once", True)
     assert list(served.seconds) == ["first batch", "read", "preprocess", "network", "NMS", "metric"]
     for image in served.metric.images():
         assert image.detections.boxes.min() >= 0
     assert min(image.detections.boxes.min() for image in published.metric.images()) < 0
     with pytest.raises(ValueError, match="flip needs the outputs of the network"):
-        evaluate.run(driver, Evaluation(SAMPLE, flip=True), as_served=True)
+        evaluate.run(random_driver, Evaluation(SAMPLE, flip=True), as_served=True)
 
 
-def test_flip_averages_both_looks(config, spread_driver):
-    driver = spread_driver(config.override({"nms_configs": {"max_nms_inputs": 50}}))
-    seen = []
-    driver.network = lambda inputs, network=driver.network: seen.append(np.asarray(inputs)) or network(inputs)
-    plain = evaluate.run(driver, Evaluation(SAMPLE, batch_size=8))
-    flipped = evaluate.run(driver, Evaluation(SAMPLE, batch_size=8, flip=True))
+def test_flip_averages_the_outputs_of_both_images(random_driver, monkeypatch):
+    seen, network = [], random_driver.network
+    monkeypatch.setattr(random_driver, "network", lambda inputs: seen.append(np.asarray(inputs)) or network(inputs))
+    plain = evaluate.run(random_driver, Evaluation(SAMPLE, batch_size=8))
+    flipped = evaluate.run(random_driver, Evaluation(SAMPLE, batch_size=8, flip=True))
     np.testing.assert_array_equal(seen[2], seen[1][:, :, ::-1])
     np.testing.assert_array_equal(seen[0], seen[1])
     scores = [result.metric.images()[0].detections.scores for result in (plain, flipped)]
@@ -196,7 +202,7 @@ def test_flip_averages_both_looks(config, spread_driver):
 
 @pytest.fixture
 def network_file(config, tmp_path):
-    """A function: content -> the path of a SavedModel's stand-in, opened by open_artifact."""
+    """A function: content -> path of a fake exported file for open_artifact."""
 
     def make(monkeypatch, content, metadata=True):
         runtime = types.SimpleNamespace(content=content, batch_size=None, run=lambda inputs: {})
@@ -207,19 +213,19 @@ def network_file(config, tmp_path):
     return make
 
 
-def test_typed_keys_that_a_file_leaves_open_hold(config, monkeypatch, network_file):
+def test_hparams_override_only_keys_that_the_file_leaves_open(config, monkeypatch, network_file):
     typed = {"nms_configs": {"method": "hard"}, "label_map": {1: "uno"}}
     driver = evaluate.open_artifact(network_file(monkeypatch, "network"), config, typed)
     assert driver.config.nms_configs.method == "hard" and driver.names == {1: "uno"}
     with pytest.raises(
-        ConfigError, match="was exported with its own nms_configs; of --hparams it takes label_map, max"
+        ConfigError, match="was exported with its own nms_configs; --hparams can only set label_map, max"
     ):
         evaluate.open_artifact(network_file(monkeypatch, "detector"), config, typed)
     with pytest.raises(ConfigError, match="its own image_size, num_classes"):
         evaluate.open_artifact(network_file(monkeypatch, "network"), config, {"num_classes": 4, "image_size": 64})
 
 
-def test_names_are_held_against_the_classes_of_the_file(config, monkeypatch, network_file):
+def test_label_map_must_fit_num_classes(config, monkeypatch, network_file):
     with pytest.raises(label_map.LabelMapError, match=r"id 20 .* but num_classes is 3"):
         evaluate.open_artifact(network_file(monkeypatch, "network"), config, {"label_map": "voc"})
     with pytest.raises(label_map.LabelMapError, match=r"id 20 .* but num_classes is 3"):
@@ -227,28 +233,28 @@ def test_names_are_held_against_the_classes_of_the_file(config, monkeypatch, net
         evaluate.open_artifact(path, config.override({"label_map": "voc"}), {"label_map": "voc"})
 
 
-def test_an_evaluation_needs_no_sample_image(config, monkeypatch, network_file):
+def test_missing_sample_image_is_ignored(config, monkeypatch, network_file):
     config = config.override({"sample_image": "/gone.jpg"})
     monkeypatch.setattr(evaluate.Evaluator, "evaluate", lambda self, network: "evaluated")
     driver = evaluate.open_artifact(network_file(monkeypatch, "network", metadata=False), config, {})
     assert evaluate.run(driver, Evaluation(SAMPLE)) == "evaluated"
 
 
-def test_a_file_that_does_not_say_what_it_is_is_taken_for_what_was_typed(config, monkeypatch, network_file, caplog):
+def test_file_without_metadata_uses_the_given_config(config, monkeypatch, network_file, caplog):
     path = network_file(monkeypatch, "detector", metadata=False)
     driver = evaluate.open_artifact(path, config, {"num_classes": 3})
-    assert driver.config is config and "does not say what it is" in caplog.text
+    assert driver.config is config and "has no metadata: assuming the config" in caplog.text
 
 
 @pytest.mark.parametrize(
-    "nms_configs, told",
+    "nms_configs, expected",
     [
         ({"method": "hard", "iou_thresh": 0.6}, "hard, IoU 0.6, no score threshold, all candidates, at most 100"),
         ({"method": "gaussian", "max_nms_inputs": 9}, "gaussian, sigma 0.5, scores above 0.001, 9 candidates, at most"),
     ],
 )
-def test_suppression_is_told_with_what_none_stands_for(config, nms_configs, told):
+def test_described_suppression_resolves_defaults(config, nms_configs, expected):
     config = config.override({"nms_configs": {"score_thresh": 0.0, "max_nms_inputs": 0} | nms_configs})
-    assert evaluate.sentence(evaluator.suppression(config)).startswith(told)
-    text = evaluate.sentence(evaluator.suppression(config, classes="each by itself", clip=False))
-    assert text.endswith("100 detections an image, classes each by itself, boxes not cut off")
+    assert evaluate.describe_suppression(evaluator.suppression(config)).startswith(expected)
+    text = evaluate.describe_suppression(evaluator.suppression(config, classes="each by itself", clip=False))
+    assert text.endswith("100 detections per image, classes each by itself, boxes not clipped")

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""evaluator: from records and detections to metrics, over the 8 images of testdata/sample.tfrecord."""
+"""evaluator: metrics and drawings of the 8 images of testdata/sample.tfrecord."""
 
 import json
 import pathlib
@@ -25,7 +25,7 @@ STATM = pathlib.Path("/proc/self/statm")
 
 
 class Oracle:
-    """Stands in for a network: its detections are the groundtruth, image by image, moved by some pixels."""
+    """A fake network that detects the groundtruth of each image, shifted by some pixels."""
 
     def __init__(self, move=0.0):
         self.move, self.image = move, 0
@@ -53,7 +53,7 @@ class Oracle:
 
 @pytest.fixture
 def score(tiny_config, monkeypatch):
-    """Runs an Evaluator over an Oracle; returns its metrics."""
+    """A function that runs an Evaluator over an Oracle and returns its metrics."""
 
     def run(oracle=None, config=tiny_config, **evaluation):
         oracle = oracle or Oracle()
@@ -83,7 +83,7 @@ def test_num_samples_limits_the_images(score):
     assert oracle.image == 5
 
 
-def test_an_evaluator_runs_again_from_the_start(tiny_config, monkeypatch):
+def test_evaluator_runs_again_from_the_start(tiny_config, monkeypatch):
     oracle = Oracle()
     monkeypatch.setattr(Evaluator, "_detector", lambda self, net: {"network + NMS": oracle.detect})
     evaluator = Evaluator(tiny_config, Evaluation(SAMPLE, batch_size=4))
@@ -92,7 +92,7 @@ def test_an_evaluator_runs_again_from_the_start(tiny_config, monkeypatch):
     assert evaluator.run(object()) == first
 
 
-def test_a_source_id_that_is_not_utf_8_is_shown_as_far_as_it_is(tiny_config, monkeypatch):
+def test_invalid_utf_8_in_source_ids_is_replaced(tiny_config, monkeypatch):
     evaluator, oracle = Evaluator(tiny_config, Evaluation(SAMPLE)), Oracle()
     monkeypatch.setattr(Evaluator, "_detector", lambda self, net: {"network + NMS": oracle.detect})
     evaluator._dataset = evaluator._dataset.map(
@@ -103,14 +103,14 @@ def test_a_source_id_that_is_not_utf_8_is_shown_as_far_as_it_is(tiny_config, mon
     assert [name[-1] for name in evaluator.draw_images(object(), 2)] == ["\ufffd"] * 2
 
 
-def test_candidates_are_5000_unless_the_config_says(tiny_config):
+def test_max_nms_inputs_defaults_to_5000(tiny_config):
     assert Evaluator(tiny_config, Evaluation(SAMPLE)).config.nms_configs.max_nms_inputs == 5000
     config = tiny_config.override({"nms_configs": {"max_nms_inputs": 70, "method": "hard"}})
     nms_configs = Evaluator(config, Evaluation(SAMPLE)).config.nms_configs
     assert (nms_configs.max_nms_inputs, nms_configs.method) == (70, "hard")
 
 
-def test_files_are_looked_at_before_a_network_is_built(tiny_config, tmp_path):
+def test_files_are_checked_before_a_network_is_built(tiny_config, tmp_path):
     with pytest.raises(ValueError, match="no file matches"):
         Evaluator(tiny_config, Evaluation(str(tmp_path / "none")))
     with pytest.raises(FileNotFoundError):
@@ -120,44 +120,39 @@ def test_files_are_looked_at_before_a_network_is_built(tiny_config, tmp_path):
         Evaluator(tiny_config, Evaluation(str(tmp_path / "empty")))
 
 
-def with_sample_image(config, path):
-    """The config with a sample_image."""
-    return config.override({"sample_image": str(path)})
-
-
-@pytest.mark.parametrize("content, reason", [(None, "No such file"), (b"", "0 bytes"), (b"text", "no image")])
-def test_a_sample_image_that_cannot_be_read_is_refused(tiny_config, tmp_path, content, reason):
+@pytest.mark.parametrize("content, reason", [(None, "No such file"), (b"", "0 bytes"), (b"text", "not an image")])
+def test_unreadable_sample_image_is_an_error(tiny_config, tmp_path, content, reason):
     if content is not None:
         (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(ValueError, match=rf"sample_image: .*a\.png.*{reason}.*; give a picture file, or leave it out"):
-        Evaluator(with_sample_image(tiny_config, tmp_path / "a.png"), Evaluation(SAMPLE))
+    with pytest.raises(ValueError, match=rf"sample_image: .*a\.png.*{reason}.*; give an image file, or leave it out"):
+        Evaluator(tiny_config.override({"sample_image": str(tmp_path / "a.png")}), Evaluation(SAMPLE))
 
 
 def one_box(state):
-    """Stands in for a network's function: a sure box, and one of score 0.3, the same in every network input."""
+    """A fake detector: boxes of score 0.9 and 0.3, the same in every network input."""
     images, image_scales = state
     boxes = np.array([[8, 16, 40, 48], [0, 0, 64, 64]]) * np.asarray(image_scales)[:, None, None]
     count = len(images)
     return Detections(boxes, np.tile([0.9, 0.3], [count, 1]), np.full((count, 2), 3), np.full(count, 2))
 
 
-def test_pictures_are_the_first_of_the_records(tiny_config, monkeypatch):
+def test_draws_the_first_images_of_the_records(tiny_config, monkeypatch):
     monkeypatch.setattr(Evaluator, "_detector", lambda self, net: {"all": one_box})
     evaluator = Evaluator(tiny_config.override({"label_map": {3: "three"}}), Evaluation(SAMPLE, batch_size=3))
-    pictures = evaluator.draw_images(object())
-    assert list(pictures) == ["1", "2", "3", "4"]
+    drawn = evaluator.draw_images(object())
+    assert list(drawn) == ["1", "2", "3", "4"]
     record = next(iter(tf.data.TFRecordDataset(SAMPLE)))
     image = tfrecord.decode(record)["image"]
     height, width = (int(side / 1.5) for side in image.shape[:2])
     plain = np.zeros((64, 64, 3), np.uint8) + np.array([round(c) for c in tiny_config.mean_rgb], np.uint8)  # padding
     plain[:height, :width] = np.round(tf.image.resize(tf.cast(image, tf.float32), (height, width)))
     expected = visualize.draw_boxes(plain, [[8, 16, 40, 48]], [3], [0.9], names={3: "three"})
-    assert pictures["1"].dtype == np.uint8
-    np.testing.assert_allclose(pictures["1"].astype(int), expected, atol=1)
+    assert drawn["1"].dtype == np.uint8
+    np.testing.assert_allclose(drawn["1"].astype(int), expected, atol=1)
     assert list(evaluator.draw_images(object(), count=2)) == ["1", "2"]
 
 
-def test_a_sample_image_is_drawn_at_its_own_size(tiny_config, tmp_path, monkeypatch):
+def test_sample_image_is_drawn_at_its_own_size(tiny_config, tmp_path, monkeypatch):
     seen = []
 
     def detect(state):
@@ -167,12 +162,13 @@ def test_a_sample_image_is_drawn_at_its_own_size(tiny_config, tmp_path, monkeypa
     monkeypatch.setattr(Evaluator, "_detector", lambda self, net: {"all": detect})
     image = np.full((128, 256, 3), 90, np.uint8)
     Image.fromarray(image).save(tmp_path / "street.png")
-    evaluator = Evaluator(with_sample_image(tiny_config, tmp_path / "street.png"), Evaluation(SAMPLE))
-    (tmp_path / "street.png").unlink()  # it was read at the start: a training does not fail for it later
-    pictures = evaluator.draw_images(object())
-    assert list(pictures) == ["street.png"]
+    config = tiny_config.override({"sample_image": str(tmp_path / "street.png")})
+    evaluator = Evaluator(config, Evaluation(SAMPLE))
+    (tmp_path / "street.png").unlink()  # read at the start, so that a training cannot fail because of it later
+    drawn = evaluator.draw_images(object())
+    assert list(drawn) == ["street.png"]
     expected = visualize.draw_boxes(image, [[32, 64, 160, 192]], [3], [0.9])  # 4 times the box of the network input
-    np.testing.assert_array_equal(pictures["street.png"], expected)
+    np.testing.assert_array_equal(drawn["street.png"], expected)
     [[network_input]] = seen
     assert network_input.shape == (64, 64, 3)
     grey = (90 - np.array(tiny_config.mean_rgb)) / np.array(tiny_config.stddev_rgb)
@@ -181,7 +177,7 @@ def test_a_sample_image_is_drawn_at_its_own_size(tiny_config, tmp_path, monkeypa
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not STATM.exists(), reason="the memory of a process is read from /proc, as Linux has it")
+@pytest.mark.skipif(not STATM.exists(), reason="reads the memory of the process from /proc, which is Linux only")
 def test_memory_stays_flat_over_many_evaluations(tiny_config, monkeypatch):
     network_function, functions = drivers.network_function, []
     monkeypatch.setattr(
@@ -200,12 +196,12 @@ def test_memory_stays_flat_over_many_evaluations(tiny_config, monkeypatch):
 
 
 def listing(folder):
-    """What changes if anything is written into a folder."""
+    """Modification times and sizes of a folder and its files."""
     return {path.name: (path.stat().st_mtime_ns, path.stat().st_size) for path in [folder, *folder.iterdir()]}
 
 
 @pytest.mark.slow
-def test_a_checkpoint_is_evaluated_by_its_averages_and_its_folder_stays_as_it_is(tiny_config, tmp_path):
+def test_checkpoint_is_evaluated_with_moving_averages_and_not_modified(tiny_config, tmp_path):
     config = tiny_config.override({"nms_configs": {"max_nms_inputs": 50}})
     net = EfficientDetNet(config)
     weights = {name: variable.numpy() for name, variable in checkpoint.named_variables(net).items()}

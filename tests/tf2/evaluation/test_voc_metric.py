@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Pascal VOC's AP against cases worked out by hand, and against one rule after the other in fractions."""
+"""Pascal VOC's AP: cases computed by hand, and equality with a direct implementation in fractions."""
 
 import json
 from fractions import Fraction
@@ -10,7 +10,7 @@ import pytest
 
 from efficientdet.postprocess import Detections
 from tf2.evaluation import voc_metric
-from tf2.evaluation.coco_metric import CocoMetric, EvaluatedImage, Groundtruth
+from tf2.evaluation.coco_metric import CocoMetric, EvaluatedImage, ImageGroundtruth
 
 NAMES = {1: "a", 2: "b", 3: "c", 9: "absent"}
 BOX, FAR = [0, 0, 10, 10], [50, 50, 60, 60]
@@ -18,7 +18,7 @@ DIFFICULT, CROWD = (True, False), (False, True)
 
 
 def image(found=(), objects=()):
-    """An image from rows (box, score, class) and (box, class), which may go on with is_difficult and is_crowd."""
+    """An image from rows of (box, score, class) and of (box, class[, is_difficult[, is_crowd]])."""
 
     def column(rows, i, dtype):
         return np.array([row[i] if len(row) > i else False for row in rows], dtype)
@@ -29,7 +29,7 @@ def image(found=(), objects=()):
     return EvaluatedImage(
         "any",
         Detections(boxes.reshape(-1, 4), scores, classes, np.int32(len(scores))),
-        Groundtruth(
+        ImageGroundtruth(
             object_boxes,
             column(objects, 1, np.int64),
             is_crowd=column(objects, 3, bool),
@@ -43,7 +43,7 @@ def both_rules(images, category=1):
     return voc_metric.score(images).classes[category][1:]
 
 
-# Five objects in a row, and detections of the first ones of them.
+# Five objects in a row, and a detection of each.
 ROW = [([0, x, 10, x + 10], 1) for x in range(0, 100, 20)]
 SEEN = [(box, 0.9 - 0.1 * i, 1) for i, (box, _) in enumerate(ROW)]
 
@@ -55,22 +55,22 @@ SEEN = [(box, 0.9 - 0.1 * i, 1) for i, (box, _) in enumerate(ROW)]
         ([], ROW, 0, 0),
         # Three objects; true, false, true, false. Precision 1 up to recall 1/3, then 2/3 up to 2/3.
         ([SEEN[0], (FAR, 0.85, 1), SEEN[1], (FAR, 0.1, 1)], ROW[:3], (4 * 1 + 3 * 2 / 3) / 11, 1 / 3 + 2 / 9),
-        # A worse precision before a better one does not show: 1/2 at recall 1/5, 2/3 at 2/5.
+        # Interpolation replaces a precision by a higher one at a higher recall: 1/2 at recall 1/5, 2/3 at 2/5.
         ([(FAR, 0.99, 1), *SEEN[:2]], ROW, 5 * 2 / 3 / 11, 2 / 5 * 2 / 3),
-        (SEEN[:3], ROW * 2, 4 / 11, 3 / 10),  # recall 3/10 reaches the point at 0.3
-        # An IoU of 1/2 is enough, one of 49/100 is not.
+        (SEEN[:3], ROW * 2, 4 / 11, 3 / 10),  # recall 3/10 reaches the sample at 0.3
+        # An IoU of 1/2 suffices, 49/100 does not.
         ([([0, 0, 10, 5], 0.9, 1)], [(BOX, 1)], 1, 1),
         ([([0, 0, 10, 4.9], 0.9, 1)], [(BOX, 1)], 0, 0),
-        # The second detection of an object is false.
+        # The second detection of an object is a false positive.
         ([(BOX, 0.9, 1), (BOX, 0.8, 1), (FAR, 0.7, 1)], [(BOX, 1), (FAR, 1)], (6 + 5 * 2 / 3) / 11, 1 / 2 + 1 / 3),
-        # Even if it is good enough for another one, as it belongs to the one that it overlaps most.
+        # Even if its IoU with another object suffices, because it is assigned to the one with the highest IoU.
         ([(BOX, 0.9, 1), (BOX, 0.8, 1)], [([0, 0, 10, 6], 1), (BOX, 1)], 6 / 11, 1 / 2),
-        # Detections of a difficult object or a crowd count neither way, and it is not there to find.
+        # Difficult objects, crowds, and the detections assigned to them are ignored.
         ([(FAR, 0.9, 1), (FAR, 0.8, 1), (BOX, 0.7, 1)], [(BOX, 1), (FAR, 1, *DIFFICULT)], 1, 1),
         ([(FAR, 0.9, 1), (FAR, 0.8, 1), (BOX, 0.7, 1)], [(BOX, 1), (FAR, 1, *CROWD)], 1, 1),
         ([(BOX, 0.7, 1)], [(BOX, 1), (FAR, 1, *DIFFICULT)], 1, 1),
         ([(FAR, 0.7, 1)], [(FAR, 1, *DIFFICULT)], -1, -1),
-        # A crowd takes what it overlaps by half of both, not what lies within it.
+        # The IoU with a crowd is the ordinary one, not the share of the detection inside.
         ([([50, 50, 52, 52], 0.9, 1), (BOX, 0.7, 1)], [(BOX, 1), (FAR, 1, *CROWD)], 1 / 2, 1 / 2),
         ([(BOX, 0.9, 2), (BOX, 0.8, 1)], [(BOX, 1)], 1, 1),  # of another class
         ([(BOX, 0.9, 1)], [(BOX, 2)], -1, -1),
@@ -81,7 +81,7 @@ def test_by_hand(found, objects, expected_11, expected_all):
     np.testing.assert_allclose(both_rules([image(found, objects)]), [expected_11, expected_all], atol=1e-12)
 
 
-def test_equal_scores_come_in_the_order_of_the_images_and_rows():
+def test_equal_scores_are_ordered_by_image_and_row():
     true, false = image([(BOX, 0.5, 1)], [(BOX, 1)]), image([(BOX, 0.5, 1)])
     assert both_rules([true, false]) == (1, 1)
     assert both_rules([false, true]) == (0.5, 0.5)
@@ -90,13 +90,13 @@ def test_equal_scores_come_in_the_order_of_the_images_and_rows():
     assert both_rules([image(rows[::-1], [(BOX, 1)])]) == (1, 1)
 
 
-def test_of_equal_overlaps_the_first_object_is_taken():
+def test_first_of_equal_overlaps_is_assigned():
     twins = [(BOX, 1), (BOX, 1, *DIFFICULT)]
     assert both_rules([image([(BOX, 0.9, 1)], twins)]) == (1, 1)
     assert both_rules([image([(BOX, 0.9, 1)], twins[::-1])]) == (0, 0)
 
 
-def test_names_go_by_category_and_the_mean_by_classes_with_objects():
+def test_names_by_category_and_mean_over_classes_with_objects():
     found = [(BOX, 0.9, 2), (BOX, 0.8, 4), (FAR, 0.7, 9), (BOX, 0.6, 3)]
     objects = [(BOX, 2), (BOX, 4), (FAR, 5), (BOX, 3, *DIFFICULT)]
     result = voc_metric.score([image(found, objects)], {9: "absent", 2: "b", 3: "c", 0: "background", 1: "a"})
@@ -106,7 +106,7 @@ def test_names_go_by_category_and_the_mean_by_classes_with_objects():
         **{"VOC07_AP_/a": -1, "VOC_AP_/a": -1, "VOC07_AP_/b": 1, "VOC_AP_/b": 1},
         **{"VOC07_AP_/c": -1, "VOC_AP_/c": -1, "VOC07_AP_/absent": -1, "VOC_AP_/absent": -1},
     }
-    assert all(type(value) is float for value in result.metrics.values())  # as JSON takes them
+    assert all(type(value) is float for value in result.metrics.values())  # which JSON can hold
     assert {category: row.num_objects for category, row in result.classes.items()} == {
         **{1: 0, 2: 1, 3: 0, 4: 1, 5: 1, 9: 0}
     }
@@ -124,13 +124,13 @@ def test_names_go_by_category_and_the_mean_by_classes_with_objects():
 
 
 @pytest.mark.parametrize("images", [[], [image()], [image([(BOX, 0.9, 1)])]])
-def test_without_objects_there_is_no_ap(images):
+def test_without_objects_ap_is_minus_one(images):
     assert voc_metric.score(images).metrics == {"VOC07_mAP": -1, "VOC_mAP": -1}
 
 
 def random_images(seed, count=15):
-    """(found, objects) rows: boxes of whole numbers, so that overlaps and scores tie; nothing of class 9, no object of
-    class 4, every fourth image without objects."""
+    """(found, objects) per image: integer boxes, so that overlaps and scores tie; class 9 does not occur, class 4 has
+    no object, every fourth image has none at all."""
     rng = np.random.default_rng(seed)
 
     def boxes(number):
@@ -164,7 +164,7 @@ def exact_iou(box, other):
 
 
 def one_by_one(images, category):
-    """(11 points, all points) of a class as fractions, None without objects; one detection after the other."""
+    """(11 points, all points) of a class as fractions, None without objects; processes detections one by one."""
     ranked = [
         (-score, number, row, box)
         for number, (found, _) in enumerate(images)
@@ -200,7 +200,7 @@ def one_by_one(images, category):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_equals_one_detection_after_the_other(seed):
+def test_equals_the_direct_implementation(seed):
     images = random_images(seed)
     expected = {category: one_by_one(images, category) for category in (1, 2, 3, 4, 9)}
     result = voc_metric.score([image(*rows) for rows in images], NAMES)
@@ -210,10 +210,10 @@ def test_equals_one_detection_after_the_other(seed):
     means = [float(sum(values) / len(values)) for values in zip(*(v for v in expected.values() if v))]
     np.testing.assert_allclose(result.mean[1:], means, atol=1e-12)
     assert expected[4] is expected[9] is None
-    assert 0.2 < means[0] < 0.9 and means[0] != means[1]  # so that it is a comparison
+    assert 0.2 < means[0] < 0.9 and means[0] != means[1]  # so that the comparison is not trivial
 
 
-def test_difficult_objects_of_a_batch_and_of_a_file(tmp_path):
+def test_difficult_objects_from_batches_and_files(tmp_path):
     found = image([(BOX, 0.7, 1), (FAR, 0.9, 1)]).detections
     batch = Detections(*(np.asarray(field)[None] for field in found))
     labels = {"boxes": [BOX, FAR, [-1] * 4], "classes": [1, 1, -1], "is_crowd": [0, 0, -1], "area": [100, 100, -1]}

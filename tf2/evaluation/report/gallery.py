@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures that show what a detector gets right and wrong: which ones, what is said of them, and how they are drawn."""
+"""Image galleries of errors and of the best images: selection, captions and drawing."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,171 +11,174 @@ from PIL import Image
 
 from dataset import label_map, visualize
 from tf2.evaluation.coco_metric import EvaluatedImage
-from tf2.evaluation.report.error_analysis import MIN_IOU, NONE, Case, pairwise_iou
+from tf2.evaluation.report.error_analysis import MIN_IOU, NONE, Match, coco_iou
 
-ENTRIES = 12  # of a gallery, at most
-FULL_SIDE = 800  # pixels: the longer side of one half of a full picture, at most
-SMALL_SIDE = 200  # pixels: that of a small one
-SURROUNDINGS = 2.5  # sides of a box that a small picture shows around it
-MIN_WINDOW = 16  # pixels of the image, the side of the smallest part
-THICK = 5  # pixels: the line of the box that is meant
+MAX_ENTRIES = 12  # per gallery
+FULL_SIDE = 800  # pixels, maximum for the longer side of one half of a full drawing
+SMALL_SIDE = 200  # pixels, the same for a thumbnail
+CONTEXT = 2.5  # side of a thumbnail's window relative to the longer side of the highlighted boxes
+MIN_WINDOW = 16  # pixels of the image, smallest side of a thumbnail's window
+THICK_LINE = 5  # pixels, line of a highlighted box
 GAP = 4  # pixels between the halves
 
 
 class Entry(NamedTuple):
-    """A picture, and what is said of it."""
+    """An image of a gallery with its caption."""
 
     image: int  # position of the image
-    case: Case | None  # what is meant; None for all of the image
-    lines: list[str]
+    match: Match | None  # highlighted boxes; None shows the whole image
+    lines: list[str]  # caption
 
 
 class Gallery(NamedTuple):
-    """Pictures of one kind."""
+    """Images of one kind."""
 
-    name: str  # one word
+    name: str  # one word, for file names and anchors
     title: str
-    order: str  # which come first
+    order: str  # describes the sorting, as in "the largest first"
     entries: list[Entry]
 
 
-def choose(images: Sequence[EvaluatedImage], cases: Sequence[Case], names: Mapping[int, str]) -> list[Gallery]:
-    """The galleries of an evaluation, each of ENTRIES at most.
+def select(images: Sequence[EvaluatedImage], matches: Sequence[Match], names: Mapping[int, str]) -> list[Gallery]:
+    """Selects the galleries of an evaluation, each with at most MAX_ENTRIES images.
 
     Args:
-        images: all of them.
-        cases: of them, see `error_analysis.match`.
+        images: all evaluated images.
+        matches: their matches, see `error_analysis.match`.
         names: {class id: name}.
     """
 
     def entries(chosen):
-        return [Entry(case.image, case, _case_lines(case, images[case.image], names)) for case in chosen[:ENTRIES]]
+        return [Entry(pair.image, pair, _caption(pair, images[pair.image], names)) for pair in chosen[:MAX_ENTRIES]]
 
-    by_score = sorted(cases, key=lambda case: -case.score)
-    by_area = sorted(cases, key=lambda case: -case.area)
+    by_score = sorted(matches, key=lambda pair: -pair.score)
+    by_area = sorted(matches, key=lambda pair: -pair.area)
+    false_positives = entries([pair for pair in by_score if pair.is_false_positive])
+    missed = entries([pair for pair in by_area if pair.is_missed])
+    confused = entries([pair for pair in by_score if pair.is_confused])
     return [
-        Gallery("false", "False positives", "the highest scores", entries([c for c in by_score if c.is_false])),
-        Gallery("missed", "Missed objects", "the largest", entries([c for c in by_area if c.is_missed])),
-        Gallery("confused", "Confused classes", "the highest scores", entries([c for c in by_score if c.is_confused])),
-        Gallery("best", "Best images", "the largest shares of right boxes", _best(images, cases)),
+        Gallery("false", "False positives", "the highest scores", false_positives),
+        Gallery("missed", "Missed objects", "the largest", missed),
+        Gallery("confused", "Confused classes", "the highest scores", confused),
+        Gallery("best", "Best images", "the highest fractions of correct boxes", _best_images(images, matches)),
     ]
 
 
-def _case_lines(case: Case, image: EvaluatedImage, names: Mapping[int, str]) -> list[str]:
-    """What a case is, and what it should have been."""
+def _caption(match: Match, image: EvaluatedImage, names: Mapping[int, str]) -> list[str]:
     detections, groundtruth = image.detections, image.groundtruth
-    detected, actual = (label_map.name_of(names, class_id) for class_id in (case.detected, case.actual))
-    if case.is_confused:
-        lines = [f"detected: {detected}, score {case.score:.3f}", f"should be: {actual}"]
-    elif case.is_false:
-        iou = pairwise_iou(detections.boxes[[case.detection]], groundtruth)[0]
-        lines = [f"detected: {detected}, score {case.score:.3f}", "should be: nothing"]
+    detected, actual = (label_map.name_of(names, class_id) for class_id in (match.detected_class, match.object_class))
+    if match.is_confused:
+        lines = [f"detected: {detected}, score {match.score:.3f}", f"should be: {actual}"]
+    elif match.is_false_positive:
+        iou = coco_iou(detections.boxes[[match.detection]], groundtruth)[0]
+        lines = [f"detected: {detected}, score {match.score:.3f}", "should be: nothing"]
         if iou.max(initial=0) > 0:
             nearest = label_map.name_of(names, groundtruth.classes[iou.argmax()])
-            taken = ", which another detection has" if iou.max() >= MIN_IOU else ""
-            lines.append(f"nearest object: {nearest}, IoU {iou.max():.2f}{taken}")
+            is_taken = ", matched to another detection" if iou.max() >= MIN_IOU else ""
+            lines.append(f"nearest object: {nearest}, IoU {iou.max():.2f}{is_taken}")
     else:
-        height, width = np.diff(groundtruth.boxes[case.object].reshape(2, 2), axis=0)[0]
-        there = pairwise_iou(detections.boxes, groundtruth)[:, case.object] >= MIN_IOU
-        scores = detections.scores[there & (detections.classes == case.actual)]
-        best = f"the best of its class there has score {scores.max():.3f}" if len(scores) else "none of its class there"
-        lines = [f"object: {actual}, {width:.0f}x{height:.0f} px", f"detected: {best}"]
+        height, width = np.diff(groundtruth.boxes[match.object].reshape(2, 2), axis=0)[0]
+        overlaps = coco_iou(detections.boxes, groundtruth)[:, match.object] >= MIN_IOU
+        scores = detections.scores[overlaps & (detections.classes == match.object_class)]
+        lines = [f"object: {actual}, {width:.0f}x{height:.0f} px", "no detection of its class here"]
+        if len(scores):
+            lines[1] = f"best detection of its class here: score {scores.max():.3f}"
     return [f"image {image.source_id}", *lines]
 
 
-def _best(images: Sequence[EvaluatedImage], cases: Sequence[Case]) -> list[Entry]:
-    """The images with the largest share of right cases, of equals those with more of them."""
+def _best_images(images: Sequence[EvaluatedImage], matches: Sequence[Match]) -> list[Entry]:
+    """Selects the images with the highest fraction of correct matches; of equal ones, those with more of them."""
     by_image = defaultdict(list)
-    for case in cases:
-        by_image[case.image].append(case.is_right)
-    found = [index for index, rights in by_image.items() if any(rights)]
-    found.sort(key=lambda index: (-np.mean(by_image[index]), -sum(by_image[index])))
+    for pair in matches:
+        by_image[pair.image].append(pair.is_correct)
+    best = [index for index, is_correct in by_image.items() if any(is_correct)]
+    best.sort(key=lambda index: (-np.mean(by_image[index]), -sum(by_image[index])))
     return [
         Entry(
             index,
             None,
-            [f"image {images[index].source_id}", f"right: {sum(by_image[index])} of {len(by_image[index])} boxes"],
+            [f"image {images[index].source_id}", f"correct: {sum(by_image[index])} of {len(by_image[index])} boxes"],
         )
-        for index in found[:ENTRIES]
+        for index in best[:MAX_ENTRIES]
     ]
 
 
 class _Half(NamedTuple):
-    """The boxes of one half of a picture."""
+    """The boxes of one half of a drawing."""
 
     boxes: np.ndarray  # [K, 4], pixels of the image
     classes: np.ndarray  # [K]
     scores: np.ndarray | None  # [K]
     names: Mapping[int, str]
-    meant: int  # which of them, or NONE
+    highlighted: int  # position of the highlighted box, or NONE
 
 
 def draw(
-    entry: Entry, image: EvaluatedImage, picture: np.ndarray, names: Mapping[int, str], min_score_thresh: float
+    entry: Entry, image: EvaluatedImage, pixels: np.ndarray, names: Mapping[int, str], min_score_thresh: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The pictures of an entry: the left half has the objects, the right one the detections; what is meant is thick.
+    """Draws an entry: objects on the left half, detections on the right, highlighted boxes with a thick line.
 
     Args:
-        entry: what to show.
-        image: what it is of.
-        picture: [H, W, 3] uint8, of the image.
+        entry: entry of the image.
+        image: detections and groundtruth.
+        pixels: [H, W, 3] uint8.
         names: {class id: name}.
-        min_score_thresh: detections have to be above it.
+        min_score_thresh: detections with this score or less are not drawn.
 
     Returns:
-        Two of [h, w, 3] uint8: of all of the image, at most 2 * FULL_SIDE + GAP wide, and of the part that is meant, at
-        most 2 * SMALL_SIDE + GAP wide, with its boxes and those that overlap them.
+        Two arrays [h, w, 3] uint8: the whole image, at most 2 * FULL_SIDE + GAP wide; and a thumbnail, at most
+        2 * SMALL_SIDE + GAP wide, of the highlighted boxes and those that overlap them.
     """
     detections, groundtruth = image.detections, image.groundtruth
     object_names = {i: f"object: {label_map.name_of(names, i)}" for i in groundtruth.classes.tolist()}
-    meant_object, meant_detection = (NONE, NONE) if entry.case is None else (entry.case.object, entry.case.detection)
+    match_object, match_detection = (NONE, NONE) if entry.match is None else (entry.match.object, entry.match.detection)
     halves = [
-        _Half(groundtruth.boxes, groundtruth.classes, None, object_names, meant_object),
-        _Half(detections.boxes, detections.classes, detections.scores, names, meant_detection),
+        _Half(groundtruth.boxes, groundtruth.classes, None, object_names, match_object),
+        _Half(detections.boxes, detections.classes, detections.scores, names, match_detection),
     ]
 
-    whole = np.array([[0, 0, *picture.shape[:2]]])
-    side = min(FULL_SIDE, max(picture.shape[:2]))
-    full = _join([_draw_half(half, picture, whole[0], whole, side, min_score_thresh) for half in halves])
-    if entry.case is None:
+    whole = np.array([[0, 0, *pixels.shape[:2]]])
+    side = min(FULL_SIDE, max(pixels.shape[:2]))
+    full = _join([_draw_half(half, pixels, whole[0], whole, side, min_score_thresh) for half in halves])
+    if entry.match is None:
         small = Image.fromarray(full)
-        small.thumbnail([2 * SMALL_SIDE + GAP, SMALL_SIDE])  # of many boxes no labels could be read
+        small.thumbnail([2 * SMALL_SIDE + GAP, SMALL_SIDE])  # scaled with its labels, too small to be read
         return full, np.array(small)
-    meant = np.array([half.boxes[half.meant] for half in halves if half.meant != NONE])
-    window = _window(meant, whole[0])
-    return full, _join([_draw_half(half, picture, window, meant, SMALL_SIDE, min_score_thresh) for half in halves])
+    highlighted = np.array([half.boxes[half.highlighted] for half in halves if half.highlighted != NONE])
+    window = _window(highlighted, whole[0])
+    return full, _join([_draw_half(half, pixels, window, highlighted, SMALL_SIDE, min_score_thresh) for half in halves])
 
 
 def _window(boxes: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """[4] int: a square around boxes with what is around them, as far as it is within the picture."""
+    """Returns a square around boxes and their context, clipped to the image: [4] int."""
     low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
-    half = max(SURROUNDINGS * (high - low).max() / 2, MIN_WINDOW / 2)
-    center = np.clip((low + high) / 2, 0, whole[2:])  # detections may be outside of the picture
+    half = max(CONTEXT * (high - low).max() / 2, MIN_WINDOW / 2)
+    center = np.clip((low + high) / 2, 0, whole[2:])  # detections may be outside of the image
     return np.clip([*(center - half), *(center + half)], 0, np.tile(whole[2:], 2)).round().astype(int)
 
 
 def _draw_half(
-    half: _Half, picture: np.ndarray, window: np.ndarray, focus: np.ndarray, side: int, min_score_thresh: float
+    half: _Half, pixels: np.ndarray, window: np.ndarray, focus: np.ndarray, side: int, min_score_thresh: float
 ) -> np.ndarray:
-    """Boxes on a part of a picture; lines and text are made for its size.
+    """Draws boxes on a resized window of an image, with lines and text for the size of the result.
 
     Args:
-        half: what to draw.
-        picture: [H, W, 3] uint8.
-        window: [4] int, the part.
-        focus: [F, 4]: boxes that overlap none of them are left out.
-        side: pixels, the longer one of the result.
-        min_score_thresh: detections have to be above it.
+        half: boxes to draw.
+        pixels: [H, W, 3] uint8.
+        window: [4] int, pixels of the image.
+        focus: [F, 4]: boxes that overlap none of these are not drawn.
+        side: pixels, longer side of the result.
+        min_score_thresh: detections with this score or less are not drawn.
     """
     ymin, xmin, ymax, xmax = window.tolist()
     scale = side / max(ymax - ymin, xmax - xmin)
     size = [max(1, round(scale * length)) for length in (xmax - xmin, ymax - ymin)]
-    image = np.array(Image.fromarray(picture[ymin:ymax, xmin:xmax]).resize(size, Image.Resampling.LANCZOS))
+    image = np.array(Image.fromarray(pixels[ymin:ymax, xmin:xmax]).resize(size, Image.Resampling.LANCZOS))
     boxes = scale * (half.boxes - [ymin, xmin, ymin, xmin])
     overlaps = (half.boxes[:, None, :2] < focus[:, 2:]) & (half.boxes[:, None, 2:] > focus[:, :2])
-    is_meant = np.arange(len(boxes)) == half.meant
-    others = overlaps.all(axis=2).any(axis=1) & ~is_meant
-    for rows, thickness in ((others, None), (is_meant, THICK)):  # what is meant on top
+    is_highlighted = np.arange(len(boxes)) == half.highlighted
+    others = overlaps.all(axis=2).any(axis=1) & ~is_highlighted
+    for rows, thickness in ((others, None), (is_highlighted, THICK_LINE)):  # the highlighted box on top
         image = visualize.draw_boxes(
             image,
             boxes[rows],
@@ -190,6 +193,6 @@ def _draw_half(
 
 
 def _join(halves: Sequence[np.ndarray]) -> np.ndarray:
-    """Two pictures of one size, side by side."""
+    """Joins two images of equal size side by side."""
     left, right = halves
     return np.concatenate([left, np.full([len(left), GAP, 3], 255, np.uint8), right], axis=1)

@@ -1,15 +1,15 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of a static HTML page; every text that goes in is escaped here, and nowhere else."""
+"""Elements of a static HTML page. All text is escaped here and nowhere else."""
 
 import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-MARK = '<meta name="generator" content="efficientdet report">'
-# What no page may contain: control characters, halves of a surrogate pair, and the two that are no characters.
-UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+GENERATOR = '<meta name="generator" content="efficientdet report">'
+# Characters that HTML forbids: control characters, surrogates and noncharacters.
+FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 1100px; margin: 0 auto;
   padding: 1em; overflow-wrap: anywhere; }
@@ -26,36 +26,36 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; ov
 """.strip()
 
 
-def text(value: object) -> str:
-    """Any text as it may stand in a page, in attributes too."""
-    return html.escape(UNFIT.sub("\ufffd", str(value)), quote=True)
+def escape(value: object) -> str:
+    """Escapes text for HTML, including attributes, and replaces forbidden characters."""
+    return html.escape(FORBIDDEN.sub("\ufffd", str(value)), quote=True)
 
 
 def page(title: str, sections: Mapping[str, tuple[str, Sequence[str]]]) -> str:
-    """A whole page.
+    """Returns a complete page.
 
     Args:
-        title: of it.
-        sections: {id: (heading, parts in HTML)}; an id is one word.
+        title: text.
+        sections: {id: (heading, HTML elements)}; an id is one word.
     """
-    links = "".join(f'<a href="#{name}">{text(heading)}</a>\n' for name, (heading, _) in sections.items())
+    links = "".join(f'<a href="#{name}">{escape(heading)}</a>\n' for name, (heading, _) in sections.items())
     bodies = "\n".join(
-        f'<section id="{name}">\n<h2>{text(heading)}</h2>\n' + "\n".join(parts) + "\n</section>"
+        f'<section id="{name}">\n<h2>{escape(heading)}</h2>\n' + "\n".join(parts) + "\n</section>"
         for name, (heading, parts) in sections.items()
     )
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-{MARK}
+{GENERATOR}
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{text(title)}</title>
+<title>{escape(title)}</title>
 <style>
 {STYLE}
 </style>
 </head>
 <body>
-<h1>{text(title)}</h1>
+<h1>{escape(title)}</h1>
 <nav>
 {links}</nav>
 {bodies}
@@ -64,18 +64,17 @@ def page(title: str, sections: Mapping[str, tuple[str, Sequence[str]]]) -> str:
 """
 
 
-def paragraph(sentences: str) -> str:
-    """A paragraph."""
-    return f"<p>{text(sentences)}</p>"
+def paragraph(text: str) -> str:
+    return f"<p>{escape(text)}</p>"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], text_columns: Sequence[int]) -> str:
-    """A table that scrolls where the window is narrow.
+    """Returns a table that scrolls horizontally in a narrow window.
 
     Args:
-        head: a name a column.
-        rows: text, whole numbers, and shares as floats, which get three places, a dash below 0.
-        text_columns: positions; the others have numbers, which stand at the right.
+        head: column names.
+        rows: cells: text, integers, or floats, which are shown with three decimals, or as a dash if negative.
+        text_columns: positions of the columns with text; the other ones are aligned right.
     """
     kinds = ["" if i in text_columns else ' class="number"' for i in range(len(head))]
 
@@ -89,35 +88,33 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], text_columns: S
 def _cell(value: object) -> str:
     if isinstance(value, float):
         return "-" if value < 0 else f"{value:.3f}"
-    return text(value)
+    return escape(value)
 
 
 def figure(path: str, caption: str) -> str:
-    """A plot."""
-    return (
-        f'<figure>\n<img src="{text(path)}" alt="{text(caption)}">\n<figcaption>{text(caption)}</figcaption>\n</figure>'
-    )
+    text = escape(caption)
+    return f'<figure>\n<img src="{escape(path)}" alt="{text}">\n<figcaption>{text}</figcaption>\n</figure>'
 
 
 def thumbnails(entries: Iterable[tuple[str, str, Sequence[str]]]) -> str:
-    """Small pictures that lead to full ones.
+    """Returns a grid of thumbnails that link to full images.
 
     Args:
-        entries: (path of the full picture, path of the small one, lines below).
+        entries: (path of the full image, path of the thumbnail, lines of the caption).
     """
     figures = "\n".join(
-        f'<figure>\n<a href="{text(full)}"><img src="{text(small)}" alt="{text(lines[0])}" loading="lazy"></a>\n'
-        f"<figcaption>{'<br>'.join(map(text, lines))}</figcaption>\n</figure>"
+        f'<figure>\n<a href="{escape(full)}"><img src="{escape(small)}" alt="{escape(lines[0])}" loading="lazy"></a>\n'
+        f"<figcaption>{'<br>'.join(map(escape, lines))}</figcaption>\n</figure>"
         for full, small, lines in entries
     )
     return f'<div class="gallery">\n{figures}\n</div>'
 
 
-def plain(value: Any) -> str:
-    """A value that is fit for JSON as text for people."""
+def format_value(value: Any) -> str:
+    """Formats a JSON value as text."""
 
     def inner(part):
-        return f"({plain(part)})" if isinstance(part, (Mapping, list, tuple)) else plain(part)
+        return f"({format_value(part)})" if isinstance(part, (Mapping, list, tuple)) else format_value(part)
 
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {inner(part)}" for key, part in value.items())

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The page of an evaluation: its figures, plots, and pictures of where the detector fails; it opens from disk."""
+"""HTML report of an evaluation: metrics, plots and example images; can be opened from disk."""
 
 import contextlib
 import os
@@ -18,77 +18,77 @@ from dataset.files import TargetError, atomic_path, check_folder, write_file
 from tf2.evaluation.coco_metric import METRICS, CocoMetric, EvaluatedImage
 from tf2.evaluation.report import error_analysis, gallery, plots
 from tf2.evaluation.report import page as report_page
-from tf2.evaluation.report.error_analysis import MIN_IOU, NONE, Case
+from tf2.evaluation.report.error_analysis import MIN_IOU, NONE, Match
 
 PAGE = "index.html"
-FOLDER = "report_files"  # beside the page, with its pictures
-MIN_SCORE = 0.5  # of a detection, to be counted and shown
-JPEG = {"quality": 90, "subsampling": 0}  # keeps thin coloured lines sharp
+FOLDER = "report_files"  # beside the page, with its images
+MIN_SCORE = 0.5  # of detections that are counted and shown
+JPEG = {"quality": 90, "subsampling": 0}  # keeps thin colored lines sharp
 MEANINGS = dict(
     zip(
         METRICS,
         [
             "mean over IoU 0.50 to 0.95",
-            "at IoU 0.50",
-            "at IoU 0.75",
-            "of small objects, below 32x32 px of area",
-            "of medium objects",
-            "of large objects, from 96x96 px of area on",
-            "recall with 1 detection an image, mean over IoU 0.50 to 0.95",
-            "recall with 10 detections an image",
-            "recall with 100 detections an image",
-            "recall of small objects, with 100 detections",
+            "IoU 0.50",
+            "IoU 0.75",
+            "small objects: area below 32x32 px",
+            "medium objects",
+            "large objects: area from 96x96 px",
+            "recall with 1 detection per image, mean over IoU 0.50 to 0.95",
+            "recall with 10 detections per image",
+            "recall with 100 detections per image",
+            "recall of small objects, 100 detections per image",
             "recall of medium objects",
             "recall of large objects",
         ],
     ),
-    VOC07_mAP="Pascal VOC, at IoU 0.50, by 11 points as in 2007",
-    VOC_mAP="Pascal VOC, at IoU 0.50, by all points as from 2010 on",
+    VOC07_mAP="Pascal VOC 2007: IoU 0.50, 11 points",
+    VOC_mAP="Pascal VOC 2010 and later: IoU 0.50, all points",
 )
 
-Pictures = Callable[[Sequence[int]], Iterator[tuple[int, np.ndarray]]]
-Section = tuple[str, list[str]]  # heading, parts in HTML
+ReadImages = Callable[[Sequence[int]], Iterator[tuple[int, np.ndarray]]]
+Section = tuple[str, list[str]]  # heading, HTML elements
 
 
-class _Findings(NamedTuple):
-    """What the page is made of."""
+class _ReportData(NamedTuple):
+    """Results shown by the report."""
 
     images: list[EvaluatedImage]
-    cases: list[Case]
+    matches: list[Match]
     metrics: Mapping[str, float]
     evaluation: COCOeval
-    names: dict[int, str]  # of all classes, those of objects and detections too
+    names: dict[int, str]  # of all classes, including unnamed ones of objects and detections
     min_score_thresh: float
 
     @property
-    def matrix(self) -> np.ndarray:
-        return error_analysis.confusion(self.cases, list(self.names))
+    def confusion(self) -> np.ndarray:
+        """[C + 1, C + 1] for all of `names`, see `error_analysis.confusion`."""
+        return error_analysis.confusion(self.matches, list(self.names))
 
     @property
     def precision(self) -> np.ndarray:
-        """[IoU threshold, recall, C] for all of `names`, -1 where there is nothing to find."""
-        places = [list(self.names).index(category) for category in self.evaluation.params.catIds]
-        given = self.evaluation.eval["precision"][..., 0, -1]  # all sizes, 100 detections
-        precision = np.full([*given.shape[:2], len(self.names)], -1.0)
-        precision[..., places] = given
+        """[IoU threshold, recall, C] for all of `names`; -1 for classes without objects."""
+        positions = [list(self.names).index(category) for category in self.evaluation.params.catIds]
+        values = self.evaluation.eval["precision"][..., 0, -1]  # all sizes, 100 detections
+        precision = np.full([*values.shape[:2], len(self.names)], -1.0)
+        precision[..., positions] = values
         return precision
 
 
 def check(directory: str) -> None:
-    """Makes the folder of a report and tries to write there; asked before the work begins.
+    """Creates the folder of a report and checks that it is writable, before the evaluation begins.
 
-    A report that is there will be replaced; other files are left alone.
+    An existing report will be replaced; other files are kept.
 
     Raises:
-        TargetError: if the folder cannot be written to, or what has the report's names in it is none.
+        TargetError: if the folder cannot be written to, or contains PAGE or FOLDER that are not of a report.
     """
     check_folder(directory)
     page, folder = Path(directory, PAGE), Path(directory, FOLDER)
-    is_report = page.is_file() and report_page.MARK in page.read_text(encoding="utf-8", errors="replace")
+    is_report = page.is_file() and report_page.GENERATOR in page.read_text(encoding="utf-8", errors="replace")
     if not is_report and (page.exists() or folder.exists()):
-        raise TargetError(
-            f"{page if page.exists() else folder} is there and not of a report; remove it, or choose another folder"
-        )
+        path = page if page.exists() else folder
+        raise TargetError(f"{path} exists and is not part of a report; remove it, or choose another folder")
 
 
 def write(
@@ -96,44 +96,45 @@ def write(
     metric: CocoMetric,
     metrics: Mapping[str, float],
     facts: Mapping[str, Any],
-    pictures: Pictures,
+    read_images: ReadImages,
     *,
     min_score_thresh: float = MIN_SCORE,
 ) -> str:
-    """Writes the page and its pictures; until they are whole, a report that was there stays.
+    """Writes the page and its images; an existing report is replaced when the new one is complete.
 
     Args:
-        directory: for the page; see `check`.
-        metric: with all that was detected.
-        metrics: of it by name, Pascal VOC's too if they are to be shown; -1 where there is nothing to find.
-        facts: what the figures are of, fit for JSON; its model_name stands in the title.
-        pictures: gives (index, [H, W, 3] uint8) for positions among the images of `metric`; one picture at a time is
-            kept.
-        min_score_thresh: detections above it are counted and shown. Metrics and curves are of all detections.
+        directory: folder for the page, see `check`.
+        metric: metric with all images added.
+        metrics: its values by name, optionally with those of Pascal VOC; -1 without objects.
+        facts: provenance as JSON values, including model_name for the title.
+        read_images: yields (index, [H, W, 3] uint8) for positions of images in `metric`, so that only one image at a
+            time is in memory.
+        min_score_thresh: detections above it are counted and shown. Metrics and curves include all detections.
 
     Returns:
         The path of the page.
 
     Raises:
-        TargetError: as `check`.
-        ValueError: if no image was added to the metric, or `pictures` lacks one.
+        TargetError: see `check`.
+        ValueError: if no image was added to the metric, or `read_images` does not yield one.
     """
     check(directory)
     images, evaluation = metric.images(), metric.evaluation()
-    cases = error_analysis.match(images, min_score_thresh)
-    found = {class_id for case in cases for class_id in (case.actual, case.detected)}
-    class_ids = sorted({*metric.names, *evaluation.params.catIds, *found} - {NONE})
+    matches = error_analysis.match(images, min_score_thresh)
+    matched = {class_id for pair in matches for class_id in (pair.object_class, pair.detected_class)}
+    class_ids = sorted({*metric.names, *evaluation.params.catIds, *matched} - {NONE})
     names = {class_id: label_map.name_of(metric.names, class_id) for class_id in class_ids}
-    findings = _Findings(images, cases, metrics, evaluation, names, min_score_thresh)
-    with _replacing(directory) as folder:
+    data = _ReportData(images, matches, metrics, evaluation, names, min_score_thresh)
+    rows = [(key.replace("_", " "), report_page.format_value(value)) for key, value in facts.items()]
+    with _replace_report(directory) as folder:
         sections = {
-            "facts": ("What was evaluated", [report_page.table(["what", "value"], _fact_rows(facts), (0, 1))]),
-            "metrics": ("Metrics", _metrics(findings, folder)),
-            "classes": ("Classes", _classes(findings, folder)),
-            "curves": ("Precision and recall", _curves(findings, folder)),
-            "counts": ("Counts", _counts(findings, folder)),
-            "confusion": ("Confusion", _confusion(findings, folder)),
-            **_galleries(findings, pictures, folder),
+            "facts": ("Evaluation", [report_page.table(["property", "value"], rows, (0, 1))]),
+            "metrics": ("Metrics", _metrics(data, folder)),
+            "classes": ("Classes", _classes(data, folder)),
+            "curves": ("Precision and recall", _curves(data, folder)),
+            "counts": ("Counts", _counts(data, folder)),
+            "confusion": ("Confusion matrix", _confusion(data, folder)),
+            **_galleries(data, read_images, folder),
         }
         page = report_page.page(f"Evaluation of {facts['model_name']}", sections)
         write_file(str(folder / PAGE), page)
@@ -141,8 +142,8 @@ def write(
 
 
 @contextlib.contextmanager
-def _replacing(directory: str) -> Iterator[Path]:
-    """A folder for the page and its pictures, which take the place of those of `directory` when the block ends."""
+def _replace_report(directory: str) -> Iterator[Path]:
+    """Yields a folder for a page and its images, which replace those in `directory` when the block succeeds."""
     page, folder = Path(directory, PAGE), Path(directory, FOLDER)
     with atomic_path(str(folder)) as unfinished:
         os.mkdir(unfinished)
@@ -153,25 +154,21 @@ def _replacing(directory: str) -> Iterator[Path]:
     (folder / PAGE).replace(page)
 
 
-def _fact_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(key.replace("_", " "), report_page.plain(value)) for key, value in facts.items()]
-
-
-def _metrics(findings: _Findings, folder: Path) -> list[str]:
-    """COCO's metrics, Pascal VOC's if they were handed in, and AP by size."""
+def _metrics(data: _ReportData, folder: Path) -> list[str]:
+    """Returns a table of COCO's and, if given, Pascal VOC's metrics, and a plot of AP and AR by object size."""
     rows = [
         (name, "no groundtruth" if value < 0 else value, MEANINGS[name])
-        for name, value in findings.metrics.items()
+        for name, value in data.metrics.items()
         if name in MEANINGS
     ]
-    params, arrays = findings.evaluation.params, findings.evaluation.eval
+    params, arrays = data.evaluation.params, data.evaluation.eval
     precision, recall = arrays["precision"][..., -1], arrays["recall"][..., -1]  # 100 detections
     values = {
         "AP": [_mean(precision[..., size]) for size in range(len(params.areaRng))],
         "AP50": [_mean(precision[0, ..., size]) for size in range(len(params.areaRng))],
         "AR": [_mean(recall[..., size]) for size in range(len(params.areaRng))],
     }
-    areas = np.concatenate([image.groundtruth.area[~image.groundtruth.is_crowd] for image in findings.images])
+    areas = np.concatenate([image.groundtruth.area[~image.groundtruth.is_crowd] for image in data.images])
     sizes = [
         f"{name}\n{np.count_nonzero((low <= areas) & (areas <= high))} objects"
         for name, (low, high) in zip(params.areaRngLbl, params.areaRng)
@@ -179,113 +176,109 @@ def _metrics(findings: _Findings, folder: Path) -> list[str]:
     plots.plot_by_size(values, sizes, folder / "by_size.png")
     return [
         report_page.table(["metric", "value", "meaning"], rows, (0, 2)),
-        report_page.figure(f"{FOLDER}/by_size.png", "AP and AR (with 100 detections an image) by size of the objects"),
+        report_page.figure(f"{FOLDER}/by_size.png", "AP and AR (100 detections per image) by object size"),
     ]
 
 
 def _mean(values: np.ndarray) -> float:
-    """Of what there is; -1 if there is nothing."""
+    """Returns the mean of values other than -1, which stands for "no objects"; -1 if there are none."""
     values = values[values > -1]
     return float(values.mean()) if values.size else -1.0
 
 
-def _classes(findings: _Findings, folder: Path) -> list[str]:
-    """Metrics by class: AP of all, others of those that were named."""
-    precision = findings.precision
+def _classes(data: _ReportData, folder: Path) -> list[str]:
+    """Returns a plot and a table of the metrics per class; Pascal VOC's are known for named classes only."""
+    precision = data.precision
     columns = {"AP": precision.mean(axis=(0, 1)), "AP50": precision[0].mean(axis=0), "AP75": precision[5].mean(axis=0)}
     for metric in ("VOC07_AP", "VOC_AP"):
-        if f"{metric.removesuffix('AP')}mAP" in findings.metrics:
-            values = [findings.metrics.get(f"{metric}_/{name}", -1.0) for name in findings.names.values()]
+        if f"{metric.removesuffix('AP')}mAP" in data.metrics:
+            values = [data.metrics.get(f"{metric}_/{name}", -1.0) for name in data.names.values()]
             columns[metric] = np.array(values)
-    rows = [
-        (*item, *values) for item, *values in zip(findings.names.items(), *map(np.ndarray.tolist, columns.values()))
-    ]
-    plot_names = plots.plot_names(findings.names)
-    plots.plot_ap_by_class(columns["AP"], columns["AP50"], plot_names, folder / "ap_by_class.png")
+    rows = [(*item, *values) for item, *values in zip(data.names.items(), *map(np.ndarray.tolist, columns.values()))]
+    labels = plots.class_labels(data.names)
+    plots.plot_ap_by_class(columns["AP"], columns["AP50"], labels, folder / "ap_by_class.png")
     return [
-        report_page.figure(f"{FOLDER}/ap_by_class.png", "AP (dark) and AP50 (light) by class, the worst first"),
+        report_page.figure(f"{FOLDER}/ap_by_class.png", "AP (dark) and AP50 (light) per class, lowest first"),
         report_page.table(["id", "class", *columns], rows, (0, 1)),
-        report_page.paragraph("A dash stands for classes without groundtruth."),
+        report_page.paragraph("A dash means that there are no objects of the class."),
     ]
 
 
-def _curves(findings: _Findings, folder: Path) -> list[str]:
-    precision = findings.precision[[0, 5]]  # at IoU 0.5 and 0.75
-    plots.plot_precision_recall(precision, plots.plot_names(findings.names), folder / "curves.png")
-    caption = "Precision by recall over all detections, and the area below, which is AP"
+def _curves(data: _ReportData, folder: Path) -> list[str]:
+    precision = data.precision[[0, 5]]  # at IoU 0.5 and 0.75
+    plots.plot_precision_recall(precision, plots.class_labels(data.names), folder / "curves.png")
+    caption = "Precision over recall of all detections; the area under a curve is the AP"
     return [report_page.figure(f"{FOLDER}/curves.png", caption)]
 
 
-def _counts(findings: _Findings, folder: Path) -> list[str]:
-    """Objects and detections of every class, and of every image."""
-    head = ["id", "class", "objects", "right", "confused", "missed"]
-    head += ["detections", "mistaken", "false", "precision", "recall"]
-    keys = [*findings.names.items(), ("", "all")]
+def _counts(data: _ReportData, folder: Path) -> list[str]:
+    """Returns counts of objects and detections per class, and a histogram of boxes per image."""
+    columns = ("objects", "correct", "confused", "missed", "detections", "wrong_class", "false_positives")
+    columns += ("precision", "recall")
+    keys = [*data.names.items(), ("", "all")]
     rows = [
-        (*key, n.objects, n.right, n.confused, n.missed, n.detections, n.mistaken, n.false, n.precision, n.recall)
-        for key, n in zip(keys, error_analysis.counts(findings.matrix))
+        (*key, *(getattr(counts, column) for column in columns))
+        for key, counts in zip(keys, error_analysis.counts(data.confusion))
     ]
-    truths = [image.groundtruth for image in findings.images]
+    truths = [image.groundtruth for image in data.images]
     objects = [len(truth.classes) for truth in truths]
     ignored = sum(np.count_nonzero(truth.is_crowd | truth.difficult) for truth in truths)
-    detections = [np.count_nonzero(image.detections.scores > findings.min_score_thresh) for image in findings.images]
+    detections = [np.count_nonzero(image.detections.scores > data.min_score_thresh) for image in data.images]
     plots.plot_boxes_per_image(objects, detections, folder / "boxes_per_image.png")
     return [
         report_page.paragraph(
-            f"Detections with a score above {findings.min_score_thresh:g}, matched from an IoU of {MIN_IOU:g} on. Of "
-            "the objects, confused ones were taken for another class, and missed ones not found at all. Of the "
-            "detections, mistaken ones belong to an object of another class, and false ones to none. Left out are "
-            f"{ignored} crowds and difficult objects, and the detections that belong to them."
+            f"Detections with a score above {data.min_score_thresh:g}, matched with objects at an IoU of at least "
+            f"{MIN_IOU:g}. Confused objects were detected as another class, missed objects were not detected. "
+            "Detections with a wrong class match an object of another class, false positives match no object. Not "
+            f"counted: {ignored} crowds and difficult objects, and the detections that match them."
         ),
-        report_page.table(head, rows, (0, 1)),
+        report_page.table(["id", "class", *(column.replace("_", " ") for column in columns)], rows, (0, 1)),
         report_page.figure(
             f"{FOLDER}/boxes_per_image.png",
-            f"Images by number of boxes: {sum(objects)} objects and {sum(detections)} detections above "
-            f"{findings.min_score_thresh:g} in {len(objects)} images",
+            f"Histogram of boxes per image: {sum(objects)} objects and {sum(detections)} detections with a score above "
+            f"{data.min_score_thresh:g} in {len(objects)} images",
         ),
     ]
 
 
-def _confusion(findings: _Findings, folder: Path) -> list[str]:
-    matrix, num_classes = findings.matrix, len(findings.names)
-    plots.plot_confusion(matrix, plots.plot_names(findings.names), folder / "confusion.png")
-    shown = plots.MATRIX_SHOWN
+def _confusion(data: _ReportData, folder: Path) -> list[str]:
+    num_classes, shown = len(data.names), plots.MAX_MATRIX_CLASSES
+    plots.plot_confusion(data.confusion, plots.class_labels(data.names), folder / "confusion.png")
     caption = (
-        f"Objects (rows) by what they were detected as (columns), scores above {findings.min_score_thresh:g}, IoU from "
-        f"{MIN_IOU:g} on; colours are shares of a row. The last column has missed objects, the last row detections of "
-        "nothing."
+        f"Classes of objects (rows) and of their detections (columns) at scores above {data.min_score_thresh:g} and an "
+        f"IoU of at least {MIN_IOU:g}; the color is the fraction of the row. The last column counts missed objects, "
+        "the last row false positives."
     )
     if num_classes > shown:
         caption += f" Of {num_classes} classes the {shown} with most confusions are shown."
     return [report_page.figure(f"{FOLDER}/confusion.png", caption)]
 
 
-def _galleries(findings: _Findings, pictures: Pictures, folder: Path) -> dict[str, Section]:
-    """Draws all entries of an image while its picture is there."""
-    galleries = gallery.choose(findings.images, findings.cases, findings.names)
-    wanted = [(part.name, i, entry) for part in galleries for i, entry in enumerate(part.entries, 1)]
-    missing = {entry.image for *_, entry in wanted}
-    for index, picture in pictures(sorted(missing)):
+def _galleries(data: _ReportData, read_images: ReadImages, folder: Path) -> dict[str, Section]:
+    """Writes all drawings, reading each image once, and returns the sections of the galleries."""
+    galleries = gallery.select(data.images, data.matches, data.names)
+    numbered = [(part.name, i, entry) for part in galleries for i, entry in enumerate(part.entries, 1)]
+    missing = {entry.image for *_, entry in numbered}
+    for index, pixels in read_images(sorted(missing)):
         missing.remove(index)
-        for name, i, entry in wanted:
+        for name, i, entry in numbered:
             if entry.image == index:
-                drawn = gallery.draw(entry, findings.images[index], picture, findings.names, findings.min_score_thresh)
-                for suffix, pixels in zip(("", "_small"), drawn):
-                    Image.fromarray(pixels).save(folder / f"{name}_{i:02}{suffix}.jpg", **JPEG)
+                drawings = gallery.draw(entry, data.images[index], pixels, data.names, data.min_score_thresh)
+                for suffix, drawing in zip(("", "_small"), drawings):
+                    Image.fromarray(drawing).save(folder / f"{name}_{i:02}{suffix}.jpg", **JPEG)
     if missing:
-        raise ValueError(f"images {sorted(missing)} cannot be read a second time; keep the records as they were")
+        raise ValueError(
+            f"images {sorted(missing)} cannot be read a second time; do not change the records during an evaluation"
+        )
     return {part.name: (part.title, _gallery(part)) for part in galleries}
 
 
 def _gallery(part: gallery.Gallery) -> list[str]:
     if not part.entries:
         return [report_page.paragraph("There are none.")]
-    text = (
-        f"{part.order.capitalize()} first, {gallery.ENTRIES} at most. The left half has the objects, the right one "
-        "what was detected."
-    )
-    if part.entries[0].case is not None:
-        text += " What is meant has the thick line."
+    text = f"Left: objects. Right: detections. {part.order.capitalize()} first, at most {gallery.MAX_ENTRIES} images."
+    if part.entries[0].match is not None:
+        text += " The thick line marks the boxes that the caption describes."
     files = [f"{FOLDER}/{part.name}_{i:02}" for i in range(1, len(part.entries) + 1)]
     entries = [(f"{file}.jpg", f"{file}_small.jpg", entry.lines) for file, entry in zip(files, part.entries)]
     return [report_page.paragraph(text), report_page.thumbnails(entries)]

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""error_analysis: which detection belongs to which object, by hand, by brute force, and beside COCO's own matching."""
+"""error_analysis: matching computed by hand and by brute force, and compared with COCO's own matching."""
 
 import contextlib
 import io
@@ -11,15 +11,15 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from efficientdet.postprocess import Detections
-from tf2.evaluation.coco_metric import EvaluatedImage, Groundtruth
+from tf2.evaluation.coco_metric import EvaluatedImage, ImageGroundtruth
 from tf2.evaluation.report import error_analysis
-from tf2.evaluation.report.error_analysis import NONE, Case
+from tf2.evaluation.report.error_analysis import NONE, Match
 
 THRESHOLD = 0.5
 
 
 def image(found, objects):
-    """An image from rows of (box, score, class) and of (box, class, is_crowd, is_difficult), the last two optional."""
+    """An image from rows of (box, score, class) and of (box, class[, is_crowd[, is_difficult]])."""
     boxes, scores, classes = zip(*found) if found else ((), (), ())
     detections = Detections(
         np.array(boxes, np.float32).reshape(-1, 4),
@@ -32,7 +32,7 @@ def image(found, objects):
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     classes = np.array([row[1] for row in truth], np.int64)
     crowd, difficult = (np.array([row[i] for row in truth], bool) for i in (2, 3))
-    return EvaluatedImage("x", detections, Groundtruth(boxes, classes, crowd, area, difficult))
+    return EvaluatedImage("x", detections, ImageGroundtruth(boxes, classes, crowd, area, difficult))
 
 
 def box(x, y=0, side=10):
@@ -40,24 +40,24 @@ def box(x, y=0, side=10):
 
 
 def pairs(found, objects):
-    """(detection, object) of every case."""
-    return [(case.detection, case.object) for case in error_analysis.match([image(found, objects)], THRESHOLD)]
+    """(detection, object) of every match."""
+    return [(pair.detection, pair.object) for pair in error_analysis.match([image(found, objects)], THRESHOLD)]
 
 
 @pytest.mark.parametrize(
     "found, objects, expected",
     [
-        ([(box(0), 0.9, 1)], [(box(0), 1)], [(0, 0)]),  # right
+        ([(box(0), 0.9, 1)], [(box(0), 1)], [(0, 0)]),  # correct
         ([(box(0), 0.5, 1)], [(box(0), 1)], [(NONE, 0)]),  # not above the threshold
         ([(box(0), 0.9, 2)], [(box(0), 1)], [(0, 0)]),  # confused
         ([(box(7), 0.9, 1)], [(box(0), 1)], [(0, NONE), (NONE, 0)]),  # IoU 3/17
         ([(box(0, side=10), 0.9, 1)], [([0, 0, 10, 20], 1)], [(0, 0)]),  # IoU 0.5
-        ([(box(0), 0.6, 1), (box(1), 0.9, 1)], [(box(0), 1)], [(1, 0), (0, NONE)]),  # the higher score has it
-        ([(box(0), 0.9, 1), (box(0), 0.9, 1)], [(box(0), 1)], [(0, 0), (1, NONE)]),  # the first of equals
+        ([(box(0), 0.6, 1), (box(1), 0.9, 1)], [(box(0), 1)], [(1, 0), (0, NONE)]),  # the higher score takes it
+        ([(box(0), 0.9, 1), (box(0), 0.9, 1)], [(box(0), 1)], [(0, 0), (1, NONE)]),  # the first of equal scores
         ([(box(1), 0.9, 1)], [(box(3), 1), (box(0), 1)], [(0, 1), (NONE, 0)]),  # the largest overlap
         ([(box(0), 0.9, 1)], [(box(2), 1), (box(0), 2)], [(0, 0), (NONE, 1)]),  # its own class before a larger overlap
         ([(box(0), 0.9, 2), (box(0), 0.6, 1)], [(box(0), 1)], [(0, NONE), (1, 0)]),  # even against a higher score
-        ([(box(2), 0.9, 1), (box(0), 0.8, 1)], [(box(0), 1), (box(0), 2)], [(0, 0), (1, 1)]),  # what is left over
+        ([(box(2), 0.9, 1), (box(0), 0.8, 1)], [(box(0), 1), (box(0), 2)], [(0, 0), (1, 1)]),  # the remaining object
         ([], [], []),
         ([(box(0), 0.9, 1)], [], [(0, NONE)]),
     ],
@@ -67,29 +67,29 @@ def test_match_by_hand(found, objects, expected):
 
 
 @pytest.mark.parametrize("crowd, difficult", [(True, False), (False, True)])
-def test_crowds_and_difficult_objects_are_no_cases(crowd, difficult):
+def test_crowds_and_difficult_objects_are_ignored(crowd, difficult):
     ignored = ([0, 0, 10, 30], 1, crowd, difficult)
     assert pairs([], [ignored]) == []
-    # A box within belongs to a crowd; to a difficult object its IoU is 1/3.
+    # Its IoU is 1 with the crowd around it, 1/3 with the difficult object.
     assert pairs([(box(0), 0.9, 1)], [ignored]) == ([] if crowd else [(0, NONE)])
     assert pairs([([0, 0, 10, 20], 0.9, 1), ([0, 0, 10, 29], 0.8, 1)], [ignored]) == []
     assert pairs([([0, 0, 10, 30], 0.9, 2)], [ignored]) == [(0, NONE)]  # of another class
-    # Neither takes a detection away from an object.
+    # Neither takes a detection from an object.
     assert pairs([([0, 0, 10, 20], 0.9, 1)], [ignored, ([0, 0, 10, 12], 1)]) == [(0, 1)]
     assert pairs([([0, 0, 10, 20], 0.9, 1)], [ignored, ([0, 0, 10, 20], 2)]) == [(NONE, 1)]
 
 
-def test_what_a_case_is():
+def test_fields_and_kinds_of_matches():
     found = [(box(0), 0.9, 1), (box(50), 0.8, 1), (box(100), 0.75, 2)]
     objects = [(box(0), 1), (box(100), 1), (box(150, side=20), 3)]
-    cases = error_analysis.match([image([], []), image(found, objects)], THRESHOLD)
-    assert cases == [
-        Case(1, 0, 0, 1, 1, pytest.approx(0.9), 100.0),
-        Case(1, 1, NONE, 1, NONE, pytest.approx(0.8), 0.0),
-        Case(1, 2, 1, 2, 1, 0.75, 100.0),
-        Case(1, NONE, 2, NONE, 3, 0.0, 400.0),
+    matches = error_analysis.match([image([], []), image(found, objects)], THRESHOLD)
+    assert matches == [
+        Match(1, 0, 0, 1, 1, pytest.approx(0.9), 100.0),
+        Match(1, 1, NONE, 1, NONE, pytest.approx(0.8), 0.0),
+        Match(1, 2, 1, 2, 1, 0.75, 100.0),
+        Match(1, NONE, 2, NONE, 3, 0.0, 400.0),
     ]
-    kinds = [(case.is_right, case.is_false, case.is_confused, case.is_missed) for case in cases]
+    kinds = [(pair.is_correct, pair.is_false_positive, pair.is_confused, pair.is_missed) for pair in matches]
     np.testing.assert_array_equal(kinds, np.eye(4, dtype=bool))
 
 
@@ -121,7 +121,7 @@ def iou(a, b, is_crowd):
 
 
 def brute_force(index, item):
-    """The same from the words of the docstring, one pair at a time; a set of (image, detection, object)."""
+    """Matches by the rules of the docstring, one pair at a time: a set of (image, detection, object)."""
     detections, truth = item.detections, item.groundtruth
     order = [d for d in range(len(detections.scores)) if detections.scores[d] > THRESHOLD]
     order.sort(key=lambda d: (-detections.scores[d], d))
@@ -150,20 +150,20 @@ def brute_force(index, item):
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_match_as_by_brute_force(seed):
+def test_match_equals_brute_force(seed):
     images = random_images(seed)
-    cases = error_analysis.match(images, THRESHOLD)
+    matches = error_analysis.match(images, THRESHOLD)
     expected = set().union(*(brute_force(i, item) for i, item in enumerate(images)))
-    assert {case[:3] for case in cases} == expected and len(cases) == len(expected)
-    for case in cases:
-        detections, truth = images[case.image].detections, images[case.image].groundtruth
-        assert case.detected == (NONE if case.detection == NONE else detections.classes[case.detection])
-        assert case.actual == (NONE if case.object == NONE else truth.classes[case.object])
+    assert {pair[:3] for pair in matches} == expected and len(matches) == len(expected)
+    for pair in matches:
+        detections, truth = images[pair.image].detections, images[pair.image].groundtruth
+        assert pair.detected_class == (NONE if pair.detection == NONE else detections.classes[pair.detection])
+        assert pair.object_class == (NONE if pair.object == NONE else truth.classes[pair.object])
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_as_many_are_right_as_in_cocos_own_matching(seed):
-    images = random_images(seed + 100, noise=0.5, difficult=0)  # no two overlaps are equal; COCO has no difficult ones
+def test_number_of_correct_detections_equals_cocos(seed):
+    images = random_images(seed + 100, noise=0.5, difficult=0)  # without equal overlaps; COCO has no difficult objects
 
     def coco(rows):
         data = COCO()
@@ -196,17 +196,17 @@ def test_as_many_are_right_as_in_cocos_own_matching(seed):
         evaluation.params.iouThrs = np.array([0.5])
         evaluation.params.areaRng = evaluation.params.areaRng[:1]
         evaluation.evaluate()
-    cases = error_analysis.match(images, THRESHOLD)
+    matches = error_analysis.match(images, THRESHOLD)
     for category in (1, 2, 3):
         parts = [part for part in evaluation.evalImgs if part is not None and part["category_id"] == category]
         matched = sum(np.count_nonzero((part["dtMatches"] > 0) & ~part["dtIgnore"]) for part in parts)
-        assert matched == sum(case.is_right and case.actual == category for case in cases) > 0
+        assert matched == sum(pair.is_correct and pair.object_class == category for pair in matches) > 0
 
 
 def test_confusion_and_counts_by_hand():
-    kinds = [(1, 1), (1, 1), (1, 4), (4, NONE), (NONE, 4), (NONE, 4), (NONE, 1), (4, 1)]  # (actual, detected)
-    cases = [Case(0, 0, 0, detected, actual, 0.9, 1.0) for actual, detected in kinds]
-    matrix = error_analysis.confusion(cases, [1, 3, 4])
+    kinds = [(1, 1), (1, 1), (1, 4), (4, NONE), (NONE, 4), (NONE, 4), (NONE, 1), (4, 1)]  # (object, detected)
+    matches = [Match(0, 0, 0, detected, actual, 0.9, 1.0) for actual, detected in kinds]
+    matrix = error_analysis.confusion(matches, [1, 3, 4])
     np.testing.assert_array_equal(matrix, [[2, 0, 1, 0], [0, 0, 0, 0], [1, 0, 0, 1], [1, 0, 2, 0]])
     first, absent, last, total = error_analysis.counts(matrix)
     assert first == (3, 4, 2, 1, 0, 1, 1)
@@ -216,5 +216,5 @@ def test_confusion_and_counts_by_hand():
     assert total == (5, 7, 2, 2, 1, 2, 3)
 
 
-def test_counts_of_no_case_at_all():
+def test_counts_without_matches():
     assert error_analysis.counts(error_analysis.confusion([], [])) == [(0,) * 7]

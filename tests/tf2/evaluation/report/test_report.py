@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""report: pages that are read back as a browser would, with links, pictures and hostile texts; what is replaced."""
+"""report: pages parsed as by a browser, with links, images and hostile texts; replacement of reports."""
 
 import html.parser
 import pathlib
@@ -22,7 +22,7 @@ RED, BLUE = [10.0, 10.0, 60.0, 60.0], [20.0, 70.0, 80.0, 110.0]
 
 
 class Reader(html.parser.HTMLParser):
-    """Collects what a page has; fails at tags that do not close."""
+    """Collects the content of a page; fails for unclosed tags."""
 
     def __init__(self, text):
         super().__init__(convert_charrefs=True)
@@ -52,7 +52,7 @@ class Reader(html.parser.HTMLParser):
 
 
 def collected(found, objects, names, source_id="x"):
-    """A metric of two images: one with (box, score, class) detected of (box, class), and an empty one."""
+    """A metric of two images: one with rows of (box, score, class) and of (box, class), and an empty one."""
     metric = CocoMetric(names)
     size = max(len(found), 1)
     batch = Detections(np.zeros([2, size, 4]), np.zeros([2, size]), np.ones([2, size], int), np.array([len(found), 0]))
@@ -69,15 +69,15 @@ def collected(found, objects, names, source_id="x"):
     return metric
 
 
-def pictures(indices):
+def read_images(indices):
     for index in indices:
         yield index, np.full([100, 120, 3], 128, np.uint8)
 
 
 def write(directory, metric, *, voc=False, facts=(), **options):
-    """Writes a report and reads it back, holding all links against the disk."""
+    """Writes a report, parses it, and checks that its links and the written files agree."""
     metrics = metric.result() | (voc_metric.score(metric.images(), metric.names).metrics if voc else {})
-    path = report.write(str(directory), metric, metrics, {"model_name": "tiny", **dict(facts)}, pictures, **options)
+    path = report.write(str(directory), metric, metrics, {"model_name": "tiny", **dict(facts)}, read_images, **options)
     assert path == str(directory / "index.html")
     page = Reader(pathlib.Path(path).read_text(encoding="utf-8"))
     assert len(set(page.ids)) == len(page.ids) and "script" not in page.tags
@@ -87,14 +87,14 @@ def write(directory, metric, *, voc=False, facts=(), **options):
             assert link[1:] in page.ids
             continue
         assert ":" not in link and not link.startswith(("/", "..")) and link.isascii()
-        with Image.open(directory / link) as picture:
-            picture.load()
+        with Image.open(directory / link) as image:
+            image.load()
         used.add(str(directory / link))
     assert {str(file) for file in directory.rglob("*") if file.is_file()} == used
     return page
 
 
-def test_figures_of_the_page(tmp_path):
+def test_values_of_the_page(tmp_path):
     found = [(RED, 0.9, 1), ([0, 0, 9, 9], 0.75, 1), (BLUE, 0.8, 1), (RED, 0.4, 2)]
     metric = collected(found, [(RED, 1), (BLUE, 2), ([30, 0, 70, 8], 1)], {1: "one", 2: "two", 5: "absent"})
     page = write(tmp_path, metric, voc=True)
@@ -108,15 +108,15 @@ def test_figures_of_the_page(tmp_path):
     (by_class,) = (r for r in page.rows if r[:2] == ["1", "one"] and len(r) == 7)
     assert [by_class[2], *by_class[5:]] == row
     assert ["5", "absent", "-", "-", "-", "-", "-"] in page.rows
-    # id, class, objects, right, confused, missed, detections, mistaken, false, precision, recall
+    # id, class, objects, correct, confused, missed, detections, wrong class, false positives, precision, recall
     assert ["1", "one", "2", "1", "0", "1", "3", "1", "1", "0.333", "0.500"] in page.rows
     assert ["2", "two", "1", "0", "1", "0", "0", "0", "0", "-", "0.000"] in page.rows
     assert ["", "all", "3", "1", "1", "1", "3", "1", "1", "0.333", "0.333"] in page.rows
-    assert {"should be: two", "object: one, 8x40 px", "right: 1 of 4 boxes"} <= set(page.texts)
+    assert {"should be: two", "object: one, 8x40 px", "correct: 1 of 4 boxes"} <= set(page.texts)
     assert len([link for link in page.links if link.endswith("_small.jpg")]) == 4
 
 
-def test_the_threshold_is_respected_and_stated(tmp_path):
+def test_threshold_is_applied_and_stated(tmp_path):
     metric = collected([(RED, 0.4, 1)], [(RED, 1)], {1: "one"})
     assert ["1", "one", "1", "0", "0", "1", "0", "0", "0", "-", "0.000"] in write(tmp_path, metric).rows
     page = write(tmp_path, metric, min_score_thresh=0.3)
@@ -124,7 +124,7 @@ def test_the_threshold_is_respected_and_stated(tmp_path):
     assert any(text.startswith("Detections with a score above 0.3, ") for text in page.texts)
 
 
-def test_hostile_texts_are_only_texts(tmp_path):
+def test_hostile_texts_are_escaped(tmp_path):
     names = dict(enumerate(HOSTILE, 1))
     source_id = f"{''.join(HOSTILE[:4])}/../"
     found = [(RED, 0.9, 1), (RED, 0.8, 2), ([0, 0, 9, 9], 0.7, 3)]
@@ -139,8 +139,8 @@ def test_hostile_texts_are_only_texts(tmp_path):
     assert f"object: {HOSTILE[4]}, 40x60 px" in page.texts
 
 
-def test_characters_that_no_page_may_have():
-    assert report_page.text("a\x00b\nc\ud800d\x9b<") == "a\ufffdb\ufffdc\ufffdd\ufffd&lt;"
+def test_forbidden_characters_are_replaced():
+    assert report_page.escape("a\x00b\nc\ud800d\x9b<") == "a\ufffdb\ufffdc\ufffdd\ufffd&lt;"
 
 
 @pytest.mark.parametrize(
@@ -170,40 +170,40 @@ def test_ninety_classes(tmp_path):
     assert any(text.endswith("Of 90 classes the 30 with most confusions are shown.") for text in page.texts)
 
 
-def test_a_report_is_replaced_and_other_files_stay(tmp_path):
+def test_report_is_replaced_and_other_files_stay(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     metric = collected([(RED, 0.9, 1)], [(BLUE, 1)], {1: "one"})
     args = (str(tmp_path), metric, metric.result(), {"model_name": "tiny"})
     for _ in range(2):
         report.check(str(tmp_path))
-        report.write(*args, pictures)
+        report.write(*args, read_images)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["index.html", "notes.txt", "report_files"]
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize("name", ["index.html", "report_files"])
-def test_what_is_not_of_a_report_is_refused(tmp_path, name):
+def test_foreign_files_are_not_replaced(tmp_path, name):
     if name == "index.html":
         (tmp_path / name).write_text("<p>mine")
     else:
         (tmp_path / name).mkdir()
-    with pytest.raises(TargetError, match=f"{name} is there and not of a report; remove it"):
+    with pytest.raises(TargetError, match=f"{name} exists and is not part of a report; remove it"):
         report.check(str(tmp_path))
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+def test_unwritable_folder_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(TargetError, match="cannot be written to"):
         report.check(str(tmp_path / "file" / "below"))
 
 
-def test_an_interrupted_report_leaves_the_old_one(tmp_path):
+def test_interrupted_report_keeps_the_old_one(tmp_path):
     metric = collected([(RED, 0.9, 1)], [(BLUE, 1)], {1: "one"})
     write(tmp_path, metric)
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
 
     def interrupted(indices):
-        yield from list(pictures(indices))[:0]
+        yield from list(read_images(indices))[:0]
         raise KeyboardInterrupt
 
     args = (str(tmp_path), metric, metric.result(), {"model_name": "other"})
@@ -221,6 +221,6 @@ def test_most_confused_classes():
     assert plots.most_confused(np.diag([1, 2, 0]), 1) == [0]
 
 
-def test_names_in_plots():
+def test_class_labels():
     names = {1: "a$b$", 2: "猫", 3: "кот", 4: "x" * 30, 5: "tab\t"}
-    assert plots.plot_names(names) == [r"1 a\$b\$", "2", "3 кот", f"4 {'x' * 24}..", "5"]
+    assert plots.class_labels(names) == [r"1 a\$b\$", "2", "3 кот", f"4 {'x' * 24}..", "5"]
