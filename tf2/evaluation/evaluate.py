@@ -80,18 +80,18 @@ def open_artifact(path: str, config: Config, hparams: Mapping[str, Any]) -> Arti
     driver = drivers.open_artifact(path, config)
     if driver.runtime.metadata is None:
         logging.warning("%s has no metadata: assuming the config given by --model_name and --hparams", path)
-        label_map.check(label_map.resolve(config.label_map), config.num_classes)
-        return driver
-    keys = DATA_KEYS + (("nms_configs",) if driver.metadata.content == "network" else ())
-    fixed = sorted(hparams.keys() - set(keys))
-    if fixed:
-        raise ConfigError(
-            f"{path} was exported with its own {', '.join(fixed)}; --hparams can only set {', '.join(keys)} here: "
-            f"remove the other keys, or export again"
-        )
-    config = driver.config.override(hparams)
+    else:
+        keys = DATA_KEYS + (("nms_configs",) if driver.metadata.content == "network" else ())
+        fixed = sorted(hparams.keys() - set(keys))
+        if fixed:
+            raise ConfigError(
+                f"{path} was exported with its own {', '.join(fixed)}; --hparams can only set {', '.join(keys)} here: "
+                f"remove the other keys, or export again"
+            )
+        config = driver.config.override(hparams)
+        driver = ArtifactDriver(driver.runtime, dataclasses.replace(driver.metadata, config=config))
     label_map.check(label_map.resolve(config.label_map), config.num_classes)
-    return ArtifactDriver(driver.runtime, dataclasses.replace(driver.metadata, config=config))
+    return driver
 
 
 def run(driver: Driver, evaluation: Evaluation, *, as_served: bool = False) -> Result:
@@ -107,12 +107,10 @@ def run(driver: Driver, evaluation: Evaluation, *, as_served: bool = False) -> R
     score_thresh = driver.config.nms_configs.score_thresh or 0.0
     if score_thresh > MAX_SCORE_THRESH:
         is_exported = isinstance(driver, ArtifactDriver) and driver.network is None
-        remedy = (
-            "export again with --min_score_thresh=0.001"
-            if is_exported
-            else "pass --hparams=nms_configs.score_thresh=0.001"
+        remedy = "export again with --min_score_thresh" if is_exported else "pass --hparams=nms_configs.score_thresh"
+        logging.warning(
+            "detections with scores up to %g are discarded, which lowers AP; %s=0.001", score_thresh, remedy
         )
-        logging.warning("detections with scores up to %g are discarded, which lowers AP; %s", score_thresh, remedy)
     if driver.network is None or as_served:
         return evaluator.run_driver(driver, evaluation)
     config = driver.config.override({"sample_image": None})  # not drawn here

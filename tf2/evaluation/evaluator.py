@@ -78,7 +78,7 @@ class Evaluator:
         self._net, self._stages = None, {}
 
     def run(self, net: Network) -> dict[str, float]:
-        """Evaluates, prints COCO's table, and returns the metrics by name, see `CocoMetric.result`."""
+        """Evaluates a network, prints COCO's table, and returns `CocoMetric.result`."""
         metric = self.evaluate(net).metric
         print(metric.table())
         return metric.result()

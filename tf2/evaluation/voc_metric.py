@@ -17,7 +17,7 @@ RECALL_STEPS = 10  # VOC2007 samples the precision at recall 0, 1/10, ..., 1
 class ClassResult(NamedTuple):
     """Result of one class over all images; AP is -1 without objects.
 
-    Both AP average the interpolated precision p(r), the maximum precision at a recall of at least r.
+    Both values of AP average the interpolated precision p(r), the maximum precision at a recall of at least r.
     """
 
     num_objects: int  # excluding difficult objects and crowds

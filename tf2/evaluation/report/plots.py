@@ -46,9 +46,10 @@ def plot_precision_recall(precision: np.ndarray, names: Sequence[str], path: Pat
         if not names:
             _show_text(axes, "no objects")
         else:
-            is_part = len(shown) < len(names)
-            selection = f": {len(names)} classes, the {len(shown)} worst" if is_part else " by class"
-            axes.legend(title=f"AP at IoU {iou}{selection}", fontsize="small", title_fontsize="small")
+            title = f"AP at IoU {iou} by class"
+            if len(shown) < len(names):
+                title = f"AP at IoU {iou}: mean of {len(names)} classes, and the {len(shown)} worst"
+            axes.legend(title=title, fontsize="small", title_fontsize="small")
         axes.set(title=f"IoU {iou}", xlabel="recall", xlim=(0, 1), ylim=(0, 1.02))
         axes.grid(alpha=0.3)
         axes.label_outer()
