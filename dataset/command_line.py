@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""How every script speaks: --help in groups, --version, and one sentence for what goes wrong."""
+"""Command-line conventions shared by all scripts: grouped --help, --version, error messages and exit codes."""
 
 import contextlib
 import dataclasses
@@ -15,21 +15,21 @@ from absl import app, flags, logging
 
 from efficientdet import config as config_lib
 
-HELP = ("-h", "-help", "--help", "-helpshort", "--helpshort")  # --helpfull, with the flags of absl, is absl's own
+HELP = ("-h", "-help", "--help", "-helpshort", "--helpshort")  # --helpfull is handled by absl
 VERSION = ("-version", "--version")
-INDENT = 26  # columns of the names of flags
-NARROWEST, WIDEST = 60, 110  # columns, whatever the terminal's
-VALUES = {"int": "N", "float": "X", "comma separated list of strings": "A,B", "multi int": "N"}  # of a type of flag
+INDENT = 26  # columns reserved for the flag names
+MIN_WIDTH, MAX_WIDTH = 60, 110  # columns of the help text
+PLACEHOLDERS = {"int": "N", "float": "X", "comma separated list of strings": "A,B", "multi int": "N"}  # by flag type
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Flags that belong together.
+    """A group of flags in --help.
 
     Attributes:
-        title: what they are about.
-        names: of the flags, as defined.
-        modes: the modes of the script in which they mean something; empty: all.
+        title: heading in --help.
+        names: the flags, in order of definition.
+        modes: the modes of the script in which the flags have an effect; empty for all modes.
     """
 
     title: str
@@ -37,61 +37,62 @@ class Group:
     modes: tuple[str, ...] = ()
 
 
-GROUPS: list[Group] = []  # of the script that runs
+GROUPS: list[Group] = []  # of the running script
 
 
 @contextlib.contextmanager
 def group(title: str, modes: Sequence[str] = ()) -> Iterator[None]:
-    """Around the definition of flags: --help shows them under a title, and `unused` knows their modes."""
+    """Groups the flags defined in the block under a title in --help, with the modes in which they have an effect."""
     before = set(flags.FLAGS)
     yield
     GROUPS.append(Group(title, tuple(name for name in flags.FLAGS if name not in before), tuple(modes)))
 
 
 def unused(mode: str) -> list[str]:
-    """The flags that were typed but mean nothing in a mode of the script."""
-    others = [name for each in GROUPS if each.modes and mode not in each.modes for name in each.names]
-    return [name for name in others if flags.FLAGS[name].present]
+    """Returns the flags that were given on the command line but have no effect in a mode of the script."""
+    other_modes = [each for each in GROUPS if each.modes and mode not in each.modes]
+    return [name for each in other_modes for name in each.names if flags.FLAGS[name].present]
 
 
 def run(main: Callable[[], None]) -> None:
-    """Reads the command line and calls `main`, a script's work."""
+    """Parses the command line and calls `main`, see `call`."""
     app.run(lambda _: call(main), flags_parser=parse)
 
 
 def call(main: Callable[[], None]) -> None:
-    """Calls `main`.
+    """Calls `main` and converts user errors to an error message and an exit code.
 
     Raises:
-        SystemExit: with one sentence for what is wrong with files, values or numbers (the rest at --verbosity=1), and
-            with the code 130, as a shell calls it, after Ctrl-C.
+        SystemExit: with a one-line message for a ValueError, FloatingPointError or OSError (traceback at
+            --verbosity=1); with code 130, as in a shell, after Ctrl-C.
     """
     try:
         main()
     except (ValueError, FloatingPointError, OSError) as error:
         logging.debug("%s", error, exc_info=True)
-        sys.exit(f"error: {_sentence(error)}")
+        sys.exit(f"error: {error_message(error)}")
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def _sentence(error: Exception) -> str:
-    """What an error says, without the number of an operating system's."""
+def error_message(error: Exception) -> str:
+    """Returns the message of an error; for an operating system error without its number."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)
 
 
 def parse(argv: Sequence[str]) -> list[str]:
-    """Reads flags.
+    """Parses the command line; prints --help and --version.
 
     Raises:
-        SystemExit: after --help or --version; with a sentence for what is no flag, or no value of one.
+        SystemExit: after --help or --version; with an error message for an unknown flag, an invalid value or an
+            argument that is not a flag.
     """
     words = argv[1:]
     if any(word in HELP for word in words):
         columns = shutil.get_terminal_size((100, 0)).columns
-        print(help_text(sys.modules["__main__"].__doc__ or "", max(NARROWEST, min(columns, WIDEST))))
+        print(help_text(sys.modules["__main__"].__doc__ or "", max(MIN_WIDTH, min(columns, MAX_WIDTH))))
         sys.exit(0)
     if any(word in VERSION for word in words):
         print(version())
@@ -106,7 +107,7 @@ def parse(argv: Sequence[str]) -> list[str]:
 
 
 def version() -> str:
-    """What runs, in one line."""
+    """Versions of this package, Python and TensorFlow in one line."""
     try:
         tensorflow = f"TensorFlow {importlib.metadata.version('tensorflow')}"
     except importlib.metadata.PackageNotFoundError:
@@ -115,36 +116,31 @@ def version() -> str:
 
 
 def help_text(doc: str, width: int) -> str:
-    """A script's docstring, and its flags by group.
+    """Text of --help: the docstring of a script, followed by its flags by group.
 
     Args:
-        doc: the docstring, with its examples.
-        width: columns of the text.
+        doc: docstring of the script, which contains examples.
+        width: columns of the flag descriptions.
     """
     parts = [doc.strip()]
     for each in GROUPS:
-        where = f" ({', '.join(each.modes)})" if each.modes else ""
-        title = textwrap.fill(f"{each.title}{where}:", width)
+        modes = f" ({', '.join(each.modes)})" if each.modes else ""
+        title = textwrap.fill(f"{each.title}{modes}:", width)
         parts.append("\n".join([title, *(_describe(name, width) for name in each.names)]))
     return "\n\n".join(parts)
 
 
 def _describe(name: str, width: int) -> str:
-    """A flag's name and values, beside its sentence."""
+    """Help text of a flag: name and values, description, default."""
     flag = flags.FLAGS[name]
     choices = getattr(flag.parser, "enum_values", [])
-    value = "|".join(filter(None, choices)) or VALUES.get(flag.flag_type(), "...")
-    typed = f"--[no]{name}" if flag.boolean else f"--{name}={value if len(value) < INDENT * 2 else '...'}"
-    nothing = flag.default is None or flag.default is False or flag.default in ("", [])
-    shown = "" if nothing else f" (default: {_plain(flag.default)})"
-    text = flag.help.removeprefix(f"<{'|'.join(choices)}>: ")  # absl puts them in front
+    value = "|".join(filter(None, choices)) or PLACEHOLDERS.get(flag.flag_type(), "...")
+    usage = f"--[no]{name}" if flag.boolean else f"--{name}={value if len(value) < INDENT * 2 else '...'}"
+    default = ",".join(map(str, flag.default)) if isinstance(flag.default, list) else flag.default
+    shown = "" if default is None or default is False or default == "" else f" (default: {default})"
+    text = flag.help.removeprefix(f"<{'|'.join(choices)}>: ")  # added by absl
     lines = textwrap.wrap(f"{text}{shown}", width - INDENT, break_on_hyphens=False)
-    first = f"  {typed}".ljust(INDENT)
+    first = f"  {usage}".ljust(INDENT)
     if len(first) > INDENT or first[-1] != " ":
         lines.insert(0, "")
     return "\n".join([first + lines[0], *(" " * INDENT + line for line in lines[1:])]).rstrip()
-
-
-def _plain(default) -> str:
-    """A default as it is typed."""
-    return ",".join(map(str, default)) if isinstance(default, list) else str(default)

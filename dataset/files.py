@@ -15,7 +15,7 @@ import tensorflow as tf
 
 UNFINISHED = ".unfinished-"  # prefix of a file or folder that is being written; hidden, and no `{name}*` matches it
 REASON_LENGTH = 200  # characters; parsers quote their input, however long it is
-# What TensorFlow puts around the reason of an error: names of graph nodes, datasets and Python classes, and brackets.
+# Decoration of TensorFlow's error messages: names of graph nodes, datasets and Python classes, and brackets.
 _AROUND_REASON = re.compile(
     r"\{\{.*?\}\} |Error in user-defined function .*? with iterator: \S+: "
     r"|assertion failed: |\b\w+Error: | ?\[Op:.*|[][]"
@@ -27,10 +27,10 @@ class TargetError(ValueError):
 
 
 def reason_of(error: BaseException) -> str:
-    """The reason that an error gives, in one line of at most REASON_LENGTH characters.
+    """Returns the reason of an error as one line, shortened to REASON_LENGTH characters unless it is TensorFlow's.
 
-    Names of graph nodes and the stack in TensorFlow's messages are left out, and so is the path of an OSError, which
-    the caller names.
+    Graph nodes and stack traces in TensorFlow's messages are removed, and so is the path of an OSError, which the
+    caller names.
     """
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
@@ -45,11 +45,11 @@ def reason_of(error: BaseException) -> str:
 def atomic_path(path: str) -> Iterator[str]:
     """Yields a temporary path for a file or a folder, which is renamed to `path` when the block succeeds.
 
-    The temporary path is in the same folder and has the same suffix. A file at `path` is replaced. After an error, or
-    if the process is killed, `path` is as it was before.
+    The temporary path is in the same folder and has the same suffix. A file at `path` is replaced. If the block fails
+    or the process is killed, `path` is unchanged.
 
     Args:
-        path: local or remote, whatever tf.io.gfile supports; its folder exists.
+        path: local or remote, as supported by tf.io.gfile; its folder exists.
     """
     folder, name = os.path.split(path.rstrip("/"))
     temporary = os.path.join(folder, UNFINISHED + name)
@@ -81,17 +81,17 @@ def write_file(path: str | os.PathLike, content: str | bytes) -> None:
 def staging_folder(prefix: str, order: Callable[[str], object] | None = None) -> Iterator[str]:
     """Yields a hidden folder for files that belong together; they move beside `prefix` when the block succeeds.
 
-    The folder is `.unfinished-{name}` in the folder of `prefix`, and is locked while its process lives: what a killed
-    process left in it is removed, what another process is writing is not. Ctrl-C during the move takes effect after
-    it, as some of the files would look like all of them.
+    The folder is `.unfinished-{name}` in the folder of `prefix` and is locked while its process is alive: files left by
+    a killed process are removed, files of a running one are not. Ctrl-C during the move takes effect after it, because
+    a partial set of files would look complete.
 
     Args:
         prefix: local path {folder}/{name}; the folder exists.
-        order: key by which the file names are sorted, which is the order of the move; None for alphabetical order.
+        order: sort key of the file names for the order of the move; None for alphabetical order.
 
     Raises:
         TargetError: if another process is writing to the same prefix.
-        OSError: if the folder cannot be made, or a file cannot be moved.
+        OSError: if the folder cannot be created, or a file cannot be moved.
     """
     directory, name = os.path.split(prefix)
     folder = os.path.join(directory, UNFINISHED + name)
@@ -102,7 +102,7 @@ def staging_folder(prefix: str, order: Callable[[str], object] | None = None) ->
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise TargetError(f"another run is writing {prefix}*; wait for it or choose another name") from None
-        except OSError:  # a file system without locks, where the user has to keep runs apart
+        except OSError:  # a file system without locks; the user has to avoid concurrent runs
             pass
         try:
             for file in os.listdir(folder):
@@ -119,7 +119,7 @@ def staging_folder(prefix: str, order: Callable[[str], object] | None = None) ->
 
 @contextlib.contextmanager
 def hold_interrupt() -> Iterator[None]:
-    """Delays Ctrl-C until the end of the block. Threads other than the main one are never interrupted."""
+    """Delays Ctrl-C until the end of the block. Has no effect outside of the main thread, which alone receives it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -134,7 +134,7 @@ def hold_interrupt() -> Iterator[None]:
 
 
 def check_target(path: str) -> None:
-    """Makes the folder of a file or folder that is about to be written, before the work begins.
+    """Checks that a file or folder can be written, before the work begins, and creates its parent folder.
 
     Raises:
         TargetError: if `path` exists and is not an empty folder, or its folder cannot be written to.
@@ -145,10 +145,10 @@ def check_target(path: str) -> None:
 
 
 def check_folder(folder: str) -> None:
-    """Makes a folder if it does not exist, and tries to create a file in it.
+    """Creates a folder if it does not exist, and checks that files can be created in it.
 
     Raises:
-        TargetError: if that fails.
+        TargetError: if not.
     """
     try:
         os.makedirs(folder, exist_ok=True)
@@ -161,7 +161,7 @@ def check_folder(folder: str) -> None:
 
 
 def check_distinct(paths: Sequence[str], inputs: Iterable[str], what: str) -> None:
-    """Checks that files to be written are different files, and that none of them is an input.
+    """Checks that the files to be written are distinct and that none of them is an input.
 
     Args:
         paths: files to be written.
@@ -169,7 +169,7 @@ def check_distinct(paths: Sequence[str], inputs: Iterable[str], what: str) -> No
         what: describes the inputs in the message, such as "--val_json_file".
 
     Raises:
-        TargetError: if that is not so.
+        TargetError: if not.
     """
     if len(set(map(os.path.realpath, paths))) < len(paths):
         raise TargetError(f"{' and '.join(paths)}: one file cannot take several kinds of results; give each its own")
@@ -179,7 +179,7 @@ def check_distinct(paths: Sequence[str], inputs: Iterable[str], what: str) -> No
 
 
 def files_in(path: str) -> list[str]:
-    """The files of an export: `path` itself, or all files in the folder `path` and in its subfolders, sorted."""
+    """Returns `path` if it is a file, else the sorted paths of all files in the folder and its subfolders."""
     if os.path.isfile(path):
         return [path]
     return sorted(os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)

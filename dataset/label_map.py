@@ -1,14 +1,19 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Class ids and their names: coco, voc, waymo, or the user's own."""
+"""Label maps: names of class ids, built in for COCO, VOC and Waymo, or defined by the user."""
 
 from collections.abc import Mapping
 
 from efficientdet import config as config_lib
+from efficientdet import hparams
 
 
 class LabelMapError(ValueError):
-    """A label map that cannot be used, told in one sentence."""
+    """An invalid label map; the message states the problem."""
+
+
+def _split(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",")]
 
 
 _COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
@@ -25,56 +30,50 @@ _VOC_NAMES = """
 aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, diningtable, dog, horse, motorbike, person,
 pottedplant, sheep, sofa, train, tvmonitor
 """
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",")]
-
-
-COCO = dict(zip((i for i in range(1, 91) if i not in _COCO_GAPS), _words(_COCO_NAMES), strict=True))
-VOC = dict(enumerate(_words(_VOC_NAMES), start=1))
+COCO = dict(zip((i for i in range(1, 91) if i not in _COCO_GAPS), _split(_COCO_NAMES), strict=True))
+VOC = dict(enumerate(_split(_VOC_NAMES), start=1))
 WAYMO = {1: "vehicle", 2: "pedestrian", 3: "cyclist"}
 LABEL_MAPS = {"coco": COCO, "voc": VOC, "waymo": WAYMO}
 
 
 def resolve(label_map: str | Mapping | None) -> dict[int, str]:
-    """The class names that a `label_map` key stands for.
+    """Returns the class names of a `label_map` config value.
 
     Args:
-        label_map: None; "coco", "voc" or "waymo"; a mapping {id: name} or {name: id}; or a .yaml or .json file with
-            one. Ids start at 1; 0 may be there as "background" and is left out.
+        label_map: None; "coco", "voc" or "waymo"; a mapping {id: name} or {name: id}; or the path of a .yaml or .json
+            file with such a mapping. Ids start at 1; an entry of 0 must be "background" and is removed.
 
     Returns:
         {id: name}, sorted by id; empty for None.
 
     Raises:
-        LabelMapError: for an unknown name, a file that cannot be read, or ids or names that are wrong or given twice.
+        LabelMapError: for an unknown name, an unreadable file, or an invalid or duplicate id or name.
     """
     if label_map is None:
         return {}
     if isinstance(label_map, Mapping):
-        return _read(label_map, "label_map")
+        return _parse(label_map, "label_map")
     if label_map in LABEL_MAPS:
         return dict(LABEL_MAPS[label_map])
     if not label_map.endswith((".yaml", ".yml", ".json")):
         close = config_lib.nearest(label_map, {name: name for name in LABEL_MAPS})
         raise LabelMapError(f"label_map {label_map!r} is not coco, voc, waymo or a .yaml or .json file{close}")
     try:
-        return _read(config_lib.read_yaml(label_map), label_map)  # JSON is YAML
+        return _parse(hparams.read_yaml(label_map), label_map)  # JSON is YAML
     except config_lib.ConfigError as error:
         raise LabelMapError(f"label_map: {error}") from None
 
 
 def name_of(names: Mapping[int, str], class_id: float) -> str:
-    """The name of a class, or "class 7" where there is none; the id may be of any number type, NumPy's too."""
+    """Returns the name of a class, or "class 7" if it has none; accepts ids of any numeric type."""
     return names.get(int(class_id), f"class {int(class_id)}")
 
 
 def check(names: Mapping[int, str], num_classes: int) -> None:
-    """Holds the ids of a label map against the number of class logits, which may be larger.
+    """Checks that all ids of a label map are within num_classes, the number of class logits.
 
     Raises:
-        LabelMapError: if an id is above num_classes; it says which num_classes is needed.
+        LabelMapError: if an id is above num_classes; the message states the num_classes needed.
     """
     largest = max(names, default=0)
     if largest > num_classes:
@@ -84,12 +83,12 @@ def check(names: Mapping[int, str], num_classes: int) -> None:
         )
 
 
-def _read(mapping: Mapping, source: str) -> dict[int, str]:
-    """Turns {name: id} round where needed, and checks every pair; `source` begins the messages."""
+def _parse(mapping: Mapping, source: str) -> dict[int, str]:
+    """Converts {name: id} to {id: name} and checks every pair; error messages start with `source`."""
     names: dict[int, str] = {}
     ids: dict[str, int] = {}
     for key, value in mapping.items():
-        if isinstance(key, str) and key.isdecimal() and isinstance(value, str):  # as JSON has to write an id
+        if isinstance(key, str) and key.isdecimal() and isinstance(value, str):  # an id in JSON
             key = int(key)
         class_id, name = (value, key) if isinstance(key, str) else (key, value)
         if type(class_id) is not int or class_id < 0 or not isinstance(name, str) or not name.strip():

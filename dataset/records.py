@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Serialized records out of TFRecord files, past damaged ones: those are named, counted, and left out up to a bound."""
+"""Reads serialized records from TFRecord files; damaged records are skipped, counted and logged, up to a limit."""
 
 import re
 import struct
@@ -17,11 +17,11 @@ from dataset import tfrecord
 from dataset.files import reason_of
 from dataset.tfrecord import DataError
 
-# A record in a file: its length as a little-endian uint64, the checksum of these 8 bytes, the record, its checksum.
+# A TFRecord file is a sequence of frames: length of the record as a little-endian uint64, CRC of these 8 bytes as a
+# uint32, the record, CRC of the record as a uint32. The header is length and CRC.
 LENGTH_BYTES, HEADER_BYTES, FRAME_BYTES = 8, 12, 16
 
-KIND_BYTES = 64
-OTHER_KINDS = {  # by how a file begins
+FILE_FORMATS = {  # by the first bytes of a file
     b"\x1f\x8b": "compressed with GZIP",
     b"PK\x03\x04": "a ZIP archive",
     b"{": "JSON",
@@ -32,7 +32,7 @@ NOT_ZERO = re.compile(rb"[^\0]")
 
 
 def find_files(file_pattern: str) -> list[str]:
-    """The files that a glob matches, sorted.
+    """Returns the files that match a glob pattern, sorted.
 
     Raises:
         DataError: if there is none, or the file system cannot be reached.
@@ -47,12 +47,12 @@ def find_files(file_pattern: str) -> list[str]:
 
 
 class RecordFiles:
-    """Reads files of records. A place, [2] int64, is the index of a file and the number of a record in it.
+    """Reads TFRecord files. The position of a record, [2] int64, is (index of its file, index in the file).
 
     Attributes:
         files: paths.
-        max_damaged: so many records may be left out, each named in the log; None for any number, not logged.
-        damaged: why a record was left out, by its place.
+        max_damaged: maximum number of skipped records, each of which is logged; None for no limit and no logging.
+        damaged: reasons of the skipped records, by position.
     """
 
     def __init__(self, files: Sequence[str], max_damaged: int | None):
@@ -61,110 +61,114 @@ class RecordFiles:
         self.damaged: dict[tuple[int, int], str] = {}
 
     def read(self, file_index: tf.Tensor) -> tf.data.Dataset:
-        """The records of a file, [] int64, in their order: a dataset of (place, record [] string)."""
+        """Returns the records of a file, [] int64, in order: a dataset of (position, record [] string)."""
 
         def step(state: tuple[tf.Tensor, tf.Tensor], item: tuple[tf.Tensor, tf.Tensor]):
             (number, offset), (record, is_end) = state, item
             numbers, records = tf.cond(
                 is_end,
-                lambda: tf.numpy_function(self._rest, [file_index, number, offset], [tf.int64, tf.string]),
+                lambda: tf.numpy_function(self._read_behind, [file_index, number, offset], [tf.int64, tf.string]),
                 lambda: [number[tf.newaxis], record[tf.newaxis]],
             )
-            places = tf.stack([tf.fill(tf.shape(numbers), file_index), tf.reshape(numbers, [-1])], 1)
+            positions = tf.stack([tf.fill(tf.shape(numbers), file_index), tf.reshape(numbers, [-1])], 1)
             length = tf.cast(tf.strings.length(record), tf.int64)
-            return (number + 1, offset + length + FRAME_BYTES), (places, tf.reshape(records, [-1]))
+            return (number + 1, offset + length + FRAME_BYTES), (positions, tf.reshape(records, [-1]))
 
-        # TensorFlow reads up to the first damage, and then tells no more than at the end of a whole file.
+        # TFRecordDataset stops at the first damaged record; with ignore_errors this looks like the end of the file.
+        # Hence the extra last item: it reads what is behind that byte, which is nothing if the file is intact.
         readable = tf.data.TFRecordDataset(tf.gather(self.files, file_index)).ignore_errors()
         records = tf.data.Dataset.zip((readable, tf.data.Dataset.from_tensors(False).repeat()))
         start = tf.zeros([], tf.int64)
         return records.concatenate(tf.data.Dataset.from_tensors((b"", True))).scan((start, start), step).unbatch()
 
-    def attempt(self, decode: Callable[[tf.Tensor], Any], place: tf.Tensor, record: tf.Tensor) -> tuple[Any, tf.Tensor]:
-        """Decodes a record without failing; to be called inside tf.data.
+    def try_decode(
+        self, decode: Callable[[tf.Tensor], Any], position: tf.Tensor, record: tf.Tensor
+    ) -> tuple[Any, tf.Tensor]:
+        """Decodes a record inside tf.data; if that fails, counts it as damaged and returns placeholders.
 
         Args:
             decode: record [] string -> nested tensors; may raise tf.errors.InvalidArgumentError.
-            place: of the record.
+            position: [2] int64, position of the record.
             record: [] string.
 
         Returns:
-            What decode returned, or as many ones (one where a dimension is not known); and whether it did, [] bool.
+            (decoded, is_valid [] bool): the result of `decode` and True; or False and tensors of the same structure,
+            filled with ones or empty strings and with size 1 where a dimension is unknown.
         """
         decoded = tf.data.Dataset.from_tensors(record).map(lambda record: (decode(record), True)).ignore_errors()
 
-        def ones(spec: tf.TensorSpec) -> tf.Tensor:  # empty texts among them
+        def placeholder(spec: tf.TensorSpec) -> tf.Tensor:
             return (tf.zeros if spec.dtype == tf.string else tf.ones)([size or 1 for size in spec.shape], spec.dtype)
 
-        def instead(place: tf.Tensor, record: tf.Tensor):
-            noted = tf.numpy_function(self._note_undecodable, [place, record], tf.bool)
-            return tf.nest.map_structure(ones, decoded.element_spec[0]), ~tf.ensure_shape(noted, [])
+        def fallback(position: tf.Tensor, record: tf.Tensor):
+            is_valid = tf.numpy_function(self._add_undecodable, [position, record], tf.bool)
+            return tf.nest.map_structure(placeholder, decoded.element_spec[0]), tf.ensure_shape(is_valid, [])
 
-        damaged = tf.data.Dataset.from_tensors((place, record)).map(instead)
+        damaged = tf.data.Dataset.from_tensors((position, record)).map(fallback)
         return decoded.concatenate(damaged).take(1).get_single_element()
 
-    def name(self, place: Sequence[int]) -> str:
-        """How messages call a record."""
-        return f"record {place[1]} of {self.files[place[0]]}"
+    def name(self, position: Sequence[int]) -> str:
+        """Name of a record in messages."""
+        return f"record {position[1]} of {self.files[position[0]]}"
 
-    def _rest(self, file_index: np.int64, number: np.int64, offset: np.int64) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers and records behind the damage at a byte of a file; none where the file just ends there."""
+    def _read_behind(self, file_index: np.int64, number: np.int64, offset: np.int64) -> tuple[np.ndarray, np.ndarray]:
+        """Reads the intact records from a byte offset on, where record `number` is damaged or the file ends.
+
+        Returns:
+            Indices [K] and records [K]; every other frame is counted as damaged.
+        """
         with tf.io.gfile.GFile(self.files[file_index], "rb") as file:
             file.seek(int(offset))
             content = file.read()
-        frames = list(_frames(content))
-        if offset == 0 and _record_length(content, 0) is None and len(frames) == 1:  # there is no other header, too
-            frames = [(b"", _other_kind(content) or reason) for _, reason in frames]
-        intact = _intact_records([frame for frame, _ in frames if frame])
-        numbers, records, upcoming = [], [], next(intact, None)
-        for i, (frame, reason) in enumerate(frames, start=number):
-            if frame and frame[HEADER_BYTES:-4] == upcoming:
-                numbers.append(i)
-                records.append(upcoming)
-                upcoming = next(intact, None)
-            else:
-                self._note((file_index, i), reason or "its checksum is wrong")
-        return np.array(numbers, np.int64), np.array(records, object)
+        frames = list(_split_frames(content))
+        if offset == 0 and len(frames) == 1 and _record_length(content, 0) is None:  # no valid header in the file
+            frames = [(b"", _file_format(content) or reason) for _, reason in frames]
+        records = dict(_intact_records([frame for frame, _ in frames])) if frames else {}
+        for i, (_, reason) in enumerate(frames):
+            if i not in records:
+                self._add_damaged((file_index, number + i), reason or "its checksum is wrong")
+        return np.array([number + i for i in records], np.int64), np.array(list(records.values()), object)
 
-    def _note_undecodable(self, place: np.ndarray, record: bytes) -> np.bool_:
+    def _add_undecodable(self, position: np.ndarray, record: bytes) -> np.bool_:
+        """Counts a record that cannot be decoded as damaged, with the reason that TensorFlow gives; returns False."""
         try:
-            tfrecord.decode(tf.constant(record), with_difficult=True)  # all that any reader asks for
+            tfrecord.decode(tf.constant(record), with_difficult=True)  # every column that any reader uses
             reason = "its image cannot be decoded"
         except tf.errors.OpError as error:
             reason = reason_of(error)
-        self._note(tuple(place.tolist()), reason)
-        return np.True_
+        self._add_damaged(position, reason)
+        return np.False_
 
-    def _note(self, place: tuple[int, int], reason: str) -> None:
-        """Counts a record that is left out.
+    def _add_damaged(self, position: Sequence[int], reason: str) -> None:
+        """Adds a record to `damaged` and logs it.
 
         Raises:
-            DataError: if it is one too many.
+            DataError: if more than max_damaged records are damaged.
         """
-        place = (int(place[0]), int(place[1]))
-        is_new = place not in self.damaged  # else it was there in an earlier round
-        self.damaged[place] = reason
-        count, most = len(self.damaged), self.max_damaged
-        if most is None:
+        position = (int(position[0]), int(position[1]))
+        is_new = position not in self.damaged  # False from the second round of training on
+        self.damaged[position] = reason
+        count, limit = len(self.damaged), self.max_damaged
+        if limit is None:
             return
-        if count > most:
+        if count > limit:
             raise DataError(
-                f"more than max_damaged_records = {most} records are damaged, among them {self.name(place)}: {reason}; "
-                "write the records again, or raise max_damaged_records"
+                f"more than max_damaged_records = {limit} records are damaged, including {self.name(position)}: "
+                f"{reason}; write the records again, or raise max_damaged_records"
             )
         if is_new:
-            message = "left out %s: %s (damaged so far: %d, at most %d)"
-            logging.warning(message, self.name(place), reason, count, most)
+            message = "skipped %s: %s (damaged so far: %d, at most %d)"
+            logging.warning(message, self.name(position), reason, count, limit)
 
 
-def _frames(content: bytes) -> Iterator[tuple[bytes, str]]:
-    """The frames of a piece of a file; of what is none, b"" and the reason."""
+def _split_frames(content: bytes) -> Iterator[tuple[bytes, str]]:
+    """Yields (frame, "") for every complete frame, and (b"", reason) for damaged bytes between them."""
     start = 0
     while start < len(content):
         length = _record_length(content, start)
         if length is None:
-            end = _next_frame(content, start + 1)
-            yield b"", f"its length is damaged, {end - start} bytes up to the next record are lost with it"
+            end = _find_header(content, start + 1)
+            yield b"", f"its length field is damaged; {end - start} bytes up to the next record are lost"
         else:
             end = start + FRAME_BYTES + length
             missing = end - len(content)
@@ -172,21 +176,24 @@ def _frames(content: bytes) -> Iterator[tuple[bytes, str]]:
         start = end
 
 
-def _other_kind(content: bytes) -> str:
-    """What a file that holds no record is instead, where its beginning tells."""
-    start = content[:KIND_BYTES].lstrip(b"\xef\xbb\xbf \t\r\n")
-    kind = next((kind for beginning, kind in OTHER_KINDS.items() if start.startswith(beginning)), "")
-    return f"the file is {kind}, no TFRecord" if kind else ""
+def _file_format(content: bytes) -> str:
+    """Returns an error message with the format of a file that is not a TFRecord file, or "" if it is not recognized."""
+    start = content[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
+    name = next((name for prefix, name in FILE_FORMATS.items() if start.startswith(prefix)), "")
+    return f"the file is {name}, not a TFRecord file" if name else ""
 
 
-def _next_frame(content: bytes, start: int) -> int:
-    """Where the next header is whose checksum is right, or else the end."""
-    while (zeros := content.find(b"\0\0\0\0", start + 4)) >= 0:  # the upper half of a length below 4 GB
+def _find_header(content: bytes, start: int) -> int:
+    """Returns the position of the first valid header from `start` on, or the length of the content if there is none.
+
+    Only positions with zeros in bytes 4 to 7, the upper half of any length below 4 GB, are tested.
+    """
+    while (zeros := content.find(b"\0\0\0\0", start + 4)) >= 0:
         if _record_length(content, zeros - 4) is not None:
             return zeros - 4
         start = zeros - 3
-        # Zeros alone are no header. A file that was never written to its end is full of them, and byte by byte they
-        # would take minutes.
+        # A header is never all zeros. Preallocated files contain long runs of zeros, which would take minutes to test
+        # byte by byte.
         if not any(content[start : start + HEADER_BYTES]):
             other = NOT_ZERO.search(content, start + HEADER_BYTES)
             start = other.start() - HEADER_BYTES + 1 if other else len(content)
@@ -194,7 +201,7 @@ def _next_frame(content: bytes, start: int) -> int:
 
 
 def _record_length(content: bytes, start: int) -> int | None:
-    """Bytes of the record whose frame starts there, or None where its header is damaged."""
+    """Returns the length of the record whose header is at `start`, or None if the header is incomplete or damaged."""
     header = content[start : start + HEADER_BYTES]
     if len(header) < HEADER_BYTES:
         return None
@@ -203,7 +210,7 @@ def _record_length(content: bytes, start: int) -> int | None:
 
 
 def _masked_crc32c(data: bytes) -> int:
-    """The checksum of TFRecord files; bit by bit, as it is for 8 bytes."""
+    """The checksum of TFRecord files: rotate_right(CRC-32C, 15) + 0xA282EAD8; bit by bit, as headers are short."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc ^= byte
@@ -213,11 +220,14 @@ def _masked_crc32c(data: bytes) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def _intact_records(frames: Sequence[bytes]) -> Iterator[bytes]:
-    """The records of those frames whose checksums are right, in their order."""
-    with tempfile.TemporaryDirectory() as folder:
-        paths = [str(Path(folder, str(i))) for i in range(len(frames))]
-        for path, frame in zip(paths, frames):
-            Path(path).write_bytes(frame)
-        # A file each: TensorFlow goes on with the next file after an error.
-        yield from tf.data.TFRecordDataset(paths).ignore_errors().as_numpy_iterator() if paths else ()
+def _intact_records(frames: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Yields (index of the frame, record) for every frame whose checksums are right, as verified by TensorFlow."""
+    with tempfile.TemporaryDirectory() as folder:  # one file per frame, as reading a file ends at its first error
+        for i, frame in enumerate(frames):
+            Path(folder, str(i)).write_bytes(frame)
+
+        def read(i: tf.Tensor) -> tf.data.Dataset:
+            path = tf.strings.join([folder, tf.strings.as_string(i)], "/")
+            return tf.data.TFRecordDataset(path).ignore_errors().map(lambda record: (i, record))
+
+        yield from tf.data.Dataset.range(len(frames)).flat_map(read).as_numpy_iterator()

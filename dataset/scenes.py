@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Synthetic images of circles, triangles and stars over textured backgrounds, with exact boxes.
 
-The shape decides the class; size, colour, rotation, position and texture are independent of it.
+The class is the shape; size, colour, rotation, position and texture are independent of it.
 """
 
 from collections.abc import Callable
@@ -21,16 +21,16 @@ JPEG_OPTIONS = {"quality": 92, "subsampling": 0}  # with subsampling, small shap
 
 
 class Scene(NamedTuple):
-    """A picture and what is on it."""
+    """An image and its objects."""
 
     image: np.ndarray  # uint8 [H, W, 3]
-    boxes: np.ndarray  # int [K, 4], [ymin, xmin, ymax, xmax] in pixels: the whole shape, hidden parts too
+    boxes: np.ndarray  # int [K, 4], [ymin, xmin, ymax, xmax] in pixels: the whole shape, including hidden parts
     classes: np.ndarray  # int [K], keys of CLASS_NAMES
 
 
 def make_scene(seed: int, index: int, image_size: tuple[int, int]) -> Scene:
-    """Draws picture number `index` of a seed; image_size is (height, width) in pixels."""
-    random = np.random.RandomState([seed, index])  # unlike a Generator's, its stream is the same in every NumPy
+    """Draws image number `index` of a seed; image_size is (height, width) in pixels."""
+    random = np.random.RandomState([seed, index])  # unlike a Generator, the same stream in every NumPy version
     image = _background(random, image_size)
     num_objects = 0 if random.random_sample() < EMPTY_SHARE else 1 + int(random.random_sample() * MAX_OBJECTS)
     classes = 1 + (random.random_sample(num_objects) * len(CLASS_NAMES)).astype(int)
@@ -44,7 +44,7 @@ def make_scene(seed: int, index: int, image_size: tuple[int, int]) -> Scene:
 
 
 def _visible(coverages: list[np.ndarray]) -> list[int]:
-    """Indices of the objects to draw, in order: each later one hides earlier ones, but none more than MAX_HIDDEN."""
+    """Returns the indices of the objects to draw, in order, so that later ones hide at most MAX_HIDDEN of each."""
     kept, hidden = [], False
     for i in reversed(range(len(coverages))):
         mask = coverages[i] >= 0.5
@@ -55,17 +55,17 @@ def _visible(coverages: list[np.ndarray]) -> list[int]:
 
 
 def _mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """The smallest box [ymin, xmin, ymax, xmax] around the pixels of a mask, edges included."""
+    """The smallest box [ymin, xmin, ymax, xmax] that contains the pixels of a mask."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
 
 
 def _shape_coverage(random: np.random.RandomState, distance: Callable, image_size: tuple[int, int]) -> np.ndarray:
-    """How much of every pixel a shape of random size, rotation and place covers: float [H, W] in [0, 1]."""
+    """Fraction of each pixel covered by a shape of random size, rotation and position: float [H, W] in [0, 1]."""
     height, width = image_size
     smallest, largest = np.log(SIZES)
     radius = min(image_size) * np.exp(random.uniform(smallest, largest)) / 2
-    # At most a third of the radius sticks out over each edge.
+    # At most a third of the radius extends beyond each edge.
     center_y = random.uniform(radius * 2 / 3, height - radius * 2 / 3)
     center_x = random.uniform(radius * 2 / 3, width - radius * 2 / 3)
     angle = random.uniform(0, 2 * np.pi)
@@ -73,9 +73,9 @@ def _shape_coverage(random: np.random.RandomState, distance: Callable, image_siz
     columns = np.arange(max(int(center_x - radius) - 1, 0), min(int(center_x + radius) + 2, width))
     y = (rows + 0.5 - center_y)[:, None] / radius  # in radii
     x = (columns + 0.5 - center_x)[None, :] / radius
-    turned = np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y
+    rotated = np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y
     coverage = np.zeros(image_size)
-    coverage[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = np.clip(0.5 - radius * distance(*turned), 0, 1)
+    coverage[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = np.clip(0.5 - radius * distance(*rotated), 0, 1)
     return coverage
 
 
@@ -84,17 +84,17 @@ def _circle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _triangle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return _fold_star(x, y, tips=3, notch=0.5)  # a notch of cos(pi / 3) is on the line from tip to tip
+    return _star_distance(x, y, tips=3, notch=0.5)  # cos(pi / 3): the notch is on the line between two tips
 
 
 def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return _fold_star(x, y, tips=5, notch=0.45)
+    return _star_distance(x, y, tips=5, notch=0.45)
 
 
-def _fold_star(x: np.ndarray, y: np.ndarray, tips: int, notch: float) -> np.ndarray:
-    """Distance to the nearest edge of a star with tips at radius 1 and notches between them, below 0 inside.
+def _star_distance(x: np.ndarray, y: np.ndarray, tips: int, notch: float) -> np.ndarray:
+    """Signed distance to the nearest edge of a star with tips at radius 1 and notches between them, negative inside.
 
-    The plane is folded into the wedge between a tip, at angle 0, and its notch, where the star is one straight edge.
+    By symmetry, the plane is folded into the wedge between a tip, at angle 0, and a notch, joined by one straight edge.
     """
     wedge = np.pi / tips
     angle = np.abs((np.arctan2(y, x) + wedge) % (2 * wedge) - wedge)
@@ -104,11 +104,11 @@ def _fold_star(x: np.ndarray, y: np.ndarray, tips: int, notch: float) -> np.ndar
     return cross / np.hypot(edge_x, edge_y)
 
 
-SHAPES = {1: _circle, 2: _triangle, 3: _star}  # by class; distances to the outline in radii, below 0 inside
+SHAPES = {1: _circle, 2: _triangle, 3: _star}  # by class; signed distances to the outline in radii, negative inside
 
 
 def _paint(random: np.random.RandomState, image: np.ndarray, coverage: np.ndarray) -> np.ndarray:
-    """Lays an object over the image in a colour that stands out from what it covers, lighter on one side."""
+    """Draws an object, shaded from side to side, in a colour that contrasts with the pixels it covers."""
     below = np.tensordot(coverage, image, 2) / coverage.sum()  # [3], mean colour
     color = random.uniform(0, 255, 3)
     while np.linalg.norm(color - below) < MIN_CONTRAST:
@@ -126,7 +126,7 @@ def _background(random: np.random.RandomState, image_size: tuple[int, int]) -> n
 
 
 def _ramp(random: np.random.RandomState, image_size: tuple[int, int]) -> np.ndarray:
-    """Rises from 0 to 1 across the image in a random direction."""
+    """A linear gradient in [0, 1] across the image, in a random direction: float [H, W]."""
     angle = random.uniform(0, 2 * np.pi)
     y, x = np.linspace(-1, 1, image_size[0])[:, None], np.linspace(-1, 1, image_size[1])[None, :]
     return 0.5 + (np.sin(angle) * y + np.cos(angle) * x) / np.sqrt(8)
@@ -137,7 +137,7 @@ def _stripes(random: np.random.RandomState, image_size: tuple[int, int]) -> np.n
 
 
 def _clouds(random: np.random.RandomState, image_size: tuple[int, int]) -> np.ndarray:
-    """Smooth noise: a few random values, stretched over the image."""
+    """Smooth noise: a coarse grid of random values, enlarged to the image."""
     cells = 3 + int(random.random_sample() * 8)
     grid = Image.fromarray(random.random_sample((cells, cells)).astype(np.float32))
     return np.clip(np.asarray(grid.resize(image_size[::-1], Image.Resampling.BICUBIC), np.float64), 0, 1)

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The tf.train.Example schema of a detection record: encoder and decoder side by side."""
+"""The tf.train.Example schema of detection records: encoder and decoder."""
 
 import dataclasses
 import hashlib
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-# One decoded record; K objects, which stay aligned:
+# One decoded record with K objects; row k of every per-object column belongs to object k:
 #   image        uint8 [H, W, 3]
 #   boxes_norm   float32 [K, 4], [ymin, xmin, ymax, xmax] as fractions of the image
 #   classes      int32 [K], from 1
@@ -17,24 +17,24 @@ import tensorflow as tf
 #   area         float32 [K], square pixels of the original image
 #   source_id    string []
 #   height, width  int32 [], pixels of the original image
-# Evaluation alone asks for one more:
-#   difficult    bool [K], whether Pascal VOC lets a detector miss it
+# Only with `with_difficult`, for evaluation:
+#   difficult    bool [K], True if Pascal VOC does not count the object
 Sample = dict[str, tf.Tensor]
 
 
 class DataError(ValueError):
-    """The user's data cannot be used as it is; the message says which file and what to do."""
+    """Data that cannot be used; the message names the file and the remedy."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One image with its K objects. A per-object column is K long; a column that the source lacks is empty."""
+    """One image with its K objects. Per-object columns have length K, or 0 if the source does not provide them."""
 
-    encoded: bytes  # the image file as it is
+    encoded: bytes  # content of the image file
     height: int
     width: int
     filename: str
-    source_id: str  # the image id that a ground truth JSON uses
+    source_id: str  # the image id in a groundtruth JSON file
     image_format: str = "jpeg"
     boxes_norm: Sequence[Sequence[float]] = ()  # [K, 4], [ymin, xmin, ymax, xmax] in [0, 1]
     classes: Sequence[int] = ()  # from 1
@@ -49,10 +49,10 @@ class Record:
 
 
 def encode(record: Record) -> bytes:
-    """A record as a serialized tf.train.Example, the same bytes for the same record.
+    """Serializes a record as a tf.train.Example; deterministic.
 
     Raises:
-        ValueError: if a per-object column is neither empty nor as long as `boxes_norm`.
+        ValueError: if the length of a per-object column is neither 0 nor that of `boxes_norm`.
     """
     boxes = np.asarray(record.boxes_norm, np.float32).reshape(-1, 4)
     for name in ("classes", "class_names", "is_crowd", "area", "masks", "difficult", "truncated", "poses"):
@@ -123,35 +123,34 @@ DIFFICULT = {"image/object/difficult": _column(tf.int64)}
 
 
 def parse(serialized: tf.Tensor, regenerate_source_id: bool = False, with_difficult: bool = False) -> Sample:
-    """A serialized record with its image still encoded; TensorFlow operations only, so it runs inside tf.data.
+    """Parses a serialized record without decoding its image; for use inside tf.data.
 
     Args:
         serialized: [] string, a tf.train.Example.
-        regenerate_source_id: takes the fingerprint even where the record has a source_id.
-        with_difficult: reads this column too.
+        regenerate_source_id: replaces the source_id of the record with the fingerprint of its image.
+        with_difficult: also reads the column `difficult`.
 
     Returns:
-        A Sample with encoded, [] string, in place of image. Where the record has none, height and width are -1, area
-        is empty, no object is a crowd or difficult, and source_id is a 63-bit fingerprint of the encoded image, as a
-        decimal string.
+        A Sample with `encoded`, [] string, instead of `image`. Defaults for missing features: -1 for height and width,
+        an empty area, False for is_crowd and difficult, and for source_id the `fingerprint` of the encoded image.
 
     Raises:
         tf.errors.InvalidArgumentError: if the record has no image, or its columns differ in length.
     """
     parsed = tf.io.parse_single_example(serialized, DECODED_FEATURES | (DIFFICULT if with_difficult else {}))
     encoded, source_id = parsed["image/encoded"], parsed["image/source_id"]
-    hashed = fingerprint(encoded)
-    source_id = hashed if regenerate_source_id else tf.where(tf.equal(source_id, ""), hashed, source_id)
+    image_id = fingerprint(encoded)
+    source_id = image_id if regenerate_source_id else tf.where(tf.equal(source_id, ""), image_id, source_id)
     flags = ("is_crowd", "difficult") if with_difficult else ("is_crowd",)
     names = (*BOX_SIDES, "class/label", "area", *flags)
     columns = {name: parsed[f"image/object/{name}"] for name in names}
     num_boxes = tf.size(columns["bbox/ymin"])
     lengths = tf.stack([tf.size(column) for column in columns.values()])
     is_optional = [name == "area" or name in flags for name in names]
-    fits = tf.reduce_all((lengths == num_boxes) | (is_optional & (lengths == 0)))
-    text = f"{', '.join(names[:-1])} and {names[-1]} must have one value a box; record"
-    # Not tf.debugging.Assert: that is a branch in a graph, slower than all of this check.
-    check = tf.raw_ops.Assert(condition=fits, data=[text, source_id, "has", lengths], summarize=len(names))
+    is_aligned = tf.reduce_all((lengths == num_boxes) | (is_optional & (lengths == 0)))
+    message = f"{', '.join(names[:-1])} and {names[-1]} must have one value per box; record"
+    # tf.debugging.Assert would add a conditional to the graph, which is slower than the rest of this check.
+    check = tf.raw_ops.Assert(condition=is_aligned, data=[message, source_id, "has", lengths], summarize=len(names))
     with tf.control_dependencies([check]):
         boxes_norm = tf.stack([columns[side] for side in BOX_SIDES], axis=-1)
     unset = tf.zeros([num_boxes], tf.int64)
@@ -163,18 +162,18 @@ def parse(serialized: tf.Tensor, regenerate_source_id: bool = False, with_diffic
         "source_id": source_id,
         "height": tf.cast(parsed["image/height"], tf.int32),
         "width": tf.cast(parsed["image/width"], tf.int32),
-        **{name: tf.cast(_or_default(columns[name], unset), tf.bool) for name in flags},
+        **{name: tf.cast(_default_if_empty(columns[name], unset), tf.bool) for name in flags},
     }
 
 
 def decode(serialized: tf.Tensor, regenerate_source_id: bool = False, with_difficult: bool = False) -> Sample:
-    """A serialized record as tensors: `parse`, then the image, and what only the image can tell.
+    """Parses a serialized record, see `parse`, and decodes its image.
 
-    Height and width that the record lacks are those of the image; area that it lacks is that of the box, which also
-    replaces an area that is the share of the box in the image.
+    A missing height or width is taken from the image. A missing area, or an area that is the fraction of the image
+    covered by the box, is replaced with the area of the box in pixels.
 
     Raises:
-        tf.errors.InvalidArgumentError: as `parse`, and if the image cannot be decoded.
+        tf.errors.InvalidArgumentError: as in `parse`, or if the image cannot be decoded.
     """
     sample = parse(serialized, regenerate_source_id, with_difficult)
     image = decode_image(sample.pop("encoded"))
@@ -183,25 +182,25 @@ def decode(serialized: tf.Tensor, regenerate_source_id: bool = False, with_diffi
     )
     boxes_norm = sample["boxes_norm"]
     sides = boxes_norm[:, 2:] - boxes_norm[:, :2]
-    share = sides[:, 0] * sides[:, 1]
-    box_area = share * tf.cast(height, tf.float32) * tf.cast(width, tf.float32)  # square pixels
-    area = _or_default(sample["area"], box_area)
-    # Published Pascal VOC records store the share of the image, which would make every object a small one.
-    area = tf.where(tf.abs(area - share) <= 1e-3 * share, box_area, area)
+    box_fraction = sides[:, 0] * sides[:, 1]
+    box_area = box_fraction * tf.cast(height, tf.float32) * tf.cast(width, tf.float32)  # square pixels
+    area = _default_if_empty(sample["area"], box_area)
+    # Published Pascal VOC records store the fraction, with which COCO metrics would count every object as small.
+    area = tf.where(tf.abs(area - box_fraction) <= 1e-3 * box_fraction, box_area, area)
     return {**sample, "image": image, "area": area, "height": height, "width": width}
 
 
 def fingerprint(encoded: tf.Tensor) -> tf.Tensor:
-    """The source_id of an image that has none, [] string: 63 bits of a hash of the encoded image, as a number."""
+    """Source id of an image without one, [] string: a 63-bit hash of the encoded image as a decimal number."""
     return tf.strings.as_string(tf.strings.to_hash_bucket_fast(encoded, 2**63 - 1))
 
 
 def decode_image(encoded: tf.Tensor) -> tf.Tensor:
-    """An encoded image, [] string, as uint8 [H, W, 3]; of an animation the first frame."""
+    """Decodes an image, [] string, to uint8 [H, W, 3]; the first frame of an animation."""
     image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
     return tf.ensure_shape(image, [None, None, 3])
 
 
-def _or_default(column: tf.Tensor, default: tf.Tensor) -> tf.Tensor:
-    """The column, or the default, which is [K], where the column is empty and not [K]."""
+def _default_if_empty(column: tf.Tensor, default: tf.Tensor) -> tf.Tensor:
+    """Returns column, [K] or [0], or default, [K], if column is empty."""
     return tf.concat([column, default], 0)[: tf.size(default)]

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from dataset import label_map
 
 GOLDEN_RATIO = 0.618034
-# Pillow's own font has ASCII alone; for other letters, fonts of Linux, macOS and Windows by the names of their files.
+# Pillow's built-in font covers ASCII only; for other letters, the file names of fonts of Linux, macOS and Windows.
 BUILT_IN_FONT = ""
 SYSTEM_FONTS = (
     "DejaVuSans.ttf",
@@ -25,18 +25,18 @@ SYSTEM_FONTS = (
     "arial.ttf",
     "msyh.ttc",
 )
-NO_LETTER = "\uffff"  # in every font it has the sign of letters that the font lacks
+MISSING_LETTER = "\uffff"  # not a character: every font draws it as it draws letters that it lacks
 
 
 def class_color(class_id: int) -> tuple[int, int, int]:
-    """A strong RGB colour, the same for a class in every picture; neighbouring ids get hues far apart."""
+    """Returns the RGB colour of a class, which depends on its id alone; hues of adjacent ids are far apart."""
     hue = class_id * GOLDEN_RATIO % 1
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, 1.0 if class_id % 2 else 0.8)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def text_color(background: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Black or white, whichever has the higher contrast to an RGB colour (relative luminance, WCAG 2)."""
+    """Returns black or white, whichever has the higher contrast to an RGB colour (relative luminance, WCAG 2)."""
     linear = (np.asarray(background) / 255) ** 2.2
     luminance = linear @ [0.2126, 0.7152, 0.0722]
     return (0, 0, 0) if luminance > 0.179 else (255, 255, 255)  # where both contrasts are equal
@@ -53,17 +53,17 @@ def draw_boxes(
     max_boxes_to_draw: int = 100,
     line_thickness: int | None = None,
 ) -> np.ndarray:
-    """Draws boxes, each labelled `name: 87%`, on a copy of an image; lines and text grow with the image.
+    """Draws boxes with labels such as `name: 87%` on a copy of an image; lines and text scale with the image.
 
     Args:
         image: uint8 [H, W, 3], RGB.
-        boxes_image: [K, 4], [ymin, xmin, ymax, xmax] in pixels of this image; what is not finite is not drawn.
-        classes: [K], ids from 1, of any number type.
-        scores: [K] in [0, 1]; None draws every box, with its name alone, as for groundtruth.
+        boxes_image: [K, 4], [ymin, xmin, ymax, xmax] in pixels of this image; non-finite boxes are not drawn.
+        classes: [K], ids from 1, of any numeric type.
+        scores: [K] in [0, 1]; None, as for groundtruth, draws every box, labelled with its name only.
         names: class id -> name.
-        min_score_thresh: only boxes with a score above it are drawn.
-        max_boxes_to_draw: of more, those with the highest scores are drawn.
-        line_thickness: pixels; by default chosen by the size of the image.
+        min_score_thresh: draws only boxes with a score above it.
+        max_boxes_to_draw: draws at most this many boxes, those with the highest scores.
+        line_thickness: pixels; None derives it from the size of the image.
 
     Returns:
         uint8 [H, W, 3].
@@ -83,39 +83,39 @@ def draw_boxes(
         order = order[scores[order] > min_score_thresh]
     chosen = order[np.isfinite(boxes_image[order]).all(1)][:max_boxes_to_draw]
 
-    picture = Image.fromarray(image)
-    draw = ImageDraw.Draw(picture)
+    canvas = Image.fromarray(image)
+    draw = ImageDraw.Draw(canvas)
     height, width = image.shape[:2]
     longer, shorter = max(height, width), min(height, width)
     text_size = max(12, round(min(longer / 45, shorter / 8)))
     thickness = line_thickness or max(2, round(min(longer / 400, shorter / 80)))
     corners = np.clip(np.nan_to_num(boxes_image).round(), 0, [height, width, height, width]).astype(int)
-    for i in chosen[::-1]:  # the best last, on top
+    for i in chosen[::-1]:  # the highest score last, on top
         ymin, xmin, ymax, xmax = corners[i].tolist()
-        # Pillow paints the last corner too.
+        # Pillow includes the last row and column.
         edges = [xmin, ymin, max(xmin, xmax - 1), max(ymin, ymax - 1)]
         draw.rectangle(edges, outline=class_color(int(classes[i])), width=thickness)
     labels = []
     plates = np.zeros([0, 4], int)
-    for i in chosen:  # the best has the first choice of a place
+    for i in chosen:  # the highest score first, so that its label gets the best position
         name, font = _name_and_font(label_map.name_of(names or {}, classes[i]), int(classes[i]), text_size)
-        text = _shortened(name, "" if scores is None else f": {int(100 * scores[i])}%", font, width)
-        plate = _place(corners[i], _plate_size(text, font), (height, width), plates)
+        text = _label_text(name, "" if scores is None else f": {int(100 * scores[i])}%", font, width)
+        plate = _place_label(corners[i], _plate_size(text, font), (height, width), plates)
         plates = np.concatenate([plates, plate[np.newaxis]])
         labels.append((plate.tolist(), text, class_color(int(classes[i])), font))
     for label in labels[::-1]:  # after all boxes, so that no line crosses a label
         _draw_label(draw, *label)
-    return np.array(picture)
+    return np.array(canvas)
 
 
 @functools.lru_cache(maxsize=32)
 def _font(file_name: str, size: int) -> ImageFont.FreeTypeFont:
-    """A font; an OSError if this system has none of that name."""
+    """Loads a font; raises OSError if it is not installed."""
     return ImageFont.load_default(size) if file_name == BUILT_IN_FONT else ImageFont.truetype(file_name, size)
 
 
 def _name_and_font(name: str, class_id: int, size: int) -> tuple[str, ImageFont.FreeTypeFont]:
-    """A class name and the font to draw it with; "class 7" where no font here has all of its letters."""
+    """Returns a class name and a font that has its letters; "class 7" if no installed font has them."""
     file_name = _font_with(name)
     if file_name is None:
         return f"class {class_id}", _font(BUILT_IN_FONT, size)
@@ -124,28 +124,28 @@ def _name_and_font(name: str, class_id: int, size: int) -> tuple[str, ImageFont.
 
 @functools.lru_cache(maxsize=4096)
 def _font_with(text: str) -> str | None:
-    """The first font that has all letters of a text; None, told once, if none has."""
+    """Returns the file name of the first font with all letters of a text; logs and returns None if there is none."""
 
-    def sign(font, letter):
+    def glyph(font, letter):
         mask = font.getmask(letter)
         return mask.size, bytes(mask)
 
     for file_name in (BUILT_IN_FONT, *SYSTEM_FONTS):
-        with contextlib.suppress(OSError):  # not on this system
+        with contextlib.suppress(OSError):  # not installed
             font = _font(file_name, 20)
-            if all(sign(font, letter) != sign(font, NO_LETTER) for letter in text):
+            if all(glyph(font, letter) != glyph(font, MISSING_LETTER) for letter in text):
                 return file_name
-    logging.warning("no font here has the letters of %r, so its number is drawn; the package fonts-noto has most", text)
+    logging.warning("no installed font has the letters of %r, its class id is drawn instead; install fonts-noto", text)
     return None
 
 
 def _margin(font: ImageFont.FreeTypeFont) -> int:
-    """Pixels between text and the edge of its plate; twice as many at the sides."""
+    """Pixels between text and the top and bottom edge of its plate; left and right have twice as many."""
     return max(1, round(font.size / 8))
 
 
-def _shortened(name: str, score: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """The label; a name that is too long for the picture loses its end, the score stays."""
+def _label_text(name: str, score: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """Returns name and score; the name is truncated if the label would be wider than the image."""
     room = width - 4 * _margin(font)
     text = name + score
     for length in range(len(name) - 1, 0, -1):
@@ -156,19 +156,21 @@ def _shortened(name: str, score: str, font: ImageFont.FreeTypeFont, width: int) 
 
 
 def _plate_size(text: str, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
-    """(height, width) of a label; the height is that of any text in the font."""
+    """(height, width) of a label in pixels; the height depends on the font alone."""
     _, top, _, bottom = font.getbbox("Ág")
     return bottom - top + 2 * _margin(font), round(font.getlength(text)) + 4 * _margin(font)
 
 
-def _place(box: np.ndarray, plate_size: tuple[int, int], image_size: tuple[int, int], taken: np.ndarray) -> np.ndarray:
-    """Where a label goes: above its box, below, or inside; where it covers other labels least, and never outside.
+def _place_label(
+    box: np.ndarray, plate_size: tuple[int, int], image_size: tuple[int, int], taken: np.ndarray
+) -> np.ndarray:
+    """Positions a label above, below or inside its box, within the image and with the least overlap of other labels.
 
     Args:
-        box: [4].
+        box: [4], [ymin, xmin, ymax, xmax] in pixels.
         plate_size: (height, width) of the label.
-        image_size: (height, width).
-        taken: [K, 4], places of other labels.
+        image_size: (height, width) in pixels.
+        taken: [K, 4], the other labels.
 
     Returns:
         [4], [ymin, xmin, ymax, xmax] in pixels.
@@ -177,15 +179,15 @@ def _place(box: np.ndarray, plate_size: tuple[int, int], image_size: tuple[int, 
     lowest, rightmost = (max(0, side - length) for side, length in zip(image_size, plate_size))
     rows = [y for y in (ymin - height, ymax) if 0 <= y <= lowest] + [min(ymin, lowest), max(0, ymax - height)]
     corners = np.array([(y, min(max(x, 0), rightmost)) for x in (xmin, xmax - width) for y in rows])
-    places = np.concatenate([corners, corners + plate_size], axis=-1)
-    overlap_min = np.maximum(places[:, np.newaxis, :2], taken[:, :2])
-    overlap_max = np.minimum(places[:, np.newaxis, 2:], taken[:, 2:])
+    candidates = np.concatenate([corners, corners + plate_size], axis=-1)
+    overlap_min = np.maximum(candidates[:, np.newaxis, :2], taken[:, :2])
+    overlap_max = np.minimum(candidates[:, np.newaxis, 2:], taken[:, 2:])
     covered = np.maximum(overlap_max - overlap_min, 0).prod(axis=-1).sum(axis=-1)
-    return places[np.argmin(covered)]  # the first of equals
+    return candidates[np.argmin(covered)]  # the first one of equals
 
 
 def _draw_label(draw: ImageDraw.ImageDraw, plate: list[int], text: str, color: tuple[int, int, int], font) -> None:
-    """Text on a plate."""
+    """Draws text on a filled rectangle."""
     ymin, xmin, ymax, xmax = plate
     margin, top = _margin(font), font.getbbox("Ág")[1]
     draw.rectangle([xmin, ymin, xmax - 1, ymax - 1], fill=color)

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""AutoAugment and RandAugment: the policies as tables, the operations that they name, and how one is drawn and run."""
+"""AutoAugment and RandAugment: tables of the published policies, and their operations."""
 
 import functools
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from dataset.augment import color, geometry
 from dataset.augment.cutout import cutout, object_cutout
 from dataset.tfrecord import Sample
 
-# Name of the operation, its probability, its level: 0 to MAX_LEVEL and, in randaug, beyond.
+# (name of the operation, probability, level); levels are 0 to MAX_LEVEL, or RANDAUG_LEVEL.
 Step = tuple[str, float, int]
-# Sub-policies, one of which is drawn for an image; its steps run in order.
+# Sub-policies: one is drawn per image, and its steps run in order.
 Policy = tuple[tuple[Step, ...], ...]
 
 MAX_LEVEL = 10
@@ -101,11 +101,11 @@ POLICIES: dict[str, Policy] = {
 
 
 def autoaugment(sample: Sample, seed: tf.Tensor, policy: str) -> Sample:
-    """Runs one random sub-policy of a policy; equal seeds, equal result. Nothing is computed for the others.
+    """Applies a random sub-policy of a policy; deterministic for a given seed. Other sub-policies are not computed.
 
-    An object that leaves the image keeps its row with an empty box, all zeros. The published code widened such a box
-    by 0.05 at the border, which labels pixels that show no object. Pixels and translations are those of the image as
-    stored: on one smaller than a translation, nothing but grey is left.
+    An object that leaves the image keeps its row with an empty box, all zeros. (The published code widens such a box by
+    0.05 at the border, which labels pixels without an object.) Translations are in pixels of the stored image: an image
+    smaller than the translation becomes entirely grey.
 
     Args:
         sample: with image [H, W, 3] uint8 and boxes_norm [K, 4] in [0, 1].
@@ -113,10 +113,10 @@ def autoaugment(sample: Sample, seed: tf.Tensor, policy: str) -> Sample:
         policy: a key of POLICIES.
 
     Returns:
-        The sample with another image of the same size, and with the boxes that belong to it, in the same order.
+        The sample with the augmented image, of the same size, and its boxes, in the same order.
 
     Raises:
-        ValueError: if there is no such policy.
+        ValueError: if policy is unknown.
 
     Reference: Zoph et al., ECCV 2020 (https://arxiv.org/abs/1906.11172); randaug: Cubuk et al., 2019
     (https://arxiv.org/abs/1909.13719).
@@ -126,22 +126,22 @@ def autoaugment(sample: Sample, seed: tf.Tensor, policy: str) -> Sample:
     draw_seed, seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
     sub_policies = POLICIES[policy]
     drawn = tf.random.stateless_uniform([], draw_seed, maxval=len(sub_policies), dtype=tf.int32)
-    return tf.switch_case(drawn, [functools.partial(_run, sample, seed, steps) for steps in sub_policies])
+    return tf.switch_case(drawn, [functools.partial(_apply_steps, sample, seed, steps) for steps in sub_policies])
 
 
-def _run(sample: Sample, seed: tf.Tensor, steps: tuple[Step, ...]) -> Sample:
+def _apply_steps(sample: Sample, seed: tf.Tensor, steps: tuple[Step, ...]) -> Sample:
     for step_seed, step in zip(tf.unstack(tf.random.experimental.stateless_split(seed, len(steps))), steps):
         sample = apply(sample, step_seed, step)
     return sample
 
 
 def apply(sample: Sample, seed: tf.Tensor, step: Step) -> Sample:
-    """Runs a step with its probability, which is that of the image or, for `_Only_BBoxes`, thrice that of each object.
+    """Applies a step with its probability; an `_Only_BBoxes` step is applied per object, with a third of it.
 
     Args:
         sample: with image [H, W, 3] uint8 and boxes_norm [K, 4] in [0, 1].
         seed: [2] integer.
-        step: its name is a key of OPERATIONS or of OBJECT_OPERATIONS.
+        step: (name, probability, level); name is a key of OPERATIONS or OBJECT_OPERATIONS.
     """
     name, probability, level = step
     strength = level / MAX_LEVEL
@@ -156,7 +156,7 @@ def apply(sample: Sample, seed: tf.Tensor, step: Step) -> Sample:
 
 
 def _change_objects(sample: Sample, seed: tf.Tensor, probability: float, change: Callable) -> Sample:
-    """Replaces the pixels in some of the boxes, one after the other, by what `change(crop, seed)` makes of them."""
+    """Applies `change`, (crop, seed) -> crop, to the pixels in each box with a probability, one box after the other."""
     draw_seed, seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
     windows = geometry.pixel_windows(sample["boxes_norm"], tf.shape(sample["image"])[:2])
     drawn = tf.random.stateless_uniform([tf.shape(windows)[0]], draw_seed) < probability
@@ -172,30 +172,30 @@ def _change_objects(sample: Sample, seed: tf.Tensor, probability: float, change:
 
 
 def _on_image(change: Callable) -> Callable:
-    """An operation of (strength, image, seed) as one of (strength, sample, seed)."""
+    """Converts an operation (strength, image, seed) -> image to one of samples."""
     return lambda strength, sample, seed: {**sample, "image": change(strength, sample["image"], seed)}
 
 
 def _on_image_and_boxes(matrix: Callable) -> Callable:
-    """A transform of (strength, image_hw) as an operation of (strength, sample, seed), to a random side."""
+    """Converts a transform (strength, image_hw) -> matrix to an operation of samples with a random sign of strength."""
 
     def operation(strength: float, sample: Sample, seed: tf.Tensor) -> Sample:
-        return geometry.warp(sample, matrix(_to_a_side(strength, seed), tf.shape(sample["image"])[:2]))
+        return geometry.warp(sample, matrix(_random_sign(strength, seed), tf.shape(sample["image"])[:2]))
 
     return operation
 
 
 def _on_crop(matrix: Callable) -> Callable:
-    """A transform of (strength) as an operation of (strength, crop, seed), to a random side."""
-    return lambda strength, crop, seed: geometry.warp_image(crop, matrix(_to_a_side(strength, seed)))
+    """Converts a transform strength -> matrix to an operation of crops with a random sign of strength."""
+    return lambda strength, crop, seed: geometry.warp_image(crop, matrix(_random_sign(strength, seed)))
 
 
-def _to_a_side(strength: float, seed: tf.Tensor) -> tf.Tensor:
+def _random_sign(strength: float, seed: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.random.stateless_uniform([], seed) < 0.5, -strength, strength)
 
 
-# What a level does: each operation takes strength = level / MAX_LEVEL, 1.5 in randaug. Lengths are in pixels.
-# A Solarize threshold of randaug, 384, is above every value, so it changes nothing.
+# (strength, sample, seed) -> sample, with strength = level / MAX_LEVEL, so 1.5 in randaug. Lengths are in pixels.
+# The Solarize threshold of randaug, 384, is above every value: it changes nothing.
 Operation = Callable[[float, Sample, tf.Tensor], Sample]
 OPERATIONS: dict[str, Operation] = {
     "AutoContrast": _on_image(lambda strength, image, seed: color.autocontrast(image)),
@@ -219,7 +219,7 @@ OPERATIONS: dict[str, Operation] = {
     "Rotate_BBox": _on_image_and_boxes(lambda side, image_hw: geometry.rotation(30 * side, image_hw)),
 }
 
-# Of the pixels in a box, which stays where it is: (strength, crop, seed) -> crop.
+# Operations on the pixels in a box; the box does not change: (strength, crop, seed) -> crop.
 OBJECT_OPERATIONS: dict[str, Callable[[float, tf.Tensor, tf.Tensor], tf.Tensor]] = {
     "Cutout_Only_BBoxes": lambda strength, crop, seed: cutout(crop, seed, int(50 * strength)),
     "Equalize_Only_BBoxes": lambda strength, crop, seed: color.equalize(crop),

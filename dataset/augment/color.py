@@ -1,10 +1,10 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Operations on the colours of an image, [H, W, 3] uint8 -> the same; boxes are not concerned.
+"""Colour operations, [H, W, 3] uint8 -> [H, W, 3] uint8.
 
-They are those of the Python Imaging Library, as the AutoAugment paper lists them (Cubuk et al., CVPR 2019, table 6 of
-https://arxiv.org/abs/1805.09501). On a CPU `tf.where` on every pixel and broadcasting along the last axis of three are
-several times slower than arithmetic on flat rows, which is why they do not occur here.
+They equal those of the Python Imaging Library, as listed in the AutoAugment paper (Cubuk et al., CVPR 2019, table 6 of
+https://arxiv.org/abs/1805.09501). On a CPU, `tf.where` per pixel and broadcasting along the last axis of size 3 are
+several times slower than arithmetic on flat rows, and are avoided.
 """
 
 import tensorflow as tf
@@ -16,12 +16,12 @@ SMOOTHING_TOTAL = 13  # of the kernel 1 1 1 / 1 5 1 / 1 1 1
 
 
 def blend(first: tf.Tensor, second: tf.Tensor, factor: float) -> tf.Tensor:
-    """`first + factor * (second - first)`, clipped to 0..255 and cut to a whole number.
+    """`first + factor * (second - first)`, clipped to [0, 255] and truncated.
 
     Args:
-        first: numbers in 0..255, of a shape that broadcasts to that of second.
-        second: [...] numbers in 0..255.
-        factor: 0 gives first, 1 gives second, beyond 1 leads away from first.
+        first: numbers in [0, 255], broadcast to the shape of second.
+        second: [...] numbers in [0, 255].
+        factor: 0 returns first, 1 second; above 1 extrapolates.
 
     Returns:
         [...] uint8.
@@ -31,47 +31,47 @@ def blend(first: tf.Tensor, second: tf.Tensor, factor: float) -> tf.Tensor:
 
 
 def color(image: tf.Tensor, factor: float) -> tf.Tensor:
-    """Saturation: factor 0 gives greys, 1 the image."""
+    """Changes the saturation: factor 0 returns greys, 1 the image."""
     values = tf.reshape(tf.cast(image, tf.float32), [-1, 3])
     to_luma = tf.tile(tf.constant(LUMA)[:, tf.newaxis], [1, 3])
     return tf.reshape(blend(tf.round(values @ to_luma), values, factor), tf.shape(image))
 
 
 def contrast(image: tf.Tensor, factor: float) -> tf.Tensor:
-    """Distance from the mean luma: factor 0 gives one grey, 1 the image."""
+    """Scales the distance from the mean luma: factor 0 returns a uniform grey, 1 the image."""
     values = tf.cast(image, tf.float32)
     mean = tf.reduce_sum(tf.reduce_mean(values, axis=[0, 1]) * LUMA)
     return blend(tf.round(mean), values, factor)
 
 
 def brightness(image: tf.Tensor, factor: float) -> tf.Tensor:
-    """Factor 0 gives black, 1 the image."""
+    """Scales the values: factor 0 returns black, 1 the image."""
     return blend(0, image, factor)
 
 
 def sharpness(image: tf.Tensor, factor: float) -> tf.Tensor:
-    """Distance from the smoothed image: factor 0 gives it, 1 the image, more sharpens. The outermost pixels stay."""
+    """Blends with the smoothed image: factor 0 returns it, 1 the image, above 1 sharpens. The border is unchanged."""
     values = tf.cast(image, tf.float32)
-    inner = values[1:-1, 1:-1]  # of an image of one or two pixels: nothing
+    inner = values[1:-1, 1:-1]  # empty for a side of one or two pixels
     rows = values[:-2] + values[1:-1] + values[2:]
     smoothed = (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] + 4 * inner) / SMOOTHING_TOTAL
     return paste(image, blend(tf.round(smoothed), inner, factor), 1, 1)
 
 
 def posterize(image: tf.Tensor, bits: int) -> tf.Tensor:
-    """Keeps the highest bits of every value: 8 at most, and at least 1, as none would leave a black image."""
-    lowest = 1 << (8 - min(max(bits, 1), 8))  # value of the lowest bit to keep
+    """Keeps the highest `bits` bits of every value, clipped to [1, 8]: 0 bits would leave a black image."""
+    lowest = 1 << (8 - min(max(bits, 1), 8))  # value of the lowest bit kept
     return tf.bitwise.bitwise_and(image, tf.constant(256 - lowest, tf.uint8))
 
 
 def solarize(image: tf.Tensor, threshold: int) -> tf.Tensor:
-    """Inverts the values from a threshold on; none if it is above 255."""
+    """Inverts values at or above a threshold; none if it is above 255."""
     bright = tf.cast(tf.cast(image, tf.int32) >= threshold, tf.uint8)
     return tf.bitwise.bitwise_xor(image, 255 * bright)
 
 
 def solarize_add(image: tf.Tensor, addition: int, threshold: int = 128) -> tf.Tensor:
-    """Adds to the values below a threshold, up to 255.
+    """Adds to values below a threshold; the sum is at most 255.
 
     Args:
         image: [H, W, 3] uint8.
@@ -83,7 +83,7 @@ def solarize_add(image: tf.Tensor, addition: int, threshold: int = 128) -> tf.Te
 
 
 def autocontrast(image: tf.Tensor) -> tf.Tensor:
-    """Stretches the values of each channel to 0..255. A channel of a single value stays."""
+    """Stretches the values of each channel to [0, 255]. A channel with a single value is unchanged."""
     lowest, highest = (tf.cast(reduce(image, [0, 1]), tf.float32) for reduce in (tf.reduce_min, tf.reduce_max))
     flat = highest == lowest
     offset, extent = tf.where(flat, 0.0, lowest), tf.where(flat, 255.0, highest - lowest)
@@ -94,14 +94,14 @@ def autocontrast(image: tf.Tensor) -> tf.Tensor:
 
 
 def equalize(image: tf.Tensor) -> tf.Tensor:
-    """Spreads the values of each channel so that every range of values is about as frequent as any other.
+    """Equalizes the histogram of each channel.
 
-    A channel stays if its pixels, those of its highest value apart, are fewer than 255: there is too little to spread.
+    A channel with fewer than 255 pixels below its highest value is unchanged.
     """
     channels = tf.cast(tf.transpose(tf.reshape(image, [-1, 3])), tf.int32)  # [3, H * W]
     counts = tf.math.bincount(channels, minlength=256, maxlength=256, axis=-1)  # [3, 256]
-    of_highest = tf.gather(counts, tf.reduce_max(channels, -1), batch_dims=1)
-    step = (tf.shape(channels)[1] - of_highest)[:, tf.newaxis] // 255  # pixels to a value, [3, 1]
+    num_highest = tf.gather(counts, tf.reduce_max(channels, -1), batch_dims=1)
+    step = (tf.shape(channels)[1] - num_highest)[:, tf.newaxis] // 255  # pixels per value, [3, 1]
     below = tf.cumsum(counts, axis=-1, exclusive=True)
     spread = tf.minimum((below + step // 2) // tf.maximum(step, 1), 255)
     table = tf.cast(tf.where(step > 0, spread, tf.range(256)), tf.uint8)

@@ -8,14 +8,14 @@ from dataset.tfrecord import Sample
 
 
 def random_flip(sample: Sample, seed: tf.Tensor) -> Sample:
-    """Mirrors image and boxes left to right for half of the seeds; equal seeds, equal result.
+    """Flips image and boxes horizontally with probability 0.5; deterministic for a given seed.
 
     Args:
         sample: with image [H, W, 3] and boxes_norm [K, 4].
         seed: [2] integer.
 
     Returns:
-        The sample, mirrored or not.
+        The sample with image and boxes flipped or unchanged.
     """
 
     def mirrored() -> tuple[tf.Tensor, tf.Tensor]:

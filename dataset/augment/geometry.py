@@ -1,10 +1,10 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Rotation, shear and translation of an image and of its boxes; windows of an image.
+"""Rotation, shear and translation of images and boxes; operations on windows of an image.
 
-A transform is a [3, 3] float32 matrix that leads from the output back to the input: output pixel (x, y) shows the
-input at `matrix @ [x, y, 1]`, in pixel indices, where 0 is the centre of the first pixel. Nothing is resized: the
-output has the input's height and width, and what comes from outside of the input is `GREY`.
+A transform is a [3, 3] float32 matrix that maps output to input coordinates: output pixel (x, y) is the input at
+`matrix @ [x, y, 1]`, in pixel indices, where 0 is the centre of the first pixel. The output has the size of the input;
+pixels from outside of the input are `GREY`.
 """
 
 import math
@@ -14,12 +14,11 @@ import tensorflow as tf
 from dataset.tfrecord import Sample
 
 GREY = 128  # near the mean of natural images
-# Less of an object than this, in pixels along one side, is a rounding error.
-LEAST_VISIBLE = 0.01
+MIN_VISIBLE = 0.01  # pixels; an object with a shorter side is a rounding error
 
 
 def rotation(degrees: float | tf.Tensor, image_hw: tf.Tensor) -> tf.Tensor:
-    """Turns the content about the centre of the image, counterclockwise for positive degrees.
+    """Rotates about the centre of the image, counterclockwise for positive degrees.
 
     Args:
         degrees: [] float.
@@ -34,22 +33,22 @@ def rotation(degrees: float | tf.Tensor, image_hw: tf.Tensor) -> tf.Tensor:
 
 
 def shear_x(level: float | tf.Tensor) -> tf.Tensor:
-    """Moves row y by `level * y` pixels, to the left for a positive level; the first row stays."""
+    """Moves row y by `level * y` pixels, to the left for a positive level; the first row is fixed."""
     return _matrix([1, level, 0], [0, 1, 0])
 
 
 def shear_y(level: float | tf.Tensor) -> tf.Tensor:
-    """Moves column x by `level * x` pixels, up for a positive level; the first column stays."""
+    """Moves column x by `level * x` pixels, up for a positive level; the first column is fixed."""
     return _matrix([1, 0, 0], [level, 1, 0])
 
 
 def translation_x(pixels: float | tf.Tensor) -> tf.Tensor:
-    """Moves the content by `pixels`, to the right where positive."""
+    """Moves the content by `pixels`, to the right if positive."""
     return _matrix([1, 0, -pixels], [0, 1, 0])
 
 
 def translation_y(pixels: float | tf.Tensor) -> tf.Tensor:
-    """Moves the content by `pixels`, down where positive."""
+    """Moves the content by `pixels`, down if positive."""
     return _matrix([1, 0, 0], [0, 1, -pixels])
 
 
@@ -58,15 +57,15 @@ def _matrix(x_row: list, y_row: list) -> tf.Tensor:
 
 
 def warp_image(image: tf.Tensor, matrix: tf.Tensor, output_hw: tf.Tensor | None = None) -> tf.Tensor:
-    """The image under a transform; each pixel is the nearest of the input, or GREY outside of it.
+    """Transforms an image with nearest-neighbour interpolation; GREY outside of the input.
 
     Args:
         image: [H, W, C] uint8.
         matrix: [3, 3] float32.
-        output_hw: [2] int32, height and width to make; the image's own if None.
+        output_hw: [2] int32, height and width of the output; None for those of the image.
 
     Returns:
-        [H, W, C] uint8, or of output_hw.
+        [H, W, C] uint8, with H and W from output_hw if given.
     """
     warped = tf.raw_ops.ImageProjectiveTransformV3(
         images=image[tf.newaxis],
@@ -80,7 +79,7 @@ def warp_image(image: tf.Tensor, matrix: tf.Tensor, output_hw: tf.Tensor | None 
 
 
 def warp_boxes(boxes_norm: tf.Tensor, matrix: tf.Tensor, image_hw: tf.Tensor) -> tf.Tensor:
-    """The upright boxes around boxes under a transform, clipped to the image.
+    """Transforms boxes: the axis-aligned boxes around the transformed corners, clipped to the image.
 
     Args:
         boxes_norm: [K, 4] float32 in [0, 1].
@@ -88,11 +87,11 @@ def warp_boxes(boxes_norm: tf.Tensor, matrix: tf.Tensor, image_hw: tf.Tensor) ->
         image_hw: [2] int32, height and width in pixels.
 
     Returns:
-        [K, 4] float32 in [0, 1]; all zeros for an object that the transform moved out of the image, and for a box
-        that was empty before: what has gone does not come back.
+        [K, 4] float32 in [0, 1]; all zeros for a box that leaves the image, or that was empty before, so that an object
+        removed by one transform does not reappear after the next.
     """
     size = tf.cast(tf.tile(image_hw, [2]), tf.float32)
-    # In pixel indices, which count from the centre of the first pixel, where boxes count from its edge.
+    # Pixel indices are relative to the centre of the first pixel, box coordinates to its edge.
     boxes, last = boxes_norm * size - 0.5, size - 0.5
     warped = tf.clip_by_value(_bounds(boxes, tf.linalg.inv(matrix)), -0.5, last)
     visible = _has_extent(boxes) & _has_extent(warped)
@@ -100,7 +99,7 @@ def warp_boxes(boxes_norm: tf.Tensor, matrix: tf.Tensor, image_hw: tf.Tensor) ->
 
 
 def _bounds(boxes: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
-    """The upright boxes [K, 4] around the four corners of boxes [K, 4], each at `matrix @ corner`."""
+    """Axis-aligned boxes [K, 4] around the corners of boxes [K, 4], each mapped to `matrix @ corner`."""
     ymin, xmin, ymax, xmax = tf.unstack(boxes, axis=-1)
     x = tf.stack([xmin, xmax, xmin, xmax], -1)  # [K, corners]
     y = tf.stack([ymin, ymin, ymax, ymax], -1)
@@ -109,11 +108,11 @@ def _bounds(boxes: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
 
 
 def _has_extent(boxes: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_all(boxes[:, 2:] - boxes[:, :2] > LEAST_VISIBLE, axis=-1)
+    return tf.reduce_all(boxes[:, 2:] - boxes[:, :2] > MIN_VISIBLE, axis=-1)
 
 
 def warp(sample: Sample, matrix: tf.Tensor) -> Sample:
-    """Image and boxes of a sample under a transform, as `warp_image` and `warp_boxes` have it."""
+    """Transforms image and boxes of a sample, see `warp_image` and `warp_boxes`."""
     image, boxes_norm = sample["image"], sample["boxes_norm"]
     return {
         **sample,
@@ -123,17 +122,17 @@ def warp(sample: Sample, matrix: tf.Tensor) -> Sample:
 
 
 def pixel_windows(boxes_norm: tf.Tensor, image_hw: tf.Tensor) -> tf.Tensor:
-    """Boxes [K, 4] in [0, 1] as windows of whole pixels, [K, 4] int32 [top, left, bottom, right] within the image."""
+    """Rounds boxes [K, 4] in [0, 1] to windows of whole pixels, [K, 4] int32 [top, left, bottom, right]."""
     edges = tf.round(tf.clip_by_value(boxes_norm, 0.0, 1.0) * tf.cast(tf.tile(image_hw, [2]), tf.float32))
     return tf.cast(edges, tf.int32)
 
 
 def paste(image: tf.Tensor, patch: tf.Tensor, top: tf.Tensor | int, left: tf.Tensor | int) -> tf.Tensor:
-    """The image with a patch in place of its pixels from (top, left) on.
+    """Replaces the pixels of an image from (top, left) on with a patch.
 
     Args:
         image: [H, W, C].
-        patch: [h, w, C], which has to lie within the image; it may be empty.
+        patch: [h, w, C], within the image; may be empty.
     """
     bottom, right = top + tf.shape(patch)[0], left + tf.shape(patch)[1]
     middle = tf.concat([image[top:bottom, :left], patch, image[top:bottom, right:]], axis=1)
@@ -141,7 +140,7 @@ def paste(image: tf.Tensor, patch: tf.Tensor, top: tf.Tensor | int, left: tf.Ten
 
 
 def grey_out(image: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-    """The image with GREY in a window, [4] int32 [top, left, bottom, right], which is cut to the image."""
+    """Fills a window, [4] int32 [top, left, bottom, right], clipped to the image, with GREY."""
     height, width = tf.unstack(tf.shape(image)[:2])
     top, left, bottom, right = tf.unstack(tf.clip_by_value(window, 0, tf.stack([height, width, height, width])))
     return paste(

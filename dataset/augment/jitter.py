@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Scale jitter: a random zoom, and a random window where the zoomed image is larger than the input."""
+"""Scale jitter: a random scale, and a random window if the scaled image is larger than the network input."""
 
 import tensorflow as tf
 
@@ -17,16 +17,16 @@ def random_window(
     jitter_min: float,
     jitter_max: float,
 ) -> Window:
-    """Draws what the network sees of an image; a function of the size alone, so that only the window need be decoded.
+    """Draws a window from the size of an image alone, so that only the window has to be decoded.
 
-    The window has whole pixels of the image, where the published code cut whole pixels of the scaled image: a side is
-    up to half a pixel longer or shorter, and where it ends nothing beyond it is interpolated.
+    The window consists of whole pixels of the original image, whereas the published code crops the scaled image: a side
+    differs by up to half a pixel, and pixels outside of the window do not contribute to interpolation at its border.
 
     Args:
         image_hw: [2] int32, (height, width) of the image.
         seed: [2] integer.
         image_size: (height, width) of the network input.
-        target_size: (height, width) that an image at factor 1 just fits into.
+        target_size: (height, width) into which an image is fitted at factor 1.
         jitter_min: smallest factor.
         jitter_max: largest factor.
 
@@ -37,7 +37,7 @@ def random_window(
     """
     draws = tf.random.stateless_uniform([3], seed)
     factor = jitter_min + (jitter_max - jitter_min) * draws[0]
-    # At least a pixel: a factor of 0.01 of a 64 pixel input leaves none.
+    # At least one pixel: 0.01 * 64 pixels would be rounded down to 0.
     scale = preprocess.fit_scale(image_hw, tf.maximum(tf.floor(factor * tf.cast(target_size, tf.float32)), 1))
     scaled = preprocess.scaled_size(image_hw, scale)
     shown = tf.cast(tf.round(tf.cast(image_size, tf.float32) / scale), tf.int32)

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""dataloader: what comes out of testdata/sample.tfrecord, 8 images of 96 px whose boxes stand in sample.json."""
+"""Tests of dataset/dataloader.py on testdata/sample.tfrecord, 8 images of 96 px; groundtruth in sample.json."""
 
 import dataclasses
 import io
@@ -31,20 +31,20 @@ def reader(tiny_config):
 
 @pytest.fixture(scope="module")
 def trained(reader):
-    """The first batches of a training with seed 1, while the program has seed 0."""
+    """The first batches of a training with seed 1, while the global seed is 0."""
     tf.random.set_seed(0)
     return training(reader, 7, seed=1)
 
 
 @pytest.fixture(scope="module")
 def evaluated(reader):
-    """All batches of an evaluation, of three images each."""
+    """All batches of an evaluation with batch size 3."""
     return list(reader.evaluation(3))
 
 
 @pytest.fixture(scope="module")
 def annotations():
-    """{source id: rows of sample.json}"""
+    """Annotations of sample.json by source id."""
     groundtruth = json.loads((TESTDATA / "sample.json").read_text())
     rows = {str(image["id"]): [] for image in groundtruth["images"]}
     for annotation in groundtruth["annotations"]:
@@ -54,7 +54,7 @@ def annotations():
 
 @pytest.fixture
 def write_records(tmp_path):
-    """Writes records of {class, box in pixels, crowd} rows on black images; returns their pattern."""
+    """Writes records of `black_image`s, given the objects of each; returns the file pattern."""
 
     def write(*images, size=(96, 96)):
         with tf.io.TFRecordWriter(str(tmp_path / "own.tfrecord")) as writer:
@@ -66,7 +66,7 @@ def write_records(tmp_path):
 
 
 def black_image(source_id, objects, height, width):
-    """A record whose objects, (class, [ymin, xmin, ymax, xmax] in pixels, is_crowd), are white."""
+    """A record of white objects, (class, [ymin, xmin, ymax, xmax] in pixels, is_crowd), on black."""
     pixels = np.zeros((height, width, 3), np.uint8)
     for _, (ymin, xmin, ymax, xmax), _ in objects:
         pixels[ymin:ymax, xmin:xmax] = 255
@@ -86,20 +86,20 @@ def black_image(source_id, objects, height, width):
 
 
 def training(reader, count, *, seed, start_batch=0):
-    """The first batches of a training, as lists of arrays. 3 does not divide 8: they run over the end of a round."""
+    """The first batches of a training, as lists of arrays; some cross the end of a round, as 3 does not divide 8."""
     dataset = reader.training(3, seed=seed, start_batch=start_batch, num_examples=8)
     return [[array.numpy() for array in tf.nest.flatten(batch)] for batch in dataset.take(count)]
 
 
 def equal(run, other):
-    """Whether two lists of batches are the same bit for bit."""
+    """Returns True if two lists of batches are equal bit by bit."""
     return len(run) == len(other) and all(
         np.array_equal(a, b) for pair in zip(run, other) for a, b in zip(*pair, strict=True)
     )
 
 
 def plain(config, **changes):
-    """Without any augmentation."""
+    """The config without augmentation."""
     return config.override({"input_rand_hflip": False, "jitter_min": 1.0, "jitter_max": 1.0}, changes)
 
 
@@ -122,7 +122,7 @@ def test_training_batches(reader, tiny_config):
     assert positives.sum() > 0
 
 
-def test_equal_seed_equal_batches_whatever_the_seed_of_the_program(reader, trained):
+def test_batches_depend_on_the_seed_but_not_on_the_global_seed(reader, trained):
     try:
         tf.random.set_seed(7)
         assert equal(trained, training(reader, 7, seed=1))
@@ -131,13 +131,13 @@ def test_equal_seed_equal_batches_whatever_the_seed_of_the_program(reader, train
         tf.random.set_seed(1)
 
 
-def test_a_later_start_reads_what_the_run_from_0_reads(reader, trained):
+def test_start_batch_continues_the_same_stream(reader, trained):
     for start_batch in (1, 5):
         assert equal(trained[start_batch:], training(reader, 7 - start_batch, seed=1, start_batch=start_batch))
 
 
-def test_every_round_has_each_record_once_in_another_order(write_records, tiny_config):
-    # Image i has a white box that is i + 1 pixels high: its sum tells which it is.
+def test_every_round_contains_each_record_once_in_another_order(write_records, tiny_config):
+    # The white box of image i has a height of i + 1 pixels, which identifies the image.
     path = write_records(*[[(1, [0, 0, i + 1, 64], 0)] for i in range(12)], size=(64, 64))
     reader = InputReader(path, plain(tiny_config))
     rounds = []
@@ -182,8 +182,8 @@ def test_boxes_follow_the_pixels_through_augmentation(write_records, tiny_config
     assert len(boxes) > 15 and np.ptp(boxes, axis=0).min() > 10
 
 
-def test_a_box_outside_of_the_window_is_no_object(write_records, tiny_config):
-    # By hand: twice the size is 128 px, of which the window shows 64; a box of 8 px at a corner is often outside.
+def test_boxes_outside_of_the_window_are_removed(write_records, tiny_config):
+    # By hand: at factor 2 the image has 128 px and the window 64 px; a corner box of 8 px is often outside.
     path = write_records([(1, [0, 0, 4, 4], 0)], size=(64, 64))
     reader = InputReader(path, tiny_config.override({"jitter_min": 2.0, "jitter_max": 2.0, "input_rand_hflip": False}))
     images, labels = next(iter(reader.training(64, seed=1, num_examples=1)))
@@ -192,14 +192,14 @@ def test_a_box_outside_of_the_window_is_no_object(write_records, tiny_config):
     assert np.all(brightest[positive] > -0.9) and np.all(brightest[~positive] < 0.9)
 
 
-def test_target_size_is_what_factor_1_fits(write_records, tiny_config):
+def test_image_fits_target_size_at_factor_1(write_records, tiny_config):
     path = write_records([(1, [0, 0, 64, 64], 0)], size=(64, 64))
     images, _ = next(iter(InputReader(path, plain(tiny_config, target_size=32)).training(1, seed=1, num_examples=1)))
     white = images[0, ..., 0] > 0
     assert np.all(white[:32, :32]) and int(tf.reduce_sum(tf.cast(white, tf.int32))) == 32 * 32
 
 
-def test_crowds_are_no_objects_in_training(write_records, tiny_config):
+def test_crowds_are_skipped_in_training(write_records, tiny_config):
     path = write_records([(1, [10, 10, 60, 60], 1), (3, [20, 50, 80, 90], 0)])
     for skip, classes in ((True, {-1, 2}), (False, {-1, 0, 2})):
         reader = InputReader(path, plain(tiny_config, skip_crowd_during_training=skip))
@@ -207,9 +207,9 @@ def test_crowds_are_no_objects_in_training(write_records, tiny_config):
         assert {int(value) for level in labels["cls_targets"] for value in np.unique(level)} == classes
 
 
-def test_evaluation_has_every_image_once(reader, evaluated):
-    for batches_of_it, sizes in ((evaluated, [3, 3, 2]), (reader.evaluation(16), [8])):
-        ids = [labels["source_id"].numpy() for _, labels in batches_of_it]
+def test_evaluation_yields_every_image_once(reader, evaluated):
+    for all_batches, sizes in ((evaluated, [3, 3, 2]), (reader.evaluation(16), [8])):
+        ids = [labels["source_id"].numpy() for _, labels in all_batches]
         assert [len(batch) for batch in ids] == sizes
         assert [source_id.decode() for batch in ids for source_id in batch] == [str(i) for i in range(1, 9)]
 
@@ -219,7 +219,7 @@ def test_evaluation_with_a_limit(reader):
     assert ids == [b"1", b"2", b"3"]
 
 
-def test_evaluation_has_the_groundtruth_of_the_json(evaluated, annotations):
+def test_evaluation_yields_the_groundtruth_of_the_json(evaluated, annotations):
     for _, labels in evaluated:
         labels = {name: column.numpy() for name, column in labels.items()}
         assert labels["boxes_image"].shape[1:] == (100, 4) and labels["boxes_image"].dtype == np.float32
@@ -239,14 +239,14 @@ def test_evaluation_has_the_groundtruth_of_the_json(evaluated, annotations):
                 for row in expected
                 for x, y, w, h in [row["bbox"]]
             }
-            assert np.all(labels["difficult"][i, :count] == 0)  # as the records do not say
+            assert np.all(labels["difficult"][i, :count] == 0)  # absent from the records
             for name in ("boxes_image", "classes", "is_crowd", "difficult", "area"):
                 assert np.all(labels[name][i, count:] == -1)
 
 
 @pytest.fixture
 def write_difficult(tmp_path):
-    """Writes a record of three objects with a column `difficult`, damaged or not, and a good one; returns the path."""
+    """Writes a record of three objects with a column `difficult` of any length, and an intact one; returns the path."""
 
     def write(difficult):
         objects = [(1 + i, [0, 0, size, size], 0) for i, size in enumerate([10, 40, 20])]
@@ -260,24 +260,22 @@ def write_difficult(tmp_path):
     return write
 
 
-def test_evaluation_tells_which_objects_are_difficult(write_difficult, tiny_config):
+def test_evaluation_yields_difficult(write_difficult, tiny_config):
     _, labels = next(iter(InputReader(write_difficult([0, 1, 0]), tiny_config).evaluation(2)))
     assert labels["difficult"].dtype == tf.int32
     np.testing.assert_array_equal(labels["classes"][:, :4], [[2, 3, 1, -1], [1, -1, -1, -1]])  # by falling area
     np.testing.assert_array_equal(labels["difficult"][:, :4], [[1, 0, 0, -1], [0, -1, -1, -1]])
 
 
-def test_a_broken_column_of_difficult_objects_damages_a_record_for_evaluation_alone(
-    write_difficult, tiny_config, caplog
-):
+def test_invalid_difficult_column_damages_the_record_in_evaluation_only(write_difficult, tiny_config, caplog):
     reader = InputReader(write_difficult([0, 1]), plain(tiny_config))
     ids = [source_id for _, labels in reader.evaluation(1) for source_id in labels["source_id"].numpy()]
-    assert ids == [b"two"] and "area, is_crowd and difficult must have one value a box; record one" in caplog.text
+    assert ids == [b"two"] and "area, is_crowd and difficult must have one value per box; record one" in caplog.text
     trained = InputReader(reader.file_pattern, reader.config)
-    assert set(seen(trained, 2)) == {"one", "two"} and not trained.records.damaged
+    assert set(training_ids(trained, 2)) == {"one", "two"} and not trained.records.damaged
 
 
-def test_groundtruth_has_no_boxes_that_training_does_not_have(tmp_path, tiny_config):
+def test_groundtruth_has_no_invalid_boxes(tmp_path, tiny_config):
     boxes = [[np.nan, 0.1, 0.5, 0.5], [0.1, 0.1, 0.5, 1.5], [0.1, 0.1, np.inf, 0.9], [0.2, 0.2, 0.2, 0.9]]
     image = black_image("one", [(1, [0, 0, 40, 40], 0)], 64, 64)
     image = dataclasses.replace(image, boxes_norm=boxes, classes=[1, 2, 3, 3], is_crowd=[0] * 4)
@@ -285,10 +283,10 @@ def test_groundtruth_has_no_boxes_that_training_does_not_have(tmp_path, tiny_con
         writer.write(tfrecord.encode(image))
     _, labels = next(iter(InputReader(str(tmp_path / "own.tfrecord"), tiny_config).evaluation(1)))
     np.testing.assert_array_equal(labels["classes"][0, :3], [2, -1, -1])
-    np.testing.assert_allclose(labels["boxes_image"][0, 0], [6.4, 6.4, 32, 64], rtol=1e-6)  # inside the picture
+    np.testing.assert_allclose(labels["boxes_image"][0, 0], [6.4, 6.4, 32, 64], rtol=1e-6)  # clipped to the image
 
 
-def test_evaluation_and_serving_preprocess_alike(evaluated, tiny_config):
+def test_evaluation_and_serving_have_equal_preprocessing(evaluated, tiny_config):
     raw = next(iter(tf.data.TFRecordDataset(SAMPLE)))
     expected, image_scale = preprocess.preprocess(
         tfrecord.decode(raw)["image"],
@@ -302,7 +300,7 @@ def test_evaluation_and_serving_preprocess_alike(evaluated, tiny_config):
     assert labels["image_scale"][0] == image_scale
 
 
-def test_scale_range_holds_in_training_and_evaluation(write_records, tiny_config):
+def test_scale_range_applies_to_training_and_evaluation(write_records, tiny_config):
     path = write_records([(1, [0, 0, 64, 64], 0)], size=(64, 96))  # a third is white; then black; then padding
     config = plain(tiny_config, scale_range=True, mean_rgb=0, stddev_rgb=1)
     reader = InputReader(path, config)
@@ -311,7 +309,7 @@ def test_scale_range_holds_in_training_and_evaluation(write_records, tiny_config
         assert (images.numpy().min(), images.numpy().max()) == (-1, 1)
 
 
-def test_of_too_many_objects_the_largest_are_evaluated(write_records, tiny_config, capfd):
+def test_evaluation_keeps_the_largest_of_too_many_objects(write_records, tiny_config, capfd):
     objects = [(1 + i % 3, [0, 0, size, size], 0) for i, size in enumerate([10, 40, 20, 30])]
     reader = InputReader(write_records(objects), tiny_config.override({"max_instances_per_image": 2}))
     _, labels = next(iter(reader.evaluation(1)))
@@ -320,32 +318,32 @@ def test_of_too_many_objects_the_largest_are_evaluated(write_records, tiny_confi
     assert 'image "image0" has 4 objects; evaluating the 2 largest' in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("class_id, trains", [(4, True), (0, False)])
-def test_a_class_that_the_network_has_not_names_the_image(write_records, tiny_config, class_id, trains):
+@pytest.mark.parametrize("class_id, is_training", [(4, True), (0, False)])
+def test_message_for_invalid_class_ids(write_records, tiny_config, class_id, is_training):
     path = write_records([(3, [0, 0, 50, 50], 0)], [(class_id, [0, 0, 50, 50], 0)])
     reader = InputReader(path, tiny_config)
-    dataset = reader.training(2, seed=1, num_examples=2) if trains else reader.evaluation(2)
+    dataset = reader.training(2, seed=1, num_examples=2) if is_training else reader.evaluation(2)
     with pytest.raises(tfrecord.DataError) as error:
         list(batches(dataset.take(1)))
     assert str(error.value) == (
-        "cannot use the records: class ids must be in 1..num_classes = 3; set num_classes, or mend the record of image "
+        "cannot use the records: class ids must be in 1..num_classes = 3; set num_classes, or fix the record of image "
         f"image1 with the classes {class_id}"
     )
 
 
-def test_a_file_that_is_no_tfrecord_is_told(tiny_config):
+def test_message_for_other_file_formats(tiny_config):
     with pytest.raises(tfrecord.DataError) as error:
         InputReader(str(TESTDATA / "sample.json"), tiny_config).evaluation(1)
     assert "hold no record that can be read (record 0 of " in str(error.value)
-    assert "sample.json: the file is JSON, no TFRecord)" in str(error.value)
+    assert "sample.json: the file is JSON, not a TFRecord file)" in str(error.value)
 
 
-def test_no_file_is_told_in_a_sentence(tiny_config, tmp_path):
+def test_message_for_missing_files(tiny_config, tmp_path):
     with pytest.raises(ValueError, match=f"no file matches '{tmp_path}/none-\\*'; give a pattern"):
         InputReader(f"{tmp_path}/none-*", tiny_config)
 
 
-def test_files_without_a_record_are_told(write_records, tiny_config):
+def test_message_for_empty_files(write_records, tiny_config):
     reader = InputReader(write_records(), tiny_config)
     for read in (lambda: reader.training(1, seed=1, num_examples=1), lambda: reader.evaluation(1)):
         with pytest.raises(tfrecord.DataError, match=r"own\.tfrecord' hold no record that can be read; write them"):
@@ -353,7 +351,7 @@ def test_files_without_a_record_are_told(write_records, tiny_config):
 
 
 def damage(path, *, record, where="image"):
-    """Flips the bits of a byte in one record of a file, or in the length before it."""
+    """Inverts a byte in a record of a file, or in the length before it."""
     content, offset = bytearray(pathlib.Path(path).read_bytes()), 0
     for _ in range(record):
         offset += 16 + int.from_bytes(content[offset : offset + 8], "little")
@@ -362,25 +360,25 @@ def damage(path, *, record, where="image"):
     pathlib.Path(path).write_bytes(content)
 
 
-def seen(reader, count, seed=1):
+def training_ids(reader, count, seed=1):
     """Source ids of the first images of a training."""
     return [example["source_id"].numpy().decode() for example in reader.augmented(seed).take(count)]
 
 
-def test_a_damaged_record_is_left_out_and_named(write_records, tiny_config, caplog):
+def test_damaged_record_is_skipped_and_logged(write_records, tiny_config, caplog):
     path = write_records(*[[(1, [0, 0, 40, 40], 0)]] * 6)
     damage(path, record=2)
     reader = InputReader(path, tiny_config)
     ids = [source_id.decode() for _, labels in reader.evaluation(4) for source_id in labels["source_id"].numpy()]
     assert ids == ["image0", "image1", "image3", "image4", "image5"]
-    trained = seen(reader, 10)
-    assert sorted(trained[:5]) == sorted(trained[5:]) == ids  # two rounds, no end
+    trained = training_ids(reader, 10)
+    assert sorted(trained[:5]) == sorted(trained[5:]) == ids  # two rounds
     assert reader.records.damaged == {(0, 2): "its checksum is wrong"}
-    messages = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
-    assert messages == [f"left out record 2 of {path}: its checksum is wrong (damaged so far: 1, at most 10)"]
+    messages = [record.getMessage() for record in caplog.records if "skipped" in record.getMessage()]
+    assert messages == [f"skipped record 2 of {path}: its checksum is wrong (damaged so far: 1, at most 10)"]
 
 
-def test_an_image_that_cannot_be_decoded_is_left_out_and_named(tmp_path, tiny_config):
+def test_undecodable_image_is_skipped_and_logged(tmp_path, tiny_config):
     good = black_image("good", [(1, [0, 0, 40, 40], 0)], 64, 64)
     path = tmp_path / "own.tfrecord"
     with tf.io.TFRecordWriter(str(path)) as writer:
@@ -389,14 +387,14 @@ def test_an_image_that_cannot_be_decoded_is_left_out_and_named(tmp_path, tiny_co
         writer.write(b"no Example")
     for augmentation in ({}, {"grid_mask": True}):
         reader = InputReader(str(path), tiny_config.override(augmentation))
-        assert seen(reader, 4) == ["good"] * 4
+        assert training_ids(reader, 4) == ["good"] * 4
         assert reader.records.damaged == {
             (0, 0): "Invalid PNG data, size 60",
             (0, 2): "Could not parse example input, value: 'no Example'",
         }
 
 
-def test_a_mosaic_without_four_good_records_is_left_out(tmp_path, tiny_config):
+def test_mosaic_with_a_damaged_record_is_skipped(tmp_path, tiny_config):
     images = [black_image(f"image{i}", [(1, [0, 0, 64, 64], 0)], 64, 64) for i in range(9)]
     images[4] = dataclasses.replace(images[4], encoded=images[4].encoded[:60])
     path = tmp_path / "own.tfrecord"
@@ -409,7 +407,7 @@ def test_a_mosaic_without_four_good_records_is_left_out(tmp_path, tiny_config):
     assert list(reader.records.damaged) == [(0, 4)]
 
 
-def test_one_damaged_record_too_many_is_an_error(write_records, tiny_config):
+def test_too_many_damaged_records_are_an_error(write_records, tiny_config):
     path = write_records(*[[(1, [0, 0, 40, 40], 0)]] * 4)
     damage(path, record=1)
     damage(path, record=2)
@@ -418,7 +416,7 @@ def test_one_damaged_record_too_many_is_an_error(write_records, tiny_config):
         list(batches(reader.evaluation(4)))
 
 
-def test_a_damaged_length_loses_its_record_alone(tmp_path, tiny_config):
+def test_damaged_length_loses_one_record(tmp_path, tiny_config):
     for name in "ab":
         with tf.io.TFRecordWriter(str(tmp_path / f"{name}.tfrecord")) as writer:
             for i in range(3):
@@ -431,7 +429,7 @@ def test_a_damaged_length_loses_its_record_alone(tmp_path, tiny_config):
 
 
 @pytest.mark.parametrize("num_files, num_shards", [(3, 2), (1, 2)])
-def test_shards_are_disjoint_and_together_everything(tmp_path, tiny_config, num_files, num_shards):
+def test_shards_partition_the_records(tmp_path, tiny_config, num_files, num_shards):
     for i in range(num_files):
         with tf.io.TFRecordWriter(str(tmp_path / f"{i}.tfrecord")) as writer:
             for j in range(7):
@@ -439,19 +437,19 @@ def test_shards_are_disjoint_and_together_everything(tmp_path, tiny_config, num_
     everything = sorted(f"{i}{j}" for i in range(num_files) for j in range(7))
     readers = [InputReader(str(tmp_path / "*"), tiny_config, shard=(i, num_shards)) for i in range(num_shards)]
     evaluated = [[s.decode() for _, labels in r.evaluation(4) for s in labels["source_id"].numpy()] for r in readers]
-    trained = [seen(reader, len(ids)) for reader, ids in zip(readers, evaluated)]
+    trained = [training_ids(reader, len(ids)) for reader, ids in zip(readers, evaluated)]
     for shards in (evaluated, trained):
         assert sorted(source_id for ids in shards for source_id in ids) == everything
 
 
-def test_shards_draw_differently(write_records, tiny_config):
-    path = write_records(*[[(1, [0, 0, 40, 40], 0)]] * 4)  # four times the same image
+def test_shards_draw_different_augmentations(write_records, tiny_config):
+    path = write_records(*[[(1, [0, 0, 40, 40], 0)]] * 4)  # four equal images
     readers = [InputReader(path, tiny_config, shard=(i, 2)) for i in range(2)]
     first, second = ([example["image"].numpy() for example in r.augmented(seed=1).take(6)] for r in readers)
     assert not any(np.array_equal(a, b) for a, b in zip(first, second))
 
 
-def test_ids_of_a_batch_are_told_in_any_encoding(tmp_path, tiny_config):
+def test_source_ids_in_any_encoding(tmp_path, tiny_config):
     example = tf.train.Example.FromString(tfrecord.encode(black_image("x", [(1, [0, 0, 40, 40], 0)], 64, 64)))
     example.features.feature["image/source_id"].bytes_list.value[:] = [b"caf\xe9"]
     with tf.io.TFRecordWriter(str(tmp_path / "own.tfrecord")) as writer:
@@ -460,7 +458,7 @@ def test_ids_of_a_batch_are_told_in_any_encoding(tmp_path, tiny_config):
     assert reader.source_ids(2, seed=1, start_batch=0, num_examples=1) == ["caf\ufffd"] * 2
 
 
-def test_large_and_textual_source_ids_survive(write_records, tmp_path, tiny_config):
+def test_large_and_textual_source_ids_are_kept(write_records, tmp_path, tiny_config):
     ids = ["123456789012345678", "0007", "street/größe.jpg"]
     path = tmp_path / "own.tfrecord"
     with tf.io.TFRecordWriter(str(path)) as writer:
@@ -483,25 +481,25 @@ def unchanged_images(tiny_config):
 
 
 @pytest.mark.parametrize("change", [{"mosaic": True}, {"grid_mask": True}, {"autoaugment_policy": "test"}])
-def test_augmentations_reach_the_pixels_and_equal_seeds_agree(tiny_config, unchanged_images, change):
+def test_augmentations_change_images_deterministically(tiny_config, unchanged_images, change):
     dataset = InputReader(SAMPLE, plain(tiny_config, **change)).augmented(5).take(8)
     changed, again = ([example["image"].numpy() for example in dataset] for _ in range(2))
     np.testing.assert_array_equal(changed, again)
     assert np.any(np.not_equal(changed, unchanged_images))
 
 
-def test_a_mosaic_holds_the_objects_of_four_images(write_records, tiny_config):
+def test_mosaic_contains_the_objects_of_four_images(write_records, tiny_config):
     images = [[(1 + i % 3, [0, 0, 64, 64], 0)] for i in range(4)]
     reader = InputReader(write_records(*images, size=(64, 64)), plain(tiny_config, mosaic=True))
     for example in reader.augmented(seed=3).take(5):
         assert sorted(example["classes"].numpy()) == [1, 1, 2, 3]
-        assert np.all(example["image"].numpy() > 0.99)  # each is white and fills its quarter
+        assert np.all(example["image"].numpy() > 0.99)  # each is white and fills its corner
         area = np.prod(example["boxes"][:, 2:] - example["boxes"][:, :2], 1)
         assert 62**2 < area.sum() <= 64**2
 
 
 @pytest.mark.parametrize("change", [{}, {"autoaugment_policy": "test"}])
-def test_boxes_that_are_no_numbers_are_no_objects(tmp_path, tiny_config, change):
+def test_non_finite_boxes_are_removed(tmp_path, tiny_config, change):
     image = black_image("one", [(1, [0, 0, 40, 40], 0)], 64, 64)
     boxes = [[np.nan, 0.1, 0.5, 0.5], [0.1, 0.1, 0.9, 0.9], [0.1, 0.1, np.inf, 0.9]]
     path = tmp_path / "own.tfrecord"

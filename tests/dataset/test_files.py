@@ -39,7 +39,7 @@ def test_write_file_replaces_local_and_remote_files(tmp_path, folder):
     assert tf.io.gfile.listdir(os.path.dirname(path)) == ["a.txt"]
 
 
-def test_a_failed_write_keeps_the_previous_file(tmp_path, monkeypatch):
+def test_failed_write_keeps_the_previous_file(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
     files.write_file(path, "old")
 
@@ -52,9 +52,9 @@ def test_a_failed_write_keeps_the_previous_file(tmp_path, monkeypatch):
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
 
 
-def test_staged_files_move_together_and_in_order(tmp_path, monkeypatch):
+def test_staging_folder_moves_files_in_order(tmp_path, monkeypatch):
     (tmp_path / ".unfinished-train").mkdir()
-    (tmp_path / ".unfinished-train" / "left").write_text("by a killed process")
+    (tmp_path / ".unfinished-train" / "left-by-a-killed-process").write_text("")
     moved = []
     replace = os.replace
     monkeypatch.setattr(files.os, "replace", lambda old, new: (moved.append(os.path.basename(new)), replace(old, new)))
@@ -64,7 +64,7 @@ def test_staged_files_move_together_and_in_order(tmp_path, monkeypatch):
     assert moved == ["3", "2", "1"] and sorted(os.listdir(tmp_path)) == ["1", "2", "3"]
 
 
-def test_a_staging_folder_has_one_writer(tmp_path):
+def test_staging_folder_has_one_writer(tmp_path):
     prefix = str(tmp_path / "train")
     with files.staging_folder(prefix) as folder:
         (tmp_path / folder / "a").write_text("mine")
@@ -77,7 +77,7 @@ def test_a_staging_folder_has_one_writer(tmp_path):
     assert os.listdir(tmp_path) == ["a"]
 
 
-def test_check_target_refuses_existing_paths_and_impossible_folders(tmp_path):
+def test_check_target_rejects_existing_paths_and_unusable_folders(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("kept")
     for path in ("empty", "none", "new/folder/file"):

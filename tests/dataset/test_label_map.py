@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Label maps: the built-in ones against their published ids, and the user's own."""
+"""Tests of dataset/label_map.py."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from dataset.label_map import LabelMapError, check, name_of, resolve
 
 
 @pytest.mark.parametrize(
-    "name, count, some",
+    "name, count, expected",
     [
         (
             "coco",
@@ -25,17 +25,17 @@ from dataset.label_map import LabelMapError, check, name_of, resolve
         ("waymo", 3, {1: "vehicle", 2: "pedestrian", 3: "cyclist"}),
     ],
 )
-def test_built_in_golden(name, count, some):
+def test_built_in_golden(name, count, expected):
     names = resolve(name)
     assert len(names) == len(set(names.values())) == count
-    assert {class_id: names[class_id] for class_id in some} == some
+    assert {class_id: names[class_id] for class_id in expected} == expected
 
 
 def test_coco_gaps():
     assert set(range(1, 91)) - set(resolve("coco")) == {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 
 
-def test_result_belongs_to_the_caller():
+def test_result_is_a_copy():
     resolve("waymo").clear()
     assert len(label_map.WAYMO) == 3
 
@@ -57,12 +57,12 @@ def test_mappings(given_map, expected):
 
 
 @given(st.dictionaries(st.integers(1, 10**6), st.text(min_size=1).filter(str.strip)))
-def test_both_directions_mean_the_same(names):
+def test_both_directions_are_equivalent(names):
     names = {class_id: name for name, class_id in {name: class_id for class_id, name in names.items()}.items()}
     assert resolve(names) == resolve({name: class_id for class_id, name in names.items()}) == names
 
 
-def test_json_as_the_writers_take_it(tmp_path):
+def test_json_file(tmp_path):
     path = tmp_path / "labels.json"
     path.write_text('{"RBC": 1,\n "große Zelle": 2}', "utf-8")
     assert resolve(str(path)) == {1: "RBC", 2: "große Zelle"}
@@ -72,7 +72,7 @@ def test_json_as_the_writers_take_it(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".yaml", ".yml"])
-def test_file(tmp_path, suffix):
+def test_yaml_file(tmp_path, suffix):
     path = tmp_path / f"map{suffix}"
     path.write_text("0: background\n2: white cell\n1: red cell\n")
     assert resolve(str(path)) == {1: "red cell", 2: "white cell"}
@@ -95,14 +95,14 @@ def test_file(tmp_path, suffix):
         ({1: " "}, "label_map must pair ids from 1 with names in quotes, got 1: ' '"),
     ],
 )
-def test_bad_maps_get_one_sentence(given_map, message):
+def test_messages_for_invalid_maps(given_map, message):
     with pytest.raises(LabelMapError) as error:
         resolve(given_map)
     assert str(error.value) == message
 
 
 @pytest.mark.parametrize("text", ["1: cat\n1: dog\n", '{"cat": 1,\n"cat": 2}'])
-def test_a_file_that_gives_an_id_or_a_name_twice_is_refused(tmp_path, text):
+def test_duplicate_keys_in_a_file_are_rejected(tmp_path, text):
     path = tmp_path / "map.yaml"
     path.write_text(text)
     with pytest.raises(LabelMapError, match=r"map\.yaml, line 2 is not valid YAML: '\w+' is given twice$"):
@@ -131,20 +131,20 @@ def test_json_pairs_ids_and_names_either_way(tmp_path, text, expected):
         ("[" * 100_000, r"map\.json: its brackets are nested too deep$"),
     ],
 )
-def test_json_that_cannot_be_read_is_told(tmp_path, text, message):
+def test_messages_for_invalid_json(tmp_path, text, message):
     path = tmp_path / "map.json"
     path.write_text(text)
     with pytest.raises(LabelMapError, match=message):
         resolve(str(path))
 
 
-def test_json_may_be_indented_by_tabs(tmp_path):
+def test_json_may_be_indented_with_tabs(tmp_path):
     path = tmp_path / "map.json"
     path.write_text('{\n\t"cat": 1,\n\t"dog":\t2\n}')
     assert resolve(str(path)) == {1: "cat", 2: "dog"}
 
 
-def test_bad_file_is_named(tmp_path):
+def test_message_names_the_file(tmp_path):
     path = tmp_path / "map.yaml"
     path.write_text("1: cat\n2: no\n")
     with pytest.raises(LabelMapError) as error:
@@ -159,7 +159,7 @@ def test_name_of(class_id, expected):
     assert name_of(resolve("waymo"), class_id) == expected
 
 
-def test_check_wants_room_for_every_id():
+def test_check_requires_num_classes_for_every_id():
     check(resolve("coco"), 90)
     check(resolve("voc"), 21)
     check({}, 1)

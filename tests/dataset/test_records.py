@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""records: every record that is not damaged is read, each damaged one is named, wherever the damage is."""
+"""Tests of dataset/records.py: all intact records are read and all damaged ones reported, wherever the damage is."""
 
 import gzip
 
@@ -22,17 +22,19 @@ def write(path, records):
 
 
 def starts(records):
-    """Where the frame of each record begins, and where the file ends."""
-    places = [0]
+    """Byte offsets of the frames of all records, and of the end of the file."""
+    offsets = [0]
     for record in records:
-        places.append(places[-1] + len(record) + FRAME_BYTES)
-    return places
+        offsets.append(offsets[-1] + len(record) + FRAME_BYTES)
+    return offsets
 
 
 def read(path, max_damaged=None):
-    """The (number, record) pairs of a file, and why others are left out, by number."""
+    """The (number, record) pairs of a file, and the reasons of skipped records by number."""
     files = RecordFiles([path], max_damaged)
-    found = [(int(place[1]), record) for place, record in files.read(tf.constant(0, tf.int64)).as_numpy_iterator()]
+    found = [
+        (int(position[1]), record) for position, record in files.read(tf.constant(0, tf.int64)).as_numpy_iterator()
+    ]
     return found, {number: reason for (_, number), reason in files.damaged.items()}
 
 
@@ -42,7 +44,7 @@ def records():
 
 
 @pytest.mark.parametrize("contents", [[], [b""], [b"\0"], [b"a", b"", b"\0", b"\0\0\0\0" * 9, b"a"]])
-def test_what_is_not_damaged_is_read_as_it_is(tmp_path, contents):
+def test_intact_files(tmp_path, contents):
     assert read(write(tmp_path / "x", contents)) == (list(enumerate(contents)), {})
 
 
@@ -59,41 +61,41 @@ def test_wrong_checksums(tmp_path, records, bad):
 
 
 @pytest.mark.parametrize("number", [0, 4, 11])
-@pytest.mark.parametrize("place", [0, 7, 9], ids=["length", "length, upper half", "its checksum"])
-def test_a_damaged_length_loses_its_record_alone(tmp_path, records, number, place):
+@pytest.mark.parametrize("byte", [0, 7, 9], ids=["length", "length, upper half", "checksum of the length"])
+def test_damaged_length_loses_one_record(tmp_path, records, number, byte):
     path = write(tmp_path / "x", records)
     content = bytearray((tmp_path / "x").read_bytes())
-    content[starts(records)[number] + place] ^= 1
+    content[starts(records)[number] + byte] ^= 1
     (tmp_path / "x").write_bytes(content)
     found, damaged = read(path)
     assert found == [(i, record) for i, record in enumerate(records) if i != number]
     lost = len(records[number]) + FRAME_BYTES
-    assert damaged == {number: f"its length is damaged, {lost} bytes up to the next record are lost with it"}
+    assert damaged == {number: f"its length field is damaged; {lost} bytes up to the next record are lost"}
 
 
-def test_zeros_behind_damage_are_passed_over(tmp_path, records, monkeypatch):
+def test_runs_of_zeros_after_damage_are_skipped_fast(tmp_path, records, monkeypatch):
     path = write(tmp_path / "x", [*records, b"\0" * 100_000, b"\0\0\1" * 9, b"z"])
     content = bytearray((tmp_path / "x").read_bytes())
-    places = starts([*records, b"\0" * 100_000])
-    content[places[12] + 1] ^= 4  # the length of the zeros
-    (tmp_path / "x").write_bytes(content + b"\0" * 1_000_000)  # room that was kept for a file, and never written
+    offsets = starts([*records, b"\0" * 100_000])
+    content[offsets[12] + 1] ^= 4  # the length of the record of zeros
+    (tmp_path / "x").write_bytes(content + b"\0" * 1_000_000)  # preallocated, never written
     calls = []
     real = records_lib._masked_crc32c
     monkeypatch.setattr(records_lib, "_masked_crc32c", lambda data: calls.append(1) or real(data))
     found, damaged = read(path)
     assert found == [*enumerate(records), (13, b"\0\0\1" * 9), (14, b"z")]
-    assert list(damaged) == [12, 15] and all("its length is damaged" in reason for reason in damaged.values())
+    assert list(damaged) == [12, 15] and all("its length field is damaged" in reason for reason in damaged.values())
     assert len(calls) < 1000  # each takes microseconds
 
 
-def test_a_cut_file_that_begins_like_json_is_none(tmp_path):
-    write(tmp_path / "x", [b"a" * ord("{")])  # the first byte of a file is the lowest of a length
+def test_truncated_file_that_starts_like_json(tmp_path):
+    write(tmp_path / "x", [b"a" * ord("{")])  # the first byte of a file is the lowest byte of a length
     content = (tmp_path / "x").read_bytes()
     (tmp_path / "x").write_bytes(content[:-20])
     assert content.startswith(b"{") and read(str(tmp_path / "x")) == ([], {0: "20 bytes are missing at its end"})
 
 
-def test_a_cut_file(tmp_path, records):
+def test_truncated_file(tmp_path, records):
     path = write(tmp_path / "x", records)
     content = (tmp_path / "x").read_bytes()
     (tmp_path / "x").write_bytes(content[: starts(records)[7] + 20])
@@ -105,34 +107,33 @@ def test_a_cut_file(tmp_path, records):
 @pytest.mark.parametrize(
     "content, reason",
     [
-        (b"<html>not found</html>" * 100, "the file is XML or HTML, no TFRecord"),
-        (b'\xef\xbb\xbf\n {"images": []}', "the file is JSON, no TFRecord"),
-        (gzip.compress(b"records", mtime=0), "the file is compressed with GZIP, no TFRecord"),
-        (b"records", "its length is damaged, 7 bytes up to the next record are lost with it"),
+        (b"<html>not found</html>" * 100, "the file is XML or HTML, not a TFRecord file"),
+        (b'\xef\xbb\xbf\n {"images": []}', "the file is JSON, not a TFRecord file"),
+        (gzip.compress(b"records", mtime=0), "the file is compressed with GZIP, not a TFRecord file"),
+        (b"records", "its length field is damaged; 7 bytes up to the next record are lost"),
     ],
 )
-def test_no_tfrecord(tmp_path, content, reason):
+def test_other_file_formats(tmp_path, content, reason):
     (tmp_path / "x").write_bytes(content)
     assert read(str(tmp_path / "x")) == ([], {0: reason})
 
 
 @settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 699), st.integers(1, 255)), min_size=1, max_size=4, unique_by=lambda c: c[0]))
-def test_any_bytes_may_change(tmp_path_factory, records, changes):
-    """What has not changed is read, in its order, and whatever else is read is named as damaged nowhere."""
+def test_changed_bytes_damage_only_their_records(tmp_path_factory, records, changes):
     path = tmp_path_factory.mktemp("changed") / "x"
     write(path, records)
-    content, places = bytearray(path.read_bytes()), starts(records)
-    for place, bits in changes:
-        content[place % len(content)] ^= bits
+    content, offsets = bytearray(path.read_bytes()), starts(records)
+    for byte, bits in changes:
+        content[byte % len(content)] ^= bits
     path.write_bytes(content)
-    touched = {max(i for i, start in enumerate(places[:-1]) if start <= place % len(content)) for place, _ in changes}
+    touched = {max(i for i, start in enumerate(offsets[:-1]) if start <= byte % len(content)) for byte, _ in changes}
     found, damaged = read(str(path))
     assert [record for _, record in found] == [record for i, record in enumerate(records) if i not in touched]
     assert 1 <= len(damaged) <= len(touched)
 
 
-def test_one_more_than_allowed_is_an_error_every_time(tmp_path, records):
+def test_too_many_damaged_records_are_an_error_every_time(tmp_path, records):
     path = write(tmp_path / "x", records)
     content = bytearray((tmp_path / "x").read_bytes())
     for number in (2, 8):
@@ -147,7 +148,7 @@ def test_one_more_than_allowed_is_an_error_every_time(tmp_path, records):
             list(files.read(tf.constant(0, tf.int64)))
 
 
-def test_the_bound_is_told_as_a_data_error(tmp_path):
+def test_too_many_damaged_records_raise_data_error(tmp_path):
     files = RecordFiles(["a.tfrecord"], max_damaged=0)
     with pytest.raises(DataError, match=r"record 3 of a\.tfrecord: cut; write the records again"):
-        files._note((0, 3), "cut")
+        files._add_damaged((0, 3), "cut")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dataset import scenes
 
-CENTER = {1: -1.0, 2: -0.5, 3: -0.384}  # distance from the middle to the outline, by trigonometry
+CENTER = {1: -1.0, 2: -0.5, 3: -0.384}  # signed distance of the centre to the outline, by trigonometry
 
 
 def disc(radius, center_y, center_x, size=(40, 60)):
@@ -17,7 +17,7 @@ def disc(radius, center_y, center_x, size=(40, 60)):
     return (np.hypot(y + 0.5 - center_y, x + 0.5 - center_x) <= radius).astype(float)
 
 
-def test_scenes_are_varied_and_well_filled():
+def test_statistics_of_scenes():
     made = [scenes.make_scene(1, i, (64, 64)) for i in range(300)]
     counts = np.array([len(scene.boxes) for scene in made])
     assert counts.mean() >= 3.5
@@ -32,7 +32,7 @@ def test_scenes_are_varied_and_well_filled():
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**31 - 1), st.integers(0, 10**6), st.integers(32, 90), st.integers(32, 90))
-def test_boxes_lie_within_the_image(seed, index, height, width):
+def test_boxes_are_inside_the_image(seed, index, height, width):
     scene = scenes.make_scene(seed, index, (height, width))
     assert scene.image.shape == (height, width, 3) and scene.image.dtype == np.uint8
     assert len(scene.boxes) == len(scene.classes)
@@ -40,7 +40,7 @@ def test_boxes_lie_within_the_image(seed, index, height, width):
     assert (scene.boxes[:, 2:] > scene.boxes[:, :2]).all()
 
 
-def test_a_seed_gives_the_same_picture_and_another_seed_another():
+def test_equal_seeds_give_equal_images():
     scene = scenes.make_scene(1, 6, (48, 64))
     again = scenes.make_scene(1, 6, (48, 64))
     np.testing.assert_array_equal(scene.image, again.image)
@@ -64,23 +64,23 @@ def test_shape_areas_by_hand():
     areas = {class_id: (shape(x, y) < 0).mean() * 4 for class_id, shape in scenes.SHAPES.items()}
     assert areas[1] == pytest.approx(np.pi, rel=0.01)
     assert areas[2] == pytest.approx(3 * np.sqrt(3) / 4, rel=0.01)
-    assert areas[3] == pytest.approx(5 * 0.45 * np.sin(np.pi / 5), rel=0.01)  # ten triangles, tip - middle - notch
+    assert areas[3] == pytest.approx(5 * 0.45 * np.sin(np.pi / 5), rel=0.01)  # ten triangles: tip, centre, notch
 
 
-def test_boxes_are_those_of_the_pixel_mask():
-    coverage = disc(5, center_y=20, center_x=2)  # cut off on the left
+def test_mask_box_of_a_shape_cut_off_by_the_image():
+    coverage = disc(5, center_y=20, center_x=2)  # cut off at the left edge
     assert scenes._mask_box(coverage >= 0.5) == (15, 0, 25, 7)
 
 
-def test_objects_that_later_ones_hide_are_not_drawn():
+def test_hidden_objects_are_not_drawn():
     small, large, aside = disc(4, 20, 20), disc(10, 20, 20), disc(4, 20, 33)
     assert scenes._visible([small, aside, large]) == [1, 2]
     assert scenes._visible([large, small, aside]) == [0, 1, 2]
-    # What is not drawn hides nothing: the middle one is hidden, and it alone would hide the first.
+    # The second object is hidden and not drawn, therefore it does not hide the first.
     assert scenes._visible([disc(4, 20, 26), disc(6, 20, 22), disc(9, 20, 16)]) == [0, 2]
 
 
-def test_painted_objects_stand_out():
+def test_painted_objects_have_contrast():
     random = np.random.RandomState(0)
     image = np.full([40, 60, 3], 120.0)
     coverage = disc(8, 20, 30)

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""tests of dataset/tfrecord.py."""
+"""Tests of dataset/tfrecord.py."""
 
 import hashlib
 import io
@@ -68,14 +68,14 @@ def records(draw):
 
 
 def plain(feature):
-    """The values of a tf.train.Feature, texts as str."""
+    """The values of a tf.train.Feature, strings as str."""
     values = getattr(feature, feature.WhichOneof("kind")).value
     return [value.decode("utf-8") if isinstance(value, bytes) else value for value in values]
 
 
 @st.composite
 def full_records(draw):
-    """Records that have every field."""
+    """Records with every field."""
     num_boxes = draw(st.integers(1, 4))
 
     def column(values):
@@ -103,7 +103,7 @@ def full_records(draw):
 
 
 @given(full_records())
-def test_every_field_is_there_as_it_was(rec):
+def test_encode_writes_every_field(rec):
     features = parse(tfrecord.encode(rec))
     assert features.pop("image/encoded").bytes_list.value == [rec.encoded]
     assert list(features.pop("image/object/mask").bytes_list.value) == rec.masks
@@ -166,12 +166,12 @@ def test_encode_leaves_object_features_out_of_an_empty_image():
     assert not [key for key in features if key.startswith("image/object")]
 
 
-def test_encode_refuses_columns_of_different_length():
+def test_encode_rejects_columns_of_different_length():
     with pytest.raises(ValueError, match=r"a\.png: 1 area for 2 boxes"):
         tfrecord.encode(record(area=[1.0]))
 
 
-def test_decode_fills_in_what_a_record_lacks():
+def test_decode_fills_in_missing_features():
     example = tf.train.Example.FromString(tfrecord.encode(record()))
     for key in ("image/height", "image/width", "image/source_id"):
         del example.features.feature[key]
@@ -184,17 +184,17 @@ def test_decode_fills_in_what_a_record_lacks():
 
 
 def test_areas_that_are_fractions_of_the_image_become_pixels():
-    # As the published VOC writer stores them: 1/4 and 3/4 of 4 x 6 pixels.
+    # As stored by the published VOC writer: 1/4 and 3/4 of 4 x 6 pixels.
     sample = tfrecord.decode(tfrecord.encode(record(area=[0.25, 0.75])))
     np.testing.assert_allclose(sample["area"], [2 * 3, 3 * 6])
-    whole = tfrecord.decode(tfrecord.encode(record(boxes_norm=[[0, 0, 1, 1]] * 2, area=[1.0, 1.5])))
-    np.testing.assert_allclose(whole["area"], [4 * 6, 1.5])
-    # Of a segment, which may be much smaller than its box, in pixels.
+    full = tfrecord.decode(tfrecord.encode(record(boxes_norm=[[0, 0, 1, 1]] * 2, area=[1.0, 1.5])))
+    np.testing.assert_allclose(full["area"], [4 * 6, 1.5])
+    # Areas of segments in pixels, which may be much smaller than the box, are kept.
     for area in ([0.0, 17.0], [0.5, 1.0], [0.2, 0.7]):
         np.testing.assert_allclose(tfrecord.decode(tfrecord.encode(record(area=area)))["area"], area)
 
 
-def test_regenerated_source_id_depends_on_the_image_alone():
+def test_regenerated_source_id_depends_only_on_the_image():
     ids = [
         tfrecord.decode(tfrecord.encode(rec), regenerate_source_id=True)["source_id"].numpy()
         for rec in (
@@ -224,13 +224,13 @@ def test_decode_names_the_record_whose_columns_differ(key):
     feature = example.features.feature[key]
     (feature.float_list if key != "image/object/class/label" else feature.int64_list).value.pop()
     dataset = tf.data.Dataset.from_tensors(example.SerializeToString()).map(tfrecord.decode)
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"(?s)one value a box; record.*17"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"(?s)one value per box; record.*17"):
         next(iter(dataset))
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"(?s)one value a box; record.*17"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"(?s)one value per box; record.*17"):
         tfrecord.decode(example.SerializeToString())
 
 
-def test_difficult_is_read_where_it_is_asked_for():
+def test_difficult_is_read_on_request():
     example = tf.train.Example.FromString(tfrecord.encode(record(difficult=[0, 1])))
     sample = tfrecord.decode(example.SerializeToString(), with_difficult=True)
     np.testing.assert_array_equal(sample.pop("difficult"), [False, True])
@@ -240,6 +240,6 @@ def test_difficult_is_read_where_it_is_asked_for():
     assert tfrecord.decode(example.SerializeToString()).keys() == sample.keys()
 
 
-def test_decode_needs_an_image():
+def test_decode_requires_an_image():
     with pytest.raises(tf.errors.InvalidArgumentError, match="image/encoded"):
         tfrecord.decode(tf.train.Example().SerializeToString())

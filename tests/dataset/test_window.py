@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""window: a window decoded alone has the pixels of the whole image, and boxes keep their place in it."""
+"""Tests of dataset/window.py: a decoded window equals the same part of the decoded image."""
 
 import io
 
@@ -26,16 +26,16 @@ OPTIONS = {
 
 
 @st.composite
-def windows(draw, longest=80):
+def windows(draw, max_side=80):
     """(height, width) of an image, and (y, x), (height, width) of a window in it."""
-    image_hw = draw(st.integers(1, longest)), draw(st.integers(1, longest))
+    image_hw = draw(st.integers(1, max_side)), draw(st.integers(1, max_side))
     size = tuple(draw(st.integers(1, side)) for side in image_hw)
     offset = tuple(draw(st.integers(0, side - part)) for side, part in zip(image_hw, size))
     return image_hw, offset, size
 
 
 def encoded(kind, height, width, mode="RGB"):
-    """A colourful image with soft edges, which is where chroma is interpolated."""
+    """A colour image with smooth transitions, where chroma is interpolated."""
     rng = np.random.RandomState(height * 100 + width)
     cells = Image.fromarray(rng.randint(0, 256, (height // 5 + 1, width // 5 + 1, 3)).astype(np.uint8))
     file_format, options = OPTIONS[kind]
@@ -55,19 +55,19 @@ def decoded(data, offset, size):
 
 @pytest.mark.parametrize("kind", OPTIONS)
 @given(windows())
-def test_a_window_has_the_pixels_of_the_whole(kind, place):
-    image_hw, offset, size = place
+def test_window_equals_part_of_the_decoded_image(kind, geometry):
+    image_hw, offset, size = geometry
     for mode in ("RGB", "L"):
         data = encoded(kind, *image_hw, mode)
-        whole = tfrecord.decode_image(data).numpy()
-        image, seen_hw, _ = decoded(data, offset, size)
+        full = tfrecord.decode_image(data).numpy()
+        image, decoded_hw, _ = decoded(data, offset, size)
         rows, columns = (slice(start, start + length) for start, length in zip(offset, size))
-        np.testing.assert_array_equal(image, whole[rows, columns])
-        np.testing.assert_array_equal(seen_hw, image_hw)
-        np.testing.assert_array_equal(crop_image(whole, window_of(offset, size)), whole[rows, columns])
+        np.testing.assert_array_equal(image, full[rows, columns])
+        np.testing.assert_array_equal(decoded_hw, image_hw)
+        np.testing.assert_array_equal(crop_image(full, window_of(offset, size)), full[rows, columns])
 
 
-def test_the_window_is_chosen_by_the_size_of_the_image():
+def test_window_is_chosen_from_the_image_size():
     sizes = []
 
     def choose(image_hw):
@@ -88,10 +88,10 @@ def test_boxes_by_hand():
 
 
 @given(windows())
-def test_boxes_follow_pixels(place):
-    image_hw, offset, size = place
+def test_boxes_follow_pixels(geometry):
+    image_hw, offset, size = geometry
     image = np.zeros((*image_hw, 3), np.uint8)
-    corners = np.array([offset, np.add(offset, size)])  # a box that is the window
+    corners = np.array([offset, np.add(offset, size)])  # a box equal to the window
     image[corners[0, 0] : corners[1, 0], corners[0, 1] : corners[1, 1]] = 255
     boxes_norm = tf.constant((corners / image_hw).reshape(1, 4), tf.float32)
     window = window_of(offset, size)
@@ -100,7 +100,7 @@ def test_boxes_follow_pixels(place):
     np.testing.assert_allclose(cropped * np.tile(size, 2), [[0, 0, *size]], atol=1e-4)
 
 
-def test_a_damaged_image_raises():
+def test_truncated_image_raises():
     for kind in ("jpeg 4:2:0", "png"):
         data = encoded(kind, 40, 40)
         with pytest.raises(tf.errors.InvalidArgumentError):

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""augment/: what a flip and a scale jitter may do to an image and its boxes, for any image, boxes and seed."""
+"""Tests of dataset/augment/flip.py and jitter.py."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def jitter(image_hw, seed, *, factors=(0.1, 2.0), image_size=(64, 64), target_si
 
 
 @given(samples(), SEEDS)
-def test_two_flips_are_none(sample, seed):
+def test_two_flips_are_the_identity(sample, seed):
     twice = random_flip(random_flip(sample, tf.constant(seed)), tf.constant(seed))
     np.testing.assert_array_equal(twice["image"], sample["image"])
     np.testing.assert_allclose(twice["boxes_norm"], sample["boxes_norm"], atol=1e-6)
@@ -63,7 +63,7 @@ def test_two_flips_are_none(sample, seed):
 
 
 @given(samples(), SEEDS)
-def test_a_flip_mirrors_all_or_nothing(sample, seed):
+def test_flip_mirrors_image_and_boxes_or_neither(sample, seed):
     flipped = random_flip(sample, tf.constant(seed))
     ymin, xmin, ymax, xmax = sample["boxes_norm"].numpy().T
     mirrored = {
@@ -91,14 +91,14 @@ SIZES = st.tuples(st.integers(1, 90), st.integers(1, 90))
 
 
 @given(SIZES, SEEDS, SIZES)
-def test_a_window_stays_within_image_and_input(image_hw, seed, image_size):
+def test_window_is_within_image_and_input(image_hw, seed, image_size):
     offset, size, scaled_size = jitter(image_hw, seed, image_size=image_size)
     assert np.all(offset >= 0) and np.all(size >= 1) and np.all(offset + size <= image_hw)
     assert np.all(scaled_size >= 1) and np.all(scaled_size <= image_size)
-    # One factor for both sides, but for whole pixels: half a pixel of the window, or less than one of the input.
+    # Equal factors of both sides, up to rounding: half a pixel of the window, or less than one of the input.
     low, high = (scaled_size / (size + 0.5)), ((scaled_size + 1) / np.maximum(size - 0.5, 1e-9))
     assert np.all((low <= high[::-1]) | (scaled_size == 1))
-    # A side is cut only where the input has no room for all of it.
+    # A side is cropped only if it does not fit into the input.
     assert np.all((size == image_hw) | (scaled_size == image_size))
 
 
@@ -106,10 +106,10 @@ def test_a_window_stays_within_image_and_input(image_hw, seed, image_size):
     "factor, target_size, size, scaled_size",
     [  # by hand, for an image of 100 x 200 (height, width) and an input of 64 x 64
         (1.0, (64, 64), [100, 200], [32, 64]),  # 64 / 200
-        (1.5, (64, 64), [100, 133], [48, 64]),  # 96 / 200 -> 48 x 96, of which 64 are 133 in the image
+        (1.5, (64, 64), [100, 133], [48, 64]),  # 96 / 200 -> 48 x 96; 64 of 96 pixels are 133 of 200
         (2.0, (64, 128), [50, 50], [64, 64]),  # 128 / 100 and 256 / 200 -> 128 x 256
-        (0.51, (64, 64), [100, 200], [16, 32]),  # 32.64 is cut to 32; 32 / 200
-        (0.001, (64, 64), [100, 200], [1, 1]),  # never less than a pixel
+        (0.51, (64, 64), [100, 200], [16, 32]),  # 32.64 is rounded down to 32; 32 / 200
+        (0.001, (64, 64), [100, 200], [1, 1]),  # at least one pixel
     ],
 )
 def test_jitter_golden(factor, target_size, size, scaled_size):
@@ -118,17 +118,17 @@ def test_jitter_golden(factor, target_size, size, scaled_size):
         assert (shown.tolist(), scaled.tolist()) == (size, scaled_size)
     offsets, most = np.array([offset for offset, _, _ in results]), np.array([100, 200]) - size
     assert np.all(offsets >= 0) and np.all(offsets <= most)
-    assert np.all(offsets.max(0) >= 0.85 * most)  # and all of the room is used
+    assert np.all(offsets.max(0) >= 0.85 * most)  # offsets cover the whole range
 
 
-def test_factors_cover_their_range_evenly():
+def test_factors_are_uniform():
     scaled = [jitter((64, 64), (1, i), factors=(0.5, 1.0), image_size=(640, 640))[2][0] for i in range(400)]
     np.testing.assert_allclose(np.quantile(scaled, [0.25, 0.5, 0.75]), [400, 480, 560], atol=20)
 
 
-@settings(max_examples=15)  # each of them traces a pipeline
+@settings(max_examples=15)  # each traces a pipeline
 @given(samples(), SEEDS)
-def test_equal_seeds_give_equal_results_in_and_outside_of_tf_data(sample, seed):
+def test_equal_seeds_give_equal_results_eagerly_and_in_tf_data(sample, seed):
     def augment(sample):
         flipped = random_flip(sample, tf.constant(seed))
         return flipped | {"image_hw": jitter_tensors(tf.shape(flipped["image"])[:2], seed)}

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""autoaugment.py: the published policies, what a level means, what runs, and that boxes stay with their pixels."""
+"""Tests of dataset/augment/autoaugment.py: published policies, levels, probabilities, and boxes."""
 
 import functools
 
@@ -17,7 +17,7 @@ from dataset.augment.geometry import GREY
 SIDES = st.integers(1, 60)
 SEEDS = st.tuples(st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1))
 
-# As published, a line a sub-policy: operation, probability, level.
+# The published policies, one line per sub-policy: operation, probability, level.
 V0 = """
 TranslateX_BBox .6 4, Equalize .8 10
 TranslateY_Only_BBoxes .2 2, Cutout .8 8
@@ -127,7 +127,7 @@ SIGNATURE = [
 
 @functools.cache
 def traced(policy):
-    """As in the reader: sizes unknown, seeds of int64."""
+    """A policy as a graph, as in InputReader: sizes unknown, seeds of int64."""
     return tf.function(lambda sample, seed: autoaugment(sample, seed, policy), input_signature=SIGNATURE)
 
 
@@ -138,7 +138,7 @@ def assert_equal(sample, other):
 
 
 def assert_fits(result, sample):
-    """Image and boxes may be others of the same shape; all the rest is as it was."""
+    """Asserts that shapes and ranges are valid and that only image and boxes differ."""
     assert result["image"].dtype == tf.uint8 and result["boxes_norm"].dtype == tf.float32
     assert result["image"].shape == sample["image"].shape
     boxes = result["boxes_norm"].numpy()
@@ -155,12 +155,12 @@ def test_policies_are_the_published_ones(policy):
     assert all(isinstance(level, int) for steps in POLICIES[policy] for _, _, level in steps)
 
 
-def test_each_operation_is_in_a_policy_and_the_other_way_round():
+def test_every_operation_is_used_by_a_policy():
     used = {name for policy in POLICIES.values() for steps in policy for name, _, _ in steps}
     assert used == set(OPERATIONS) | set(OBJECT_OPERATIONS)
 
 
-def test_an_unknown_policy_is_named():
+def test_message_for_unknown_policy():
     with pytest.raises(ValueError, match="unknown autoaugment policy 'v4'; expected one of v0, v1, v2, v3, test, rand"):
         autoaugment(make_sample(4, 4), tf.constant([1, 2]), "v4")
 
@@ -210,7 +210,7 @@ def test_levels_of_colour_operations(name, level, expected):
         ("Rotate_BBox", 15, lambda side: geometry.rotation(side * 45.0, tf.constant([400, 420]))),
     ],
 )
-def test_levels_of_transforms_and_their_random_side(name, level, matrix):
+def test_levels_and_random_signs_of_transforms(name, level, matrix):
     sample = make_sample(400, 420)
     left, right = (geometry.warp(sample, matrix(side)) for side in (-1, 1))
     lefts = 0
@@ -234,13 +234,13 @@ def test_levels_of_transforms_and_their_random_side(name, level, matrix):
         ("Flip_Only_BBoxes", 10, [lambda crop: crop[:, ::-1]]),
     ],
 )
-def test_object_operations_change_the_pixels_in_the_box_alone(name, level, expected):
+def test_object_operations_change_only_pixels_in_the_box(name, level, expected):
     window = np.array([10, 20, 70, 50])
     sample = make_sample(80, 60) | {"boxes_norm": tf.constant([window / [80, 60, 80, 60]], tf.float32)}
     outcomes = [geometry.paste(sample["image"], f(sample["image"][10:70, 20:50]), 10, 20).numpy() for f in expected]
     seen = set()
     for i in range(12):
-        result = apply(sample, tf.constant([4, i]), (name, 3.0, level))  # a third of it is 1: each object
+        result = apply(sample, tf.constant([4, i]), (name, 3.0, level))  # a third of 3.0 is 1: every object
         [match] = [j for j, image in enumerate(outcomes) if np.array_equal(image, result["image"])]
         seen.add(match)
         assert_equal(result | {"image": 0}, sample | {"image": 0})
@@ -255,14 +255,14 @@ def warp(crop, matrix):
     "name, level, side", [("Cutout", 2, 40), ("Cutout_Only_BBoxes", 6, 60), ("BBox_Cutout", 4, 60)]
 )
 def test_cutout_sizes(name, level, side):
-    """By hand, in an image of 200 pixels with one box of all of it: 2 * 20, 2 * 30 and 0.3 * 200."""
+    """By hand, for an image of 200 pixels covered by one box: 2 * 20, 2 * 30 and 0.3 * 200."""
     sample = {"image": tf.zeros([200, 200, 3], tf.uint8), "boxes_norm": tf.constant([[0.0, 0.0, 1.0, 1.0]])}
     areas = [int(np.sum(apply(sample, tf.constant([i, 5]), (name, 3.0, level))["image"][..., 0])) for i in range(30)]
     assert max(areas) == GREY * side * side and min(areas) >= GREY * side * side // 4
 
 
 def test_probabilities():
-    """Of the image, 0, 0.3 and 1; of each object a third, whatever happens to the others."""
+    """0, 0.3 and 1 per image; a third of 0.6 per object, independently."""
     sample = make_sample(4, 4)
     run = tf.function(apply)
     for probability, low, high in ((0.0, 0, 0), (0.3, 15, 45), (1.0, 100, 100)):
@@ -275,19 +275,19 @@ def test_probabilities():
     assert 0.14 < changed < 0.26
 
 
-def test_sub_policies_are_drawn_evenly_and_steps_run_in_order(monkeypatch):
-    add = [("SolarizeAdd", 1.0, level) for level in (1, 2, 3)]  # 11, 22, 33 to black pixels
+def test_sub_policies_are_drawn_uniformly_and_steps_run_in_order(monkeypatch):
+    add = [("SolarizeAdd", 1.0, level) for level in (1, 2, 3)]  # add 11, 22, 33 to black pixels
     monkeypatch.setitem(POLICIES, "test", ((add[0],), (add[1],), (add[2],), (add[0], ("Solarize", 1.0, 0), add[1])))
     sample = make_sample(1, 1) | {"image": tf.zeros([1, 1, 3], tf.uint8)}
     run = tf.function(lambda seed: autoaugment(sample, seed, "test")["image"][0, 0, 0])
     values = [int(run(tf.constant([2, i]))) for i in range(400)]
     counts = {value: values.count(value) for value in set(values)}
-    assert counts.keys() == {11, 22, 33, 255 - 11}  # inverted, it is above the threshold of the last step
+    assert counts.keys() == {11, 22, 33, 255 - 11}  # the inverted value is above the threshold of the last step
     assert min(counts.values()) > 70
 
 
 @pytest.mark.parametrize("graph", [False, True])
-def test_only_what_is_drawn_runs(monkeypatch, graph):
+def test_only_drawn_operations_run(monkeypatch, graph):
     ran = []
 
     def spy(name):
@@ -313,7 +313,7 @@ def test_only_what_is_drawn_runs(monkeypatch, graph):
 
 
 @pytest.mark.parametrize("name", [*OPERATIONS, *OBJECT_OPERATIONS])
-def test_an_operation_fits_any_sample(name):
+def test_operations_support_any_sample(name):
     @settings(max_examples=5)
     @example(height=1, width=1, num_boxes=500, level=15, seed=(1, 2))
     @example(height=2, width=1, num_boxes=0, level=10, seed=(1, 2))
@@ -328,7 +328,7 @@ def test_an_operation_fits_any_sample(name):
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_every_policy_fits_a_sample(policy):
+def test_every_policy_changes_samples(policy):
     sample = make_sample(40, 50, num_boxes=10)
     results = [autoaugment(sample, tf.constant([6, i]), policy) for i in range(20)]
     for result in results:
@@ -336,7 +336,9 @@ def test_every_policy_fits_a_sample(policy):
     assert sum(np.any(result["image"] != sample["image"]) for result in results) >= 10
 
 
-@pytest.mark.parametrize("policy", ["v0", "v1", "randaug"])  # all kinds of operations; a policy takes seconds to trace
+@pytest.mark.parametrize(
+    "policy", ["v0", "v1", "randaug"]
+)  # cover all kinds of operations; tracing a policy takes seconds
 def test_equal_seeds_give_equal_results_eagerly_and_in_a_graph(policy):
     @settings(max_examples=8)
     @example(height=1, width=1, num_boxes=0, seed=(0, 0))
@@ -351,7 +353,7 @@ def test_equal_seeds_give_equal_results_eagerly_and_in_a_graph(policy):
     equal()
 
 
-def test_in_tf_data_it_is_the_same():
+def test_equal_results_in_tf_data():
     sample = make_sample(50, 60)
     seeds = tf.data.Dataset.range(12).map(lambda i: tf.stack([5, i]))
     results = list(seeds.map(lambda seed: traced("v0")(sample, seed), num_parallel_calls=2))
@@ -361,8 +363,8 @@ def test_in_tf_data_it_is_the_same():
 
 
 @pytest.mark.parametrize("policy", ["v0", "v1", "randaug"])
-def test_objects_stay_with_their_pixels(policy):
-    """A box that is redder than its surroundings: whatever is still red after the policy lies within its label."""
+def test_boxes_follow_pixels(policy):
+    """A red box on grey: all pixels that are still red after the policy are inside of the transformed box."""
     found = []
 
     @settings(max_examples=25)
@@ -385,4 +387,4 @@ def test_objects_stay_with_their_pixels(policy):
             assert np.all([rows.max() + 1, columns.max() + 1] <= label[2:] + 0.51)
 
     follow()
-    assert np.mean(found) > 0.4  # the rest has left the image, is hidden or has lost its colour
+    assert np.mean(found) > 0.4  # otherwise outside of the image, covered or without colour

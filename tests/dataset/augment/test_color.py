@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""color.py against values by hand and against Pillow, whose operations these are."""
+"""Tests of dataset/augment/color.py against values by hand and against Pillow."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from dataset.augment import color
 
 @st.composite
 def images(draw):
-    """Of 1 pixel and more; the values span a part of 0..255 or are all equal."""
+    """Images from 1 x 1 pixel, with values in a part of [0, 255] or all equal."""
     height, width = draw(st.integers(1, 40)), draw(st.integers(1, 40))
     low, high = sorted((draw(st.integers(0, 255)), draw(st.integers(0, 255))))
     rng = np.random.RandomState(draw(st.integers(0, 2**31)))
@@ -36,7 +36,7 @@ def greys(image):
     [  # by hand
         (10, 20, 0.0, 10),
         (10, 20, 1.0, 20),
-        (10, 20, 0.57, 15),  # 15.7 is cut
+        (10, 20, 0.57, 15),  # 15.7 is truncated
         (20, 10, 1.5, 5),
         (10, 20, 1.9, 29),
         (100, 200, 1.9, 255),  # 290
@@ -50,7 +50,7 @@ def test_blend_golden(first, second, factor, expected):
 
 @pytest.mark.parametrize(
     "operation, expected",
-    [  # by hand, of the greys 0, 10, 127, 128, 255
+    [  # by hand, for the greys 0, 10, 127, 128, 255
         (lambda image: color.posterize(image, 8), [0, 10, 127, 128, 255]),
         (lambda image: color.posterize(image, 4), [0, 0, 112, 128, 240]),
         (lambda image: color.posterize(image, 1), [0, 0, 0, 128, 128]),
@@ -68,9 +68,9 @@ def test_blend_golden(first, second, factor, expected):
         (lambda image: color.brightness(image, 1.9), [0, 19, 241, 243, 255]),
         (lambda image: color.contrast(image, 0.0), [104] * 5),  # the mean
         (lambda image: color.contrast(image, 0.5), [52, 57, 115, 116, 179]),
-        (lambda image: color.color(image, 0.1), [0, 10, 127, 128, 255]),  # greys have no colour to lose
-        (lambda image: color.sharpness(image, 0.1), [0, 10, 127, 128, 255]),  # of one row, all is border
-        (lambda image: color.equalize(image), [0, 10, 127, 128, 255]),  # five pixels are too few
+        (lambda image: color.color(image, 0.1), [0, 10, 127, 128, 255]),  # greys have no saturation
+        (lambda image: color.sharpness(image, 0.1), [0, 10, 127, 128, 255]),  # one row is all border
+        (lambda image: color.equalize(image), [0, 10, 127, 128, 255]),  # fewer than 255 pixels
         (lambda image: color.autocontrast(image), [0, 10, 127, 128, 255]),
         (lambda image: color.autocontrast(image[:, 1:4]), [0, 252, 255]),  # 255 * 117 / 118
         (lambda image: color.autocontrast(image[:, 1:2]), [10]),
@@ -81,13 +81,13 @@ def test_golden(operation, expected):
 
 
 def test_color_golden():
-    # By hand: luma 0.299 * 200 + 0.587 * 100 + 0.114 * 50 = 124.2, so 124; half way from there, cut.
+    # By hand: luma 0.299 * 200 + 0.587 * 100 + 0.114 * 50 = 124.2, so 124; then half way between, truncated.
     assert color.color(tf.constant([[[200, 100, 50]]], tf.uint8), 0.0).numpy().tolist() == [[[124, 124, 124]]]
     assert color.color(tf.constant([[[200, 100, 50]]], tf.uint8), 0.5).numpy().tolist() == [[[162, 112, 87]]]
 
 
 def test_sharpness_golden():
-    # By hand: the middle is smoothed to 5 * 130 / 13 = 50; its neighbours are border and stay.
+    # By hand: the middle is smoothed to 5 * 130 / 13 = 50; its neighbours are border and do not change.
     image = np.zeros((3, 3, 3), np.uint8)
     image[1, 1] = 130
     for factor, middle in ((0.0, 50), (0.5, 90), (1.0, 130), (1.9, 202)):
@@ -97,8 +97,8 @@ def test_sharpness_golden():
 
 
 def test_equalize_golden():
-    # By hand: 510 pixels of 100, 255 of 101, 3 of 102. Those below the highest value make 765 // 255 = 3 to a value;
-    # (0 + 1) // 3 = 0, (510 + 1) // 3 = 170, (765 + 1) // 3 = 255. The channel of one value stays.
+    # By hand: 510 pixels of 100, 255 of 101, 3 of 102. Pixels per value, without the highest: 765 // 255 = 3;
+    # (0 + 1) // 3 = 0, (510 + 1) // 3 = 170, (765 + 1) // 3 = 255. The channel with one value is unchanged.
     values = np.repeat([100, 101, 102], [510, 255, 3])
     image = np.stack([values, np.full(768, 7), values[::-1]], -1).reshape(24, 32, 3).astype(np.uint8)
     spread = np.repeat([0, 170, 255], [510, 255, 3])
@@ -106,7 +106,7 @@ def test_equalize_golden():
     np.testing.assert_array_equal(color.equalize(tf.constant(image)), expected)
 
 
-PILLOW = {  # ours, Pillow's, the most that they may differ by: it rounds luma and scales in another way
+PILLOW = {  # ours, Pillow's, tolerance: rounding of luma and scales differs
     "equalize": (color.equalize, ImageOps.equalize, 0),
     "autocontrast": (color.autocontrast, ImageOps.autocontrast, 1),
     **{
@@ -163,7 +163,7 @@ def test_factor_1_is_the_identity(operation):
     np.testing.assert_array_equal(operation(image, 1.0), image)
 
 
-def test_sizes_unknown_at_tracing_make_no_difference():
+def test_results_with_unknown_sizes():
     """In tf.data an image is [?, ?, 3]."""
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""cutout.py: one grey rectangle of the right size, in the right place."""
+"""Tests of dataset/augment/cutout.py: size and position of the grey rectangle."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ SEEDS = st.tuples(st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1))
 
 
 def grey_window(image):
-    """[top, left, bottom, right] of what is grey, or None; fails where that is no rectangle in a black image."""
+    """The grey rectangle, [top, left, bottom, right], of a black image, or None; asserts that it is a rectangle."""
     grey = np.all(image.numpy() == GREY, axis=-1)
     assert np.all(image.numpy()[~grey] == 0)
     if not grey.any():
@@ -29,22 +29,22 @@ def grey_window(image):
 
 @settings(max_examples=25)
 @given(SIDES, SIDES, SEEDS, st.integers(1, 60))
-def test_cutout_is_a_square_cut_to_the_image(height, width, seed, pad):
+def test_cutout_is_a_square_clipped_to_the_image(height, width, seed, pad):
     top, left, bottom, right = grey_window(cutout(tf.zeros([height, width, 3], tf.uint8), tf.constant(seed), pad))
     for first, last, side in ((top, bottom, height), (left, right, width)):
         assert last - first == 2 * pad or ((first == 0 or last == side) and last - first <= 2 * pad)
-        assert last - first >= min(pad, side)  # its centre is in the image
+        assert last - first >= min(pad, side)  # its centre is inside of the image
 
 
-def test_cutout_centres_are_everywhere():
-    """A square of 2 x 2 pixels in an image of 4 x 6: its last row and column are those of the centre."""
+def test_cutout_centres_cover_the_image():
+    """For squares of 2 x 2 pixels, last row and column are those of the centre."""
     image = tf.zeros([4, 6, 3], tf.uint8)
     run = tf.function(cutout)
     windows = [grey_window(run(image, tf.constant([3, i]), 1)) for i in range(300)]
     assert {(bottom, right) for _, _, bottom, right in windows} == {(i, j) for i in range(1, 5) for j in range(1, 7)}
 
 
-def test_level_0_hides_nothing():
+def test_size_0_returns_the_image():
     image = tf.constant(np.random.RandomState(0).randint(0, 256, (20, 30, 3)), tf.uint8)
     boxes_norm = tf.constant([[0.1, 0.1, 0.9, 0.9]])
     np.testing.assert_array_equal(cutout(image, tf.constant([1, 2]), 0), image)
@@ -53,7 +53,7 @@ def test_level_0_hides_nothing():
 
 @pytest.mark.parametrize("fraction, size", [(0.75, (14, 6)), (0.3, (6, 2))])  # by hand, 2 * int(fraction * side / 2)
 def test_object_cutout_golden(fraction, size):
-    image, box = tf.zeros([60, 60, 3], tf.uint8), np.array([20, 30, 40, 38])  # a side of 20 and one of 8
+    image, box = tf.zeros([60, 60, 3], tf.uint8), np.array([20, 30, 40, 38])  # 20 x 8 pixels
     centers, run = [], tf.function(object_cutout)
     for i in range(100):
         hidden = run(image, tf.constant([box / 60], tf.float32), tf.constant([i, 0]), fraction)
@@ -64,7 +64,7 @@ def test_object_cutout_golden(fraction, size):
     assert np.all(np.ptp(centers, 0) >= [17, 6])
 
 
-def test_object_cutout_hits_each_object_but_no_empty_box():
+def test_object_cutout_ignores_empty_boxes():
     boxes = np.array([[0, 0, 8, 8], [20, 20, 20, 28], [20, 0, 28, 8], [0, 20, 8, 28], [0, 0, 0, 0]]) / 40
     hit = set()
     for i in range(60):
@@ -75,7 +75,7 @@ def test_object_cutout_hits_each_object_but_no_empty_box():
 
 
 @pytest.mark.parametrize("boxes", [[], [[0.5, 0.5, 0.5, 0.5]], [[0.0] * 4] * 500])
-def test_without_objects_nothing_is_hidden(boxes):
+def test_object_cutout_without_objects_returns_the_image(boxes):
     image = tf.constant(np.random.RandomState(0).randint(0, 256, (20, 30, 3)), tf.uint8)
     boxes_norm = tf.reshape(tf.constant(boxes, tf.float32), [-1, 4])
     np.testing.assert_array_equal(object_cutout(image, boxes_norm, tf.constant([1, 2]), 0.75), image)

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""geometry.py: pixels as TensorFlow Addons moves them, and boxes that follow the pixels."""
+"""Tests of dataset/augment/geometry.py: pixels agree with TensorFlow Addons, and boxes follow pixels."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dataset.augment import geometry
 from dataset.augment.geometry import GREY
 
-# Name -> (amount, [height, width]) -> matrix; an amount of 1 is far, in the unit of the transform.
+# Name -> (amount, [height, width]) -> matrix; an amount of 1 is a large transform.
 TRANSFORMS = {
     "rotate": lambda amount, image_hw: geometry.rotation(90 * amount, image_hw),
     "shear_x": lambda amount, image_hw: geometry.shear_x(amount),
@@ -33,7 +33,7 @@ def warp_image(rows, matrix):
 
 
 def warp_boxes(box, matrix, image_hw):
-    """In pixels and out in pixels."""
+    """`geometry.warp_boxes` of one box in pixels."""
     size = np.array(image_hw * 2, np.float32)
     return (geometry.warp_boxes(tf.constant([box], tf.float32) / size, matrix, tf.constant(image_hw))[0] * size).numpy()
 
@@ -58,8 +58,8 @@ def test_warp_image_golden(matrix, expected):
     assert warp_image(ROWS, matrix) == expected
 
 
-def test_a_turned_image_keeps_its_size_and_loses_its_ends():
-    # By hand: columns 1 and 2 of four stand on the rows 0 and 1 of two once turned; the ends leave the image.
+def test_rotation_keeps_the_size_and_crops():
+    # By hand: columns 1 and 2 become rows 1 and 0; columns 0 and 3 leave the image.
     assert warp_image([[1, 2, 3, 4], [5, 6, 7, 8]], geometry.rotation(90.0, tf.constant([2, 4]))) == [
         [GREY, 3, 7, GREY],
         [GREY, 2, 6, GREY],
@@ -87,7 +87,7 @@ def test_pixels_agree_with_tensorflow_addons(name):
     agree()
 
 
-ROOT_8 = 8**0.5  # half of the diagonal of a square of 4
+ROOT_8 = 8**0.5  # half of the diagonal of a square with side 4
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ ROOT_8 = 8**0.5  # half of the diagonal of a square of 4
     [  # by hand, [ymin, xmin, ymax, xmax] in pixels of an image of 20 x 40
         ([4, 6, 10, 18], geometry.translation_x(5.0), [4, 11, 10, 23]),
         ([4, 6, 10, 18], geometry.translation_y(-7.0), [0, 6, 3, 18]),  # clipped
-        ([4, 6, 10, 18], geometry.translation_y(-10.0), [0, 0, 0, 0]),  # gone, to the last row
+        ([4, 6, 10, 18], geometry.translation_y(-10.0), [0, 0, 0, 0]),  # outside of the image
         ([4, 6, 10, 18], geometry.rotation(180.0, tf.constant([20, 40])), [10, 22, 16, 34]),
         ([8, 17, 12, 23], geometry.rotation(90.0, tf.constant([20, 40])), [7, 18, 13, 22]),
         (
@@ -106,14 +106,14 @@ ROOT_8 = 8**0.5  # half of the diagonal of a square of 4
         ([4, 6, 10, 18], geometry.shear_x(-1.0), [4, 9.5, 10, 27.5]),  # its edges are 3.5 and 9.5 below row 0
         ([4, 6, 10, 18], geometry.shear_y(0.5), [0, 6, 7.25, 18]),
         ([0, 0, 20, 40], geometry.rotation(30.0, tf.constant([20, 40])), [0, 0, 20, 40]),
-        ([5, 5, 5, 9], geometry.rotation(30.0, tf.constant([20, 40])), [0, 0, 0, 0]),  # empty before: stays so
+        ([5, 5, 5, 9], geometry.rotation(30.0, tf.constant([20, 40])), [0, 0, 0, 0]),  # empty before the transform
     ],
 )
 def test_warp_boxes_golden(box, matrix, expected):
     np.testing.assert_allclose(warp_boxes(box, matrix, [20, 40]), expected, atol=1e-4)
 
 
-def test_what_has_gone_does_not_come_back():
+def test_removed_objects_do_not_reappear():
     sample = {"image": tf.zeros([10, 10, 3], tf.uint8), "boxes_norm": tf.constant([[0.7, 0.2, 0.9, 0.4]])}
     down, up = geometry.translation_y(4.0), geometry.translation_y(-4.0)
     back = geometry.warp(geometry.warp(sample, down), up)
@@ -136,26 +136,26 @@ def test_boxes_follow_pixels(name):
 
         box = warped["boxes_norm"][0].numpy() * [height, width, height, width]
         rows, columns = np.nonzero(warped["image"].numpy()[..., 0] == 255)
-        if not rows.size:  # nothing, or a sliver between two pixels
+        if not rows.size:  # outside, or narrower than a pixel
             assert np.min(box[2:] - box[:2]) <= 1.5
             return
         found = np.array([rows.min(), columns.min(), rows.max() + 1, columns.max() + 1])
-        assert np.all(found[:2] >= box[:2] - 0.51) and np.all(found[2:] <= box[2:] + 0.51)  # it lies within its box
+        assert np.all(found[:2] >= box[:2] - 0.51) and np.all(found[2:] <= box[2:] + 0.51)  # inside of its box
         corners = np.array([[x - 0.5, y - 0.5, 1] for x in (left, right) for y in (top, bottom)])
         inside = corners @ np.linalg.inv(matrix.numpy().astype(np.float64)).T[:, :2]
-        if np.all(inside >= -0.5) and np.all(inside <= [width - 0.5, height - 0.5]):  # and fills it, if wholly in sight
+        if np.all(inside >= -0.5) and np.all(inside <= [width - 0.5, height - 0.5]):  # fills it if not clipped
             np.testing.assert_allclose(found, box, atol=2.0)
 
     follow()
 
 
 @pytest.mark.parametrize("num_boxes", [0, 1, 500])
-def test_rows_stay_aligned_and_in_range(num_boxes):
+def test_boxes_keep_their_order_and_range(num_boxes):
     corners = np.sort(np.random.RandomState(0).uniform(size=(num_boxes, 2, 2)), 1).reshape(-1, 4)
     boxes_norm = tf.constant(corners, tf.float32)
     for transform in TRANSFORMS.values():
         identity = geometry.warp_boxes(boxes_norm, transform(0.0, tf.constant([30, 50])), tf.constant([30, 50]))
-        visible = np.min(corners[:, 2:] - corners[:, :2], axis=-1) > 1e-3  # at level 0 all of them, but for slivers
+        visible = np.min(corners[:, 2:] - corners[:, :2], axis=-1) > 1e-3  # all but the narrowest
         np.testing.assert_allclose(identity.numpy()[visible], corners[visible], atol=1e-6)
         moved = geometry.warp_boxes(boxes_norm, transform(0.4, tf.constant([30, 50])), tf.constant([30, 50]))
         assert moved.shape == (num_boxes, 4)
@@ -165,7 +165,7 @@ def test_rows_stay_aligned_and_in_range(num_boxes):
 @settings(max_examples=25)
 @example(height=1, width=1, edges=[0, 0, 0, 0])
 @given(height=SIDES, width=SIDES, edges=st.lists(st.floats(-0.5, 1.5, width=32), min_size=4, max_size=4))
-def test_what_is_pasted_where_it_was_cut_changes_nothing(height, width, edges):
+def test_pasting_a_crop_back_restores_the_image(height, width, edges):
     image = tf.constant(np.random.RandomState(0).randint(0, 256, (height, width, 3)), tf.uint8)
     box = np.sort(np.reshape(edges, [2, 2]), 0).reshape(1, 4)
     top, left, bottom, right = geometry.pixel_windows(tf.constant(box, tf.float32), tf.constant([height, width]))[0]
@@ -176,7 +176,7 @@ def test_what_is_pasted_where_it_was_cut_changes_nothing(height, width, edges):
     np.testing.assert_array_equal(geometry.grey_out(image, tf.stack([top, left, bottom, right])), expected)
 
 
-def test_whole_pixel_boxes_are_their_own_windows():
-    """Also where the division is not exact: 0.3 * 10 is above 3 in float32, which a ceiling would make 4."""
+def test_windows_of_whole_pixel_boxes_are_exact():
+    """Also if the division is not exact: 0.3 * 10 is above 3 in float32, and its ceiling would be 4."""
     edges = np.array([[i, i, i + 1, i + 1] for i in range(1000)])
     np.testing.assert_array_equal(geometry.pixel_windows(tf.constant(edges / 1000, tf.float32), [1000, 1000]), edges)

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""gridmask.py: squares on a grid, of the right period, share and angle, on half of the images."""
+"""Tests of dataset/augment/gridmask.py: probability of the mask, period, stripe width and angle of the grid."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def traced():
 
 
 def gaps(blank):
-    """Lengths of the runs of True, and distances from one to the next; runs cut by an end are left out."""
+    """Lengths of the runs of True, and distances of their starts, without runs at the first or last pixel."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], blank, [False]]).astype(int)))
     starts, ends = edges[::2], edges[1::2]
     whole = (starts > 0) & (ends < len(blank))
@@ -62,11 +62,11 @@ def test_half_of_the_seeds_mask(traced):
 
 @pytest.mark.parametrize("height, width", [(100, 200), (300, 100), (240, 240), (64, 90)])
 def test_stripes_golden(upright, height, width):
-    """The period is within its range, 0.6 of it are kept: 0.4 of a row between the stripes, squares in all."""
+    """The period is within its range, and stripes are 0.6 of it, which leaves squares of 0.4 of it."""
     low, high = sorted([0.5 * height, 0.3 * width])
     for i in range(20):
         blank = random_grid(tf.constant([height, width]), tf.constant([i, 2])).numpy()[..., 0] == 0
-        if not blank.any():  # one square that lies outside of a flat image
+        if not blank.any():  # the image is inside of a stripe
             continue
         np.testing.assert_array_equal(blank, blank.any(1)[:, np.newaxis] & blank.any(0))
         for axis in (0, 1):
@@ -77,8 +77,8 @@ def test_stripes_golden(upright, height, width):
                 assert not lengths or lengths == {period - round(0.6 * period)}
 
 
-def test_starts_are_spread_over_the_period(upright):
-    """Over many seeds each pixel is blank with probability 0.4 * 0.4."""
+def test_offsets_are_uniform(upright):
+    """Each pixel is blank with probability 0.4 * 0.4."""
     grid = tf.function(random_grid)
     share = np.mean([grid(tf.constant([40, 60]), tf.constant([i, 0])) == 0 for i in range(400)], axis=0)
     np.testing.assert_allclose(share.mean(), 0.16, atol=0.015)
@@ -86,13 +86,13 @@ def test_starts_are_spread_over_the_period(upright):
 
 
 @pytest.mark.parametrize("quarter_turns", [1, 2, 3])
-def test_turns_counterclockwise_about_the_centre(upright, monkeypatch, quarter_turns):
+def test_rotation_is_counterclockwise_about_the_centre(upright, monkeypatch, quarter_turns):
     size, seed = tf.constant([42, 42]), tf.constant([3, 4])
     upright_grid = random_grid(size, seed).numpy()[..., 0]
     monkeypatch.setattr(gridmask, "MEAN_DEGREES", 90.0 * quarter_turns)
-    turned = random_grid(size, seed).numpy()[..., 0]
-    np.testing.assert_array_equal(turned, np.rot90(upright_grid, quarter_turns))
-    assert np.any(turned == 0) and np.any(turned != np.rot90(turned, 2))
+    rotated = random_grid(size, seed).numpy()[..., 0]
+    np.testing.assert_array_equal(rotated, np.rot90(upright_grid, quarter_turns))
+    assert np.any(rotated == 0) and np.any(rotated != np.rot90(rotated, 2))
 
 
 def test_angles_are_as_published(monkeypatch):
@@ -109,8 +109,8 @@ def test_angles_are_as_published(monkeypatch):
 
 @settings(max_examples=25)
 @given(st.integers(1, 60), st.integers(1, 60), SEEDS)
-def test_a_mask_holds_0_and_1_alone(height, width, seed):
-    """Anything else would be the fill from beyond the pattern."""
+def test_mask_values_are_0_and_1(height, width, seed):
+    """Any other value would be the fill value outside of the pattern."""
     mask = random_grid(tf.constant([height, width]), tf.constant(seed))
     assert mask.shape == (height, width, 1) and mask.dtype == tf.uint8
     assert np.all(mask <= 1)
@@ -121,7 +121,7 @@ def test_a_mask_holds_0_and_1_alone(height, width, seed):
 def test_only_pixels_change_and_equal_seeds_give_equal_results(traced, height, width, num_boxes, seed):
     sample = make_sample(height, width, num_boxes)
     result = grid_mask(sample, tf.constant(seed))
-    kept = np.any(result["image"] != 0, axis=-1, keepdims=True)  # no pixel was black before
+    kept = np.any(result["image"] != 0, axis=-1, keepdims=True)  # no pixel of the sample is black
     np.testing.assert_array_equal(result["image"], np.where(kept, sample["image"], 0))
     again = traced(sample, seed)
     for name in sample:

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""augment/mosaic.py: four images fill their corners, and boxes go where their pixels go."""
+"""Tests of dataset/augment/mosaic.py: images fill their corners, and boxes follow pixels."""
 
 import functools
 
@@ -28,7 +28,7 @@ SIGNATURE = {
 
 @functools.cache
 def traced(image_size):
-    """One graph an image_size, for samples of any shapes."""
+    """One graph per image_size, for samples of any shapes."""
 
     @tf.function(input_signature=[[SIGNATURE] * 4, tf.TensorSpec([2], tf.int32)])
     def run(samples, seed):
@@ -38,7 +38,7 @@ def traced(image_size):
 
 
 def sample(image, boxes=(), source_id="1"):
-    """A Sample of an image and of its boxes in pixels; classes count from 1."""
+    """A Sample of an image with boxes in pixels, and classes 1, 2, ..."""
     height, width = image.shape[:2]
     boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
     return {
@@ -70,7 +70,7 @@ def samples_of_any_kind(draw):
 
 
 def corners_of(image, values):
-    """The mosaic of four grey images as [ymin, xmin, ymax, xmax] of each; asserts that each fills its own."""
+    """The corners [ymin, xmin, ymax, xmax] of a mosaic of four grey images; asserts that the images fill them."""
     height, width = image.shape[:2]
     y, x = (image[:, 0, 0] == values[0]).sum(), (image[0, :, 0] == values[0]).sum()
     corners = [(0, 0, y, x), (0, x, y, width), (y, 0, height, x), (y, x, height, width)]
@@ -80,7 +80,7 @@ def corners_of(image, values):
 
 
 @given(st.lists(SIZES, min_size=4, max_size=4), SEEDS, st.sampled_from([(64, 64), (40, 97), (3, 2)]))
-def test_every_image_fills_its_corner_and_the_division_is_within_bounds(sizes, seed, image_size):
+def test_images_fill_their_corners(sizes, seed, image_size):
     values = [10, 90, 170, 250]
     full = [gray(size, value, [[0, 0, *size]]) for size, value in zip(sizes, values, strict=True)]
     result = traced(image_size)(full, seed)
@@ -88,7 +88,7 @@ def test_every_image_fills_its_corner_and_the_division_is_within_bounds(sizes, s
     corners = corners_of(result["image"], values)
     y, x = corners[0][2:]
     assert image_size[0] / 4 <= y <= 0.75 * image_size[0] and image_size[1] / 4 <= x <= 0.75 * image_size[1]
-    # The box of the whole image becomes that of the corner.
+    # The box around the whole image becomes the box of the corner.
     np.testing.assert_allclose(result["boxes_norm"] * [*image_size, *image_size], corners, atol=1e-4)
     np.testing.assert_allclose(
         result["area"], [(ymax - ymin) * (xmax - xmin) for ymin, xmin, ymax, xmax in corners], rtol=1e-5
@@ -107,7 +107,7 @@ def test_boxes_follow_pixels(data, size, seed, corner):
     result = traced((120, 150))([*others[:corner], sample(image, [[top, left, bottom, right]]), *others[corner:]], seed)
     box = result["boxes_norm"][0] * [120, 150, 120, 150]
     rows, columns = (np.flatnonzero(result["image"][..., 0].max(axis=axis) > 127) for axis in (1, 0))
-    if np.min(box[2:] - box[:2]) >= 2:  # a narrower one may fall between the pixels that are looked at
+    if np.min(box[2:] - box[:2]) >= 2:  # a narrower one may fall between the sampled pixels
         found = [rows[0], columns[0], rows[-1] + 1, columns[-1] + 1]
         np.testing.assert_allclose(box, found, atol=1.01)
     elif len(rows):
@@ -117,7 +117,7 @@ def test_boxes_follow_pixels(data, size, seed, corner):
 
 @settings(max_examples=25)
 @given(samples_of_any_kind(), SEEDS)
-def test_columns_stay_aligned_and_boxes_in_their_corner(samples, seed):
+def test_columns_are_aligned_and_boxes_in_their_corner(samples, seed):
     result = traced((64, 64))(samples, seed)
     counts = [len(sample["classes"]) for sample in samples]
     for name in ("classes", "is_crowd"):
@@ -133,7 +133,7 @@ def test_columns_stay_aligned_and_boxes_in_their_corner(samples, seed):
     assert result["source_id"] == b"image 0+image 1+image 2+image 3"
 
 
-@settings(max_examples=5)  # each of them traces twice
+@settings(max_examples=5)  # each traces twice
 @given(samples_of_any_kind(), SEEDS)
 def test_equal_seeds_give_equal_results_eager_traced_and_in_tf_data(samples, seed):
     eager = mosaic(samples, tf.constant(seed), image_size=(50, 70))
@@ -143,17 +143,17 @@ def test_equal_seeds_give_equal_results_eager_traced_and_in_tf_data(samples, see
         assert other.keys() == eager.keys() == SIGNATURE.keys()
         for name in eager:
             assert eager[name].dtype == SIGNATURE[name].dtype
-            if name in ("boxes_norm", "area"):  # a graph divides by multiplying with the reciprocal
+            if name in ("boxes_norm", "area"):  # graphs multiply by the reciprocal instead of dividing
                 np.testing.assert_allclose(other[name], eager[name], rtol=1e-6, err_msg=name)
             else:
                 np.testing.assert_array_equal(other[name], eager[name], err_msg=name)
 
 
 def test_golden():
-    """By hand: 2 x 2 pixels can only be divided in the middle, so every image is seen through one pixel."""
+    """By hand: 2 x 2 pixels can only be split in the middle, so every corner is one pixel."""
     images = [
         sample(np.array([[[0, 1, 2]]]), [[0, 0, 1, 1]]),
-        # A square window of 2 x 2 pixels around one sample point: their mean, 2.75, is rounded.
+        # The window is the whole image, resized to one pixel: the mean, 2.75, is rounded.
         sample(np.array([[[0], [4]], [[2], [5]]]) * [1, 1, 1], [[0, 0, 1, 2], [0, 0, 2, 1], [2, 2, 2, 2]]),
         gray((7, 3), 9),
         gray((1, 6), 200, [[0, 0, 1, 6]]),
@@ -169,8 +169,8 @@ def test_golden():
     np.testing.assert_array_equal(result["is_crowd"], [False, False, True, False, False])
 
 
-def test_objects_that_are_not_shown_keep_their_row_without_a_box():
-    """A wide strip in a corner of about a square: most of its ten objects, side by side, are out of sight."""
+def test_objects_outside_of_the_window_keep_their_row_with_an_empty_box():
+    """The corner shows a small part of a wide image with ten objects side by side."""
     strip = gray((20, 2000), 9, [[0, 200 * i, 20, 200 * i + 20] for i in range(10)])
     result = traced((64, 64))([gray((1, 1), 0)] * 3 + [strip], (5, 6))
     shown = result["area"] > 0
@@ -180,38 +180,38 @@ def test_objects_that_are_not_shown_keep_their_row_without_a_box():
 
 @given(st.tuples(st.integers(30, 90), st.integers(30, 90)), SEEDS)
 def test_the_aspect_ratio_is_kept(size, seed):
-    """A grid of boxes all over an image: both sides of those that are whole have grown by the same factor."""
+    """Both sides of the unclipped boxes of a grid are scaled by the same factor."""
     grid = [[y, x, y + 5, x + 5] for y in range(0, size[0] - 4, 5) for x in range(0, size[1] - 4, 5)]
     result = traced((200, 200))([gray(size, 0, grid)] + [gray((1, 1), 0)] * 3, seed)
     sides = (result["boxes_norm"][:, 2:] - result["boxes_norm"][:, :2]) * 200
-    whole = sides[np.all(sides > sides.max(axis=0) - 1e-3, axis=-1)]
-    # A window of 10 pixels, the shortest that 30 at a corner of 50 x 150 give, is rounded by up to half a pixel.
-    np.testing.assert_allclose(whole[:, 0] / whole[:, 1], 1, atol=0.06)
+    unclipped = sides[np.all(sides > sides.max(axis=0) - 1e-3, axis=-1)]
+    # The shortest window side, 10 of 30 pixels in a corner of 50 x 150, is rounded by up to half a pixel.
+    np.testing.assert_allclose(unclipped[:, 0] / unclipped[:, 1], 1, atol=0.06)
 
 
-def test_divisions_and_windows_cover_their_range():
-    ramp = np.broadcast_to(np.arange(200)[None, :, None], (20, 200, 3))  # a window starts at the value of its left edge
+def test_split_points_and_windows_cover_their_range():
+    ramp = np.broadcast_to(np.arange(200)[None, :, None], (20, 200, 3))  # the first value of a window is its left edge
     samples = [gray((1, 1), 255), gray((1, 1), 254), gray((1, 1), 253), sample(ramp)]
-    divisions, starts = [], []
+    splits, starts = [], []
     for i in range(300):
         image = traced((80, 80))(samples, (11, i))["image"][..., 0]
-        divisions.append([(image[:, 0] == 255).sum(), (image[0] == 255).sum()])
-        starts.append(image[-1, divisions[-1][1]])
+        splits.append([(image[:, 0] == 255).sum(), (image[0] == 255).sum()])
+        starts.append(image[-1, splits[-1][1]])
     np.testing.assert_allclose(
-        np.quantile(divisions, [0, 0.25, 0.5, 0.75, 1], axis=0).T, [[20, 30, 40, 50, 60]] * 2, atol=4
+        np.quantile(splits, [0, 0.25, 0.5, 0.75, 1], axis=0).T, [[20, 30, 40, 50, 60]] * 2, atol=4
     )
-    assert np.corrcoef(np.transpose(divisions))[0, 1] < 0.2  # and the axes are drawn apart
+    assert np.corrcoef(np.transpose(splits))[0, 1] < 0.2  # the axes are independent
     # The window is 7 to 60 pixels wide, so the starts are spread over 0 to at most 193.
     assert min(starts) <= 3 and max(starts) >= 175 and 75 <= np.median(starts) <= 105
 
 
 @pytest.mark.parametrize(
-    "count, image_size, sentence",
+    "count, image_size, message",
     [
-        (3, (64, 64), "a mosaic is made of 4 samples, got 3"),
-        (4, (1, 64), r"at least 2 pixels a side, got an image_size of \(1, 64\)"),
+        (3, (64, 64), "a mosaic needs 4 samples, got 3"),
+        (4, (1, 64), r"at least 2 pixels per side, got image_size \(1, 64\)"),
     ],
 )
-def test_bad_arguments(count, image_size, sentence):
-    with pytest.raises(ValueError, match=sentence):
+def test_messages_for_invalid_arguments(count, image_size, message):
+    with pytest.raises(ValueError, match=message):
         mosaic([gray((4, 4), 0)] * count, tf.constant([0, 0]), image_size=image_size)
