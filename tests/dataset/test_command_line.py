@@ -143,7 +143,7 @@ def test_help_shows_modes_units_and_defaults():
     text = run_script("main.py", "--help").stdout
     assert "\nTraining (train, train_and_eval):\n" in text
     assert re.search(r"--train_batch_size=N +Images per training step, over all devices\. \(default: 64\)", text)
-    assert re.search(r"--mode=train\|eval\|train_and_eval\n +Trains, evaluates", text)
+    assert re.search(r"--mode=train\|eval\|train_and_eval\n +Train, evaluate, or", text)
     assert run_script("main.py", "--help", columns=10).stdout.startswith("Trains and evaluates")
     assert "--[no]eval_after_train" in text and "(default: False)" not in text and "(default: None)" not in text
 
