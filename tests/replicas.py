@@ -1,13 +1,13 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A short training in a process of its own, since replicas have to be set up before TensorFlow starts.
+"""A short training run as a separate process, because replicas must be configured before TensorFlow starts.
 
     python tests/replicas.py OUTPUT.npz HPARAMS one
     python tests/replicas.py OUTPUT.npz HPARAMS two-devices
     python tests/replicas.py OUTPUT.npz HPARAMS host:port,host:port 0     (and the same with 1, at the same time)
 
-Writes the metrics of all steps and the state after the last. Every way sees the same images; where there are two
-replicas, those of the second one hold no object at all.
+Writes the metrics of all steps and the state after the last one. All modes use the same images; with two replicas,
+those of the second one contain no objects.
 """
 
 import pathlib
@@ -26,15 +26,15 @@ from tf2.training import strategy as strategy_lib
 from tf2.training.trainer import Trainer
 
 STEPS = 20
-IMAGES = 8  # a step
-# Smooth activations, and no level of so few pixels that its statistics are of a handful of numbers: where rounding
-# errors switch a relu or are normalized, two correct ways of the same training soon differ.
+IMAGES = 8  # per step
+# Smooth activations, and no level with so few pixels that its statistics come from a handful of values: if rounding
+# errors switch a relu or are amplified by normalization, correct implementations soon differ.
 TINY = {"image_size": 128, "fpn_num_filters": 8, "fpn_cell_repeats": 1, "box_class_repeats": 2, "num_classes": 3}
 TINY |= {"act_type": "swish", "max_level": 5}
 
 
 def examples(config: config_lib.Config) -> list:
-    """(images, labels) of one image each, IMAGES for each step; the second half of a step's has no objects."""
+    """Returns one (image, labels) per image, IMAGES per step; the second half of each step has no objects."""
     labeler, rng = AnchorLabeler(build_anchors(config)), np.random.RandomState(3)
     made = []
     for i in range(STEPS * IMAGES):
@@ -43,26 +43,26 @@ def examples(config: config_lib.Config) -> list:
         classes = np.arange(1, len(boxes) + 1, dtype=np.int32)
         cls_targets, box_targets, num_positives = labeler.label(tf.constant(boxes), tf.constant(classes))
         labels = {"cls_targets": cls_targets, "box_targets": box_targets, "num_positives": num_positives}
-        # Large shapes: of noise, deep features would hardly vary, and rounding errors would be normalized with them.
+        # Large shapes: the deep features of noise hardly vary, and normalization would amplify rounding errors.
         image = tf.image.resize(tf.constant(rng.uniform(-2, 2, (4, 4, 3)), tf.float32), config.image_size)
         made.append((image, labels))
     return made
 
 
-def main(output: str, hparams: str, where: str, worker_index: int = 0) -> None:
-    """Trains, and writes what came out."""
+def main(output: str, hparams: str, mode: str, worker_index: int = 0) -> None:
+    """Trains, and writes metrics and state to the .npz file `output`."""
     strategy = None
-    if where == "two-devices":
+    if mode == "two-devices":
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
         strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    elif where != "one":
-        strategy = strategy_lib.create("multi-gpus", workers=where.split(","), worker_index=worker_index)
+    elif mode != "one":
+        strategy = strategy_lib.create("multi-gpus", workers=mode.split(","), worker_index=worker_index)
     config = config_lib.load("efficientdet-lite0", hparams, **TINY)
     keras.utils.set_random_seed(1)
     trainer = Trainer(config, batch_size=IMAGES, steps_per_epoch=STEPS, seed=5, strategy=strategy)
     if strategy:
-        assert trainer.num_replicas == 2 and trainer.any_worker(worker_index == 0) and trainer.all_agree(7)
+        assert trainer.num_replicas == 2 and trainer.any_worker(worker_index == 0) and trainer.all_equal(7)
         assert strategy_lib.is_chief(strategy) == (worker_index == 0)
     made = examples(config)
 

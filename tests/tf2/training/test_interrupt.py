@@ -17,9 +17,9 @@ ROOT = pathlib.Path(__file__).parents[3]
 HEAD = """
 import os, signal, sys, time
 from tf2.training.interrupt import Interrupt
-signal.signal(signal.SIGINT, signal.default_int_handler)  # the background jobs of a shell ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
 """
-# Steps until a signal arrives; the current step is completed.
+# Takes steps until a signal arrives, and completes the current step.
 LOOP = """
 with Interrupt() as interrupt:
     print("ready", flush=True)
@@ -29,12 +29,12 @@ with Interrupt() as interrupt:
     print("saved", flush=True)
 sys.exit(interrupt.exit_code)
 """
-BOTH = pytest.mark.parametrize("number, name, code", [(signal.SIGTERM, "SIGTERM", 143), (signal.SIGINT, "SIGINT", 130)])
+SIGNALS = [(signal.SIGTERM, "SIGTERM", 143), (signal.SIGINT, "SIGINT", 130)]
 
 
 @pytest.fixture
 def started():
-    """Starts a script and waits until it is ready; the process is killed at the end."""
+    """A function that starts a script and waits until it is ready; the process is killed at the end of the test."""
     processes = []
 
     def start(script):
@@ -52,8 +52,8 @@ def started():
         process.communicate()
 
 
-@BOTH
-def test_the_first_signal_lets_the_step_finish(started, number, name, code):
+@pytest.mark.parametrize("number, name, code", SIGNALS)
+def test_the_step_is_finished_after_the_first_signal(started, number, name, code):
     process = started(LOOP)
     process.send_signal(number)
     assert process.stderr.readline().endswith(f"{name}: finishing the step and saving; send it again to end at once\n")
@@ -61,7 +61,7 @@ def test_the_first_signal_lets_the_step_finish(started, number, name, code):
     assert process.returncode == code
 
 
-@BOTH
+@pytest.mark.parametrize("number, name, code", SIGNALS)
 def test_the_second_signal_ends_the_process_at_once(started, number, name, code):
     process = started(LOOP)
     process.send_signal(signal.SIGTERM)
@@ -72,9 +72,9 @@ def test_the_second_signal_ends_the_process_at_once(started, number, name, code)
     assert process.stdout.read() == ""
 
 
-def test_a_signal_repeated_at_once_counts_once(started):
+def test_an_immediately_repeated_signal_counts_once(started):
     process = started(LOOP)
-    for _ in range(2):  # as timeout(1) does
+    for _ in range(2):  # like timeout(1)
         process.send_signal(signal.SIGTERM)
     process.stderr.readline()
     assert process.communicate("\n", timeout=20) == ("saved\n", "")
@@ -116,7 +116,7 @@ def test_without_a_signal_nothing_changes():
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
-def test_other_threads_than_the_main_one_handle_nothing():
+def test_signals_are_handled_in_the_main_thread_only():
     handlers = []
 
     def run():

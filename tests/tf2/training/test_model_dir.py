@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""model_dir: whatever stops the writing, and whatever is damaged later, a whole checkpoint is found again."""
+"""Tests of tf2/training/model_dir.py: checkpoints survive kills, damaged files and full disks."""
 
 import contextlib
 import dataclasses
@@ -31,7 +31,7 @@ DATA = ".data-00000-of-00001"
 
 @pytest.fixture(params=["local", "ram"])
 def path(request, tmp_path):
-    """A directory that does not exist, on disk and in an object store."""
+    """A path that does not exist yet, on disk and in memory, which behaves like an object store."""
     return str(tmp_path / "run") if request.param == "local" else f"ram://{tmp_path.name}/run"
 
 
@@ -40,7 +40,7 @@ def entries(value):
 
 
 def filled(path, *steps, keep=5):
-    """A directory with checkpoints of these steps; the values in each are its step."""
+    """Returns a ModelDir with checkpoints of these steps; the values of each are its step."""
     directory = ModelDir(path, keep)
     directory.prepare(1000)
     for step in steps:
@@ -49,7 +49,7 @@ def filled(path, *steps, keep=5):
 
 
 def step_and_value(directory):
-    """What a training would go on from; both are the same number if the checkpoint is the right one."""
+    """Returns step and value of the newest checkpoint; they are equal if it is the one that `filled` saved."""
     prefix, values = directory.newest()
     assert values.keys() == entries(0).keys() and len(np.unique(values["net/kernel"])) == 1
     return checkpoint.step_of(prefix), values["net/kernel"][0, 0]
@@ -64,7 +64,7 @@ def files_of(*steps):
 
 
 def write(data, *parts):
-    """Replaces a file; in memory, TensorFlow would append to it."""
+    """Replaces a file; TensorFlow would append to one in memory."""
     if tf.io.gfile.exists(os.path.join(*parts)):
         tf.io.gfile.remove(os.path.join(*parts))
     with tf.io.gfile.GFile(os.path.join(*parts), "wb") as file:
@@ -76,14 +76,14 @@ def read(*parts):
         return file.read()
 
 
-def one_sentence(error):
+def is_one_line(error):
     return "\n" not in str(error.value) and "{{" not in str(error.value) and len(str(error.value)) < 600
 
 
 # Saving.
 
 
-def test_save_gives_back_bit_by_bit(path):
+def test_saved_values_are_read_bit_for_bit(path):
     tensors = {
         "single": np.array([[1 / 3, -0.0], [np.finfo(np.float32).tiny, 3e38]], np.float32),
         "half": np.array([1.5, 65504], tf.bfloat16.as_numpy_dtype),
@@ -100,8 +100,8 @@ def test_save_gives_back_bit_by_bit(path):
         assert value.dtype == tensors[name].dtype and value.tobytes() == tensors[name].tobytes()
 
 
-def test_save_keeps_the_newest(path):
-    directory = filled(path, 1, 2, 10, 11, 12, 100, 101)  # model.ckpt-1 goes, model.ckpt-1* does not
+def test_save_keeps_the_newest_checkpoints(path):
+    directory = filled(path, 1, 2, 10, 11, 12, 100, 101)  # removing model.ckpt-1 must not remove model.ckpt-1*
     assert checkpoint.saved(path) == [f"model.ckpt-{step}" for step in (10, 11, 12, 100, 101)]
     assert set(listing(path)) == {"checkpoint"} | files_of(10, 11, 12, 100, 101)
     assert step_and_value(directory) == (101, 101)
@@ -109,10 +109,10 @@ def test_save_keeps_the_newest(path):
     assert set(listing(path)) == {"checkpoint"} | files_of(101, 102)
     filled(path, 103, keep=1)
     assert set(listing(path)) == {"checkpoint"} | files_of(103)
-    assert tf.train.latest_checkpoint(path) == os.path.join(path, "model.ckpt-103")  # TensorFlow's own reader agrees
+    assert tf.train.latest_checkpoint(path) == os.path.join(path, "model.ckpt-103")  # TensorFlow's own reader
 
 
-def test_a_moved_directory_goes_on(tmp_path):
+def test_a_moved_directory_can_be_resumed(tmp_path):
     filled(str(tmp_path / "old"), 3, 4)
     moved = shutil.move(tmp_path / "old", tmp_path / "new")
     directory = filled(str(moved), 5)
@@ -129,7 +129,7 @@ def test_saving_a_step_again_replaces_it(path):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, tf.bfloat16.as_numpy_dtype])
-def test_nothing_that_is_not_finite_is_saved(bad, dtype, tmp_path):
+def test_non_finite_values_are_not_saved(bad, dtype, tmp_path):
     directory = filled(str(tmp_path), 3)
     before = listing(tmp_path)
     tensors = {**entries(4), "net/bias": np.array([1, bad], dtype)}
@@ -142,20 +142,23 @@ def test_nothing_that_is_not_finite_is_saved(bad, dtype, tmp_path):
 
 
 class Kill(BaseException):
-    """Ends the program in the middle of its work: nothing that mends errors sees it."""
+    """Stands for SIGKILL: not an Exception, so that no error handler catches it."""
 
 
 @contextlib.contextmanager
 def killed_at(number, half):
-    """Ends the program at the file operation of this number; with `half`, after a part of what it does.
+    """Raises Kill at the file operation of this number, and at all later ones; with `half`, after a part of it.
 
-    A rename is one moment, and so is the end of a short file; TensorFlow renames the data first, then the index.
+    Renaming and removing are atomic. TensorFlow renames the data file first, then the index.
     """
     counter = itertools.count()
 
     def half_copy(source, target, overwrite=False):
         if DATA in source:
-            write(read(source)[:20], target)
+            if gfile.exists(target):
+                remove(target)
+            with gfile.GFile(target, "wb") as file:
+                file.write(read(source)[:20])
 
     def half_save(prefix, **kwargs):
         save(prefix=f"{prefix}-elsewhere", **kwargs)
@@ -164,9 +167,10 @@ def killed_at(number, half):
 
     def step(original, partly=None):
         def operation(*args, **kwargs):
-            if next(counter) == number:
-                if half and partly:
-                    partly(*args, **kwargs)
+            index = next(counter)
+            if index == number and half and partly:
+                partly(*args, **kwargs)
+            if index >= number:  # a killed process does not clean up either
                 raise Kill
             return original(*args, **kwargs)
 
@@ -181,8 +185,8 @@ def killed_at(number, half):
         yield
 
 
-def assert_all_whole(path):
-    """Each index that lies there is of a checkpoint that can be read, should the state file be lost, too."""
+def assert_all_readable(path):
+    """Asserts that every index file belongs to a readable checkpoint, in case the state file is lost, too."""
     for file in listing(path):
         if file.endswith(".index"):
             checkpoint.read_entries(os.path.join(path, file.removesuffix(".index")))
@@ -190,8 +194,8 @@ def assert_all_whole(path):
 
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("steps, step, keep", [((), 3, 5), ((1, 2), 3, 2), ((1,), 2, 1), ((1, 2), 2, 5), ((2,), 2, 1)])
-def test_a_kill_while_saving(path, steps, step, keep, half):
-    """The next start finds the old state or the new one, whole; going on leaves no other files than ever."""
+def test_kill_during_save(path, steps, step, keep, half):
+    """The next start finds the old or the new state, complete, and a later save leaves no additional files."""
     last = steps[-1] if steps else None
     for number in itertools.count():
         directory = filled(f"{path}/{number}", *steps, keep=keep)
@@ -201,8 +205,8 @@ def test_a_kill_while_saving(path, steps, step, keep, half):
             break
         except Kill:
             pass
-        for _ in range(2):  # as it lies there, and as the next start leaves it
-            assert_all_whole(directory.path)
+        for _ in range(2):  # before and after `prepare` of the next start
+            assert_all_readable(directory.path)
             if directory.newest() is None:
                 assert last is None
             else:
@@ -213,12 +217,12 @@ def test_a_kill_while_saving(path, steps, step, keep, half):
         assert step_and_value(directory) == (step, 30)
         kept = [*(s for s in steps if s != step), step][-keep:]
         assert set(listing(directory.path)) == {"checkpoint"} | files_of(*kept)
-    assert number >= 2  # the checkpoint, its state file and more
+    assert number >= 2  # at least the checkpoint and its state file
 
 
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("steps", [(1, 2), (2, 2)])
-def test_a_kill_while_archiving(path, steps, half):
+def test_kill_during_archive(path, steps, half):
     for number in itertools.count():
         directory = filled(f"{path}/{number}")
         directory.write_config(Config())
@@ -232,7 +236,7 @@ def test_a_kill_while_archiving(path, steps, half):
         except Kill:
             pass
         for _ in range(2):
-            assert_all_whole(best.path)
+            assert_all_readable(best.path)
             assert step_and_value(best) in [(steps[0], 10), (steps[1], 20)]
             assert directory.best_ap() == {10: 0.1, 20: 0.2}[step_and_value(best)[1]] or steps == (2, 2)
             directory.prepare(1000)
@@ -244,8 +248,8 @@ def test_a_kill_while_archiving(path, steps, half):
 
 
 @pytest.mark.parametrize("prepares", [True, False])
-def test_a_kill_while_saving_a_step_again(path, prepares):
-    """The copy that stands in has another name; it gives the name back, and then goes."""
+def test_kill_during_overwrite(path, prepares):
+    """The state file names a copy while files are replaced; `prepare` renames it back, and the next save removes it."""
     directory = filled(path, 1, 2)
     with contextlib.suppress(Kill), killed_at(3, half=False):  # two copies, the state file
         directory.save(2, entries(20))
@@ -258,11 +262,11 @@ def test_a_kill_while_saving_a_step_again(path, prepares):
     assert step_and_value(directory) == (2, 20) and set(listing(path)) == {"checkpoint"} | files_of(1, 2)
 
 
-def test_prepare_removes_what_kills_leave(path, caplog):
+def test_prepare_removes_leftovers_of_killed_runs(path, caplog):
     caplog.set_level("INFO", logger="absl")
     directory = filled(path, 3, 4)
-    left = [f"model.ckpt-5{DATA}", f"model.ckpt-4{DATA}.tempstate123", "model.ckpt-5.index.tempstate9"]
-    left += [".unfinished-checkpoint", ".unfinished-best_objective.txt", ".unfinished-config.yaml", *files_of(2)]
+    leftovers = [f"model.ckpt-5{DATA}", f"model.ckpt-4{DATA}.tempstate123", "model.ckpt-5.index.tempstate9"]
+    leftovers += [".unfinished-checkpoint", ".unfinished-best_objective.txt", ".unfinished-config.yaml", *files_of(2)]
     others = [
         "notes.txt",
         ".unfinished-notes",
@@ -271,20 +275,20 @@ def test_prepare_removes_what_kills_leave(path, caplog):
         "model.ckpt-best.index",
         "graph.pbtxt",
     ]
-    for name in [*left, *others]:
+    for name in [*leftovers, *others]:
         write(b"half", path, name)
     directory.prepare(1000)
     assert set(listing(path)) == {"checkpoint", *others} | files_of(3, 4)
-    assert f"removing {len(left)} files of an interrupted run" in caplog.text
-    assert all(name in caplog.text for name in left)
+    assert f"removing {len(leftovers)} files of an interrupted run" in caplog.text
+    assert all(name in caplog.text for name in leftovers)
     caplog.clear()
     directory.prepare(1000)
     assert not caplog.text
 
 
 @pytest.mark.parametrize("state", [None, b"", b"\xff", b'model_checkpoint_path: "model.ckpt-3"\n'])
-def test_prepare_leaves_whole_checkpoints_that_no_state_file_lists(path, state):
-    """The state file lost, damaged, and older than the checkpoints."""
+def test_prepare_keeps_complete_checkpoints_that_the_state_file_does_not_name(path, state):
+    """State file missing, empty, damaged, and older than the checkpoints."""
     directory = filled(path, 3, 4, 5)
     if state is None:
         tf.io.gfile.remove(f"{path}/checkpoint")
@@ -296,7 +300,7 @@ def test_prepare_leaves_whole_checkpoints_that_no_state_file_lists(path, state):
 
 
 @pytest.mark.parametrize("damage", ["gone", "damaged"])
-def test_prepare_leaves_older_ones_where_the_newest_is_not_whole(path, damage):
+def test_prepare_keeps_older_checkpoints_if_the_newest_is_incomplete(path, damage):
     directory = filled(path, 3, 4, 5)
     write(b'model_checkpoint_path: "model.ckpt-5"\n', path, "checkpoint")
     if damage == "gone":
@@ -328,14 +332,14 @@ def damage(kind, *parts):
 
 @pytest.mark.parametrize("suffix", [".index", DATA])
 @pytest.mark.parametrize("kind", DAMAGES)
-def test_a_damaged_newest_checkpoint(path, kind, suffix, caplog):
+def test_damaged_newest_checkpoint(path, kind, suffix, caplog):
     directory = filled(path, 1, 2, 3)
     damage(kind, path, f"model.ckpt-3{suffix}")
     directory.prepare(1000)
     assert step_and_value(directory) == (2, 2)
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert len(errors) == 1 and re.search(rf"{path}/model.ckpt-3.*; using {path}/model.ckpt-2 instead$", errors[0])
-    for step in (3, 4):  # training goes on
+    for step in (3, 4):  # training continues
         directory.save(step, entries(step))
         assert step_and_value(directory) == (step, step)
 
@@ -349,19 +353,21 @@ def test_two_damaged_checkpoints(path, caplog):
 
 
 @pytest.mark.parametrize("state", [True, False])
-def test_nothing_but_damaged_checkpoints(path, state):
+def test_all_checkpoints_damaged(path, state):
     directory = filled(path, 1, 2)
     for step in (1, 2):
         damage("a bit in the middle", path, f"model.ckpt-{step}{DATA}")
     if not state:
         tf.io.gfile.remove(f"{path}/checkpoint")
     directory.prepare(1000)
-    with pytest.raises(CheckpointError, match=r"no checkpoint in .* can be read .*ckpt-2.*ckpt-1.*begin anew") as error:
+    with pytest.raises(
+        CheckpointError, match=r"no checkpoint in .* can be read .*ckpt-2.*ckpt-1.*start a new run"
+    ) as error:
         directory.newest()
     assert "\n" not in str(error.value)
 
 
-def test_all_files_are_gone_but_the_state_file(path):
+def test_state_file_without_checkpoints(path):
     directory = filled(path, 1, 2)
     for file in files_of(1, 2):
         tf.io.gfile.remove(f"{path}/{file}")
@@ -369,15 +375,15 @@ def test_all_files_are_gone_but_the_state_file(path):
         directory.newest()
 
 
-def test_a_directory_without_a_checkpoint(path):
-    assert ModelDir(path).newest() is None  # nor a directory
+def test_directory_without_checkpoints(path):
+    assert ModelDir(path).newest() is None  # the directory does not exist either
     assert filled(path).newest() is None
     write(b"half", path, f"model.ckpt-1{DATA}")  # the first save was killed
     assert ModelDir(path).newest() is None
 
 
-def test_every_damaged_byte_is_noticed(tmp_path):
-    """TensorFlow's checksums: no value is ever read wrong."""
+def test_every_damaged_byte_is_detected(tmp_path):
+    """TensorFlow's checksums detect it: no wrong value is ever read."""
     directory = filled(str(tmp_path), 1)
     for suffix in (".index", DATA):
         file = tmp_path / f"model.ckpt-1{suffix}"
@@ -389,8 +395,8 @@ def test_every_damaged_byte_is_noticed(tmp_path):
         file.write_bytes(data)
 
 
-def test_a_reader_beside_a_writer_that_deletes(path, monkeypatch):
-    """Whatever the moment, there is a checkpoint, or an error of the two kinds that callers expect."""
+def test_reading_while_another_process_deletes(path, monkeypatch):
+    """At any moment, a reader gets the checkpoint or one of the two errors that callers handle."""
     directory = filled(path, 1, 2)
     load = tf.compat.v1.train.NewCheckpointReader
 
@@ -401,7 +407,7 @@ def test_a_reader_beside_a_writer_that_deletes(path, monkeypatch):
         return reader
 
     monkeypatch.setattr(tf.compat.v1.train, "NewCheckpointReader", load_late)
-    with contextlib.suppress(CheckpointError, OSError):  # an open file may be read to its end
+    with contextlib.suppress(CheckpointError, OSError):  # an open file may stay readable
         assert step_and_value(directory) == (2, 2)
     with pytest.raises(CheckpointError, match=r"cannot read|no checkpoint"):
         checkpoint.read_entries(f"{path}/model.ckpt-2")
@@ -409,12 +415,12 @@ def test_a_reader_beside_a_writer_that_deletes(path, monkeypatch):
         checkpoint.find(path)
 
 
-# Disks that fail.
+# Full disks and missing permissions.
 
 
 @contextlib.contextmanager
-def no_room(num_bytes):
-    """Files of this process cannot grow beyond a size, as on a full disk."""
+def file_size_limit(num_bytes):
+    """Limits the size of files of this process, as a full disk does."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
     try:
@@ -424,8 +430,8 @@ def no_room(num_bytes):
 
 
 @contextlib.contextmanager
-def without_rights():
-    """Rights of files hold for root, too."""
+def unprivileged():
+    """Drops root privileges, to which file permissions do not apply."""
     if os.geteuid():
         yield
         return
@@ -436,67 +442,67 @@ def without_rights():
         os.seteuid(0)
 
 
-def test_prepare_makes_the_directory(path):
+def test_prepare_creates_the_directory(path):
     ModelDir(f"{path}/a/b").prepare(1000)
     assert tf.io.gfile.isdir(f"{path}/a/b") and listing(f"{path}/a/b") == []
     ModelDir(f"{path}/a/b").prepare(1000)
 
 
-def test_prepare_finds_a_file_in_the_way(path):
+def test_prepare_reports_a_file_in_place_of_the_directory(path):
     tf.io.gfile.makedirs(os.path.dirname(path))
     write(b"", path)
-    with pytest.raises(
-        OSError, match=f"^cannot write to {path}: .*; mend that, or choose another --model_dir"
-    ) as error:
+    with pytest.raises(OSError, match=f"^cannot write to {path}: .*; fix that, or choose another --model_dir") as error:
         ModelDir(path).prepare(1000)
-    assert one_sentence(error)
+    assert is_one_line(error)
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_prepare_finds_a_read_only_directory(exists):
+def test_prepare_reports_a_read_only_directory(exists):
     with tempfile.TemporaryDirectory() as root:
         os.chmod(root, 0o555)
         path = root if exists else f"{root}/new"
-        with without_rights(), pytest.raises(OSError, match=f"cannot write to {path}: .*ermission denied") as error:
+        with unprivileged(), pytest.raises(OSError, match=f"cannot write to {path}: .*ermission denied") as error:
             ModelDir(path).prepare(1000)
-    assert one_sentence(error)
+    assert is_one_line(error)
 
 
-def test_prepare_wants_room_for_two_checkpoints(tmp_path):
+def test_prepare_requires_space_for_two_checkpoints(tmp_path):
     free = shutil.disk_usage(tmp_path).free
-    with pytest.raises(OSError, match=r"has \d+ MiB left, two checkpoints need \d+ MiB; free space") as error:
+    with pytest.raises(OSError, match=r"has \d+ MiB free, two checkpoints need \d+ MiB; free space") as error:
         ModelDir(str(tmp_path)).prepare(int(free * 0.51))
-    assert one_sentence(error)
+    assert is_one_line(error)
     ModelDir(str(tmp_path)).prepare(int(free * 0.4))
-    ModelDir(f"ram://{tmp_path.name}").prepare(free)  # which tells no size
+    ModelDir(f"ram://{tmp_path.name}").prepare(free)  # its free space is unknown
 
 
 LARGE = {"net/kernel": np.ones([50_000], np.float32), "global_step": np.int64(5)}
 
 
 @pytest.mark.parametrize("step", [4, 5])
-@pytest.mark.parametrize("room", [0, 10_000])
-def test_a_full_disk_while_saving(tmp_path, step, room):
-    """Step 4 is there already, and 5 is new."""
+@pytest.mark.parametrize("num_bytes", [0, 10_000])
+def test_full_disk_during_save(tmp_path, step, num_bytes):
+    """Step 4 exists already, step 5 is new."""
     directory = filled(str(tmp_path), 3, 4)
-    with no_room(room), pytest.raises(OSError) as error:
+    with file_size_limit(num_bytes), pytest.raises(OSError) as error:
         directory.save(step, LARGE)
-    assert re.search(f"^cannot save step {step} in {tmp_path}: .*File too large; what was there", str(error.value))
-    assert one_sentence(error) and step_and_value(directory) == (4, 4)
-    left = {"checkpoint"} | files_of(3, 4)
-    assert {file.replace("ckpt-04", "ckpt-4") for file in listing(tmp_path)} == left
+    assert re.search(
+        f"^cannot save step {step} in {tmp_path}: .*File too large; previous files are kept: ", str(error.value)
+    )
+    assert is_one_line(error) and step_and_value(directory) == (4, 4)
+    names = {file.replace("ckpt-04", "ckpt-4") for file in listing(tmp_path)}
+    assert names == {"checkpoint"} | files_of(3, 4)
     prefix = directory.save(step, LARGE)
     assert checkpoint.read_entries(prefix)["global_step"] == 5 and directory.newest()[0] == prefix
 
 
-@pytest.mark.parametrize("room", [0, 10_000])
-def test_a_full_disk_while_archiving(tmp_path, room):
+@pytest.mark.parametrize("num_bytes", [0, 10_000])
+def test_full_disk_during_archive(tmp_path, num_bytes):
     directory = filled(str(tmp_path), 3)
     directory.archive(f"{tmp_path}/model.ckpt-3", {"AP": 0.3})
     prefix = directory.save(4, LARGE)
     with (
-        no_room(room),
-        pytest.raises(OSError, match=r"^cannot keep model.ckpt-4 as the best in .*File too large; what"),
+        file_size_limit(num_bytes),
+        pytest.raises(OSError, match=r"^cannot keep model.ckpt-4 as the best in .*File too large; previous"),
     ):
         directory.archive(prefix, {"AP": 0.4})
     best = ModelDir(f"{tmp_path}/archive")
@@ -504,27 +510,27 @@ def test_a_full_disk_while_archiving(tmp_path, room):
     assert set(listing(best.path)) == {"checkpoint", "best_eval.txt"} | files_of(3)
 
 
-def test_a_full_disk_while_writing_the_config(tmp_path):
+def test_full_disk_while_writing_the_config(tmp_path):
     directory = filled(str(tmp_path))
     directory.write_config(Config(num_epochs=7))
-    with no_room(100), pytest.raises(OSError, match=r"^cannot write config\.yaml in .*File too large"):
+    with file_size_limit(100), pytest.raises(OSError, match=r"^cannot write config\.yaml in .*File too large"):
         directory.write_config(Config(num_epochs=8))
     assert directory.read_config().num_epochs == 7 and listing(tmp_path) == ["config.yaml"]
 
 
-def test_a_directory_that_went_away(tmp_path):
+def test_save_to_a_deleted_directory(tmp_path):
     directory = filled(str(tmp_path / "run"), 3)
     shutil.rmtree(directory.path)
     (tmp_path / "run").write_text("")
     with pytest.raises(OSError, match=r"^cannot save step 4 in ") as error:
         directory.save(4, entries(4))
-    assert one_sentence(error)
+    assert is_one_line(error)
 
 
-# The best one.
+# The best checkpoint.
 
 
-def test_archive(path):
+def test_archive_holds_one_checkpoint_with_config_and_metrics(path):
     directory = filled(path, 3)
     directory.write_config(Config(num_classes=7))
     directory.archive(directory.save(4, entries(4)), {"AP": np.float32(0.5), "AP50": 0.75})
@@ -540,7 +546,7 @@ def test_archive(path):
     assert set(listing(path)) == {"checkpoint", "config.yaml", "best_objective.txt", "archive"} | files_of(3, 4, 5)
 
 
-def test_archive_wants_a_checkpoint(path):
+def test_archive_requires_a_checkpoint(path):
     directory = filled(path, 3)
     with pytest.raises(CheckpointError, match=r"no checkpoint at .*model.ckpt-9"):
         directory.archive(f"{path}/model.ckpt-9", {"AP": 0.5})
@@ -548,8 +554,8 @@ def test_archive_wants_a_checkpoint(path):
 
 
 @pytest.mark.parametrize("suffix", [".index", DATA])
-def test_archive_takes_nothing_that_is_damaged(path, suffix):
-    """As of a training that deletes the checkpoint while another process archives it."""
+def test_archive_rejects_a_damaged_checkpoint(path, suffix):
+    """As if training deleted the checkpoint while another process archives it."""
     directory = filled(path, 3, 4)
     directory.archive(f"{path}/model.ckpt-3", {"AP": 0.3})
     damage("cut off", path, f"model.ckpt-4{suffix}")
@@ -560,7 +566,7 @@ def test_archive_takes_nothing_that_is_damaged(path, suffix):
     assert set(listing(best.path)) == {"checkpoint", "best_eval.txt"} | files_of(3)
 
 
-def test_archive_takes_no_file_that_is_being_written(path):
+def test_archive_skips_temporary_files(path):
     directory = filled(path, 3)
     write(b"half", path, f"model.ckpt-3{DATA}.tempstate77")
     directory.archive(f"{path}/model.ckpt-3", {"AP": 0.3})
@@ -568,7 +574,7 @@ def test_archive_takes_no_file_that_is_being_written(path):
 
 
 @pytest.mark.parametrize("metrics", [None, b"", b"{}", b"[1]", b"{'AP': 0.5}"])
-def test_best_ap_is_none_without_an_archive(path, metrics):
+def test_best_ap_is_minus_1_without_a_valid_archive(path, metrics):
     directory = filled(path, 3)
     assert directory.best_ap() == -1
     directory.archive(f"{path}/model.ckpt-3", {"AP": 0.25})
@@ -581,7 +587,7 @@ def test_best_ap_is_none_without_an_archive(path, metrics):
 # The configuration.
 
 
-def test_config_comes_back(path):
+def test_config_round_trip(path):
     directory = filled(path)
     assert directory.read_config() is None
     config = config_lib.load(
@@ -593,13 +599,13 @@ def test_config_comes_back(path):
     directory.write_config(config.override({"num_epochs": 5}))
     assert directory.read_config().num_epochs == 5 and listing(path) == ["config.yaml"]
     assert read(path, "config.yaml").startswith(b"name: efficientdet-lite0")
-    assert yaml.safe_load(read(path, "config.yaml"))["nms_configs"] == {}  # a command that detects has its own
+    assert yaml.safe_load(read(path, "config.yaml"))["nms_configs"] == {}  # inference has its own defaults
     directory.write_config(config.override({"nms_configs": {"method": "hard"}}))
     assert yaml.safe_load(read(path, "config.yaml"))["nms_configs"] == {"method": "hard"}
     assert directory.read_config().nms_configs.method == "hard"
 
 
-def test_the_names_of_the_classes_travel_with_the_config(path, tmp_path):
+def test_config_file_contains_class_names(path, tmp_path):
     directory = filled(path)
     directory.write_config(Config(label_map="voc"))
     assert directory.read_config().label_map[20] == "tvmonitor" and len(directory.read_config().label_map) == 20
@@ -622,7 +628,7 @@ def test_the_names_of_the_classes_travel_with_the_config(path, tmp_path):
         b"a: \x00",
     ],
 )
-def test_a_config_that_cannot_be_read(path, text, caplog):
+def test_unreadable_config(path, text, caplog):
     directory = filled(path)
     write(text, path, "config.yaml")
     assert directory.read_config() is None
@@ -631,14 +637,14 @@ def test_a_config_that_cannot_be_read(path, text, caplog):
     assert "\n" not in record.getMessage()
 
 
-def test_compare_tells_what_changed():
-    begun = Config(label_map="voc", nms_configs={"method": "hard", "iou_thresh": 0.3})
-    assert model_dir.compare(begun, begun) == []
-    now = begun.override(
+def test_compare_lists_changes():
+    saved = Config(label_map="voc", nms_configs={"method": "hard", "iou_thresh": 0.3})
+    assert model_dir.compare(saved, saved) == []
+    new = saved.override(
         {"learning_rate": 0.01, "mosaic": True, "var_freeze_expr": "fpn", "aspect_ratios": [1, 2, 0.5]}
     )
-    now = now.override({"nms_configs": {"iou_thresh": 0.5}, "moving_average_decay": 0.99, "image_size": "96x64"})
-    assert model_dir.compare(begun, now) == [
+    new = new.override({"nms_configs": {"iou_thresh": 0.5}, "moving_average_decay": 0.99, "image_size": "96x64"})
+    assert model_dir.compare(saved, new) == [
         "image_size: [640, 640] -> [64, 96]",
         "mosaic: False -> True",
         "learning_rate: 0.08 -> 0.01",
@@ -648,7 +654,7 @@ def test_compare_tells_what_changed():
     ]
 
 
-def test_compare_holds_names_against_names():
+def test_compare_resolves_label_maps():
     names = Config(label_map={1: "a", 2: "b"})
     assert model_dir.compare(names, Config(label_map={2: "b", 1: "a"})) == []
     assert model_dir.compare(names, Config(label_map={1: "a", 2: "c"})) == ["label_map: {2: 'b'} -> {2: 'c'}"]
@@ -656,38 +662,38 @@ def test_compare_holds_names_against_names():
     assert model_dir.compare(Config(label_map=label_map.VOC), Config(label_map="voc")) == []
 
 
-def test_compare_refuses_what_no_training_can_go_on_with():
-    begun, now = Config(num_classes=3, optimizer="sgd"), Config(num_classes=5, optimizer="adam", num_epochs=7)
-    message = r"cannot go on with num_classes: 3 -> 5, optimizer: sgd -> adam; set what was before, or .*--ckpt$"
+def test_compare_rejects_changes_of_fixed_keys():
+    saved, new = Config(num_classes=3, optimizer="sgd"), Config(num_classes=5, optimizer="adam", num_epochs=7)
+    message = r"continue with num_classes: 3 -> 5, optimizer: sgd -> adam; restore the previous values, or .*--ckpt$"
     with pytest.raises(ConfigError, match=message) as error:
-        model_dir.compare(begun, now)
-    assert one_sentence(error)
+        model_dir.compare(saved, new)
+    assert is_one_line(error)
 
 
 FPN = {"nodes": [{"feat_level": level, "inputs_offsets": [level - 3]} for level in range(3, 8)]}
 
 
 @pytest.mark.parametrize("key, value", [("aspect_ratios", [1.0, 3.0, 0.33]), ("fpn_config", FPN)])
-def test_compare_refuses_lists_and_dicts_too(key, value):
-    with pytest.raises(ConfigError, match=f"cannot go on with {key}: "):
+def test_compare_rejects_changed_lists_and_dicts(key, value):
+    with pytest.raises(ConfigError, match=f"cannot continue with {key}: "):
         model_dir.compare(Config(), Config().override({key: value}))
 
 
-@pytest.mark.parametrize("before, now", [(0.0, 0.9), (0.9, 0.0)])
-def test_compare_refuses_a_moving_average_that_begins_or_ends(before, now):
-    with pytest.raises(ConfigError, match=f"moving_average_decay: {before} -> {now}; set"):
-        model_dir.compare(Config(moving_average_decay=before), Config(moving_average_decay=now))
+@pytest.mark.parametrize("saved, new", [(0.0, 0.9), (0.9, 0.0)])
+def test_compare_rejects_turning_the_moving_average_on_or_off(saved, new):
+    with pytest.raises(ConfigError, match=f"moving_average_decay: {saved} -> {new}; restore"):
+        model_dir.compare(Config(moving_average_decay=saved), Config(moving_average_decay=new))
 
 
 @pytest.mark.parametrize(
-    "key, before, now",
+    "key, saved, new",
     [("fpn_name", None, "bifpn"), ("fpn_name", "bifpn_dyn", None), ("fpn_weight_method", "fastattn", None)],
 )
-def test_compare_takes_other_words_for_the_same(key, before, now):
-    assert model_dir.compare(Config(**{key: before}), Config(**{key: now})) == [f"{key}: {before} -> {now}"]
+def test_compare_accepts_synonyms(key, saved, new):
+    assert model_dir.compare(Config(**{key: saved}), Config(**{key: new})) == [f"{key}: {saved} -> {new}"]
 
 
-# Every key that the network reads, each with another value than the small one has.
+# Every key that the network reads, with a value other than that of tiny_config.
 NODES = [{"feat_level": level, "inputs_offsets": [level - 3]} for level in range(3, 8)]
 OTHER = {
     "name": "other",
@@ -714,19 +720,19 @@ OTHER = {
 }
 
 
-def test_all_keys_that_a_network_reads_are_known_here(tiny_config):
+def test_all_keys_that_a_network_reads_are_in_this_table(tiny_config):
     keys = {field.name for field in dataclasses.fields(Config)}
-    asked = set()
+    read = set()
 
-    class Asked(Config):
+    class Recorded(Config):
         def __getattribute__(self, name):
-            asked.add(name)
+            read.add(name)
             return super().__getattribute__(name)
 
-    config = Asked(**{key: getattr(tiny_config, key) for key in keys})
-    asked.clear()
+    config = Recorded(**{key: getattr(tiny_config, key) for key in keys})
+    read.clear()
     EfficientDetNet(config)
-    assert asked & keys == set(OTHER)
+    assert read & keys == set(OTHER)
     assert set(model_dir.FIXED) - set(OTHER) == {"optimizer"}
 
 
@@ -741,5 +747,5 @@ def shapes_of(config):
 
 
 @pytest.mark.parametrize("key", OTHER)
-def test_what_changes_the_variables_cannot_change(key, tiny_config, shapes):
+def test_fixed_keys_are_those_that_change_variables(key, tiny_config, shapes):
     assert (shapes_of(tiny_config.override({key: OTHER[key]})) != shapes) == (key in model_dir.FIXED)

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""optimizer: published learning rates; updates, clipping and averages by hand, by Keras and by TensorFlow Addons."""
+"""Tests of tf2/training/optimizer.py, against published rates, hand computation, Keras and TensorFlow Addons."""
 
 import math
 import pathlib
@@ -24,7 +24,7 @@ from tf2.training.optimizer import (
 )
 
 TRAIN = pathlib.Path(__file__).parents[4] / "shared" / "reference" / "train.npz"
-# Of the published rates: they scale with batch / 64, here twice.
+# Settings of the published rates, which scale with batch_size / 64.
 PUBLISHED = {"batch_size": 128, "steps_per_epoch": 1000}
 PUBLISHED_HPARAMS = "learning_rate=0.08,lr_warmup_init=0.004,num_epochs=300"
 
@@ -40,17 +40,17 @@ def test_published_rates(method):
     np.testing.assert_allclose(rates, figures[f"lr/{method}/values"], rtol=1e-5)
 
 
-def test_cosine_is_the_plain_one():
+def test_cosine_golden():
     rate = trainer.learning_rate(config_lib.load("efficientdet-d0", PUBLISHED_HPARAMS), **PUBLISHED)
     warm, total = 1000, 300_000
     for step in (1000, 1001, 50_000, 150_500, 299_000, 299_999, 300_000):
         expected = 0.16 * 0.5 * (1 + math.cos(math.pi * (step - warm) / (total - warm)))
         np.testing.assert_allclose(rate(step), expected, rtol=1e-5, atol=1e-8)
     np.testing.assert_allclose([rate(0), rate(500), rate(150_500)], [0.008, 0.084, 0.08], rtol=1e-5)
-    assert rate(310_000) == 0  # and never rises again
+    assert rate(310_000) == 0  # the cosine does not rise again
 
 
-def test_warm_up_of_a_fraction_of_an_epoch_and_of_none():
+def test_warmup_of_a_fraction_of_an_epoch_and_without():
     config = config_lib.load("efficientdet-d0", "lr_warmup_epoch=0.25,lr_decay_method=polynomial,num_epochs=2")
     rate = trainer.learning_rate(config, batch_size=64, steps_per_epoch=10)  # int(2.5) steps
     np.testing.assert_allclose([rate(0), rate(1)], [0.008, 0.044], rtol=1e-6)
@@ -59,20 +59,20 @@ def test_warm_up_of_a_fraction_of_an_epoch_and_of_none():
     np.testing.assert_allclose([without(0), without(20)], [0.08, 0], rtol=1e-6)
 
 
-def test_constant_has_no_warm_up():
+def test_constant_rate_has_no_warmup():
     config = config_lib.load("efficientdet-d0", "lr_decay_method=constant,learning_rate=0.02")
     rate = trainer.learning_rate(config, batch_size=16, steps_per_epoch=10)
     np.testing.assert_allclose([rate(0), rate(5), rate(10**6)], 0.005, rtol=1e-6)
 
 
-def test_rates_survive_serialization():
+def test_rates_are_equal_after_serialization():
     rate = LearningRate("stepwise", 0.1, total_steps=100, warmup_init=0.01, warmup_steps=5, drop_steps=[50, 80])
     again = LearningRate.from_config(rate.get_config())
     np.testing.assert_array_equal([again(step) for step in (0, 3, 49, 50, 80)], [rate(s) for s in (0, 3, 49, 50, 80)])
     np.testing.assert_allclose([rate(49), rate(50), rate(80)], [0.1, 0.01, 0.001], rtol=1e-6)
 
 
-def test_unknown_decay_is_told():
+def test_unknown_decay_method():
     with pytest.raises(ValueError, match="unknown lr_decay_method 'linear'; use one of cosine"):
         LearningRate("linear", 0.1, total_steps=10)
 
@@ -83,12 +83,12 @@ def apply(optimizer, variable, gradient, *, rate=0.1, step=0, apply_update=True)
         [variable],
         rate=tf.constant(rate),
         step=tf.constant(step, tf.int64),
-        apply_update=tf.constant(counts),
+        apply_update=tf.constant(apply_update),
     )
 
 
-def test_sgd_keeps_the_rate_outside_of_the_accumulator():
-    """By hand, gradients 1, 1, 2 and momentum 0.5: m = 1, 1.5, 2.75, each times the rate of its step; not Nesterov."""
+def test_sgd_golden():
+    """By hand: gradients 1, 1, 2 and momentum 0.5 give m = 1, 1.5, 2.75; w -= rate * m, without Nesterov."""
     variable, values = tf.Variable([0.0], name="a/kernel"), []
     sgd = Sgd([variable], 0.5)
     for step, (gradient, rate) in enumerate([(1.0, 0.1), (1.0, 0.2), (2.0, 0.01)]):
@@ -100,8 +100,8 @@ def test_sgd_keeps_the_rate_outside_of_the_accumulator():
     assert accumulator.name == "a/kernel/Momentum:0" and not accumulator.trainable
 
 
-def test_adam_is_algorithm_1_in_the_order_of_section_2():
-    """In float64, with the bias correction in the step size, so that epsilon counts in the uncorrected scale."""
+def test_adam_golden():
+    """Reference in float64: w -= rate * sqrt(1 - beta_2**t) / (1 - beta_1**t) * m / (sqrt(v) + epsilon)."""
     gradients, rates = [[1.0, -3.0], [0.5, 1e-6], [-2.0, 0.0], [4.0, 1e-7]], [0.1, 0.2, 0.05, 0.3]
     variable = tf.Variable([1.0, 2.0], name="a/kernel")
     adam = Adam([variable], 0.8)
@@ -121,7 +121,7 @@ def test_adam_is_algorithm_1_in_the_order_of_section_2():
 @pytest.mark.parametrize(
     "name, reference",
     [
-        ("sgd", lambda: keras.optimizers.SGD(0.1, momentum=0.9)),  # the same for a constant rate
+        ("sgd", lambda: keras.optimizers.SGD(0.1, momentum=0.9)),  # equal only for a constant rate
         ("adam", lambda: keras.optimizers.Adam(0.1, beta_1=0.9, beta_2=0.999, epsilon=1e-7)),
     ],
 )
@@ -137,7 +137,7 @@ def test_optimizers_agree_with_those_of_keras(name, reference):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_step_that_does_not_count_leaves_every_bit(name):
+def test_a_skipped_update_changes_no_bit(name):
     variable = tf.Variable(np.random.RandomState(1).randn(50), dtype=tf.float32)
     optimizer = OPTIMIZERS[name]([variable], 0.9)
     for step in range(3):
@@ -151,7 +151,7 @@ def test_a_step_that_does_not_count_leaves_every_bit(name):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_an_optimizer_updates_some_of_its_variables(name):
+def test_an_optimizer_may_update_some_of_its_variables(name):
     variables = [tf.Variable([1.0], name=part) for part in ("a", "b")]
     optimizer = OPTIMIZERS[name](variables, 0.9)
     apply(optimizer, variables[1], [1.0])
@@ -163,8 +163,8 @@ def test_an_optimizer_updates_some_of_its_variables(name):
     "gradients, norm, expected, expected_norm",
     [
         ([[3.0, 4.0], [0.3]], 10.0, [[3, 4], [0.3]], math.hypot(5, 0.3)),  # below both limits
-        ([[30.0, 40.0]], 10.0, [[6, 8]], 10.0),  # one gradient, cut to norm 10
-        # Each to norm 10 first, so the large one counts no more than the other; then 10 * sqrt(2) to 10.
+        ([[30.0, 40.0]], 10.0, [[6, 8]], 10.0),  # one gradient, clipped to norm 10
+        # Both are clipped to norm 10, then the global norm 10 * sqrt(2) to 10.
         ([[300.0, 400.0], [0.0, 10.0]], 10.0, [[6 / 2**0.5, 8 / 2**0.5], [0, 10 / 2**0.5]], 10.0),
         ([[300.0, 400.0]], None, [[300, 400]], 500.0),
         ([[300.0, 400.0]], 0.0, [[300, 400]], 500.0),
@@ -181,7 +181,7 @@ def test_clip_gradients_golden(gradients, norm, expected, expected_norm):
 
 @pytest.mark.parametrize("norm", [10.0, None])
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
-def test_gradients_that_are_not_finite_become_zeros(bad, norm):
+def test_non_finite_gradients_become_zeros(bad, norm):
     clipped = clip_gradients([tf.constant([3.0, 4.0]), tf.constant([[1.0, bad]]), tf.constant(2.0)], norm)
     assert not clipped.finite
     for gradient, shape in zip(clipped.gradients, [(2,), (1, 2), ()], strict=True):
@@ -216,12 +216,12 @@ def test_moving_average_agrees_with_tensorflow_addons():
         gradient = tf.constant(rng.randn(3, 2), tf.float32)
         reference.apply_gradients([(gradient, theirs)])
         ours.assign_sub(0.01 * gradient)
-        # Addons counts from the step before.
+        # Addons counts steps from 0.
         average.update(tf.constant(step - 1))
         np.testing.assert_allclose(average.averages[0], reference.get_slot(theirs, "average"), rtol=1e-5, atol=1e-7)
 
 
-def test_a_moving_average_without_a_step_that_counts_keeps_every_bit():
+def test_a_moving_average_without_an_update_changes_no_bit():
     variable = tf.Variable([0.1, 0.2])
     average = MovingAverage([variable], 0.9)
     before = average.averages[0].numpy()
@@ -237,7 +237,7 @@ def net(tiny_config):
     return EfficientDetNet(tiny_config)
 
 
-def names(net, expression):
+def frozen_names(net, expression):
     frozen = frozen_variables(net, expression)
     return {variable.name for variable in net.weights if variable.ref() in frozen}
 
@@ -247,42 +247,42 @@ def test_no_expression_freezes_nothing(net):
 
 
 @pytest.mark.parametrize("expression", ["efficientnet", "(efficientnet-lite0|class_net)", "fpn_cells/cell_0/fnode0"])
-def test_frozen_are_the_names_that_begin_so_statistics_among_them(net, expression):
+def test_frozen_variables_include_statistics(net, expression):
     starts = tuple(expression.strip("()").split("|"))
-    frozen = names(net, expression)
+    frozen = frozen_names(net, expression)
     assert frozen == {variable.name for variable in net.weights if variable.name.startswith(starts)}
     assert {name.rsplit("/", 1)[-1] for name in frozen} >= {"gamma:0", "moving_mean:0", "moving_variance:0"}
 
 
-def test_an_expression_may_end_at_the_name_s_end(net):
-    assert names(net, ".*/class-predict/bias:0$") == {"class_net/class-predict/bias:0"}
+def test_an_expression_may_match_the_end_of_a_name(net):
+    assert frozen_names(net, ".*/class-predict/bias:0$") == {"class_net/class-predict/bias:0"}
 
 
 @pytest.mark.parametrize("expression", [".*", "", "[a-z]"])
-def test_everything_is_refused(net, expression):
+def test_freezing_everything_is_rejected(net, expression):
     with pytest.raises(ValueError, match="matches every variable; nothing is left to train"):
         frozen_variables(net, expression)
 
 
 @pytest.mark.parametrize(
-    "expression, near",
+    "expression, similar",
     [
         ("net/class-predict", "class_net/class-predict/"),  # in the middle of a name
-        ("fpn_cells/cell_7/fnode0", "fpn_cells/cell_0/fnode0/"),  # a cell that this model lacks
+        ("fpn_cells/cell_7/fnode0", "fpn_cells/cell_0/fnode0/"),  # this model has no such cell
         ("efficientnet-b0/stem", "efficientnet-lite0/stem/"),
-        (".*moving_mean", ""),  # only statistics, which nothing trains anyway
+        (".*moving_mean", ""),  # only statistics, which are not trainable
     ],
 )
-def test_nothing_is_refused_with_near_names(net, expression, near):
+def test_freezing_nothing_is_rejected_with_similar_names(net, expression, similar):
     with pytest.raises(ValueError, match="matches no trainable variable from the start of its name") as error:
         frozen_variables(net, expression)
     message = str(error.value)
     assert "names begin with efficientnet-lite0, resample_p6, fpn_cells, class_net, box_net, such as " in message
     suggested = message.split("such as ")[1].split(", ")
-    assert len(suggested) == 3 and all(name.startswith(near) for name in suggested)
+    assert len(suggested) == 3 and all(name.startswith(similar) for name in suggested)
     assert set(suggested) <= {variable.name for variable in net.trainable_variables}
 
 
-def test_no_regular_expression(net):
+def test_invalid_regular_expression(net):
     with pytest.raises(ValueError, match=r"var_freeze_expr '\(stem' is not a regular expression: missing \)"):
         frozen_variables(net, "(stem")

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""strategy: devices that are not there are told; one training is the same on one device, on two and on two machines."""
+"""Tests of tf2/training/strategy.py: missing devices, and equal training on one device, two devices, two machines."""
 
 import json
 import os
@@ -19,12 +19,11 @@ from tf2.training import strategy
 from tf2.training.trainer import Trainer
 
 ROOT = pathlib.Path(__file__).parents[3]
-# A rate at which 20 steps lower the loss, and none of them makes rounding errors grow: with four times as much, one
-# device differs from itself by 5e-4 of the loss where it gets the same images in another order. The average follows
-# the weights fast enough to have left its beginning.
+# With this rate, 20 steps lower the loss without amplifying rounding errors: at four times the rate, the order of the
+# images within a batch changes the loss of one device by 5e-4. The decay lets the average leave its initial values.
 HPARAMS = "learning_rate=0.001,lr_warmup_init=0.0003,moving_average_decay=0.9"
-# What normalization does not touch, and what TensorFlow can add up part by part over replicas.
-PARTS = "learning_rate=0.016,lr_warmup_init=0.004,moving_average_decay=0.9,is_training_bn=false"
+# For gradient accumulation over replicas, which requires frozen batch normalization.
+ACCUMULATION = "learning_rate=0.016,lr_warmup_init=0.004,moving_average_decay=0.9,is_training_bn=false"
 CLUSTER = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 1}}
 
 
@@ -38,73 +37,73 @@ def warnings(monkeypatch):
 
 @pytest.fixture
 def no_gpu(monkeypatch):
-    """Whatever the machine has, TensorFlow finds no GPU."""
+    """Hides the GPUs of the machine from TensorFlow."""
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind=None: [])
 
 
-def test_without_a_name_there_is_one_device():
+def test_default_is_one_device():
     one = strategy.create()
     assert one is tf.distribute.get_strategy() and one.num_replicas_in_sync == 1
     assert strategy.is_chief(one) and strategy.num_workers(one) == 1
 
 
-def test_gpus_need_a_gpu(no_gpu):
-    with pytest.raises(ValueError, match=r"--strategy=gpus needs a GPU, but .* finds none .*; leave --strategy out"):
+def test_gpus_requires_a_gpu(no_gpu):
+    with pytest.raises(ValueError, match=r"--strategy=gpus needs a GPU, but .* finds none .*; omit --strategy to use"):
         strategy.create("gpus")
 
 
-def test_workers_are_not_for_a_tpu():
-    with pytest.raises(ValueError, match="--worker is for machines with GPUs, --strategy=multi-gpus; leave it out"):
+def test_a_tpu_takes_no_workers():
+    with pytest.raises(ValueError, match="--worker applies to --strategy=multi-gpus; omit it for a TPU"):
         strategy.create("tpu", workers=["a:1"])
 
 
 @pytest.mark.parametrize("flags", [{"tpu": "local"}, {"tpu_zone": "z"}, {"kind": "gpus", "gcp_project": "p"}])
-def test_flags_of_a_tpu_need_its_strategy(flags):
-    with pytest.raises(ValueError, match="are for --strategy=tpu; give it, or leave them out"):
+def test_tpu_flags_require_the_tpu_strategy(flags):
+    with pytest.raises(ValueError, match="require --strategy=tpu; add it, or omit them"):
         strategy.create(**flags)
 
 
-def test_an_index_needs_its_workers():
-    with pytest.raises(ValueError, match="--worker_index=1 counts in --worker; give both"):
+def test_worker_index_requires_workers():
+    with pytest.raises(ValueError, match="--worker_index=1 is an index into --worker; pass both"):
         strategy.create("multi-gpus", worker_index=1)
 
 
 @pytest.mark.parametrize(
-    "error, said",
+    "error, message",
     [
         (tf.errors.ResourceExhaustedError(None, None, "OOM when\nat"), "out of memory: buy more (OOM when)"),
         (tf.errors.UnknownError(None, None, "no port\nat"), "no port"),
     ],
 )
-def test_errors_of_tensorflow_become_one_line(error, said):
+def test_device_errors_have_one_line(error, message):
     with pytest.raises(OSError) as caught, strategy.device_errors("buy more"):
         raise error
-    assert str(caught.value) == said
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("kind", [None, "gpus", "multi-gpus"])
-def test_workers_mean_several_machines(kind):
-    with pytest.raises(ValueError, match=r"worker_index is 0\.\.1 for 2 workers, got 2"):
+def test_workers_select_the_multi_worker_strategy(kind):
+    with pytest.raises(ValueError, match=r"expected worker_index in 0\.\.1 for 2 workers, got 2"):
         strategy.create(kind, workers=["a:1", "b:2"], worker_index=2)
 
 
-def test_gpus_of_a_cluster_mean_several_machines(monkeypatch):
+def test_gpus_with_a_cluster_selects_the_multi_worker_strategy(monkeypatch):
     cluster = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 5}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
-    with pytest.raises(ValueError, match=r"worker_index is 0\.\.1 for 2 workers, got 5"):
+    with pytest.raises(ValueError, match=r"expected worker_index in 0\.\.1 for 2 workers, got 5"):
         strategy.create("gpus")
 
 
 @pytest.mark.parametrize(
     "workers, index, message",
     [
-        (["a:1", "b:2"], 2, r"worker_index is 0\.\.1 for 2 workers, got 2"),
-        (["a:1", "b:2"], -1, r"worker_index is 0\.\.1 for 2 workers, got -1"),
-        (["a:1", "b"], 0, r"a worker is host:port, got 'b' in a:1,b"),
+        (["a:1", "b:2"], 2, r"expected worker_index in 0\.\.1 for 2 workers, got 2"),
+        (["a:1", "b:2"], -1, r"expected worker_index in 0\.\.1 for 2 workers, got -1"),
+        (["a:1", "b"], 0, r"expected workers as host:port, got 'b' in a:1,b"),
     ],
 )
-def test_workers_are_described_well(workers, index, message):
+def test_invalid_workers(workers, index, message):
     with pytest.raises(ValueError, match=message):
         strategy.create("multi-gpus", workers=workers, worker_index=index)
 
@@ -121,26 +120,26 @@ def test_workers_are_described_well(workers, index, message):
         json.dumps({**CLUSTER, "cluster": {}}),
     ],
 )
-def test_several_machines_need_their_addresses(monkeypatch, given):
+def test_multi_gpus_requires_addresses(monkeypatch, given):
     monkeypatch.setenv("TF_CONFIG", given)
     with pytest.raises(ValueError) as error:
         strategy.create("multi-gpus")
-    assert "needs the machines: --worker=host:port,host:port and --worker_index, or in TF_CONFIG" in str(error.value)
+    assert "needs the machines: --worker=host:port,host:port and --worker_index, or TF_CONFIG=" in str(error.value)
     assert str(error.value).endswith(f"got {given!r}")
 
 
 @pytest.mark.parametrize("flags", [{}, {"workers": ["a:1", "b:2"], "worker_index": 1}])
-def test_flags_and_tf_config_say_the_same(monkeypatch, no_gpu, warnings, flags):
+def test_flags_are_equivalent_to_tf_config(monkeypatch, no_gpu, warnings, flags):
     made = []
     monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", lambda: made.append(os.environ["TF_CONFIG"]))
-    # With flags, TF_CONFIG is of no interest, and is set for TensorFlow.
+    # With flags, TF_CONFIG is overwritten.
     monkeypatch.setenv("TF_CONFIG", "nonsense" if flags else json.dumps(CLUSTER))
     strategy.create("multi-gpus", **flags)
     assert [json.loads(config) for config in made] == [CLUSTER]
-    assert warnings == ["no GPU on this machine: its worker computes on the CPU"]
+    assert warnings == ["no GPU on this machine: its worker uses the CPU"]
 
 
-def test_a_tpu_that_is_not_there_is_told(monkeypatch):
+def test_unreachable_tpu(monkeypatch):
     def resolver(tpu, zone, project):
         assert (tpu, zone, project) == ("pod", "here", "mine")
         raise RuntimeError("no such machine\nand more")
@@ -152,33 +151,33 @@ def test_a_tpu_that_is_not_there_is_told(monkeypatch):
         strategy.create("tpu", tpu="pod", tpu_zone="here", gcp_project="mine")
 
 
-def test_precision_is_of_the_devices(monkeypatch, no_gpu, warnings):
+def test_precision_depends_on_the_devices(monkeypatch, no_gpu, warnings):
     one = tf.distribute.get_strategy()
     assert strategy.precision(False, one) == "float32" and warnings == []
     assert strategy.precision(True, one) == "float32"
-    assert warnings == ["mixed_precision is for GPUs and TPUs, of which there is none: computing in float32"]
+    assert warnings == ["mixed_precision needs a GPU or TPU, and this machine has none: computing in float32"]
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind=None: [f"/device:{kind}:0"])
     assert strategy.precision(True, one) == "mixed_float16" and strategy.precision(False, one) == "float32"
     monkeypatch.setattr(tf.distribute, "TPUStrategy", type(one))
     assert strategy.precision(True, one) == "mixed_bfloat16" and len(warnings) == 1
 
 
-def test_parts_of_a_batch_cannot_share_statistics_over_replicas(tiny_config):
+def test_gradient_accumulation_over_replicas_requires_frozen_statistics(tiny_config):
     config, two = tiny_config.override({"gradient_accumulation_steps": 2}), SimpleNamespace(num_replicas_in_sync=2)
     with pytest.raises(ValueError, match="gradient_accumulation_steps=2 over 2 replicas needs is_training_bn=false"):
         Trainer(config, batch_size=8, steps_per_epoch=1, strategy=two)
 
 
-# The same training, in processes of their own.
+# Equal training runs, each in a process of its own.
 
 
 class Process:
-    """A run of replicas.py; its output is there once `result` returns."""
+    """A run of replicas.py; `result` waits for it and returns its output."""
 
-    def __init__(self, output, hparams, *where):
+    def __init__(self, output, hparams, *mode):
         self.output, self.log = output, output.with_suffix(".log")
         environment = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
-        command = [sys.executable, str(ROOT / "tests" / "replicas.py"), str(output), hparams, *map(str, where)]
+        command = [sys.executable, str(ROOT / "tests" / "replicas.py"), str(output), hparams, *map(str, mode)]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
 
@@ -188,12 +187,12 @@ class Process:
             return dict(arrays)
 
 
-def run(directory, hparams, *wheres):
-    """Results of runs at the same time; whatever happens, none of them is left running."""
+def run(directory, hparams, *modes):
+    """Returns the results of simultaneous runs; no process is left running."""
     processes = []
     try:
-        for i, where in enumerate(wheres):
-            processes.append(Process(directory / f"{i}.npz", hparams, *where))
+        for i, mode in enumerate(modes):
+            processes.append(Process(directory / f"{i}.npz", hparams, *mode))
         return [process.result() for process in processes]
     finally:
         for process in processes:
@@ -220,26 +219,26 @@ def one_device(tmp_path_factory):
 
 
 def assert_same_training(found, expected):
-    """Metrics of all 20 steps, and weights, averages and statistics after the last."""
+    """Compares metrics of all 20 steps, and weights, averages and statistics after the last one."""
     assert found.keys() == expected.keys()
     assert expected["metrics/loss"].shape == (20,)
     for name, value in expected.items():
-        if "gradient" in name or name.endswith("/Momentum"):  # its sums over pixels are of some hundreds
+        if "gradient" in name or name.endswith("/Momentum"):  # sums over pixels, of order 100
             tolerance = {"rtol": 1e-3, "atol": 1e-2}
-        else:  # of statistics, too: variances are unbiased everywhere, over the samples of all replicas
+        else:  # including statistics: variances are unbiased, over the samples of all replicas
             tolerance = {"rtol": 1e-4, "atol": 0 if name.startswith("metrics/") else 1e-4}
         np.testing.assert_allclose(found[name], value, **tolerance, err_msg=name)
 
 
 @pytest.mark.slow
-def test_two_devices_train_as_one_does(one_device, tmp_path):
+def test_two_devices_train_like_one(one_device, tmp_path):
     (two,) = run(tmp_path, HPARAMS, ["two-devices"])
     assert_same_training(two, one_device)
 
 
 @pytest.mark.slow
 @pytest.mark.both_lanes
-def test_two_machines_train_as_one_device_does(one_device, tmp_path):
+def test_two_machines_train_like_one_device(one_device, tmp_path):
     workers = ",".join(f"localhost:{port}" for port in free_ports(2))
     first, second = run(tmp_path, HPARAMS, [workers, 0], [workers, 1])
     assert_same_training(first, one_device)
@@ -248,7 +247,7 @@ def test_two_machines_train_as_one_device_does(one_device, tmp_path):
 
 
 @pytest.mark.slow
-def test_parts_of_a_batch_add_up_over_two_devices(tmp_path):
-    (one,) = run(tmp_path, PARTS, ["one"])
-    (two,) = run(tmp_path, f"{PARTS},gradient_accumulation_steps=2", ["two-devices"])
+def test_gradient_accumulation_over_two_devices(tmp_path):
+    (one,) = run(tmp_path, ACCUMULATION, ["one"])
+    (two,) = run(tmp_path, f"{ACCUMULATION},gradient_accumulation_steps=2", ["two-devices"])
     assert_same_training(two, one)
