@@ -1,17 +1,17 @@
-# `make demo` and `make test` need nothing but this file, a Python and a network: they make a virtual environment in
-# .venv/ (one for every Python version), install into it what is missing, and run. PYTHON=python3.13, or any path,
-# chooses the Python. POSIX sh and make 3.81, as on macOS.
+# `make demo` and `make test` need only this file, a Python and a network: they create a virtual environment in .venv/,
+# one per Python version, install missing packages, and run. PYTHON=python3.13, or any path, selects the Python.
+# POSIX sh and make 3.81, as on macOS.
 
 PYTHON ?=
-# What pytest gets beside the marks: make test ARGS="tests/test_boxes.py -x".
+# Further arguments of pytest: make test ARGS="tests/efficientdet/test_boxes.py -x".
 ARGS ?= tests
-# How many processes share the tests, file by file.
+# Number of processes that share the test files.
 JOBS ?= 2
-# Which of the slow tests, an expression of marks; those called long take half an hour and more.
+# Selects the slow tests by an expression of marks; those marked long take half an hour and more.
 SLOW ?= slow and not long
 
-# "py311 /path/of/python" for the first Python 3.10-3.13 that can make a virtual environment. A version that pyenv has
-# installed counts although no `pyenv global` names it: its shim on PATH fails, the file below versions/ works.
+# "py311 /path/of/python" for the first Python 3.10-3.13 that can create a virtual environment. Versions installed by
+# pyenv are found even if `pyenv global` does not name them: the shim on PATH fails, the file below versions/ works.
 PROBE = import ensurepip, sys, venv; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or sys.exit(1); \
 	print("py%d%d" % v, sys.executable)
 FOUND := $(shell \
@@ -26,10 +26,10 @@ BASE_PYTHON := $(wordlist 2,99,$(FOUND))
 VENV := .venv/$(LANE)
 RUN := $(VENV)/bin/python
 CONSTRAINTS := $(if $(filter py310 py311,$(LANE)),constraints-py311.txt,constraints-py313.txt)
-# Named after what it stands for: the same requirements are never installed twice, changed ones always are.
+# The name contains a checksum: the same requirements are never installed twice, changed ones always are.
 INSTALLED := $(VENV)/installed-$(shell cat requirements*.txt $(CONSTRAINTS) | cksum | cut -d ' ' -f 1)
 
-# Keeps back TensorFlow's start-up notes about CPU features and missing GPUs; what really fails is raised.
+# Hides TensorFlow's start-up notes about CPU features and missing GPUs; real failures are raised.
 TF_CPP_MIN_LOG_LEVEL ?= 3
 export TF_CPP_MIN_LOG_LEVEL
 
@@ -37,13 +37,13 @@ export TF_CPP_MIN_LOG_LEVEL
 .PHONY: help demo test slow lint setup python clean
 
 help:
-	@echo "make demo    sample pictures -> TFRecords -> training -> AP -> export -> drawn detections, in demo/"
-	@echo "make test    the fast tests"
-	@echo "make slow    the others: whole models, training, exports"
+	@echo "make demo    sample images -> TFRecords -> training -> AP -> export -> drawn detections, in demo/"
+	@echo "make test    fast tests"
+	@echo "make slow    slow tests: whole models, training, exports"
 	@echo "make lint    ruff format --check and ruff check"
-	@echo "make setup   the virtual environment alone, $(VENV)"
-	@echo "make clean   removes .venv/, demo/, tutorial/ and caches"
-	@echo "PYTHON=python3.13, or any path, chooses the Python (now: $(or $(BASE_PYTHON),none found))"
+	@echo "make setup   only the virtual environment, $(VENV)"
+	@echo "make clean   remove .venv/, demo/, tutorial/ and caches"
+	@echo "PYTHON=python3.13, or any path, selects the Python (now: $(or $(BASE_PYTHON),none found))"
 
 test: $(INSTALLED)
 	$(RUN) -m pytest -c tests/pytest.ini -m "not slow" -n $(JOBS) --dist loadfile $(ARGS)
@@ -59,17 +59,17 @@ setup: $(INSTALLED)
 python:
 ifeq ($(FOUND),)
 	@echo "no Python 3.10-3.13 with venv found$(if $(PYTHON), as $(PYTHON)); install one (Debian and Ubuntu: apt-get \
-	install python3.11 python3.11-venv; macOS: brew install python@3.11; pyenv: pyenv install 3.11) or name one: \
+	install python3.11 python3.11-venv; macOS: brew install python@3.11; pyenv: pyenv install 3.11) or pass one: \
 	make PYTHON=/path/to/python3.11" >&2; exit 1
 endif
 	@echo "$(BASE_PYTHON), packages in $(VENV)"
 
-# Missing, or its Python gone from the machine: made from scratch.
+# Created anew if it is missing, or if its Python was uninstalled.
 $(RUN): | python
 	"$(BASE_PYTHON)" -m venv --clear $(VENV)
 
 $(INSTALLED): $(RUN)
-	@echo "installing what $(VENV) lacks; TensorFlow and all the rest are about 850 MB, downloaded once"
+	@echo "installing missing packages into $(VENV); TensorFlow and the others are about 850 MB, downloaded once"
 	@rm -f $(VENV)/installed-*
 	$(RUN) -m pip install --disable-pip-version-check \
 		-r requirements.txt -r requirements-dev.txt -c $(CONSTRAINTS)
@@ -79,11 +79,11 @@ DEMO := demo
 DEMO_MODEL := --model_name=efficientdet-lite0 --hparams=configs/demo.yaml
 
 demo: $(INSTALLED)
-	@echo "== 1/5 pictures of shapes with exact boxes, as COCO JSON and TFRecords"
+	@echo "== 1/5 sample images: shapes with exact boxes, as COCO JSON and TFRecords"
 	$(RUN) dataset/create_sample_data.py --output_dir=$(DEMO)/train --prefix=train --num_images=1600 --seed=1 --image_size=128
 	$(RUN) dataset/create_sample_data.py --output_dir=$(DEMO)/val --prefix=val --num_images=200 --seed=2 --image_size=128
 	$(RUN) dataset/create_sample_data.py --output_dir=$(DEMO)/new --prefix=new --num_images=12 --seed=3 --image_size=400
-	@echo "== 2/5 training and AP; continues where it was interrupted"
+	@echo "== 2/5 training and AP; resumes if it was interrupted"
 	$(RUN) main.py --mode=train_and_eval $(DEMO_MODEL) --model_dir=$(DEMO)/model \
 		--train_file_pattern="$(DEMO)/train/train-*" --num_examples_per_epoch=1600 --train_batch_size=8 --num_epochs=5 \
 		--val_file_pattern="$(DEMO)/val/val-*" --val_json_file=$(DEMO)/val/annotations.json --eval_batch_size=8 \
@@ -94,9 +94,9 @@ demo: $(INSTALLED)
 	@echo "== 4/5 detections drawn"
 	$(RUN) model_inspect.py --runmode=infer $(DEMO_MODEL) --ckpt_path=$(DEMO)/model --batch_size=4 \
 		--input_image=$(DEMO)/new/images --output_image_dir=$(DEMO)/drawn
-	@echo "== 5/5 files written (pictures with boxes: $(DEMO)/drawn; AP: the table above)"
+	@echo "== 5/5 files written (images with boxes: $(DEMO)/drawn; AP: the table above)"
 	@find $(DEMO) -type f ! -path "*/images/*" | sort
-	@for folder in $(DEMO)/*/images; do echo "$$folder: $$(ls $$folder | wc -l) pictures"; done
+	@for folder in $(DEMO)/*/images; do echo "$$folder: $$(ls $$folder | wc -l) images"; done
 
 clean:
 	rm -rf .venv demo tutorial .pytest_cache .hypothesis .ruff_cache

@@ -4,7 +4,9 @@
 
 import ast
 import fnmatch
+import os
 import pathlib
+import subprocess
 import sys
 
 import pytest
@@ -13,10 +15,14 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 # From the bottom up: a file imports only what stands in a line above its own. A package's name is its __init__.py.
 ORDER = [
+    "backbone.choices",
     "backbone.layers",
     "backbone.efficientnet_model",
     "backbone.efficientnet_builder",
     "backbone",
+    "efficientdet.fpn_configs",
+    "efficientdet.config_values",
+    "efficientdet.hparams",
     "efficientdet.config",
     "efficientdet.boxes",
     "efficientdet.anchors",
@@ -25,7 +31,6 @@ ORDER = [
     "efficientdet.losses",
     "efficientdet.nms",
     "efficientdet.postprocess",
-    "efficientdet.fpn_configs",
     "efficientdet.bifpn",
     "efficientdet.heads",
     "efficientdet.tta",
@@ -43,12 +48,14 @@ ORDER = [
     "dataset.augment",
     "dataset.dataloader",
     "dataset.visualize",
+    "dataset.scenes",
     "dataset.convert.image_file",
     "dataset.convert.conversion_report",
     "dataset.convert.annotation",
     "dataset.convert.shards",
+    "dataset.convert.*",  # the source formats, and command
+    "dataset.convert.sample_data",
     "dataset.convert",
-    "dataset.scenes",
     "dataset.check.finding",
     "dataset.check.box_layouts",
     "dataset.check.swap_evidence",
@@ -57,13 +64,16 @@ ORDER = [
     "dataset.check.anchor_fit",
     "dataset.check.checks",
     "dataset.check.data_report",
+    "dataset.check.inspection",
     "dataset.check",
-    "dataset.create_coco_tfrecord",
     "dataset.create_*",
     "dataset.inspect_tfrecords",
     "dataset.check_tfrecords",
     "dataset",
     "tf2.weights.published",
+    "tf2.weights.saved_config",
+    "tf2.weights.object_keys",
+    "tf2.weights.structure",
     "tf2.weights.checkpoint",
     "tf2.weights",
     "tf2.inference.metadata",
@@ -77,7 +87,6 @@ ORDER = [
     "tf2.training.strategy",
     "tf2.training.optimizer",
     "tf2.training.model_dir",
-    "tf2.training.freezing",
     "tf2.training.trainer",
     "tf2.training.progress",
     "tf2.training.interrupt",
@@ -99,8 +108,8 @@ ORDER = [
     "tf2.export.*",  # a family of formats each
     "tf2.export.export",
     "tf2.export",
-    "tf2.benchmarks.*",
-    "tf2.benchmarks.latency",
+    "tf2.benchmarks.measure",
+    "tf2.benchmarks.*",  # latency, training
     "tf2.benchmarks",
     "tf2",
     "main",
@@ -111,6 +120,7 @@ PACKAGES = ["backbone", "efficientdet", "dataset", "tf2"]
 PROGRAM = [path for package in [*PACKAGES, "testdata"] for path in sorted((ROOT / package).rglob("*.py"))]
 PROGRAM += sorted(ROOT.glob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
+SCRIPTS = [path for path in PROGRAM if path.read_text().rstrip().endswith("command_line.run(main)")]
 
 
 def module_name(path):
@@ -160,6 +170,14 @@ def test_imports_point_one_way(path):
             )
 
 
+@pytest.mark.parametrize("path", PROGRAM, ids=module_name)
+def test_only_tests_import_scripts(path):
+    scripts = {module_name(script) for script in SCRIPTS}
+    assert {"main", "dataset.create_coco_tfrecord"} <= scripts
+    for node, name in imports(ast.parse(path.read_text())):
+        assert our_module(name) not in scripts, f"{path}:{node.lineno} imports the script {name}"
+
+
 @pytest.mark.parametrize("path", PROGRAM + TESTS, ids=module_name)
 def test_keras_is_tf_keras(path):
     tree = ast.parse(path.read_text())
@@ -187,16 +205,23 @@ def test_what_the_program_does_not_need_to_run(path):
 @pytest.mark.parametrize("path", [p for p in PROGRAM if p.parent.name in PACKAGES[:2]], ids=module_name)
 def test_the_detector_knows_no_files_flags_or_clocks(path):
     banned = {"argparse", "datetime", "glob", "io", "os", "pathlib", "shutil", "tempfile", "time"}
-    if path.name == "config.py":  # which reads the YAML file that it is given
-        banned -= {"io", "os", "pathlib"}
+    if path.name == "hparams.py":  # reads the YAML file given by --hparams
+        banned -= {"os"}
     for node, name in imports(ast.parse(path.read_text())):
         assert name.split(".")[0] not in banned and not name.startswith("absl.flags"), f"{path}:{node.lineno}: {name}"
 
 
 def test_config_needs_only_the_standard_library_and_yaml():
-    """So that a typing error on the command line is answered before TensorFlow is imported."""
-    for node, name in imports(ast.parse((ROOT / "efficientdet/config.py").read_text())):
-        assert name.split(".")[0] in sys.stdlib_module_names | {"yaml"}, f"config.py:{node.lineno}: {name}"
+    """As do the modules that it imports, so that a typing error is reported before TensorFlow is imported."""
+    modules = ["efficientdet.config"]
+    for module in modules:
+        for node, name in imports(ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())):
+            if our_module(name):
+                modules.append(our_module(name))
+            else:
+                where = f"{module}:{node.lineno}: {name}"
+                assert name.split(".")[0] in sys.stdlib_module_names | {"yaml"}, where
+    assert {"backbone.choices", "efficientdet.hparams"} <= set(modules)
 
 
 @pytest.mark.parametrize(
@@ -214,3 +239,23 @@ def test_order_tells_up_from_down(source, module, allowed):
     [(_, name)] = imports(ast.parse(source))
     position = rank(our_module(name))
     assert (position is not None and position < rank(module)) == allowed
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("script", ["main.py", "model_inspect.py", "dataset/create_coco_tfrecord.py"])
+def test_installed_packages_of_the_same_names_do_not_shadow_ours(tmp_path, script, before):
+    """PyPI has a package `dataset`; without __init__.py ours would lose to it, wherever it is on sys.path."""
+    for package in PACKAGES:
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("raise ImportError('another package of this name')\n")
+    paths = [str(tmp_path), str(ROOT)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths if before else paths[::-1])}
+    result = subprocess.run(
+        [sys.executable, str(ROOT / script), "--help"], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert result.returncode == 0 and "--" in result.stdout, result.stderr
+
+
+@pytest.mark.parametrize("path", [p for package in PACKAGES for p in sorted((ROOT / package).rglob("*.py"))], ids=str)
+def test_every_folder_of_source_is_a_package(path):
+    assert (path.parent / "__init__.py").exists()
