@@ -166,7 +166,7 @@ def test_words_without_dashes_are_refused(no_tensorflow):
             [*TRAIN, "--model_dir=DIR", "--train_file_pattern=sample.tfrecord", "--num_examples_per_epoch=8"],
             "an epoch of 8 images has no whole batch of 64",
         ),
-        ([*INFER, "--ckpt_path=_", "--input_image=*.webp", "--output_image_dir=DIR"], "no picture at '*.webp'"),
+        ([*INFER, "--ckpt_path=_", "--input_image=*.webp", "--output_image_dir=DIR"], "no image at '*.webp'"),
         ([*INFER, "--ckpt_path=none", "--input_image=img1.jpg", "--output_image_dir=DIR"], "no checkpoint at none"),
         ([*INSPECT, "--runmode=saved_model", "--ckpt_path=_", "--saved_model_dir=."], ". exists already; remove it"),
         (
@@ -177,7 +177,7 @@ def test_words_without_dashes_are_refused(no_tensorflow):
                 "--output_json=DIR/x.json",
                 "--saved_model_dir=none.tflite",
             ],
-            "there is nothing at none.tflite",
+            "there is no file none.tflite",
         ),
         (
             [*INSPECT, "--runmode=onnx", "--ckpt_path=_", "--onnx_path=DIR/x.onnx", "--nms_method=gaussian"],

@@ -1,13 +1,17 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Drivers: one way to call a detector, whatever it is stored as."""
+"""Drivers: one interface to a detector, from a checkpoint or from an exported file."""
 
+import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from dataset import label_map
+from dataset.convert import image_file
 from efficientdet import boxes as box_ops
 from efficientdet import config as config_lib
 from efficientdet.model import EfficientDetModel, EfficientDetNet
@@ -15,60 +19,75 @@ from efficientdet.postprocess import CLASS_OFFSET, Detections
 from efficientdet.tta import Levels
 from tf2.inference import runtimes, signatures
 from tf2.inference.metadata import ArtifactError, Metadata, class_names
-from tf2.weights import checkpoint, published
+from tf2.weights import checkpoint, published, saved_config
 
 
 class Driver:
-    """A detector to be called with pictures, in stages that can be timed one by one."""
+    """A detector, divided into stages that can be timed separately."""
 
-    network: Callable[[tf.Tensor], Levels] | None = None  # of [B, height, width, 3], normalized; None: not to be had
+    # [B, height, width, 3] normalized images -> raw outputs per level; None if an exported file does not provide them.
+    network: Callable[[tf.Tensor], Levels] | None = None
 
     def __init__(self, config: config_lib.Config, stages: Mapping[str, Callable[[Any], Any]]):
-        """Puts the stages together.
+        """Initializes the driver.
 
         Args:
             config: of the detector.
-            stages: by name and in order. The first takes a list of pictures, every other what the one before returns,
-                the last returns Detections of NumPy arrays.
+            stages: functions by name, in order. The first one takes a list of images, each other one the result of its
+                predecessor; the last one returns Detections of NumPy arrays.
         """
         self.config = config
         self.names = class_names(config)
         self.stages = dict(stages)
 
     def serve(self, images: list[np.ndarray]) -> Detections:
-        """Detects in several pictures at once, which may differ in size.
+        """Detects objects in a batch of images, which may differ in size.
 
         Args:
             images: B arrays [H, W, 3] uint8, RGB.
 
         Returns:
-            Detections of NumPy arrays, boxes in pixels of each picture.
+            Detections of NumPy arrays, [B, D, ...], boxes in pixels of each image.
 
         Raises:
-            ValueError: if an array is not a picture, or there is none.
+            ValueError: for an empty list, or an array of another shape or dtype.
         """
         if not images:
-            raise ValueError("expected at least one picture, got an empty list")
+            raise ValueError("expected at least one image, got an empty list")
         for image in images:
             if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8 or not image.size:
-                raise ValueError(f"expected [H, W, 3] uint8 RGB pictures, got {list(image.shape)} {image.dtype}")
+                raise ValueError(f"expected [H, W, 3] uint8 RGB images, got {list(image.shape)} {image.dtype}")
         state = images
         for stage in self.stages.values():
             state = stage(state)
         return state
 
-    def detect(self, image: np.ndarray) -> Detections:
-        """Detects in one picture.
+    def detect(self, image: np.ndarray | str | os.PathLike) -> Detections:
+        """Detects objects in one image.
 
         Args:
-            image: [H, W, 3] uint8, RGB.
+            image: [H, W, 3] uint8 RGB, or the path of an image file.
 
         Returns:
-            Detections without batch dimension and padding: boxes [K, 4] in pixels of the picture, scores [K],
-            classes [K], best first; valid_len is K.
+            Detections without batch dimension and padding, by falling score: boxes [K, 4] float32, [ymin, xmin, ymax,
+            xmax] in pixels of the image; scores [K] float32 above nms_configs.score_thresh; classes [K] int32 from 1,
+            see `name_of`; valid_len, which is K.
+
+        Raises:
+            ValueError: if the file cannot be read, or for an array of another shape or dtype.
         """
+        if not isinstance(image, np.ndarray):
+            image = image_file.read_pixels(Path(image))
+        nms = self.config.nms_configs
         boxes, scores, classes, valid_len = (x[0] for x in self.serve([image]))
-        return Detections(boxes[:valid_len], scores[:valid_len], classes[:valid_len], valid_len)
+        # A file of the published program may apply a lower threshold. A NaN is kept, for the parity check to find.
+        num_low = np.count_nonzero(scores[:valid_len] <= (nms.score_thresh or 0))
+        count = min(valid_len - num_low, nms.max_output_size)
+        return Detections(boxes[:count], scores[:count], classes[:count], count)
+
+    def name_of(self, class_id: int) -> str:
+        """Returns the name of a class, such as "person", or "class 7" if it has none."""
+        return label_map.name_of(self.names, class_id)
 
 
 class KerasDriver(Driver):
@@ -79,13 +98,13 @@ class KerasDriver(Driver):
 
         Args:
             config: as in the training of the checkpoint.
-            ckpt_path: see `checkpoint.find`; None leaves the weights random.
+            ckpt_path: see `checkpoint.find`; None for random weights.
 
         Raises:
-            CheckpointError: if the checkpoint lacks a variable of the network.
+            CheckpointError: if there is no checkpoint, or it does not match the network.
         """
         if ckpt_path is not None and ckpt_path not in published.ARCHIVES:
-            ckpt_path = checkpoint.find(ckpt_path)  # of a directory, which holds another one tomorrow
+            ckpt_path = checkpoint.find(ckpt_path)  # resolved once: training may add checkpoints to a directory
         self.model = EfficientDetModel(
             config, checkpoint.load_net(config, ckpt_path) if ckpt_path is not None else None
         )
@@ -98,11 +117,11 @@ class ArtifactDriver(Driver):
     """A detector from an exported file."""
 
     def __init__(self, runtime: runtimes.Runtime, metadata: Metadata):
-        """Puts around a file what is not in it.
+        """Adds the pre- and post-processing that the file does not contain.
 
         Args:
             runtime: of the file.
-            metadata: what the file is.
+            metadata: of the file.
         """
         self.runtime = runtime
         self.metadata = metadata
@@ -118,12 +137,12 @@ class ArtifactDriver(Driver):
             super().__init__(config, {"preprocess": _preprocessing(model), "network + NMS": self._op_detections})
 
     def _levels(self, inputs, training=False) -> Levels:
-        """The network of the file, in batches of the size that it takes."""
+        """Runs the network of the file."""
         outputs = self._run(np.asarray(inputs))
         return signatures.levels({name: tf.convert_to_tensor(value) for name, value in outputs.items()})
 
     def _detections(self, images: list[np.ndarray]) -> Detections:
-        """Of a file with everything inside; a call takes pictures of one size, so they are sorted by it."""
+        """Runs a file that contains the whole detector, once per image size, as all images of a call share one."""
         by_size = {}
         for i, image in enumerate(images):
             by_size.setdefault(image.shape, []).append(i)
@@ -133,7 +152,7 @@ class ArtifactDriver(Driver):
         return _from_rows(np.stack([rows[i] for i in range(len(images))]))
 
     def _op_detections(self, state) -> Detections:
-        """Of a file that ends in TFLite's detection op: boxes in parts of the network input, classes from 0."""
+        """Runs a file that ends in TFLite's detection op: boxes relative to the network input, classes from 0."""
         inputs, image_scales = state
         outputs = self._run(np.asarray(inputs))
         counts, scores, classes, boxes = (outputs[f"output_{i}"] for i in range(4))
@@ -145,79 +164,110 @@ class ArtifactDriver(Driver):
         return _from_rows(np.pad(rows, [[0, 0], [0, 0], [1, 0]]))
 
     def _run(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
-        """All of a batch through a file that may take another number at once; the last call is filled up."""
+        """Runs a batch of any size through a file that may have a fixed batch size; the last call is padded."""
         size = self.runtime.batch_size or len(inputs)
         if size == len(inputs):
             return self.runtime.run(inputs)
         outputs = []
         for start in range(0, len(inputs), size):
             part = inputs[start : start + size]
-            filled = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
-            outputs.append({name: value[: len(part)] for name, value in self.runtime.run(filled).items()})
+            padded = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
+            outputs.append({name: value[: len(part)] for name, value in self.runtime.run(padded).items()})
         return {name: np.concatenate([part[name] for part in outputs]) for name in outputs[0]}
 
 
-def load(model_name: str, ckpt_path: str | None, hparams: str = "", **overrides) -> KerasDriver:
-    """A detector in one line.
+def load(
+    model_or_path: str | os.PathLike,
+    ckpt: str | os.PathLike | None = None,
+    *,
+    hparams: str = "",
+    min_score_thresh: float | None = None,
+    nms_method: str | None = None,
+    **overrides: Any,
+) -> KerasDriver:
+    """Loads a detector from weights, with the defaults of `model_inspect.py --runmode=infer`; called as `tf2.load`.
 
-        detector = drivers.load("efficientdet-d0", "path/to/efficientdet-d0")
-        detections = detector.detect(np.asarray(PIL.Image.open("street.jpg").convert("RGB")))
+        detector = tf2.load("efficientdet-d0")
+        boxes, scores, classes, count = detector.detect("street.jpg")
 
     Args:
-        model_name: efficientdet-d0 .. efficientdet-d7x, efficientdet-lite0 .. efficientdet-lite4.
-        ckpt_path: a checkpoint of any published format; None for random weights.
-        hparams: as on the command line, a .yaml file or "k=v,k=v".
-        **overrides: single keys of the config.
-
-    Returns:
-        The detector.
+        model_or_path: a model, or another name of released weights such as "efficientdet-d2-640" (downloaded the first
+            time); or the folder of a training or its archive/ subfolder, with a config.yaml.
+        ckpt: other weights to load, see `checkpoint.find`; None for those of model_or_path.
+        hparams: config overrides, a .yaml file or "k=v,k=v".
+        min_score_thresh: scores of detections are higher, in [0, 1]; None for nms_configs.score_thresh of the training
+            or hparams, or else 0.4.
+        nms_method: "hard" or "gaussian"; None for nms_configs.method of the training or hparams, or else "hard".
+        **overrides: other keys of the config.
 
     Raises:
-        ValueError: if a name, a key or the checkpoint does not fit.
+        ValueError: if a name, a key or the checkpoint does not exist or does not match.
     """
-    return KerasDriver(config_lib.load(model_name, hparams, **overrides), ckpt_path)
+    given = {"score_thresh": min_score_thresh, "method": nms_method}
+    given = {key: value for key, value in given.items() if value is not None}
+    model_or_path = os.fspath(model_or_path)
+    config = _config_of(model_or_path).override(config_lib.read_hparams(hparams), overrides, {"nms_configs": given})
+    return KerasDriver(config, os.fspath(ckpt or model_or_path))
+
+
+def _config_of(model_or_path: str) -> config_lib.Config:
+    """Returns the config of a training, a model or released weights, over the NMS defaults of inference."""
+    defaults = {"nms_configs": config_lib.INFERENCE_NMS}
+    config = saved_config.read(model_or_path, defaults)
+    if config is not None:
+        return config
+    if model_or_path in published.ARCHIVES:
+        model_name, keys = published.model_of(model_or_path)
+        return config_lib.load(model_name).override(keys, defaults)
+    if any(tf.io.gfile.exists(path) for path in (model_or_path, f"{model_or_path}.index")):
+        raise checkpoint.CheckpointError(
+            f"{model_or_path} has no config.yaml that names its model; pass both, as in "
+            f"tf2.load('efficientdet-d0', ckpt={model_or_path!r}), or open an exported file with tf2.open"
+        )
+    close = config_lib.nearest(model_or_path, {name: name for name in published.ARCHIVES})
+    raise config_lib.ConfigError(
+        f"{model_or_path!r} is neither a model, nor released weights, nor the folder of a training{close}"
+    )
 
 
 def open_artifact(
-    path: str,
+    path: str | os.PathLike,
     config: config_lib.Config | None = None,
     *,
     content: str | None = None,
     num_threads: int | None = None,
 ) -> ArtifactDriver:
-    """A detector from an exported file.
+    """Opens an exported file, with the NMS and the thresholds of its export; called as `tf2.open`.
 
-        detections = drivers.open_artifact("model.tflite").detect(image)
+        detections = tf2.open("model.tflite").detect("street.jpg")
 
     Args:
-        path: a SavedModel's directory, a frozen graph .pb, a .tflite or an .onnx file.
-        config: for files that do not say what they are, as the published program wrote them.
-        content: which of the contents of a SavedModel, where it has several; None for the detector.
-        num_threads: of TFLite and ONNX Runtime; None leaves it to them.
-
-    Returns:
-        The detector.
+        path: a SavedModel's folder, or a .pb, .tflite or .onnx file.
+        config: of a file without metadata, as written by the published program; otherwise ignored.
+        content: key of CONTENTS to use, if a SavedModel has several; None for the detector.
+        num_threads: of TFLite and ONNX Runtime; None for their default.
 
     Raises:
-        ArtifactError: if there is no such file, it is damaged, or it is no detector.
+        ArtifactError: if there is no such file, it is damaged, or it is not a detector.
     """
+    path = os.fspath(path)
     runtime = runtimes.load(path, content, num_threads)
     metadata = runtime.metadata
     if metadata is None:
         if config is None:
-            raise ArtifactError(f"{path} does not say which detector it is; give its --model_name and --hparams")
+            raise ArtifactError(f"{path} has no metadata; give --model_name and --hparams, or in Python its config")
         metadata = Metadata(config, runtime.content)
     return ArtifactDriver(runtime, metadata)
 
 
 def network_function(net: EfficientDetNet) -> Callable[[tf.Tensor], Levels]:
-    """A network as one graph for batches of any size."""
+    """Returns a network as one graph for any batch size."""
     inputs = tf.TensorSpec([None, *net.config.image_size, 3], tf.float32)
     return tf.function(lambda inputs: net(inputs, training=False), input_signature=[inputs], autograph=False)
 
 
 def stages(model: EfficientDetModel, network: Callable[[tf.Tensor], Levels]) -> dict[str, Callable[[Any], Any]]:
-    """The stages of a driver around a network: from pictures to Detections of NumPy arrays."""
+    """Returns the stages of a driver around a network: from images to Detections of NumPy arrays."""
     postprocess = model.postprocess_function()
 
     def suppress(state) -> Detections:
@@ -232,7 +282,7 @@ def stages(model: EfficientDetModel, network: Callable[[tf.Tensor], Levels]) -> 
 
 
 def _preprocessing(model: EfficientDetModel) -> Callable[[list[np.ndarray]], tuple[tf.Tensor, tf.Tensor]]:
-    """Pictures -> network inputs [B, height, width, 3] and image_scales [B]."""
+    """Returns a function: images -> network inputs [B, height, width, 3], image_scales [B]."""
     preprocess = tf.function(
         model.preprocess, input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)], autograph=False
     )
@@ -245,8 +295,8 @@ def _preprocessing(model: EfficientDetModel) -> Callable[[list[np.ndarray]], tup
 
 
 def _from_rows(rows: np.ndarray) -> Detections:
-    """Detections of rows [B, D, 7]; padding has the score 0, and in published files a class and a box all the same."""
-    rows = np.where(rows[..., 5:6] <= 0, 0, rows)  # which keeps a NaN
+    """Converts rows [B, D, 7] to Detections; rows of score 0 are padding, which published files fill with a box."""
+    rows = np.where(rows[..., 5:6] <= 0, 0, rows)  # keeps a NaN
     return Detections(
         boxes=rows[..., 1:5],
         scores=rows[..., 5],

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A function as a graph of constants: weights in place of variables, batch normalization inside the convolutions."""
+"""Freezing: a function becomes a graph of constants, with batch normalization folded into convolutions."""
 
 import collections
 import dataclasses
@@ -17,7 +17,7 @@ from tf2.inference.metadata import METADATA_KEY, Metadata
 
 IDENTITIES = ("Identity", "IdentityN", "StopGradient", "PreventGradient")
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
-UNFIT = (tf.variant, tf.resource)  # types that no constant can hold
+NOT_CONSTANT = (tf.variant, tf.resource)  # dtypes without constants
 
 Nodes = dict[str, tf.compat.v1.NodeDef]
 
@@ -27,26 +27,26 @@ class Graph:
     """A graph without variables."""
 
     graph_def: tf.compat.v1.GraphDef
-    inputs: list[tf.TensorSpec]  # named as their placeholders
-    outputs: dict[str, str]  # names of tensors by those of the function
+    inputs: list[tf.TensorSpec]  # with the names of their placeholders
+    outputs: dict[str, str]  # {output name of the function: name of the tensor}
 
 
 def freeze(function: ConcreteFunction) -> Graph:
-    """The graph of a function, simplified.
+    """Freezes and simplifies the graph of a function.
 
-    Variables become constants, what depends on constants alone is computed, identities are bypassed, and batch
-    normalization is folded into the convolution before it: conv(x, W) * s + t is conv(x, W * s) + t. A kernel that
-    several normalizations follow, as in the heads, becomes one for each. Control flow stays as it is.
+    Variables become constants, constant subexpressions are evaluated, identities are bypassed, and batch normalization
+    is folded into the preceding convolution: conv(x, W) * s + t = conv(x, W * s) + t. A kernel that is followed by
+    several normalizations, as in the heads, is copied for each. Control flow is kept.
 
-    A placeholder is called as its argument, an output's node as the output. Only class_predict_{i} and box_predict_{i}
-    have the names that the published graphs made known: class_net/class-predict/BiasAdd,
+    Placeholders have the names of their arguments, output nodes the names of their outputs; class_predict_{i} and
+    box_predict_{i} have those of the published graphs: class_net/class-predict/BiasAdd,
     class_net/class-predict_1/BiasAdd and so on.
 
     Args:
-        function: of tensors, returns a dict of tensors.
+        function: takes tensors, returns a dict of tensors.
 
     Returns:
-        The graph; float outputs differ from the function's by rounding.
+        The graph; float outputs differ from those of the function by rounding.
     """
     frozen, graph_def = convert_variables_to_constants_v2_as_graph(function, lower_control_flow=False)
     nodes = {node.name: node for node in graph_def.node}
@@ -63,14 +63,7 @@ def freeze(function: ConcreteFunction) -> Graph:
 
 
 def to_function(graph: Graph) -> ConcreteFunction:
-    """A function that computes the graph, to be called, traced into another, or saved as a signature.
-
-    Args:
-        graph: of `freeze`.
-
-    Returns:
-        A function of the graph's inputs, by position, that returns a dict of its outputs.
-    """
+    """Returns a function of the inputs of a graph, by position, that returns a dict of its outputs."""
 
     @tf.function(input_signature=graph.inputs, autograph=False)
     def function(*inputs):
@@ -89,35 +82,35 @@ def write(graph: Graph, path: str, metadata: Metadata) -> None:
     """Writes a .pb file.
 
     Args:
-        graph: of `freeze`.
+        graph: from `freeze`.
         path: a file that does not exist.
-        metadata: put into the graph, as the string constant `METADATA_KEY`.
+        metadata: added to the graph as the string constant `METADATA_KEY`.
 
     Raises:
-        TargetError: if the target exists.
+        TargetError: if the file exists.
     """
     check_target(path)
-    described = tf.compat.v1.GraphDef()
-    described.CopyFrom(graph.graph_def)
-    described.node.append(_constant(METADATA_KEY, metadata.to_json()))
+    graph_def = tf.compat.v1.GraphDef()
+    graph_def.CopyFrom(graph.graph_def)
+    graph_def.node.append(_constant(METADATA_KEY, metadata.to_json()))
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        file.write(described.SerializeToString())
+        file.write(graph_def.SerializeToString())
 
 
 def _drop_control_inputs(nodes: Nodes, stateful: set[str]) -> None:
-    """Leaves those that make a node wait for one with effects, such as an assertion."""
-    effective = set(stateful)
-    while found := {n.name for n in nodes.values() if effective & {_node(i) for i in n.input}} - effective:
-        effective |= found
+    """Drops control inputs, except those from stateful nodes, such as assertions, and from their dependents."""
+    kept = set(stateful)
+    while found := {n.name for n in nodes.values() if kept & {_node(i) for i in n.input}} - kept:
+        kept |= found
     for node in nodes.values():
-        node.input[:] = [name for name in node.input if name[0] != "^" or name[1:] in effective]
+        node.input[:] = [name for name in node.input if name[0] != "^" or name[1:] in kept]
 
 
 def _bypass_identities(nodes: Nodes, fetches: list[str]) -> list[str]:
-    """Connects what identities connect directly; returns the tensors that `fetches` are."""
+    """Connects the inputs of identities to their consumers; returns the tensors that replace `fetches`."""
     sources = {}
     for node in nodes.values():
-        node.attr.pop("_class", None)  # would place a node beside one that may be gone
+        node.attr.pop("_class", None)  # would colocate a node with one that may be removed
         if node.op in IDENTITIES and not any(name.startswith("^") for name in node.input):
             sources |= {_short(f"{node.name}:{i}"): _short(source) for i, source in enumerate(node.input)}
 
@@ -133,7 +126,7 @@ def _bypass_identities(nodes: Nodes, fetches: list[str]) -> list[str]:
 
 
 def _evaluate_constants(nodes: Nodes, stateful: set[str], graph: tf.Graph) -> None:
-    """Replaces by constants what is computed of constants alone, such as the fusion weights of the BiFPN."""
+    """Evaluates subexpressions that depend on constants only, such as the fusion weights of the BiFPN."""
     pure = {name for name, node in nodes.items() if node.input and name not in stateful}
     constants = {name for name, node in nodes.items() if node.op == "Const"}
     known = set(constants)
@@ -142,7 +135,7 @@ def _evaluate_constants(nodes: Nodes, stateful: set[str], graph: tf.Graph) -> No
     users = [node for node in nodes.values() if node.name not in known]
     tensors = {name for node in users for name in node.input if _node(name) in known - constants}
     tensors = {name: graph.get_tensor_by_name(_full(name)) for name in tensors if name[0] != "^"}
-    tensors = {name: tensor for name, tensor in tensors.items() if tensor.dtype not in UNFIT}
+    tensors = {name: tensor for name, tensor in tensors.items() if tensor.dtype not in NOT_CONSTANT}
     with tf.compat.v1.Session(graph=graph) as session:
         values = session.run(tensors)
     names = {name: f"{name.replace(':', '_')}/value" for name in values}
@@ -152,7 +145,10 @@ def _evaluate_constants(nodes: Nodes, stateful: set[str], graph: tf.Graph) -> No
 
 
 def _fold_batch_norms(nodes: Nodes) -> None:
-    """Gives every convolution before a batch normalization the kernel and the bias that make up for it."""
+    """Folds each batch normalization into the kernel and the bias of the preceding convolution.
+
+    s * (conv(x, W) + b - mean) + beta = conv(x, s * W) + s * (b - mean) + beta, s = gamma / sqrt(variance + epsilon)
+    """
     uses = collections.Counter(name for node in nodes.values() for name in node.input)
     swished = {node.input[0] for node in nodes.values() if node.op == "Sigmoid"}
     for norm in [node for node in nodes.values() if node.op.startswith("FusedBatchNorm")]:
@@ -172,8 +168,8 @@ def _fold_batch_norms(nodes: Nodes) -> None:
         for name, value in constants.items():
             nodes[name] = _constant(name, value.astype(kernel.dtype))
         conv.input[1] = f"{norm.name}/kernel"
-        # TensorFlow makes BiasAdd and a swish behind it part of oneDNN's convolution. In TensorFlow 2.15 that takes
-        # 70 ms in all of d0, where convolutions and swish by themselves take 50 and 22; 2.21 does not mind.
+        # TensorFlow fuses a convolution with BiasAdd and a following swish into one oneDNN kernel. In TensorFlow 2.15
+        # the fused kernels are slow, 70 ms in D0 instead of 50 + 22 ms; AddV2 prevents fusion. 2.21 is equally fast.
         op = "AddV2" if norm.name in swished else "BiasAdd"
         nodes[norm.name] = tf.compat.v1.NodeDef(
             name=norm.name, op=op, input=[conv.name, f"{norm.name}/bias"], attr={"T": norm.attr["T"]}
@@ -181,14 +177,14 @@ def _fold_batch_norms(nodes: Nodes) -> None:
 
 
 def _name_outputs(nodes: Nodes, tensors: dict[str, str]) -> dict[str, str]:
-    """Gives the nodes of the outputs their names; returns the names of their tensors."""
+    """Renames the nodes of the outputs; returns {output: name of its tensor}."""
     names = {}
     for output, tensor in tensors.items():
-        if tensor in nodes and nodes[tensor].op != "Placeholder":  # not one of several outputs of a node
+        if tensor in nodes and nodes[tensor].op != "Placeholder":  # excludes later outputs of a node, "split:1"
             names.setdefault(tensor, _published(output))
     if taken := set(names.values()) & (nodes.keys() - names.keys()):
         raise ValueError(
-            f"outputs need names that other nodes of the graph have: {', '.join(sorted(taken))}; rename these"
+            f"names of outputs are used by other nodes of the graph: {', '.join(sorted(taken))}; rename these nodes"
         )
 
     def renamed(name):
@@ -201,7 +197,7 @@ def _name_outputs(nodes: Nodes, tensors: dict[str, str]) -> dict[str, str]:
 
 
 def _published(output: str) -> str:
-    """The name of an output's node."""
+    """Returns the node name of an output, as in published graphs."""
     match = re.fullmatch(r"(class|box)_predict_(\d+)", output)
     if not match:
         return output
@@ -210,14 +206,14 @@ def _published(output: str) -> str:
 
 
 def _used(nodes: Nodes, tensors: list[str]) -> list[tf.compat.v1.NodeDef]:
-    """The nodes that tensors depend on, each after those that it depends on itself."""
+    """Returns the nodes that tensors depend on, in topological order."""
     nodes = {node.name: node for node in nodes.values()}
-    sources, ahead = {}, [_node(name) for name in tensors]
-    while ahead:
-        name = ahead.pop()
+    sources, pending = {}, [_node(name) for name in tensors]
+    while pending:
+        name = pending.pop()
         if name not in sources:
             sources[name] = [_node(source) for source in nodes[name].input]
-            ahead += sources[name]
+            pending += sources[name]
     return [nodes[name] for name in graphlib.TopologicalSorter(sources).static_order()]
 
 
@@ -233,15 +229,15 @@ def _value(constant: tf.compat.v1.NodeDef) -> np.ndarray:
 
 
 def _short(tensor: str) -> str:
-    """A tensor's name without the number of its node's first output, as in the inputs of nodes."""
+    """Returns the name of a tensor without ":0", as in the inputs of nodes."""
     return tensor.removesuffix(":0")
 
 
 def _full(tensor: str) -> str:
-    """A tensor's name with the number of the output."""
+    """Returns the name of a tensor with its output index."""
     return tensor if ":" in tensor else f"{tensor}:0"
 
 
 def _node(name: str) -> str:
-    """The node of a tensor, or of a control input."""
+    """Returns the node name of a tensor or of a control input."""
     return name.lstrip("^").split(":")[0]

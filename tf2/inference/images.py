@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Inference from the command line: pictures in, pictures with boxes and lists of detections out."""
+"""Inference on image files: writes images with boxes, and lists of detections."""
 
 import collections
 import csv
@@ -21,53 +21,54 @@ from dataset import label_map, visualize
 from dataset.convert import image_file
 from dataset.convert.image_file import ImageError
 from dataset.files import check_distinct, check_folder, write_file
+from efficientdet import boxes as box_ops
 from tf2.inference.drivers import Driver
 
 OUTPUT_NAMES = ("index", "input")
-MAX_JPEG_SIDE = 65_500  # pixels, of libjpeg
+MAX_JPEG_SIDE = 65_500  # pixels, a limit of libjpeg
 
 
 @dataclasses.dataclass(frozen=True)
-class Outputs:
-    """What is written; None is left out."""
+class OutputPaths:
+    """Files to write; None: not written."""
 
-    image_dir: str | None = None  # pictures with boxes drawn; made where it does not exist
-    names: str = "index"  # of the pictures: {i}.jpg in the order of the inputs; "input": the inputs' own, as .jpg
-    json: str | None = None  # all detections, by picture
-    csv: str | None = None  # a line each
-    coco: str | None = None  # COCO results; a picture's image_id is its number
+    image_dir: str | None = None  # folder for images with boxes drawn, created if necessary
+    names: str = "index"  # of the images: "index" is {i}.jpg in the order of the inputs, "input" is {input name}.jpg
+    json: str | None = None  # detections by image
+    csv: str | None = None  # one line per detection
+    coco: str | None = None  # COCO results; image_id is the index of the image
 
 
 def run(
     driver: Driver,
     input_image: str,
-    outputs: Outputs,
+    outputs: OutputPaths,
     *,
     min_score_thresh: float,
     max_boxes_to_draw: int,
     line_thickness: int | None,
     batch_size: int = 1,
 ) -> list[str]:
-    """Detects in every picture, writes what it finds, and prints where.
+    """Detects objects in image files, writes the results, and prints the paths of the files written.
 
     Args:
         driver: the detector.
         input_image: see `find_images`.
-        outputs: what is written. What is there already is replaced, but never an input.
-        min_score_thresh: only what scores above counts.
-        max_boxes_to_draw: of each picture the best so many count.
-        line_thickness: of boxes, in pixels; None suits it to the picture.
-        batch_size: pictures at once.
+        outputs: files to write. Existing files are replaced, except inputs.
+        min_score_thresh: detections need a higher score, in [0, 1].
+        max_boxes_to_draw: maximum number of detections per image, the best ones.
+        line_thickness: of boxes, in pixels; None depends on the size of the image.
+        batch_size: images per batch.
 
     Returns:
         The files written.
 
     Raises:
-        ValueError: if there is no picture, or a file cannot be written; and, after all others are written, for those
-            that cannot be read or drawn.
+        ValueError: if there is no image, or a file cannot be written; and, after all results are written, if any
+            image could not be read or drawn.
     """
     paths = find_images(input_image)
-    targets = _picture_targets(paths, outputs)
+    targets = _image_targets(paths, outputs)
     written, failed, found = [], [], []
     for start in tqdm.trange(0, len(paths), batch_size, desc="detecting", unit="batch"):
         images = {}
@@ -81,11 +82,11 @@ def run(
         detections = driver.serve(list(images.values()))
         for row, (i, image) in enumerate(images.items()):
             boxes, scores, classes = (column[row] for column in detections[:3])
-            kept = np.flatnonzero(scores > min_score_thresh)[:max_boxes_to_draw]  # by falling score
+            kept = np.flatnonzero(scores > min_score_thresh)[:max_boxes_to_draw]  # sorted by falling score
             rows = boxes[kept], classes[kept], scores[kept]
             found.append(_entry(i, paths[i], image, *rows, driver.names))
             if targets and max(image.shape) > MAX_JPEG_SIDE:
-                failed.append(f"{paths[i]} is detected but not drawn: a JPEG has up to {MAX_JPEG_SIDE} pixels a side")
+                failed.append(f"{paths[i]} is listed but not drawn: a JPEG has at most {MAX_JPEG_SIDE} pixels per side")
             elif targets:
                 _draw(targets[i], image, *rows, driver.names, line_thickness)
                 written.append(targets[i])
@@ -97,22 +98,26 @@ def run(
         print(f"writing file to {path}")
     if failed:
         raise ValueError(
-            f"{len(failed)} of {len(paths)} pictures could not be read or drawn, the others are done: "
-            f"{'; '.join(failed)}"
+            f"{len(failed)} of {len(paths)} images could not be read or drawn, the others are done: {'; '.join(failed)}"
         )
     return written
 
 
 def find_images(pattern: str) -> list[str]:
-    """Pictures that a file, a folder, a glob, or a .txt file with a path a line means; all but the last kind sorted.
+    """Finds the image files of a pattern.
 
-    Paths in a list are relative to its folder; empty lines and those that begin with # are left out.
+    Args:
+        pattern: a file; a folder; a glob; or a .txt file with one path per line, relative to its folder, in which empty
+            lines and lines that start with # are ignored.
+
+    Returns:
+        Paths, sorted except for a .txt file.
 
     Raises:
-        ValueError: if there is none, or a list names a file that does not exist.
+        ValueError: if there is no image, or a .txt file names a file that does not exist.
     """
     if pattern.endswith(".txt") and os.path.isfile(pattern):
-        paths = list(_listed(pattern))
+        paths = list(_read_list(pattern))
     elif os.path.isdir(pattern):
         paths = sorted(
             p for p in glob.glob(os.path.join(glob.escape(pattern), "*")) if p.lower().endswith(image_file.SUFFIXES)
@@ -120,12 +125,12 @@ def find_images(pattern: str) -> list[str]:
     else:
         paths = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern))
     if not paths:
-        raise ValueError(f"no picture at {pattern!r}; give a file, a folder, a glob in quotes, or a .txt list")
+        raise ValueError(f"no image at {pattern!r}; give a file, a folder, a glob in quotes, or a .txt list")
     return paths
 
 
 def read_image(path: str) -> np.ndarray:
-    """A picture as [H, W, 3] uint8 RGB, turned upright as its EXIF entry says.
+    """Reads an image file as [H, W, 3] uint8 RGB, rotated according to its EXIF orientation.
 
     Raises:
         ImageError: if it cannot be read.
@@ -133,22 +138,22 @@ def read_image(path: str) -> np.ndarray:
     return image_file.read_pixels(Path(path))
 
 
-def _listed(path: str) -> Iterator[str]:
-    """The paths in a list."""
+def _read_list(path: str) -> Iterator[str]:
+    """Yields the paths in a .txt file."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no list of paths: expected text, {error}") from error
+        raise ValueError(f"{path} is not a list of paths: expected text, {error}") from error
     for line in map(str.strip, lines):
         if line and not line.startswith("#"):
             listed = os.path.join(os.path.dirname(path), line)
             if not os.path.isfile(listed):
-                raise ValueError(f"{path} names {line!r}, and there is no file {listed}")
+                raise ValueError(f"{path} names {line!r}, but there is no file {listed}")
             yield listed
 
 
-def _picture_targets(paths: list[str], outputs: Outputs) -> list[str]:
-    """Where each picture goes; empty if none is asked for. Finds what cannot be written before the first detection."""
+def _image_targets(paths: list[str], outputs: OutputPaths) -> list[str]:
+    """Checks all outputs, and returns the path to draw each image to; an empty list without `image_dir`."""
     files = [path for path in (outputs.json, outputs.csv, outputs.coco) if path]
     for path in files:
         if os.path.isdir(path) or not os.path.isdir(os.path.dirname(os.path.abspath(path))):
@@ -162,7 +167,7 @@ def _picture_targets(paths: list[str], outputs: Outputs) -> list[str]:
     names = [str(i) if outputs.names == "index" else Path(path).stem for i, path in enumerate(paths)]
     if twice := sorted(name for name, count in collections.Counter(names).items() if count > 1):
         raise ValueError(
-            f"several pictures are called {twice[0]!r} and would be one file in {outputs.image_dir}; "
+            f"several images are named {twice[0]!r} and would be written to one file in {outputs.image_dir}; "
             f"use --output_names=index"
         )
     targets = [os.path.join(outputs.image_dir, f"{name}.jpg") for name in names]
@@ -174,14 +179,14 @@ def _picture_targets(paths: list[str], outputs: Outputs) -> list[str]:
 
 
 def _draw(path: str, image: np.ndarray, boxes, classes, scores, names, line_thickness: int | None) -> None:
-    """Writes a picture with all the boxes given."""
+    """Writes an image with the given boxes drawn."""
     options = {"names": names, "line_thickness": line_thickness, "min_score_thresh": 0.0}
     drawn = visualize.draw_boxes(image, boxes, classes, scores, max_boxes_to_draw=len(boxes), **options)
     PIL.Image.fromarray(drawn).save(path, quality=92)
 
 
 def _entry(i: int, path: str, image: np.ndarray, boxes, classes, scores, names) -> dict[str, Any]:
-    """What was found in one picture."""
+    """Returns the detections of one image, as in --output_json."""
     rows = zip(boxes.tolist(), scores.tolist(), classes.tolist(), strict=True)
     return {
         "id": i,
@@ -196,13 +201,11 @@ def _entry(i: int, path: str, image: np.ndarray, boxes, classes, scores, names) 
 
 
 def _to_json(found: list[dict]) -> str:
-    """All that is known; `box` is [ymin, xmin, ymax, xmax] in pixels of the picture."""
     content = {"box": "[ymin, xmin, ymax, xmax], pixels", "images": found}
     return json.dumps(content, indent=1, ensure_ascii=False)
 
 
 def _to_csv(found: list[dict]) -> str:
-    """A line a detection."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["file", "class", "name", "score", "ymin", "xmin", "ymax", "xmax"])
@@ -213,12 +216,11 @@ def _to_csv(found: list[dict]) -> str:
 
 
 def _to_coco(found: list[dict]) -> str:
-    """COCO results, with the name of the file beside what COCO's tools read."""
+    """Formats COCO results, with an additional key file_name."""
     results = []
     for image in found:
         for row in image["detections"]:
-            ymin, xmin, ymax, xmax = row["box"]
-            bbox = [xmin, ymin, xmax - xmin, ymax - ymin]
+            [bbox] = box_ops.to_xywh(row["box"]).tolist()
             result = {"image_id": image["id"], "category_id": row["class"], "bbox": bbox, "score": row["score"]}
             results.append({**result, "file_name": image["file"]})
     return json.dumps(results, ensure_ascii=False)

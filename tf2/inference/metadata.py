@@ -1,11 +1,11 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What an exported file says of itself: which detector it is, what it computes, and how its inputs are made.
+"""Metadata embedded in exported files: model, content, class names, thresholds and normalization.
 
-The text, JSON, travels inside the file, so that class names, thresholds and normalization cannot get lost:
+The JSON text is part of the file:
   SavedModel     assets.extra/efficientdet.json
   frozen graph   a string constant, the node efficientdet_json
-  TFLite         efficientdet.json in a ZIP archive behind the flatbuffer, where TFLite Metadata has its files, too
+  TFLite         efficientdet.json in a ZIP archive after the flatbuffer, as in TFLite Metadata
   ONNX           the key efficientdet_json of metadata_props
 """
 
@@ -18,13 +18,13 @@ import tensorflow as tf
 from dataset import label_map
 from efficientdet.config import VERSION, Config, ConfigError
 
-FORMAT = 1  # of the text
+FORMAT = 1  # version of the JSON text
 METADATA_FILE = "efficientdet.json"
 METADATA_KEY = "efficientdet_json"
 CONTENTS = {
-    "detector": "pictures (uint8 RGB, any size) -> detections in pixels of the picture",
+    "detector": "images (uint8 RGB, any size) -> detections in pixels of the image",
     "detection_op": "normalized images -> detections of the op TFLite_Detection_PostProcess",
-    "network": "normalized images -> class logits and box codes of every level",
+    "network": "normalized images -> class logits and box codes per level",
 }
 PRECISIONS = ("FP32", "FP16", "INT8")
 
@@ -34,20 +34,20 @@ class ArtifactError(ValueError):
 
 
 class ExportError(ValueError):
-    """A format that cannot be written as asked."""
+    """An export that cannot be written with the given options."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """What an artifact is."""
+    """Description of an exported file."""
 
     config: Config
     content: str = "detector"  # a key of CONTENTS
-    precision: str = "FP32"  # one of PRECISIONS: of the weights, INT8 of the activations too
-    checkpoint: str = "random weights"  # what it was made of
+    precision: str = "FP32"  # one of PRECISIONS: of the weights; for INT8 of the activations, too
+    checkpoint: str = "random weights"  # source of the weights
 
     def to_json(self) -> str:
-        """The text; what stands in it besides `hparams` and `label_map` is for readers without this program."""
+        """Returns the JSON text; keys that repeat `hparams` are meant for other programs."""
         config = self.config
         text = {
             "format": FORMAT,
@@ -66,20 +66,20 @@ class Metadata:
         }
         return json.dumps(text, indent=1, ensure_ascii=False)
 
-    def of(self, content: str) -> "Metadata":
-        """The same detector by another of the contents of its file."""
+    def with_content(self, content: str) -> "Metadata":
+        """Returns the metadata of another content of the same file."""
         return dataclasses.replace(self, content=content)
 
     @classmethod
     def from_json(cls, text: str | bytes, path: str) -> "Metadata":
-        """The artifact that a text describes.
+        """Parses the text written by `to_json`.
 
         Args:
-            text: as `to_json` writes it.
-            path: of the artifact, for messages.
+            text: JSON.
+            path: of the exported file, for error messages.
 
         Raises:
-            ArtifactError: if the text is of another program, or of a newer version.
+            ArtifactError: if the text is invalid, or written by a newer version.
         """
         try:
             fields = json.loads(text)
@@ -89,29 +89,29 @@ class Metadata:
             config = Config().override(fields["hparams"], {"label_map": names or None})
             return cls(config, fields["content"], fields["precision"], fields["checkpoint"])
         except (ConfigError, LookupError, TypeError, AttributeError, json.JSONDecodeError) as error:
-            raise ArtifactError(f"{path} does not describe itself readably ({error}); export it again") from error
+            raise ArtifactError(f"{path} has metadata that cannot be read ({error}); export it again") from error
 
 
 def class_names(config: Config) -> dict[int, str]:
-    """Class names: the config's own; COCO's only for its 90 classes; else none."""
+    """Returns the class names of a config: its label_map; without one, COCO's for 90 classes, else none."""
     return label_map.resolve(config.label_map or ("coco" if config.num_classes == 90 else None))
 
 
 def append_zip(path: str, metadata: Metadata) -> None:
-    """Puts the text behind a TFLite file, whose readers go by offsets from its start."""
+    """Appends metadata to a TFLite file, which is read by offsets from its start."""
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(METADATA_FILE, metadata.to_json())
         archive.writestr("labels.txt", "".join(f"{name}\n" for name in label_lines(metadata.config)))
 
 
 def label_lines(config: Config) -> list[str]:
-    """The name of every class from 1 on, a line each, as readers of TFLite Metadata want them; "???" has no name."""
+    """Returns the names of classes 1..num_classes, as in TFLite Metadata; "???" for a class without a name."""
     names = class_names(config)
     return [names.get(class_id, "???") for class_id in range(1, config.num_classes + 1)]
 
 
 def read_zip(path: str) -> Metadata | None:
-    """What `append_zip` wrote; None if there is nothing."""
+    """Reads the metadata written by `append_zip`; None if there is none."""
     try:
         with zipfile.ZipFile(path) as archive:
             return Metadata.from_json(archive.read(METADATA_FILE), path)

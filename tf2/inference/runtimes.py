@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Runtimes: what each kind of exported file needs to be loaded and called."""
+"""Runtimes: loading and calling of each kind of exported file."""
 
 import contextlib
 import os
@@ -18,51 +18,51 @@ from google.protobuf.message import DecodeError
 from dataset.files import reason_of
 from tf2.inference.metadata import METADATA_FILE, METADATA_KEY, ArtifactError, Metadata, read_zip
 
-# Of absl in Python, in a command and elsewhere; absl in C++, before its log begins, has the date 0000.
+# Lines of absl's log in Python, with and without app.run. Early lines of its log in C++ have the date 0000.
 LOG_LINE = re.compile(r"[IWEF](?!0000)\d{4} |[A-Z]+:absl:")
 
 
 class Runtime(Protocol):
     """A loaded file, called with one batch."""
 
-    metadata: Metadata | None  # what the file says of itself
+    metadata: Metadata | None  # None for files of the published program
     content: str  # a key of CONTENTS
-    batch_size: int | None  # that every call must have; None for any
+    batch_size: int | None  # of every call; None for any
 
     def run(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
-        """The outputs by name, float where the file is quantized, of [B, H, W, 3] pictures or network inputs."""
+        """Returns the outputs by name, dequantized, for [B, H, W, 3] uint8 images or float32 network inputs."""
 
 
 class SavedModel:
-    """A SavedModel, by one of its signatures."""
+    """A SavedModel, called by one of its signatures."""
 
     def __init__(self, path: str, content: str | None = None):
         try:
-            self._loaded = tf.saved_model.load(path)  # kept: signatures do not keep their variables
+            self._loaded = tf.saved_model.load(path)  # an attribute, because signatures do not keep variables alive
         except (OSError, ValueError, DecodeError, tf.errors.OpError) as error:
             raise ArtifactError(f"{path} cannot be loaded as a SavedModel: {reason_of(error)}") from error
-        for self.content, name, wanted in (
+        for self.content, name, expected in (
             ("detector", "serving_default", "image_arrays"),
             ("network", "network", "images"),
             ("network", "serving_default", "input"),
         ):
             signature = self._loaded.signatures.get(name)
             arguments = signature.structured_input_signature[1] if signature else {}
-            # TensorFlow 1 exported names of tensors, with a number behind them.
-            argument = next((argument for argument in arguments if argument.split(":")[0] == wanted), None)
+            # TensorFlow 1 exported names of tensors, with an output index.
+            argument = next((argument for argument in arguments if argument.split(":")[0] == expected), None)
             if argument and content in (None, self.content):
                 self._call, self._argument, self.batch_size = signature, argument, arguments[argument].shape[0]
                 break
         else:
             raise ArtifactError(
-                f"{path} is a SavedModel of something else: expected a signature that takes "
+                f"{path} is not a SavedModel of a detector: expected a signature with the input "
                 f"{'images' if content == 'network' else 'image_arrays'}, got "
                 f"{_signatures(self._loaded.signatures) or 'none'}"
             )
         file = os.path.join(path, "assets.extra", METADATA_FILE)
         self.metadata = Metadata.from_json(_read(file), path) if tf.io.gfile.exists(file) else None
         if self.metadata:
-            self.metadata = self.metadata.of(self.content)
+            self.metadata = self.metadata.with_content(self.content)
 
     def run(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
         outputs = self._call(**{self._argument: tf.constant(inputs)})
@@ -77,7 +77,7 @@ class FrozenGraph:
         try:
             graph_def.ParseFromString(_read(path))
         except DecodeError as error:
-            raise ArtifactError(f"{path} is damaged, or no frozen graph: {reason_of(error)}") from error
+            raise ArtifactError(f"{path} is damaged, or not a frozen graph: {reason_of(error)}") from error
         nodes = {node.name: node for node in graph_def.node}
         heads = {"class": "class_net/class-predict", "box": "box_net/box-predict"}
         if "image_arrays" in nodes and "detections" in nodes:
@@ -89,8 +89,8 @@ class FrozenGraph:
                 fetches |= {f"{head}_predict_{i}": f"{n}:0" for i, n in enumerate(n for n in levels if n in nodes)}
         else:
             raise ArtifactError(
-                f"{path} is a graph of something else: expected the nodes image_arrays and detections, or input and "
-                f"{heads['class']}/BiasAdd, got {len(nodes)} others"
+                f"{path} is not the graph of a detector: expected the nodes image_arrays and detections, or input and "
+                f"{heads['class']}/BiasAdd, got {len(nodes)} other nodes"
             )
         text = nodes.pop(METADATA_KEY, None)
         self.metadata = Metadata.from_json(text.attr["value"].tensor.string_val[0], path) if text else None
@@ -98,7 +98,7 @@ class FrozenGraph:
             imported = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(graph_def, name=""), [])
             self._call = imported.prune(f"{feed}:0", fetches)
         except (ValueError, KeyError) as error:
-            raise ArtifactError(f"{path} is damaged, or of another TensorFlow: {reason_of(error)}") from error
+            raise ArtifactError(f"{path} is damaged, or of another TensorFlow version: {reason_of(error)}") from error
         self.batch_size = self._call.inputs[0].shape[0]
 
     def run(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
@@ -106,15 +106,15 @@ class FrozenGraph:
 
 
 class TFLite:
-    """A TFLite file, called by its signature; takes and gives float where the file is quantized."""
+    """A TFLite file, called by its signature; quantized inputs and outputs are converted from and to float."""
 
     def __init__(self, path: str, num_threads: int | None = None):
         """Loads the file.
 
         Args:
             path: of the file.
-            num_threads: to compute with; None for TFLite's default, one. More of them wait for each other busily: on a
-                machine with other work, two took ten times as long as one.
+            num_threads: None for TFLite's default, 1. More threads use busy waiting: on a machine with other load, two
+                took ten times as long as one.
         """
         self.num_threads = num_threads
         try:
@@ -127,11 +127,11 @@ class TFLite:
         inputs, self._outputs = self._signature.get_input_details(), self._signature.get_output_details()
         (self._argument, self._input), *others = inputs.items()
         contents = {"detections": "detector", "output_0": "detection_op", "class_predict_0": "network"}
-        names = [name.split(":")[0] for name in self._outputs]  # published files have names of tensors
+        names = [name.split(":")[0] for name in self._outputs]  # published files use names of tensors
         self.content = next((content for name, content in contents.items() if name in names), None)
         if others or not self.content:
             raise ArtifactError(
-                f"{path} is a TFLite file of something else: expected an output {', '.join(contents)}, "
+                f"{path} is not the TFLite file of a detector: expected an output {' or '.join(contents)}, "
                 f"got {', '.join(self._outputs)}"
             )
         self.metadata = read_zip(path)
@@ -145,11 +145,11 @@ class TFLite:
 
 @contextlib.contextmanager
 def quiet_tflite() -> Iterator[None]:
-    """Drops what TFLite prints past all log levels; lines of the log are kept, and printed at the end."""
+    """Suppresses what TFLite prints at any log level; lines of absl's log are printed at the end."""
     with tempfile.TemporaryFile() as printed, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         sys.stderr.flush()
-        terminal = os.dup(2)  # not sys.stderr: the printing is done in C++
+        terminal = os.dup(2)  # not sys.stderr: C++ writes to the file descriptor
         os.dup2(printed.fileno(), 2)
         try:
             yield
@@ -170,7 +170,7 @@ class Onnx:
 
         Args:
             path: of the file.
-            num_threads: to compute with; None for one a core.
+            num_threads: None for one per core.
         """
         try:
             import onnxruntime
@@ -180,17 +180,17 @@ class Onnx:
             ) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads or 0
-        options.log_severity_level = 3  # of errors; what stops a file is raised
+        options.log_severity_level = 3  # errors only; failures are raised as well
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # of its own kinds, which derive from Exception alone
+        except Exception as error:  # ONNX Runtime's errors have no other common base class
             raise ArtifactError(f"{path} cannot be loaded as ONNX: {reason_of(error)}") from error
         inputs, self._outputs = self._session.get_inputs(), [output.name for output in self._session.get_outputs()]
         contents = {"detections": "detector", "class_predict_0": "network"}
         self.content = next((content for name, content in contents.items() if name in self._outputs), None)
         if len(inputs) != 1 or not self.content:
             raise ArtifactError(
-                f"{path} is an ONNX file of something else: expected an output {' or '.join(contents)}, "
+                f"{path} is not the ONNX file of a detector: expected an output {' or '.join(contents)}, "
                 f"got {', '.join(self._outputs)}"
             )
         self._argument = inputs[0].name
@@ -204,21 +204,21 @@ class Onnx:
 
 
 def load(path: str, content: str | None = None, num_threads: int | None = None) -> Runtime:
-    """Loads an exported file by its kind.
+    """Loads an exported file.
 
     Args:
-        path: a SavedModel's directory, a frozen graph .pb, a .tflite or an .onnx file.
-        content: which of the contents of a SavedModel, where it has several; None for the detector.
-        num_threads: of TFLite and ONNX Runtime; None leaves it to them. TensorFlow has one setting for all it runs.
+        path: a SavedModel's folder, or a .pb, .tflite or .onnx file.
+        content: key of CONTENTS to use, if a SavedModel has several; None for the detector.
+        num_threads: of TFLite and ONNX Runtime; None for their default. TensorFlow has a global setting instead.
 
     Raises:
-        ArtifactError: if there is no such file, it is damaged, or it is no detector.
+        ArtifactError: if there is no such file, it is damaged, or it is not a detector.
     """
     if not tf.io.gfile.exists(path):
-        raise ArtifactError(f"there is nothing at {path}; give a SavedModel's folder, or a .pb, .tflite or .onnx file")
+        raise ArtifactError(f"there is no file {path}; give a SavedModel's folder, or a .pb, .tflite or .onnx file")
     if tf.io.gfile.isdir(path):
         if not tf.saved_model.contains_saved_model(path):
-            raise ArtifactError(f"the folder {path} holds no SavedModel; expected saved_model.pb in it")
+            raise ArtifactError(f"the folder {path} contains no SavedModel; expected saved_model.pb in it")
         return SavedModel(path, content)
     if os.path.basename(path) == "saved_model.pb":
         return SavedModel(os.path.dirname(path) or ".", content)
@@ -226,12 +226,12 @@ def load(path: str, content: str | None = None, num_threads: int | None = None) 
     if kind == ".pb":
         return FrozenGraph(path)
     if kind not in (".tflite", ".onnx"):
-        raise ArtifactError(f"{path} is no SavedModel's folder, and no .pb, .tflite or .onnx file")
+        raise ArtifactError(f"{path} is neither a SavedModel's folder nor a .pb, .tflite or .onnx file")
     return (TFLite if kind == ".tflite" else Onnx)(path, num_threads)
 
 
 def quantize(values: np.ndarray, details: dict) -> np.ndarray:
-    """Real values as a quantized input holds them, rounded; unchanged for an input that is not quantized."""
+    """Quantizes values for an input, round(value / scale) + zero_point; only casts if it is not quantized."""
     scale, zero_point = details["quantization"]
     dtype = np.dtype(details["dtype"])
     if not scale or not np.issubdtype(values.dtype, np.floating):
@@ -241,7 +241,7 @@ def quantize(values: np.ndarray, details: dict) -> np.ndarray:
 
 
 def dequantize(values: np.ndarray, details: dict) -> np.ndarray:
-    """The real values of a quantized output; unchanged for one that is not quantized."""
+    """Dequantizes values of an output, (value - zero_point) * scale; unchanged if it is not quantized."""
     scale, zero_point = details["quantization"]
     return (values.astype(np.float32) - zero_point) * np.float32(scale) if scale else values
 
@@ -255,7 +255,7 @@ def _read(path: str) -> bytes:
 
 
 def _signatures(signatures: dict) -> str:
-    """Names and arguments, for messages."""
+    """Formats names and arguments of signatures for error messages."""
     return "; ".join(
         f"{name}({', '.join(signature.structured_input_signature[1])})" for name, signature in signatures.items()
     )

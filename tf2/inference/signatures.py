@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What exported files compute: functions with named inputs and outputs, upon a network of constants."""
+"""Serving signatures: functions with named inputs and outputs around the frozen network."""
 
 import tensorflow as tf
 from tensorflow.types.experimental import ConcreteFunction
@@ -14,16 +14,13 @@ from tf2.inference import graph
 
 
 def frozen(model: EfficientDetModel, batch_size: int = 1) -> EfficientDetModel:
-    """A model whose network is a graph of constants, with batch normalization folded into the convolutions.
+    """Returns a model for inference whose network is frozen, with batch normalization folded into convolutions.
 
-    Every function below that is made of it calls the one network, so that a file holds its weights once.
+    All signatures built from it share the network, so that a file contains the weights once.
 
     Args:
-        model: with the weights.
-        batch_size: images a call; 0 for any number.
-
-    Returns:
-        A model for functions that serve, not for training.
+        model: the model.
+        batch_size: images per call; 0 for any number.
     """
     frozen_net = graph.to_function(graph.freeze(network(model.net, model.config, batch_size)))
 
@@ -34,22 +31,20 @@ def frozen(model: EfficientDetModel, batch_size: int = 1) -> EfficientDetModel:
 
 
 def detector(model: EfficientDetModel, batch_size: int = 1, *, resizes_float: bool = False) -> ConcreteFunction:
-    """Pictures to detections.
+    """Returns the signature from images to detections.
 
-    It takes `image_arrays`, [B, H, W, 3] uint8 RGB pictures of any one size, and gives, by falling score:
+    Its input is `image_arrays`, [B, H, W, 3] uint8 RGB images of one size. Its outputs, by falling score, are:
         detections: [B, D, 7] float32, rows of [index in the batch, ymin, xmin, ymax, xmax, score, class].
-        detection_boxes: [B, D, 4] float32, [ymin, xmin, ymax, xmax] in pixels of the pictures.
+        detection_boxes: [B, D, 4] float32, [ymin, xmin, ymax, xmax] in pixels of the image.
         detection_scores: [B, D] float32.
         detection_classes: [B, D] int32, from 1.
-        num_detections: [B] int32; from there on, all is 0.
+        num_detections: [B] int32; later entries of the other outputs are 0.
 
     Args:
-        model: to serve.
-        batch_size: pictures a call, B; 0 for any number.
-        resizes_float: makes pictures float32 first, with equal results; TFLite and ONNX do not resize uint8 to float32.
-
-    Returns:
-        The function.
+        model: the model.
+        batch_size: images per call, B; 0 for any number.
+        resizes_float: converts images to float32 first, with equal results; TFLite and ONNX cannot resize uint8 images
+            to float32.
     """
 
     @_function(tf.TensorSpec([batch_size or None, None, None, 3], tf.uint8, name="image_arrays"))
@@ -60,9 +55,9 @@ def detector(model: EfficientDetModel, batch_size: int = 1, *, resizes_float: bo
 
 
 def encoded_detector(model: EfficientDetModel, batch_size: int = 1) -> ConcreteFunction:
-    """As `detector`, of `image_files`, [B] strings: JPEG, PNG, BMP or GIF files, which may differ in size.
+    """Returns the signature of `detector` with the input `image_files`: [B] strings, encoded images of any size.
 
-    A picture that is turned only by its EXIF entry is taken as it is stored.
+    The formats are JPEG, PNG, BMP and GIF. EXIF orientation is ignored.
     """
 
     @_function(tf.TensorSpec([batch_size or None], tf.string, name="image_files"))
@@ -79,19 +74,16 @@ def encoded_detector(model: EfficientDetModel, batch_size: int = 1) -> ConcreteF
 
 
 def network(net: EfficientDetNet, config: Config, batch_size: int = 1, name: str = "images") -> ConcreteFunction:
-    """Network inputs to raw outputs.
+    """Returns the signature from network inputs to raw outputs.
 
-    It takes `images`, [B, height, width, 3] float32, normalized, and gives for every level i, finest first,
-    `class_predict_{i}`, [B, Hl, Wl, A * C] logits, and `box_predict_{i}`, [B, Hl, Wl, A * 4] codes.
+    Its input is `images`, [B, height, width, 3] float32, normalized. Its outputs, per level i, finest first, are
+    `class_predict_{i}`, [B, Hl, Wl, A * C] logits, and `box_predict_{i}`, [B, Hl, Wl, A * 4] regressions.
 
     Args:
-        net: to serve.
+        net: the network.
         config: of the network.
-        batch_size: images a call, B; 0 for any number.
+        batch_size: images per call, B; 0 for any number.
         name: of the input.
-
-    Returns:
-        The function.
     """
 
     @_function(tf.TensorSpec([batch_size or None, *config.image_size, 3], tf.float32, name=name))
@@ -104,7 +96,7 @@ def network(net: EfficientDetNet, config: Config, batch_size: int = 1, name: str
 
 
 def named(detections: Detections) -> dict[str, tf.Tensor]:
-    """The outputs of a detector by name."""
+    """Returns detections as the named outputs of `detector`."""
     return {
         "detections": postprocess.to_rows(detections),
         "detection_boxes": detections.boxes,
@@ -115,11 +107,11 @@ def named(detections: Detections) -> dict[str, tf.Tensor]:
 
 
 def levels(outputs: dict[str, tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-    """(cls_outputs, box_outputs), finest level first, of the named outputs of `network`."""
+    """Converts the named outputs of `network` to (cls_outputs, box_outputs), finest level first."""
     count = len(outputs) // 2
     return tuple([outputs[f"{head}_predict_{i}"] for i in range(count)] for head in ("class", "box"))
 
 
 def _function(spec: tf.TensorSpec):
-    """A decorator: the function of one input, traced."""
+    """Returns a decorator that traces a function of one input."""
     return lambda function: tf.function(function, input_signature=[spec], autograph=False).get_concrete_function()

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Detects in a video or what a camera sees, and writes or shows it with boxes drawn."""
+"""Inference on a video or camera; the frames with boxes are written to a file or shown in a window."""
 
 import contextlib
 import os
@@ -17,17 +17,17 @@ from dataset.files import atomic_path, check_target, reason_of
 from tf2.inference.drivers import Driver
 
 CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".avi": "MJPG"}
-DEFAULT_RATE = 25.0  # frames a second, where the source tells none, as cameras do
-MAX_RATE = 1000.0  # more is no rate: some containers tell the ticks of their clock
+DEFAULT_RATE = 25.0  # frames per second; for sources without a frame rate, such as cameras
+MAX_RATE = 1000.0  # frames per second; higher values are clock ticks of some containers
 TITLE = "EfficientDet - q ends"
 QUIT_KEYS = (ord("q"), 27)  # 27: Escape
 
 
 class Source(NamedTuple):
-    """What is known of a video before its first frame."""
+    """Properties of a video."""
 
-    rate: float  # frames a second
-    frames: int | None  # None where it is not known, as of a camera
+    rate: float  # frames per second
+    frames: int | None  # number of frames; None if unknown, as for a camera
 
 
 def run(
@@ -39,18 +39,19 @@ def run(
     max_boxes_to_draw: int,
     line_thickness: int | None,
 ) -> int:
-    """Detects in each frame, and writes or shows it; ends with the video, at q or Escape, or at Ctrl-C.
+    """Detects objects in each frame, and writes or shows it; ends with the video, or at q, Escape or Ctrl-C.
 
     Args:
         driver: the detector.
         input_video: a file, or the number of a camera.
-        output_video: an .mp4, .mov or .avi file that does not exist, of the source's size and rate; None: a window.
-        min_score_thresh: draws what scores above.
-        max_boxes_to_draw: draws the best so many.
-        line_thickness: of boxes, in pixels; None suits it to the frame.
+        output_video: an .mp4, .mov or .avi file that does not exist, with size and rate of the source; None for a
+            window. After Ctrl-C it contains the frames up to then.
+        min_score_thresh: boxes need a higher score to be drawn, in [0, 1].
+        max_boxes_to_draw: maximum number of boxes per frame, the best ones.
+        line_thickness: of boxes, in pixels; None depends on the size of the frame.
 
     Returns:
-        The number of frames; after Ctrl-C, too, the output is a video of the frames until then.
+        The number of frames.
 
     Raises:
         ValueError: if the video cannot be read or written, or there is no display for a window.
@@ -81,14 +82,14 @@ def run(
                 if not show(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR)):
                     break
         if not count:
-            raise ValueError(f"{input_video} has no frame that OpenCV can decode; give another file, or convert it")
+            raise ValueError(f"{input_video} has no frame that OpenCV can decode; convert it, or give another file")
     if source.frames and count < source.frames:
-        logging.warning("%d of %d frames of %s were done", count, source.frames, input_video)
+        logging.warning("%d of %d frames of %s were processed", count, source.frames, input_video)
     return count
 
 
 def _opencv():
-    """OpenCV, which wants libraries that not every machine has."""
+    """Imports OpenCV, which needs libraries that some machines lack."""
     try:
         import cv2
     except ImportError as error:
@@ -98,18 +99,18 @@ def _opencv():
 
 @contextlib.contextmanager
 def _until_interrupted(has_begun: Callable[[], bool]) -> Iterator[None]:
-    """Ends the block at Ctrl-C, so that what follows can finish the video; before the first frame there is none."""
+    """Ends the block at Ctrl-C, so that the video is completed; raises it if there is no frame yet."""
     try:
         yield
     except KeyboardInterrupt:
         if not has_begun():
             raise
-        logging.warning("interrupted: ending the video here")
+        logging.warning("interrupted: the video ends here")
 
 
 @contextlib.contextmanager
 def _opened(input_video: str) -> Iterator[tuple[Any, Source]]:
-    """OpenCV's capture of the source, released at the end."""
+    """Yields OpenCV's capture of the source and its properties."""
     cv2 = _opencv()
     is_camera = input_video.isdigit()
     if not is_camera and not os.path.isfile(input_video):
@@ -117,13 +118,11 @@ def _opened(input_video: str) -> Iterator[tuple[Any, Source]]:
     capture = cv2.VideoCapture(int(input_video) if is_camera else input_video)
     try:
         if not capture.isOpened():
-            what = (
-                f"camera {input_video} does not answer" if is_camera else f"OpenCV cannot read {input_video} as a video"
-            )
-            raise ValueError(f"{what}; give another")
+            problem = f"camera {input_video} does not respond" if is_camera else f"OpenCV cannot read {input_video}"
+            raise ValueError(f"{problem}; give another video or camera")
         rate, frames = capture.get(cv2.CAP_PROP_FPS), int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        if not 0 < rate <= MAX_RATE:  # also of NaN
-            logging.info("%s tells no frame rate; taking %g frames a second", input_video, DEFAULT_RATE)
+        if not 0 < rate <= MAX_RATE:  # also True for NaN
+            logging.info("%s has no frame rate; using %g frames per second", input_video, DEFAULT_RATE)
             rate = DEFAULT_RATE
         yield capture, Source(rate, frames if frames > 0 and not is_camera else None)
     finally:
@@ -132,7 +131,7 @@ def _opened(input_video: str) -> Iterator[tuple[Any, Source]]:
 
 @contextlib.contextmanager
 def _sink(output_video: str | None, rate: float) -> Iterator[Callable[[np.ndarray], bool]]:
-    """A function that takes a BGR frame and tells whether to go on; what it holds is released at the end."""
+    """Yields a function that writes or shows a BGR frame, and returns False if the user ended the video."""
     if output_video is None:
         with _window() as show:
             yield show
@@ -144,13 +143,13 @@ def _sink(output_video: str | None, rate: float) -> Iterator[Callable[[np.ndarra
     cv2, writers, shapes = _opencv(), [], set()
 
     def write(frame: np.ndarray) -> bool:
-        if not writers:  # only the first frame tells its size for sure: cameras and rotation change it
+        if not writers:  # the size of the first frame; cameras and rotation may change the size of the source
             size = frame.shape[1::-1]
             writers.append(cv2.VideoWriter(temporary, cv2.VideoWriter_fourcc(*CODECS[suffix]), rate, size))
             if not writers[0].isOpened():
-                raise ValueError(f"OpenCV cannot write {output_video}; try the other of {', '.join(CODECS)}")
+                raise ValueError(f"OpenCV cannot write {output_video}; try another of {', '.join(CODECS)}")
         shapes.add(frame.shape[1::-1])
-        if len(shapes) > 1:  # the writer would leave this frame out without a word
+        if len(shapes) > 1:  # the writer would silently drop this frame
             sizes = " and ".join(f"{width}x{height}" for width, height in sorted(shapes))
             raise ValueError(f"the video changes its size, {sizes}; convert it to one size first")
         writers[0].write(frame)
@@ -166,15 +165,15 @@ def _sink(output_video: str | None, rate: float) -> Iterator[Callable[[np.ndarra
 
 @contextlib.contextmanager
 def _window() -> Iterator[Callable[[np.ndarray], bool]]:
-    """A window, closed at the end."""
+    """Yields a function that shows a frame in a window, and returns False if the user closed it."""
     cv2 = _opencv()
-    instead = "give --output_video=FILE.mp4 to write the video"
+    remedy = "give --output_video=FILE.mp4 to write the video"
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise ValueError(f"there is no display for a window; {instead}")
+        raise ValueError(f"there is no display for a window; {remedy}")
     try:
         cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL)
-    except cv2.error as error:  # of builds without windows
-        raise ValueError(f"this OpenCV opens no window; {instead}") from error
+    except cv2.error as error:  # a build without windows
+        raise ValueError(f"this OpenCV cannot open windows; {remedy}") from error
 
     def show(frame: np.ndarray) -> bool:
         cv2.imshow(TITLE, frame)

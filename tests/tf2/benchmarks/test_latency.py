@@ -263,7 +263,7 @@ def test_only_tensorflow_is_traced(artifact, tmp_path, kind):
 
 
 def test_missing_images(keras_driver, tmp_path):
-    with pytest.raises(ValueError, match="no picture at"):
+    with pytest.raises(ValueError, match="no image at"):
         latency.saved_model_benchmark(keras_driver, str(tmp_path))
 
 

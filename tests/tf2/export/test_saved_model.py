@@ -137,7 +137,7 @@ def test_a_file_that_is_cut_off_is_told(exported, tmp_path):
     *_, frozen_graph = exported
     content = pathlib.Path(frozen_graph).read_bytes()
     (tmp_path / "half.pb").write_bytes(content[: len(content) // 2])
-    with pytest.raises(ArtifactError, match=r"half\.pb is (damaged|a graph of something else)"):
+    with pytest.raises(ArtifactError, match=r"half\.pb is (damaged|not the graph of a detector)"):
         drivers.open_artifact(str(tmp_path / "half.pb"))
     (tmp_path / "saved_model.pb").write_bytes(content[:1000])
     with pytest.raises(ArtifactError, match="cannot be loaded as a SavedModel"):

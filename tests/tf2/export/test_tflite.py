@@ -168,7 +168,7 @@ def test_a_file_says_what_it_is(driver, model, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["model.tflite"]
     plain = tf.lite.TFLiteConverter.from_concrete_functions([signatures.network(model.net, model.config)], tf.Module())
     (tmp_path / "plain.tflite").write_bytes(plain.convert())
-    with pytest.raises(ArtifactError, match="does not say which detector it is"):
+    with pytest.raises(ArtifactError, match="has no metadata; give --model_name and --hparams"):
         drivers.open_artifact(str(tmp_path / "plain.tflite"))
     assert drivers.open_artifact(str(tmp_path / "plain.tflite"), driver.config).metadata.content == "network"
 

@@ -1,8 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""drivers: a detector called with arrays of any size, one by one and together."""
-
-import pathlib
+"""drivers: a detector is called with images of any size, one by one and in batches."""
 
 import numpy as np
 import pytest
@@ -10,10 +8,9 @@ from PIL import Image
 
 from efficientdet.model import EfficientDetModel, EfficientDetNet
 from tf2.inference import drivers
+from tf2.inference.metadata import Metadata
 from tf2.training.model_dir import ModelDir
 from tf2.weights import checkpoint
-
-ROOT = pathlib.Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +24,7 @@ def images():
     return [rng.randint(0, 256, size, np.uint8) for size in ((96, 96, 3), (40, 150, 3), (200, 64, 3))]
 
 
-def test_one_array_is_as_a_list_of_one_and_of_many(driver, images):
+def test_one_image_alone_and_in_a_batch(driver, images):
     together = driver.serve(images)
     assert together.boxes.shape == (3, 20, 4) and together.boxes.dtype == np.float32
     assert together.scores.shape == together.classes.shape == (3, 20)
@@ -41,17 +38,17 @@ def test_one_array_is_as_a_list_of_one_and_of_many(driver, images):
             assert not np.any(shared[i][count:])
 
 
-def test_boxes_are_in_pixels_of_each_picture(driver, images):
+def test_boxes_are_in_pixels_of_each_image(driver, images):
     for image in images:
         boxes, scores, classes, _ = driver.detect(image)
-        side = max(image.shape[:2])  # the picture fits into the square input; its padding may be detected, too
+        side = max(image.shape[:2])  # boxes may lie in the padding to a square input
         assert np.all(boxes >= 0) and np.all(boxes <= side) and boxes.max() > 0.6 * side
         assert np.all(boxes[:, 2:] >= boxes[:, :2])
         assert np.all(np.diff(scores) <= 0) and np.all((scores > 0) & (scores <= 1))
         assert set(classes) <= {1, 2, 3}
 
 
-def test_a_driver_is_the_model_compiled(driver, images, tiny_config):
+def test_a_driver_computes_the_same_as_the_model(driver, images):
     model = EfficientDetModel(driver.config, driver.model.net)
     expected = model(images[0][np.newaxis])
     detected = driver.serve(images[:1])
@@ -69,22 +66,23 @@ def test_a_driver_is_the_model_compiled(driver, images, tiny_config):
         (np.zeros((0, 9, 3), np.uint8), r"\[0, 9, 3\] uint8"),
     ],
 )
-def test_what_is_no_picture_is_refused(driver, image, got):
-    with pytest.raises(ValueError, match=f"expected .*pictures, got {got}"):
+def test_arrays_of_another_shape_or_dtype_are_refused(driver, image, got):
+    with pytest.raises(ValueError, match=f"expected .*images, got {got}"):
         driver.detect(image)
 
 
-def test_serving_no_picture_is_refused(driver):
-    with pytest.raises(ValueError, match="at least one picture"):
+def test_an_empty_batch_is_refused(driver):
+    with pytest.raises(ValueError, match="at least one image"):
         driver.serve([])
 
 
 def test_names_come_from_the_label_map(driver, tiny_config):
     assert driver.names == {}
-    assert drivers.KerasDriver(tiny_config.override({"label_map": {2: "b"}}), None).names == {2: "b"}
+    named = drivers.KerasDriver(tiny_config.override({"label_map": {2: "b"}}), None)
+    assert named.names == {2: "b"} and [named.name_of(i) for i in (1, np.int32(2))] == ["class 1", "b"]
 
 
-def test_a_missing_checkpoint_is_told_before_anything_is_built(tiny_config, tmp_path, monkeypatch):
+def test_a_missing_checkpoint_is_an_error_before_anything_is_built(tiny_config, tmp_path, monkeypatch):
     monkeypatch.setattr(drivers, "EfficientDetModel", None)
     with pytest.raises(checkpoint.CheckpointError, match=r"no checkpoint at .*none; give a directory"):
         drivers.KerasDriver(tiny_config, str(tmp_path / "none"))
@@ -98,15 +96,39 @@ def test_a_driver_names_the_checkpoint_of_a_directory(tiny_config, tmp_path):
     assert drivers.KerasDriver(tiny_config, str(tmp_path)).ckpt_path == prefix
 
 
-@pytest.mark.slow
-def test_the_documented_lines(tmp_path):
-    hparams = "image_size=64,fpn_num_filters=8,fpn_cell_repeats=1,box_class_repeats=1"
-    random = drivers.load("efficientdet-lite0", None, hparams)
-    weights = {name: variable.numpy() for name, variable in checkpoint.named_variables(random.model.net).items()}
-    path = ModelDir(str(tmp_path)).save(0, weights)
+def test_detect_reads_files(driver, images, tmp_path):
+    path = tmp_path / "image.png"
+    Image.fromarray(images[0]).save(path)
+    for given in (path, str(path)):
+        for ours, expected in zip(driver.detect(given), driver.detect(images[0]), strict=True):
+            np.testing.assert_array_equal(ours, expected)
+    path.write_text("no image")
+    with pytest.raises(ValueError, match=r"image\.png"):
+        driver.detect(path)
 
-    detector = drivers.load("efficientdet-lite0", path, hparams, nms_configs={"score_thresh": 0.0})
-    detections = detector.detect(np.asarray(Image.open(ROOT / "testdata" / "img1.jpg").convert("RGB")))
-    assert detections.boxes.shape == (detections.valid_len, 4) and detections.valid_len > 0
-    assert np.all(detections.boxes <= 640)
-    assert detector.names[1] == "person"  # 90 classes and no label map: those of COCO
+
+@pytest.mark.parametrize(
+    "nms, scores",
+    [
+        ({"score_thresh": 0.4}, [0.9, 0.5]),
+        ({"score_thresh": 0.5}, [0.9]),
+        ({"score_thresh": None}, [0.9, 0.5, 0.3]),
+        ({"score_thresh": 0.4, "max_output_size": 1}, [0.9]),
+        ({"score_thresh": 0.95}, []),
+    ],
+)
+def test_detect_applies_the_config_to_files_with_another_threshold(tiny_config, nms, scores):
+    """As with files of the published program; rows are [image, box, score, class], and padding has the score 0."""
+    rows = np.array([[0, 1, 2, 3, 4, score, 2] for score in (0.9, 0.5, 0.3, 0)], np.float32)
+
+    class Runtime:
+        batch_size, metadata, content = None, None, "detector"
+
+        def run(self, inputs):
+            return {"detections": rows[np.newaxis]}
+
+    detector = drivers.ArtifactDriver(Runtime(), Metadata(tiny_config.override({"nms_configs": nms})))
+    detections = detector.detect(np.zeros((9, 9, 3), np.uint8))
+    np.testing.assert_allclose(detections.scores, scores)
+    np.testing.assert_array_equal(detections.boxes, np.tile([1, 2, 3, 4], [len(scores), 1]))
+    assert detections.classes.tolist() == [2] * len(scores) and detections.valid_len == len(scores)

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""graph: constants that compute what the variables computed, under the published names."""
+"""graph: the frozen graph computes the same outputs as the function, under the published names."""
 
 import collections
 import pathlib
@@ -19,13 +19,13 @@ from tf2.inference.metadata import METADATA_KEY, Metadata
 from tf2.weights import checkpoint
 
 ROOT = pathlib.Path(__file__).parents[3]
-# As the tiny network, with two convolutions a head.
+# The tiny network, with two convolutions per head.
 SMALL = {"image_size": 64, "fpn_num_filters": 8, "fpn_cell_repeats": 1, "box_class_repeats": 2, "num_classes": 3}
-HEADS = {"class": "cls", "box": "box"}  # as outputs and as published figures call them
+HEADS = {"class": "cls", "box": "box"}  # in names of outputs, in names of published figures
 
 
 def randomized(config):
-    """A network whose normalizations, biases and fusion weights all count."""
+    """A network in which all normalizations, biases and fusion weights affect the outputs."""
     keras.utils.set_random_seed(0)
     net = EfficientDetNet(config)
     rng = np.random.RandomState(0)
@@ -43,7 +43,7 @@ def normal(*shape):
 
 
 def difference(outputs, expected):
-    """The largest difference of float outputs, relative to max(1, |value|)."""
+    """Returns the largest difference of float outputs, relative to max(1, |value|)."""
     assert outputs.keys() == expected.keys()
     return max(np.max(np.abs(outputs[k] - expected[k]) / np.maximum(1, np.abs(expected[k]))) for k in expected)
 
@@ -53,7 +53,7 @@ def operations(frozen):
 
 
 def traced(function, *shapes):
-    """The concrete function of float tensors of these shapes, called x0, x1, ..."""
+    """Traces a function of float tensors of these shapes, named x0, x1, ..."""
     signature = [tf.TensorSpec(shape, tf.float32, name=f"x{i}") for i, shape in enumerate(shapes)]
     return tf.function(function, input_signature=signature, autograph=False).get_concrete_function()
 
@@ -76,13 +76,15 @@ def test_a_network_freezes_to_convolutions(name, options):
     function = signatures.network(net, config, 2)
     frozen = graph.freeze(function)
     images = tf.constant(normal(2, 64, 64, 3))
-    assert difference(graph.to_function(frozen)(images), function(images)) < 1e-4  # at most 6e-5 was seen
+    assert difference(graph.to_function(frozen)(images), function(images)) < 1e-4  # at most 6e-5 was measured
     expected = {"Const", "Placeholder", "Conv2D", "DepthwiseConv2dNative", "BiasAdd", "AddV2", "AddN", "MaxPool"}
-    expected |= {"ResizeNearestNeighbor", "Mul"}  # by the fusion weights, which are constants
+    expected |= {"ResizeNearestNeighbor", "Mul"}  # Mul: by the fusion weights, which are constants
     expected |= {"Relu6"} if "lite" in name else {"Sigmoid", "AvgPool", "Mean"}
     assert set(operations(frozen)) == expected
     used = {source for node in frozen.graph_def.node for source in node.input}
-    assert {node.name for node in frozen.graph_def.node if node.op == "Const"} <= used  # the old kernels are gone
+    assert {
+        node.name for node in frozen.graph_def.node if node.op == "Const"
+    } <= used  # the original kernels are removed
 
 
 @pytest.mark.parametrize("max_level, levels", [(7, 5), (8, 6)])
@@ -102,20 +104,20 @@ def test_published_names(tiny_config, max_level, levels):
 
 
 def test_a_detector_with_a_loop_freezes(tiny_config):
-    """Pictures of any number: NMS runs in a map, the network outside of it."""
+    """A detector of any batch size: NMS runs in a map, the network outside of it."""
     model = EfficientDetModel(tiny_config, randomized(tiny_config))
     function = signatures.detector(model, batch_size=0)
     frozen = graph.freeze(function)
     names = {node.name for node in frozen.graph_def.node}
     assert {"image_arrays", "detections", "num_detections"} <= names
     assert operations(frozen)["FusedBatchNormV3"] == 0 and operations(frozen)["StatefulPartitionedCall"] == 0
-    pictures = tf.constant(np.random.RandomState(0).randint(0, 256, (3, 40, 70, 3), np.uint8))
-    outputs, expected = graph.to_function(frozen)(pictures), function(pictures)
+    images = tf.constant(np.random.RandomState(0).randint(0, 256, (3, 40, 70, 3), np.uint8))
+    outputs, expected = graph.to_function(frozen)(images), function(images)
     assert difference({k: v.numpy() for k, v in outputs.items()}, {k: v.numpy() for k, v in expected.items()}) < 5e-4
 
 
 def test_a_frozen_network_freezes_again_within_a_function(tiny_config):
-    """As exports do: one graph of the network, in the functions around it."""
+    """As in exports: all signatures share one frozen network."""
     model = EfficientDetModel(tiny_config, randomized(tiny_config))
     function = signatures.network(signatures.frozen(model).net, tiny_config, 1, name="input")
     frozen = graph.freeze(function)
@@ -142,7 +144,7 @@ def test_batch_norm_by_hand():
     np.testing.assert_allclose(np.ravel(y), [31, -2], rtol=1e-6)
 
 
-def test_a_depthwise_kernel_with_two_outputs_a_channel():
+def test_a_depthwise_kernel_with_two_outputs_per_channel():
     kernel = normal(3, 3, 2, 2)
     statistics = {"mean": normal(4), "variance": np.abs(normal(4)) + 0.1, "epsilon": 1e-3, "is_training": False}
 
@@ -158,8 +160,8 @@ def test_a_depthwise_kernel_with_two_outputs_a_channel():
 
 
 @pytest.mark.parametrize("is_training, shared", [(True, False), (False, True)], ids=["training", "shared"])
-def test_what_cannot_be_folded_is_left(is_training, shared):
-    """The statistics of the batch, and a convolution whose own output is wanted too."""
+def test_normalizations_that_cannot_be_folded_are_kept(is_training, shared):
+    """Normalization by batch statistics, and of a convolution that has another consumer."""
 
     def function(x):
         x = tf.nn.conv2d(x, normal(1, 1, 2, 2), 1, "SAME")
@@ -174,8 +176,8 @@ def test_what_cannot_be_folded_is_left(is_training, shared):
     assert difference(graph.to_function(frozen)(x), function(x)) < 1e-6
 
 
-def test_effects_and_chance_are_kept():
-    """An assertion still fails, and a random number is drawn at each call; what is constant is not computed again."""
+def test_assertions_and_random_numbers_are_kept():
+    """Assertions still fail, random numbers are drawn per call, and constants are evaluated once."""
 
     def function(x):
         with tf.control_dependencies([tf.debugging.assert_positive(x, message="not positive")]):
@@ -192,7 +194,7 @@ def test_effects_and_chance_are_kept():
         call(tf.constant([-1.0]))
 
 
-def test_outputs_that_share_a_node_or_have_none_of_their_own():
+def test_outputs_that_share_a_node_or_are_inputs():
     def function(x, y):
         total = x + y
         first, second = tf.split(total, 2)
@@ -208,15 +210,17 @@ def test_outputs_that_share_a_node_or_have_none_of_their_own():
     assert values == {"same": [4, 6], "again": [4, 6], "first": [4], "second": [6], "input": [1, 2]}
 
 
-def test_a_name_that_is_taken():
+def test_an_output_name_in_use():
     def function(x):
         return {"y": tf.exp(tf.exp(x, name="y"))}
 
-    with pytest.raises(ValueError, match="outputs need names that other nodes of the graph have: y; rename these"):
+    with pytest.raises(
+        ValueError, match="names of outputs are used by other nodes of the graph: y; rename these nodes"
+    ):
         graph.freeze(traced(function, [2]))
 
 
-def test_as_a_signature(tiny_config, tmp_path):
+def test_a_signature_of_a_saved_model(tiny_config, tmp_path):
     net = randomized(tiny_config)
     function = signatures.network(net, tiny_config, 0)
     frozen = graph.to_function(graph.freeze(function))
@@ -226,7 +230,7 @@ def test_as_a_signature(tiny_config, tmp_path):
     assert difference(loaded.signatures["network"](images=images), function(images)) < 3e-5
 
 
-def test_a_file(tiny_config, tmp_path):
+def test_a_pb_file(tiny_config, tmp_path):
     frozen = graph.freeze(traced(lambda x: {"y": 2 * x}, [2]))
     metadata = Metadata(tiny_config, "network", "FP32", "a checkpoint")
     path = tmp_path / "double.pb"
@@ -243,11 +247,11 @@ def test_a_file(tiny_config, tmp_path):
 @pytest.mark.both_lanes
 @pytest.mark.parametrize(
     "name, bound",
-    # With these weights, lite0 multiplies rounding: the network itself differs by 4e-4 with oneDNN and without.
+    # With these weights, lite0 amplifies rounding errors: the network differs by 4e-4 with and without oneDNN.
     [("efficientdet-d0", 1e-4), ("efficientdet-lite0", 1e-3)],
     ids=["d0", "lite0"],
 )
-def test_a_whole_network_gives_the_published_figures(name, bound):
+def test_a_full_network_gives_the_published_figures(name, bound):
     figures = np.load(ROOT / "testdata" / f"{name}.npz")
     config = config_lib.load(name, image_size=int(figures["image_size"]))
     model = EfficientDetModel(config)

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""artifact: what an exported file says of itself is what it was made of, and no half file takes a name."""
+"""metadata: embedded text describes the exported detector, and reads back equal."""
 
 import dataclasses
 import json
@@ -18,16 +18,16 @@ def metadata(**changes):
 
 
 @pytest.mark.parametrize("name", config_lib.MODELS)
-def test_the_text_gives_the_metadata_back(name):
-    whole = Metadata(config_lib.load(name, "nms_configs.score_thresh=0.3"), "detector", "FP32", "x")
-    again = Metadata.from_json(whole.to_json(), "file")
+def test_the_text_reads_back_equal(name):
+    original = Metadata(config_lib.load(name, "nms_configs.score_thresh=0.3"), "detector", "FP32", "x")
+    again = Metadata.from_json(original.to_json(), "file")
     assert class_names(again.config) == label_map.COCO
     plain = dataclasses.replace(again, config=again.config.override({"label_map": None}))
-    assert plain == whole  # but for the class names, which are resolved
+    assert plain == original  # except for class names, which are resolved
     assert Metadata.from_json(metadata().to_json(), "file") == metadata()
 
 
-def test_the_text_is_for_other_readers_too():
+def test_the_text_is_readable_for_other_programs():
     text = json.loads(metadata().to_json())
     assert text["image_size"] == [64, 96] and text["mean_rgb"] == [127.0] * 3 and text["scale_range"] is False
     assert text["label_map"] == {"1": "RBC", "3": "é"} and text["nms_configs"]["max_output_size"] == 100
@@ -36,21 +36,21 @@ def test_the_text_is_for_other_readers_too():
 
 
 @pytest.mark.parametrize(
-    "text, sentence",
+    "text, message",
     [
-        ("{", "does not describe itself readably"),
-        ("[]", "does not describe itself readably"),
-        ("{}", "does not describe itself readably"),
+        ("{", "metadata that cannot be read"),
+        ("[]", "metadata that cannot be read"),
+        ("{}", "metadata that cannot be read"),
         (metadata().to_json().replace('"hparams": {', '"hparams": {"nonsense": 1, '), "unknown config key 'nonsense'"),
         (metadata().to_json().replace('"format": 1', '"format": 2'), "file was exported by the newer version 0.4"),
     ],
 )
-def test_a_text_of_something_else_is_refused(text, sentence):
-    with pytest.raises(ArtifactError, match=sentence):
+def test_an_invalid_text_is_refused(text, message):
+    with pytest.raises(ArtifactError, match=message):
         Metadata.from_json(text, "file")
 
 
-def test_a_zip_behind_a_file_leaves_the_file_as_it_was(tmp_path):
+def test_an_appended_zip_leaves_the_file_unchanged(tmp_path):
     path = tmp_path / "a.tflite"
     path.write_bytes(b"TFL3" * 100)
     assert read_zip(str(path)) is None
@@ -59,6 +59,6 @@ def test_a_zip_behind_a_file_leaves_the_file_as_it_was(tmp_path):
     assert read_zip(str(path)) == metadata()
 
 
-def test_names_are_cocos_only_for_its_90_classes():
+def test_default_names_are_cocos_for_90_classes_only():
     assert class_names(config_lib.load("efficientdet-d0"))[90] == "toothbrush"
     assert class_names(config_lib.load("efficientdet-d0", "num_classes=91")) == {}

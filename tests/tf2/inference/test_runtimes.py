@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""runtimes: files that are no detector are told so in one sentence; quantized numbers are rounded."""
+"""runtimes: one error message for files that are not a detector; quantization rounds and saturates."""
 
 import numpy as np
 import pytest
@@ -10,30 +10,30 @@ from tf2.inference import runtimes
 from tf2.inference.metadata import ArtifactError
 
 
-def refused(path, sentence):
-    with pytest.raises(ArtifactError, match=sentence) as raised:
+def assert_refused(path, message):
+    with pytest.raises(ArtifactError, match=message) as raised:
         runtimes.load(str(path))
     assert "\n" not in str(raised.value) and str(path) in str(raised.value)
 
 
-def test_no_file_and_no_kind(tmp_path):
-    refused(tmp_path / "none.tflite", "there is nothing at")
-    refused(tmp_path, "holds no SavedModel")
+def test_missing_files_and_other_suffixes(tmp_path):
+    assert_refused(tmp_path / "none.tflite", "there is no file")
+    assert_refused(tmp_path, "contains no SavedModel")
     (tmp_path / "a.h5").write_text("")
-    refused(tmp_path / "a.h5", r"no \.pb, \.tflite or \.onnx file")
+    assert_refused(tmp_path / "a.h5", r"neither a SavedModel\'s folder nor a \.pb, \.tflite or \.onnx file")
 
 
 @pytest.mark.parametrize("name", ["a.pb", "a.tflite", "a.onnx", "saved_model.pb"])
 @pytest.mark.parametrize("content", [b"", b"hello world, this is a text file\n" * 9], ids=["empty", "text"])
-def test_files_of_another_kind(tmp_path, name, content):
+def test_files_of_another_format(tmp_path, name, content):
     if name == "a.onnx":
         pytest.importorskip("onnxruntime")
     (tmp_path / name).write_bytes(content)
     path = tmp_path if name == "saved_model.pb" else tmp_path / name
-    refused(path, "cannot be loaded|is damaged|is a graph of something else|of something else")
+    assert_refused(path, "cannot be loaded|is damaged|is not the graph of a detector|is not .* of a detector")
 
 
-def test_a_saved_model_of_something_else(tmp_path):
+def test_a_saved_model_that_is_not_a_detector(tmp_path):
     module = tf.Module()
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
@@ -41,24 +41,27 @@ def test_a_saved_model_of_something_else(tmp_path):
         return {"y": 2 * x}
 
     tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": double})
-    refused(tmp_path, r"something else: expected a signature that takes image_arrays, got serving_default\(x\)")
+    assert_refused(
+        tmp_path,
+        r"not a SavedModel of a detector: expected a signature with the input image_arrays, got serving_default\(x\)",
+    )
 
 
-def test_a_graph_of_something_else(tmp_path):
+def test_a_graph_that_is_not_a_detector(tmp_path):
     with tf.Graph().as_default() as graph:
         tf.constant(1.0, name="one")
     (tmp_path / "a.pb").write_bytes(graph.as_graph_def().SerializeToString())
-    refused(tmp_path / "a.pb", "expected the nodes image_arrays and detections, .* got 1 others")
+    assert_refused(tmp_path / "a.pb", "expected the nodes image_arrays and detections, .* got 1 other nodes")
 
 
-def test_a_tflite_file_of_something_else(tmp_path):
+def test_a_tflite_file_that_is_not_a_detector(tmp_path):
     double = tf.function(lambda x: {"y": 2 * x}, input_signature=[tf.TensorSpec([3], tf.float32, name="x")])
     converter = tf.lite.TFLiteConverter.from_concrete_functions([double.get_concrete_function()], tf.Module())
     (tmp_path / "a.tflite").write_bytes(converter.convert())
-    refused(tmp_path / "a.tflite", "of something else: expected an output detections, .*")
+    assert_refused(tmp_path / "a.tflite", "not the TFLite file of a detector: expected an output detections or .*, got")
 
 
-def test_quantized_numbers_are_rounded_and_saturate():
+def test_quantization_rounds_and_saturates():
     details = {"quantization": (0.5, 10), "dtype": np.uint8}
     values = np.array([-100, -0.3, -0.2, 0, 0.24, 0.26, 0.74, 0.76, 1000], np.float32)
     quantized = runtimes.quantize(values, details)  # by hand: value / 0.5 + 10
@@ -67,7 +70,7 @@ def test_quantized_numbers_are_rounded_and_saturate():
     np.testing.assert_array_equal(runtimes.dequantize(np.array([0, 10, 12], np.uint8), details), [-5, 0, 1])
 
 
-def test_numbers_that_are_not_quantized_stay():
+def test_values_that_are_not_quantized_are_unchanged():
     values, details = np.array([1.25], np.float32), {"quantization": (0.0, 0), "dtype": np.float32}
     assert runtimes.quantize(values, details) == values and runtimes.dequantize(values, details) == values
     pixels = np.array([200], np.uint8)

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""video: frames keep their number, rate, size and colours; what cannot be is told in a sentence."""
+"""video: frames keep their number, rate, size and colors; problems are reported in one error message."""
 
 import cv2
 import numpy as np
@@ -9,11 +9,11 @@ import pytest
 from efficientdet.postprocess import Detections
 from tf2.inference import video
 
-RED = (0, 0, 255)  # as OpenCV has it
+RED = (0, 0, 255)  # BGR, as in OpenCV
 
 
 class OneBox:
-    """Stands in for a driver: one box in the middle; notes the colours it is given."""
+    """A fake driver: one box in the middle; records the color of its images."""
 
     def __init__(self, stop_at=None):
         self.names = {1: "thing"}
@@ -27,7 +27,7 @@ class OneBox:
 
 
 def write(path, frames=7, rate=12.5, size=(160, 120)):
-    """A video, red all over."""
+    """Writes a red video."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*video.CODECS[path.suffix]), rate, size)
     for _ in range(frames):
         writer.write(np.full((size[1], size[0], 3), RED, np.uint8))
@@ -36,7 +36,7 @@ def write(path, frames=7, rate=12.5, size=(160, 120)):
 
 
 def read(path):
-    """(frames as OpenCV reads them, frames a second)."""
+    """Returns (BGR frames, frames per second)."""
     capture = cv2.VideoCapture(str(path))
     rate, frames = capture.get(cv2.CAP_PROP_FPS), []
     while (result := capture.read())[0]:
@@ -51,7 +51,7 @@ def run(source, target, driver=None):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".avi"])
-def test_frames_rate_size_and_colours_stay(tmp_path, suffix):
+def test_frames_rate_size_and_colors_are_kept(tmp_path, suffix):
     driver, target = OneBox(), tmp_path / f"out{suffix}"
     assert run(write(tmp_path / f"in{suffix}"), target, driver) == 7
     frames, rate = read(target)
@@ -63,18 +63,18 @@ def test_frames_rate_size_and_colours_stay(tmp_path, suffix):
     assert [path.name for path in sorted(tmp_path.iterdir())] == [f"in{suffix}", f"out{suffix}"]
 
 
-def test_what_is_there_when_interrupted_is_a_video(tmp_path):
+def test_an_interrupted_video_is_complete_up_to_then(tmp_path):
     assert run(write(tmp_path / "in.mp4"), tmp_path / "out.mp4", OneBox(stop_at=3)) == 3
     assert len(read(tmp_path / "out.mp4")[0]) == 3
 
 
-def test_an_interrupt_before_the_first_frame_is_one(tmp_path):
+def test_an_interrupt_before_the_first_frame_propagates(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(write(tmp_path / "in.mp4"), tmp_path / "out.mp4", OneBox(stop_at=0))
     assert not (tmp_path / "out.mp4").exists()
 
 
-def test_an_error_leaves_no_half_video(tmp_path):
+def test_an_error_leaves_no_partial_video(tmp_path):
     class Broken(OneBox):
         def detect(self, image):
             if len(self.colors) == 2:
@@ -86,24 +86,24 @@ def test_an_error_leaves_no_half_video(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 
-def test_what_is_no_video_is_told(tmp_path):
+def test_unreadable_videos_and_invalid_targets(tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "there.mp4").write_bytes(b"kept")
-    for source, sentence in (
+    for source, message in (
         ("none.mp4", "there is no video"),
         ("text.mp4", "cannot read"),
         ("empty.mp4", "cannot read"),
     ):
-        with pytest.raises(ValueError, match=sentence):
+        with pytest.raises(ValueError, match=message):
             run(tmp_path / source, tmp_path / "out.mp4")
     source = write(tmp_path / "in.mp4")
-    for target, sentence in (
+    for target, message in (
         ("there.mp4", "exists already"),
         ("there.mp4/out.mp4", "there.mp4 cannot be written to"),
         ("out.gif", r"must end in \.mp4 or \.mov or \.avi"),
     ):
-        with pytest.raises(ValueError, match=sentence):
+        with pytest.raises(ValueError, match=message):
             run(source, tmp_path / target)
     assert (tmp_path / "there.mp4").read_bytes() == b"kept"
 
