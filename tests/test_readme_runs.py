@@ -233,10 +233,10 @@ def test_a_command_runs(sandbox, line):
 
 @pytest.mark.slow
 def test_the_python_call_runs(sandbox):
-    name = '"efficientdet-d0", "efficientdet-d0"'
-    code = test_readme.python_call().replace(name, f"{name}, hparams={tiny(sandbox, '')!r}")
+    name = 'tf2.load("efficientdet-d0"'
+    code = test_readme.python_call().replace(name, f"{name}, hparams={tiny(sandbox, '')!r}, min_score_thresh=0")
     result = run(
-        sandbox, "-c", f"{code}\nassert len(names) == count == len(boxes) == len(scores)\nprint(sorted(names))"
+        sandbox, "-c", f"{code}\nassert len(names) == count == len(boxes) == len(scores) > 0\nprint(sorted(names))"
     )
     assert result.returncode == 0, result.stderr
     assert set(ast.literal_eval(result.stdout)) <= {label_map.name_of(label_map.COCO, i) for i in range(1, 91)}
