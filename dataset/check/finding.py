@@ -1,37 +1,37 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a check of the data says: findings with a level, and the pieces their sentences are made of."""
+"""Findings of a data check, and the formatting of their messages."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-FATAL = "fatal"  # training, or its evaluation, would be pointless
-WARNING = "warning"  # part of the data is lost, or teaches what is wrong
-NOTE = "note"  # worth knowing
-LEVELS = (FATAL, WARNING, NOTE)
+FATAL = "fatal"  # training or evaluation would be pointless
+WARNING = "warning"  # part of the data is lost or wrong
+NOTE = "note"
+LEVELS = (FATAL, WARNING, NOTE)  # most severe first
 
 NAMES_SHOWN = 3
 
 
 class Finding(NamedTuple):
-    """One thing that is wrong with the data."""
+    """A problem in the data."""
 
     level: str  # one of LEVELS
-    code: str  # the same for the same kind of finding, whatever its numbers
-    text: str  # what is wrong, where, what to do
+    code: str  # kind of problem, independent of the numbers in the text
+    text: str  # what is wrong, where, and how to fix it
 
 
-def by_share(share: float, fatal_above: float) -> str:
-    """The level of what a share of the data suffers from."""
+def level_of_share(share: float, fatal_above: float) -> str:
+    """Returns the level of a problem that affects a share of the data."""
     return FATAL if share > fatal_above else WARNING
 
 
-def count(number: int, total: int, what: str) -> str:
-    """As in "3 of 120 boxes (2.5%)"."""
+def format_count(number: int, total: int, what: str) -> str:
+    """Formats a count and its share, such as "3 of 120 boxes (2.5%)"."""
     return f"{number} of {total} {what} ({100 * number / max(total, 1):.1f}%)"
 
 
-def first(items: Sequence) -> str:
-    """The first few of a list, as in "a, b, c and 9 more"."""
+def format_names(items: Sequence) -> str:
+    """Joins the first few items, such as "a, b, c and 9 more"."""
     more = f" and {len(items) - NAMES_SHOWN} more" if len(items) > NAMES_SHOWN else ""
     return ", ".join(str(item) for item in items[:NAMES_SHOWN]) + more

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""tests of dataset/check_tfrecords.py: the command, its table, files and exit code."""
+"""Tests of dataset/check_tfrecords.py: its output, files and exit code."""
 
 import json
 import pathlib
@@ -38,7 +38,7 @@ def test_clean_records(tmp_path):
     report = json.loads((tmp_path / "check/1/report.json").read_text())
     assert report["records"] == 8 and report["findings"] == [] and report["boxes"] == len(truth["annotations"])
     assert sum(row["boxes"] for row in report["classes"]) == len(truth["annotations"])
-    # By hand from the JSON: all images are 96x96, so COCO's limits hold for them and for 320 / 96 of their sides.
+    # By hand from the JSON: all images are 96x96, and scaled by 320 / 96 for the network.
     for where, scale in (("original", 1), ("network", 320 / 96)):
         areas = [row["area"] * scale**2 for row in truth["annotations"]]
         assert report["sizes"][where] == {
@@ -52,11 +52,11 @@ def test_clean_records(tmp_path):
             assert image.format == "PNG" and image.width >= 600
 
 
-def test_the_model_is_that_of_the_other_commands(tmp_path):
+def test_the_default_model_is_that_of_the_other_commands(tmp_path):
     assert "(default: efficientdet-d0)" in " ".join(command(tmp_path, "--help").stdout.split())
 
 
-def test_pointless_training_is_exit_code_1_with_the_sentence_and_nothing_written(tmp_path):
+def test_a_fatal_finding_is_exit_code_1(tmp_path):
     result = command(tmp_path, f"--file_pattern={SAMPLE}", "--hparams=num_classes=2", "--samples=8")
     assert result.returncode == 1
     assert "FATAL: class ids must be in 1..num_classes = 2, but 12 of 29 boxes have others (3 on 12)" in result.stdout
@@ -64,9 +64,9 @@ def test_pointless_training_is_exit_code_1_with_the_sentence_and_nothing_written
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_typed_wrong_is_one_sentence(tmp_path):
+def test_wrong_flags_exit_with_a_message(tmp_path):
     (tmp_path / "file").touch()
-    for flags, sentence in (
+    for flags, message in (
         ([f"--file_pattern={SAMPLE}", "--hparams=num_clases=3"], "did you mean 'num_classes'?"),
         (["--file_pattern=x", "extra"], "every option starts with --"),
         (["--file_pattern=none-*"], "error: no file matches 'none-*'"),
@@ -77,5 +77,5 @@ def test_what_is_typed_wrong_is_one_sentence(tmp_path):
         ([f"--file_pattern={SAMPLE}", "--samples=1", "--output_dir=file"], "error: file: File exists"),
     ):
         result = command(tmp_path, *flags)
-        assert result.returncode == 1 and sentence in result.stdout + result.stderr
+        assert result.returncode == 1 and message in result.stdout + result.stderr
         assert "Traceback" not in result.stderr

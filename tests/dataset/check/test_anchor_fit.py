@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""tests of dataset/anchor_fit.py."""
+"""Tests of dataset/check/anchor_fit.py."""
 
 import numpy as np
 import pytest
@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from dataset.check import anchor_fit
 from efficientdet import boxes as box_ops
 from efficientdet import config as config_lib
+from efficientdet import hparams
+from efficientdet.model import build_anchors
 
 
 def config(**overrides):
@@ -17,7 +19,7 @@ def config(**overrides):
 
 
 def boxes_of(random, sides, size=256):
-    """Boxes of (height, width) [K, 2] somewhere inside a square input."""
+    """Returns boxes of (height, width) [K, 2] at random positions inside a square input."""
     sides = np.asarray(sides, float)
     mins = random.uniform(0, 1, sides.shape) * (size - sides)
     return np.concatenate([mins, mins + sides], 1)
@@ -32,21 +34,21 @@ def boxes_of(random, sides, size=256):
     ],
 )
 @given(seed=st.integers(0, 2**31))
-def test_best_ious_are_those_of_the_whole_matrix(overrides, seed):
+def test_best_ious_equal_the_maximum_over_all_anchors(overrides, seed):
     random = np.random.default_rng(seed)
     mins = random.uniform(-20, 250, [30, 2])
     boxes = np.concatenate([mins, mins + np.exp(random.uniform(0, 6, [30, 2]))], 1)
-    anchors = anchor_fit.anchors_of(config(**overrides))
+    anchors = build_anchors(config(**overrides))
     expected = box_ops.pairwise_iou(boxes.astype(np.float32), anchors.boxes).numpy().max(1)
     np.testing.assert_allclose(anchor_fit.best_ious(boxes, anchors), expected, atol=1e-5)
 
 
 def test_best_ious_by_hand(monkeypatch):
     # The first anchor is 32x32 around (4, 4): a box equal to it, one of half its height inside it, and one of 2x2.
-    anchors = anchor_fit.anchors_of(config(num_scales=1, aspect_ratios=[1.0]))
+    anchors = build_anchors(config(num_scales=1, aspect_ratios=[1.0]))
     boxes = np.array([[-12.0, -12, 20, 20], [-12, -12, 4, 20], [0, 0, 2, 2]])
     np.testing.assert_allclose(anchor_fit.best_ious(boxes, anchors), [1, 0.5, 4 / 1024])
-    monkeypatch.setattr(anchor_fit, "BOXES_AT_ONCE", 2)  # pieces join in order
+    monkeypatch.setattr(anchor_fit, "BOXES_AT_ONCE", 2)  # chunks are concatenated in order
     np.testing.assert_allclose(anchor_fit.best_ious(boxes, anchors), [1, 0.5, 4 / 1024])
     assert anchor_fit.best_ious(np.empty([0, 4]), anchors).shape == (0,)
     assert anchor_fit.recall(np.array([1, 0.5, 0.49])) == pytest.approx(2 / 3)
@@ -64,7 +66,7 @@ def test_small_boxes_get_a_smaller_anchor_scale():
     boxes = boxes_of(random, random.uniform(14, 22, [400, 1]) * [1, 1])
     present = config()
     proposals = anchor_fit.propose(boxes, present)
-    assert anchor_fit.recall(anchor_fit.best_ious(boxes, anchor_fit.anchors_of(present))) < 0.05
+    assert anchor_fit.recall(anchor_fit.best_ious(boxes, build_anchors(present))) < 0.05
     assert list(proposals[0].overrides) == ["anchor_scale"] and proposals[0].recall > 0.9
     assert 1.5 <= proposals[0].overrides["anchor_scale"] <= 2.75  # 14 to 22 pixels at stride 8
 
@@ -78,7 +80,7 @@ def test_long_boxes_get_their_aspect_ratio():
     np.testing.assert_allclose(proposals[-1].overrides["aspect_ratios"], 6, atol=0.02)
 
 
-def test_what_is_pasted_gives_the_recall_that_is_promised():
+def test_proposed_hparams_reach_the_stated_recall():
     random = np.random.default_rng(2)
     boxes = boxes_of(random, np.exp(random.uniform(np.log(6), np.log(90), [500, 2])))
     present = config()
@@ -86,19 +88,19 @@ def test_what_is_pasted_gives_the_recall_that_is_promised():
     assert len(proposals) >= 2
     assert [p.recall for p in proposals] == sorted(p.recall for p in proposals)
     for proposal in proposals:
-        pasted = present.override(config_lib.parse_pairs(proposal.hparams))
-        reached = anchor_fit.recall(anchor_fit.best_ious(boxes, anchor_fit.anchors_of(pasted)))
+        pasted = present.override(hparams.parse_pairs(proposal.hparams))
+        reached = anchor_fit.recall(anchor_fit.best_ious(boxes, build_anchors(pasted)))
         assert reached == proposal.recall
 
 
-def test_a_scale_for_every_level_stays_one():
+def test_scales_per_level_remain_per_level():
     random = np.random.default_rng(1)
     boxes = boxes_of(random, np.full([200, 2], 18.0))
     [proposal, *_] = anchor_fit.propose(boxes, config(anchor_scale=[4.0] * 5))
     assert len(proposal.overrides["anchor_scale"]) == 5 and proposal.recall > 0.9
 
 
-def test_fitting_anchors_are_left_alone():
+def test_no_proposal_for_fitting_anchors():
     boxes = boxes_of(np.random.default_rng(1), np.full([100, 2], 64.0))
     assert anchor_fit.propose(boxes, config()) == []
     assert anchor_fit.propose(np.empty([0, 4]), config()) == []

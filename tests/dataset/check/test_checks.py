@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""tests of dataset/checks.py and the modules it stands on: clean records are silent, planted faults are told."""
+"""Tests of dataset/check/: no findings for clean records, and the right findings for planted faults."""
 
 import copy
 import dataclasses
@@ -17,8 +17,7 @@ import tensorflow as tf
 from PIL import Image
 
 from dataset import scenes, tfrecord
-from dataset.check import checks, json_checks, record_facts, swap_evidence
-from dataset.check import data_report as report_lib
+from dataset.check import checks, data_report, json_checks, record_facts, swap_evidence
 from dataset.tfrecord import DataError, Record
 from efficientdet import config as config_lib
 
@@ -41,7 +40,7 @@ def jpeg(image):
 
 @pytest.fixture(scope="module")
 def clean():
-    """Records of scenes, and the groundtruth file that belongs to them."""
+    """Records of scenes, and the content of their groundtruth file."""
     records = []
     for index in range(NUM_IMAGES):
         scene = scenes.make_scene(3, index, SIZE)
@@ -74,11 +73,11 @@ def write(path, serialized):
 
 
 def check(pattern, config, groundtruth=None):
-    """What the whole check finds."""
+    """Returns the findings of the whole check."""
     facts = record_facts.read(pattern, regenerate_source_id=config.regenerate_source_id)
-    figures = report_lib.figures(facts, config)
-    findings = checks.run(facts, config, groundtruth, figures["anchors"])
-    assert max(map(len, report_lib.table(figures, findings).splitlines())) <= 120
+    statistics = data_report.compute_statistics(facts, config)
+    findings = checks.run(facts, config, groundtruth, statistics["anchors"])
+    assert max(map(len, data_report.table(statistics, findings).splitlines())) <= 120
     return findings
 
 
@@ -90,10 +89,10 @@ def check_records(tmp_path, records, groundtruth=None, **overrides):
     return check(pattern, config(**overrides), groundtruth)
 
 
-# --- Clean data is silent.
+# --- Clean data has no findings.
 
 
-def test_clean_scenes_are_silent(tmp_path, clean):
+def test_clean_scenes_have_no_findings(tmp_path, clean):
     records, groundtruth = clean
     assert check_records(tmp_path, records, groundtruth) == []
     assert check_records(tmp_path, records) == []
@@ -104,7 +103,7 @@ def test_clean_scenes_are_silent(tmp_path, clean):
 
 
 @pytest.mark.parametrize("model", ["efficientdet-lite0", "efficientdet-d0", "efficientdet-d1"])
-def test_the_sample_is_silent(model):
+def test_the_sample_has_no_findings(model):
     sample = config_lib.load(model, num_classes=3, label_map=NAMES)
     groundtruth = json_checks.load(str(ROOT / "testdata" / "sample.json"))
     assert check(str(ROOT / "testdata" / "sample.tfrecord"), sample, groundtruth) == []
@@ -112,7 +111,7 @@ def test_the_sample_is_silent(model):
 
 @pytest.fixture(scope="module")
 def bccd_records():
-    """Every sixth image of BCCD, boxes clipped and empty ones left out as a converter does."""
+    """Every sixth image of BCCD, with clipped boxes and without empty ones, as a converter writes them."""
     if not BCCD.is_dir():
         pytest.skip("BCCD is not in ../shared/data")
     ids = {"RBC": 1, "WBC": 2, "Platelets": 3}
@@ -120,7 +119,7 @@ def bccd_records():
     for i, path in enumerate(sorted((BCCD / "Annotations").glob("*.xml"))[::6]):
         root = ElementTree.parse(path).getroot()
         size = [int(root.findtext(f"size/{side}")) for side in ("height", "width")]
-        found = {}  # BCCD has one box twice
+        found = {}  # BCCD repeats one box
         for item in root.iterfind("object"):
             box = [float(item.findtext(f"bndbox/{side}")) for side in ("ymin", "xmin", "ymax", "xmax")]
             box = np.clip(box / np.tile(size, 2), 0, 1)
@@ -133,14 +132,14 @@ def bccd_records():
     return records
 
 
-def test_bccd_is_silent_and_its_swapped_boxes_are_told_from_pixels(tmp_path, bccd_records):
+def test_bccd_has_no_findings_and_swapped_boxes_are_detected_from_pixels(tmp_path, bccd_records):
     bccd = {"label_map": {1: "RBC", 2: "WBC", 3: "Platelets"}}
     assert check_records(tmp_path, bccd_records, **bccd) == []
     swapped = [change_boxes(record, lambda boxes: boxes[:, [1, 0, 3, 2]]) for record in bccd_records]
     assert codes(check_records(tmp_path, swapped, **bccd)) == {"boxes_swapped"}
 
 
-# --- Planted faults. Each changes the clean records or the clean groundtruth, and names what has to be found.
+# --- Planted faults: each changes the clean records, and states the expected findings.
 
 
 def codes(findings):
@@ -176,7 +175,7 @@ def first_box(**values):
 
 
 def with_objects(records, boxes, class_id=1):
-    """The first record with other objects."""
+    """Replaces the objects of the first record."""
     columns = {"boxes_norm": boxes, "classes": [class_id] * len(boxes), "class_names": [NAMES[class_id]] * len(boxes)}
     return [dataclasses.replace(records[0], **columns), *records[1:]]
 
@@ -207,13 +206,13 @@ def tiny_boxes(records):
 
 
 def from_corners(boxes):
-    """What a reader of x, y, width, height makes of corners."""
+    """Converts corners that were taken for x, y, width, height."""
     return np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
 
 
 SIZES = np.tile(SIZE, 2)
 FAULTS = {
-    # name: (change of the records, codes, words of the sentence)
+    # name: (change of the records, codes, part of a message)
     "ids from 0": (classes_by(lambda i: i - 1), {"class_ids"}, "0 is called 'circle', which label_map has as 1"),
     "ids from 0, no names": (classes_by(lambda i: i - 1, names=False), {"class_ids"}, "class ids are one too low"),
     "ids from 2": (classes_by(lambda i: i + 1), {"class_ids"}, "class ids are one too high"),
@@ -254,8 +253,8 @@ FAULTS = {
     "all inverted": (boxes_by(lambda b: b[:, [2, 3, 0, 1]]), {"boxes_inverted"}, "(100.0%) have a maximum below"),
     "empty": (first_box(xmin=0.5, xmax=0.5), {"boxes_empty"}, "have no area"),
     "not a number": (first_box(xmin=float("nan")), {"boxes_not_finite"}, "are not a number"),
-    "beside the image": (first_box(xmin=1.1, xmax=1.3), {"boxes_outside"}, "beside their image"),
-    "beyond the image": (first_box(xmin=0.5, xmax=1.3), {"boxes_beyond"}, "stick out of their image"),
+    "outside the image": (first_box(xmin=1.1, xmax=1.3), {"boxes_outside"}, "outside their image"),
+    "beyond the image": (first_box(xmin=0.5, xmax=1.3), {"boxes_beyond"}, "extend beyond their image"),
     "repeated box": (repeat_a_box, {"boxes_twice"}, "1 of "),
     "tiny": (tiny_boxes, {"boxes_tiny", "anchors"}, "less than 2 pixels high or wide at 320x320"),
     "whole image": (
@@ -287,7 +286,7 @@ FAULTS = {
     "repeated id": (
         lambda records: [dataclasses.replace(records[0], source_id="2"), *records[1:]],
         {"repeated_image_ids"},
-        "1 image ids are there more than once (2)",
+        "1 image ids occur more than once (2)",
     ),
     "one id": (
         renumber(lambda record: "7"),
@@ -303,10 +302,10 @@ FATAL = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_planted_fault_and_nothing_else_is_found(tmp_path, clean, name):
+def test_only_the_planted_fault_is_found(tmp_path, clean, name):
     plant, expected, words = FAULTS[name]
     findings = check_records(tmp_path, plant(clean[0]))
-    # Where most boxes are lost, so are the boxes of some class.
+    # Without most boxes, some class has none.
     findings = [finding for finding in findings if finding.code != "unseen_classes"]
     assert codes(findings) == expected
     assert any(words in finding.text for finding in findings), findings
@@ -317,7 +316,7 @@ def test_a_planted_fault_and_nothing_else_is_found(tmp_path, clean, name):
 @pytest.mark.parametrize(
     "name", ["ids from 0", "in pixels", "normalized twice", "with sides", "corners as sides, cut", "no boxes"]
 )
-def test_quick_refuses_with_the_sentence(tmp_path, clean, name):
+def test_quick_raises_the_message(tmp_path, clean, name):
     plant, _, words = FAULTS[name]
     pattern = write(tmp_path / "x.tfrecord", map(tfrecord.encode, plant(clean[0])))
     with pytest.raises(DataError) as error:
@@ -325,7 +324,7 @@ def test_quick_refuses_with_the_sentence(tmp_path, clean, name):
     assert words in str(error.value)
 
 
-def test_quick_lets_pass_as_many_faulty_records_as_the_reader_does(tmp_path, clean):
+def test_quick_tolerates_as_many_faulty_records_as_the_reader(tmp_path, clean):
     faulty = [dataclasses.replace(record, encoded=b"not an image") for record in clean[0]]
     pattern = write(tmp_path / "x.tfrecord", map(tfrecord.encode, [*faulty[:2], *clean[0][2:]]))
     [warning] = checks.quick(pattern, config(max_damaged_records=2))
@@ -334,28 +333,30 @@ def test_quick_lets_pass_as_many_faulty_records_as_the_reader_does(tmp_path, cle
         checks.quick(pattern, config(max_damaged_records=1))
     pattern = write(tmp_path / "all.tfrecord", map(tfrecord.encode, faulty[:5]))
     with pytest.raises(DataError, match=r"5 of 5 records \(100.0%\) hold an image that does not decode"):
-        checks.quick(pattern, config())  # nothing is left to read
+        checks.quick(pattern, config())  # there is no other record
 
 
-def test_a_test_set_needs_no_boxes_but_the_numbers_of_its_images(tmp_path, clean):
-    def told(ids):
+def test_a_test_set_needs_the_image_ids_of_coco_but_no_boxes(tmp_path, clean):
+    def warnings(ids):
         columns = dict.fromkeys(("boxes_norm", "classes", "class_names", "is_crowd", "area"), ())
         bare = [dataclasses.replace(record, source_id=i, **columns) for record, i in zip(clean[0], ids)]
         return checks.quick_test_set(write(tmp_path / "x.tfrecord", map(tfrecord.encode, bare)), config())
 
-    assert told(["7", "8", "9"]) == []
-    with pytest.raises(DataError, match="regenerate_source_id makes ids of its own"):
+    assert warnings(["7", "8", "9"]) == []
+    with pytest.raises(DataError, match="regenerate_source_id replaces the image ids of COCO's server"):
         checks.quick_test_set(str(tmp_path / "x.tfrecord"), config(regenerate_source_id=True))
     for ids, words in (
         (["7", "b8"], "there are b8: write"),
         (["7", "8", "7"], "are 7: write"),
         (["7", ""], "are none: write"),
     ):
-        with pytest.raises(DataError, match=f"image/source_id must be the number that COCO gives the image.* {words}"):
-            told(ids)
+        with pytest.raises(
+            DataError, match=f"image/source_id must be the unique number that COCO gives the image.* {words}"
+        ):
+            warnings(ids)
 
 
-def test_quick_lets_pass_as_many_damaged_records_as_the_reader_does(tmp_path, clean):
+def test_quick_tolerates_as_many_damaged_records_as_the_reader(tmp_path, clean):
     path = tmp_path / "x.tfrecord"
     write(path, map(tfrecord.encode, clean[0]))
     path.write_bytes(path.read_bytes()[:-100])
@@ -365,12 +366,12 @@ def test_quick_lets_pass_as_many_damaged_records_as_the_reader_does(tmp_path, cl
         checks.quick(str(path), config(max_damaged_records=0))
 
 
-def test_no_box_among_the_first_records_is_no_reason_to_stop(tmp_path, clean):
+def test_a_sample_without_boxes_is_a_warning(tmp_path, clean):
     empty = dataclasses.replace(clean[0][0], boxes_norm=(), classes=(), class_names=())
     records = [dataclasses.replace(empty, source_id=f"empty{i}") for i in range(260)] + clean[0]
     pattern = write(tmp_path / "x.tfrecord", map(tfrecord.encode, records))
     [warning] = checks.quick(pattern, config())
-    assert "no record of the 256 that were looked at has a box" in warning
+    assert "no record of the 256 sampled ones has a box" in warning
 
 
 def test_records_without_boxes_can_be_evaluated_with_a_json(tmp_path, clean):
@@ -385,7 +386,7 @@ def test_quick_returns_warnings(tmp_path, clean):
 
 
 @pytest.mark.parametrize("num_boxes, level", [(50, "fatal"), (49, "warning")])
-def test_anchors_that_reach_no_box_are_fatal(tmp_path, clean, num_boxes, level):
+def test_anchors_without_recall_are_fatal(tmp_path, clean, num_boxes, level):
     mins = np.random.default_rng(1).uniform(0, 0.9, [num_boxes, 2])
     tiny = np.concatenate([mins, mins + 8 / 320], 1)  # 8x6 pixels where the smallest anchors have 24
     pattern = write(tmp_path / "x.tfrecord", [tfrecord.encode(with_objects(clean[0], tiny)[0])])
@@ -394,27 +395,27 @@ def test_anchors_that_reach_no_box_are_fatal(tmp_path, clean, num_boxes, level):
     assert finding.text.startswith("100% of the boxes have no anchor") and "; --hparams='anchor_scale=" in finding.text
 
 
-def test_the_report_names_classes_as_the_records_do_where_there_is_no_label_map(tmp_path, clean):
+def test_without_label_map_the_report_has_the_class_names_of_the_records(tmp_path, clean):
     records = [dataclasses.replace(clean[0][0], class_names=["odd"] * len(clean[0][0].classes)), *clean[0][1:]]
     facts = record_facts.read(write(tmp_path / "x.tfrecord", map(tfrecord.encode, records)))
-    figures = report_lib.figures(facts, config(label_map=None))
-    assert {row["id"]: row["name"] for row in figures["classes"]} == NAMES
-    assert "   3 star " in report_lib.table(figures, [])
-    figures["classes"][0]["name"] = "$\\no formula$"
-    report_lib.plot_counts(figures, tmp_path / "counts.png")
+    statistics = data_report.compute_statistics(facts, config(label_map=None))
+    assert {row["id"]: row["name"] for row in statistics["classes"]} == NAMES
+    assert "   3 star " in data_report.table(statistics, [])
+    statistics["classes"][0]["name"] = "$\\no formula$"
+    data_report.plot_counts(statistics, tmp_path / "counts.png")
 
 
-def test_sizes_are_drawn_with_plain_numbers(tmp_path, clean, monkeypatch):
+def test_axes_of_box_sizes_have_plain_numbers(tmp_path, clean, monkeypatch):
     drawn = []
-    monkeypatch.setattr(report_lib.Figure, "savefig", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(data_report.Figure, "savefig", lambda figure, path: drawn.append(figure))
     facts = record_facts.read(write(tmp_path / "x.tfrecord", map(tfrecord.encode, clean[0])))
-    report_lib.plot_sizes(facts, config(), tmp_path / "sizes.png")
+    data_report.plot_sizes(facts, config(), tmp_path / "sizes.png")
     drawn[0].draw_without_rendering()
     for axis in (drawn[0].axes[0].xaxis, drawn[0].axes[0].yaxis):
         assert {"32", "64", "128"} <= {label.get_text() for label in axis.get_ticklabels()}
 
 
-# --- Planted faults that the groundtruth file gives away.
+# --- Planted faults of the groundtruth file.
 
 
 def annotations_by(change):
@@ -436,7 +437,7 @@ def centers(row):
 
 
 def other_split(groundtruth):
-    """Ids begin anew, but the images are others."""
+    """The same ids for other images."""
     random = np.random.default_rng(1)
     for image in groundtruth["images"]:
         image["file_name"] = f"val{image['id']}.jpg"
@@ -450,7 +451,7 @@ def mirror(row):
 
 
 def moved_boxes(groundtruth):
-    """Of the same images, but nothing explains them."""
+    """Other boxes of the same images, which no layout explains."""
     random = np.random.default_rng(1)
     annotations_by(lambda row: {"bbox": [*random.uniform(0, 60, 2).tolist(), *random.uniform(10, 30, 2).tolist()]})(
         groundtruth
@@ -464,7 +465,7 @@ def without_names(groundtruth):
 
 
 def far_out(groundtruth):
-    """Corners taken for sides, and moved, so that no layout explains them."""
+    """Corners instead of sides, shifted so that no layout explains them."""
     annotations_by(lambda row: {"bbox": [value + 9 for value in corners(row)["bbox"]]})(groundtruth)
 
 
@@ -494,14 +495,14 @@ def ids_from_0(groundtruth):
 
 JSON_FAULTS = {
     "another split": (shift_ids, {"json_image_ids"}, "(records: 1, 2, 3 and 21 more; file: 1001, 1002, 1003"),
-    "another split whose ids begin anew": (
+    "another split with the same ids": (
         other_split,
         {"json_other_split"},
         "image 1 is val1.jpg there and 0.jpg here",
     ),
     "mirrored": (annotations_by(mirror), {"json_boxes_mirrored"}, "mirrored left to right: the images of one of the"),
     "other boxes": (moved_boxes, {"json_other_boxes"}, "though file names agree: were images or boxes of one of the"),
-    "other boxes, no names": (without_names, {"json_other_split"}, "no file names tell whether these are the same im"),
+    "other boxes, no names": (without_names, {"json_other_split"}, "there are no file names to compare: is the JSON"),
     "far out": (
         far_out,
         {"json_boxes_beyond"},
@@ -526,7 +527,7 @@ JSON_FAULTS = {
 
 
 @pytest.mark.parametrize("name", JSON_FAULTS)
-def test_a_planted_fault_of_the_json_and_nothing_else_is_found(tmp_path, clean, name):
+def test_only_the_planted_fault_of_the_json_is_found(tmp_path, clean, name):
     records, groundtruth = clean[0], copy.deepcopy(clean[1])
     plant, expected, words = JSON_FAULTS[name]
     plant(groundtruth)
@@ -544,26 +545,26 @@ def test_a_planted_fault_of_the_json_and_nothing_else_is_found(tmp_path, clean, 
         *("ids from 0", "ids from 0, no names"),
     ],
 )
-def test_faults_of_records_are_told_once_where_the_json_shows_them_too(tmp_path, clean, name):
+def test_faults_of_records_are_reported_once_beside_a_json(tmp_path, clean, name):
     plant, expected, words = FAULTS[name]
     findings = check_records(tmp_path, plant(clean[0]), clean[1], label_map=None)
     assert codes(findings) == expected
     assert words in findings[0].text or "one too low" in findings[0].text
 
 
-def test_the_json_tells_which_way_boxes_are_swapped_even_where_pixels_cannot(tmp_path, clean):
+def test_the_json_shows_swapped_boxes_if_pixels_do_not(tmp_path, clean):
     flat = [dataclasses.replace(r, encoded=jpeg(np.full([*SIZE, 3], 99, np.uint8))) for r in clean[0]]
     in_pixels = boxes_by(lambda boxes: (boxes * SIZES)[:, [1, 0, 3, 2]] / SIZES)(flat)
     assert codes(check_records(tmp_path, in_pixels, clean[1])) == {"boxes_swapped_in_pixels"}
     swapped = boxes_by(lambda boxes: boxes[:, [1, 0, 3, 2]])(flat)
     assert codes(check_records(tmp_path, swapped, clean[1])) == {"boxes_swapped"}
-    assert codes(check_records(tmp_path, swapped)) == set()  # nothing to tell it from
+    assert codes(check_records(tmp_path, swapped)) == set()  # flat images have no evidence
 
 
-def test_ids_with_zeros_before_them_and_absent_ids(tmp_path, clean):
+def test_ids_with_leading_zeros_and_absent_ids(tmp_path, clean):
     padded = renumber(lambda record: record.source_id.zfill(12))(clean[0])
     [finding] = check_records(tmp_path, padded, clean[1])
-    assert "file names agree: write its image ids to image/source_id, without zeros" in finding.text
+    assert "file names agree: write its image ids to image/source_id, without leading zeros" in finding.text
     absent = renumber(lambda record: "")(clean[0])
     findings = check_records(tmp_path, absent, clean[1])
     assert codes(findings) == {"json_image_ids", "no_image_ids"} and "have no image/source_id" in findings[0].text
@@ -577,7 +578,7 @@ def test_repeated_ids_stop_an_evaluation_with_a_json(tmp_path, clean):
     assert finding.code == "repeated_image_ids" and finding.level == "fatal"
 
 
-def test_a_json_of_more_images_is_noted_and_of_more_boxes_warned_about(tmp_path, clean):
+def test_a_json_of_more_images_is_a_note_and_of_more_boxes_a_warning(tmp_path, clean):
     [finding] = check_records(tmp_path, clean[0][:20], clean[1])
     assert (finding.level, finding.code) == ("note", "json_more_images") and "20 of the 24 images" in finding.text
     fewer = [change_boxes(record, lambda boxes: boxes) for record in clean[0]]
@@ -589,14 +590,14 @@ def test_a_json_of_more_images_is_noted_and_of_more_boxes_warned_about(tmp_path,
 
 
 @pytest.mark.parametrize("content", ["[1]", "{", "[" * 200_000, '{"images": [], "annotations": []}'])
-def test_a_json_that_is_none_is_told(tmp_path, content):
+def test_load_rejects_other_content(tmp_path, content):
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(DataError, match=r"x\.json"):
         json_checks.load(str(tmp_path / "x.json"))
 
 
 @pytest.mark.parametrize("change", [{"bbox": [1, 2, float("nan"), 4]}, {"category_id": None}])
-def test_a_json_whose_numbers_are_none_is_told(tmp_path, clean, change):
+def test_load_rejects_values_that_are_not_numbers(tmp_path, clean, change):
     groundtruth = copy.deepcopy(clean[1])
     groundtruth["annotations"][0].update(change)
     (tmp_path / "x.json").write_text(json.dumps(groundtruth))
@@ -604,7 +605,7 @@ def test_a_json_whose_numbers_are_none_is_told(tmp_path, clean, change):
         json_checks.load(str(tmp_path / "x.json"))
 
 
-# --- What is no fault.
+# --- Data that look like a fault, but are not.
 
 
 def test_truly_small_objects_are_not_normalized_twice(tmp_path, clean):
@@ -617,10 +618,10 @@ def test_truly_small_objects_are_not_normalized_twice(tmp_path, clean):
     assert codes(check_records(tmp_path, records, label_map=None)) == {"boxes_tiny", "anchors"}
 
 
-def swap_verdict(images, boxes):
-    """Of images with as many boxes each."""
+def find_swap(images, boxes):
+    """Returns find_swap over images with equal numbers of boxes."""
     gains = [swap_evidence.gains(*pair) for pair in zip(images, boxes)]
-    return swap_evidence.verdict(
+    return swap_evidence.find_swap(
         np.concatenate(gains), np.concatenate(boxes), np.repeat(np.arange(len(images)), len(boxes[0]))
     )
 
@@ -629,25 +630,25 @@ def test_objects_in_noise_are_no_evidence_of_swapped_boxes():
     random = np.random.default_rng(1)
     mins = random.uniform(0, 0.6, [60, 5, 2])
     boxes = np.concatenate([mins, mins + random.uniform(0.1, 0.4, [60, 5, 2])], 2)
-    assert swap_verdict(random.integers(0, 256, [60, 90, 120, 3], np.uint8), boxes) is None
-    assert swap_evidence.verdict(np.full([60, 3], np.nan), boxes[:, 0], np.arange(60)) is None
+    assert find_swap(random.integers(0, 256, [60, 90, 120, 3], np.uint8), boxes) is None
+    assert swap_evidence.find_swap(np.full([60, 3], np.nan), boxes[:, 0], np.arange(60)) is None
 
 
 @pytest.mark.parametrize("spread", [3, 10])
-def test_a_sign_before_a_fixed_camera_is_no_evidence_of_swapped_boxes(tmp_path, clean, spread):
+def test_background_of_a_fixed_camera_is_no_evidence_of_swapped_boxes(tmp_path, clean, spread):
     random = np.random.default_rng(1)
     records = []
     for index in range(40):
         image = random.integers(90, 110, [200, 200, 3], np.uint8)
-        image[20:60, 120:180] = 250  # where the twins of the boxes are
+        image[20:60, 120:180] = 250  # at the transposed boxes
         box = (np.array([120, 20, 180, 60]) + np.tile(random.uniform(-spread, spread, 2), 2)) / 200
         record = Record(jpeg(image), 200, 200, f"{index}.jpg", str(index), boxes_norm=[box], classes=[1])
         records.append(record)
     assert "boxes_swapped" not in codes(check_records(tmp_path, records, label_map=None))
 
 
-def test_swapped_boxes_are_told_from_as_many_places_as_are_needed(clean):
-    """Squares of 24 pixels, one an image, on a grid: 16 places of boxes that tell are enough, 14 are not."""
+def test_swapped_boxes_are_detected_from_enough_places(clean):
+    """Squares of 24 pixels, one per image, on a grid: 16 places are enough, 14 are not."""
     random = np.random.default_rng(1)
     cells = [(y, x) for y in range(8) for x in range(8) if abs(y - x) > 2]
     for number, layout in ((16, "boxes_swapped"), (14, None)):
@@ -657,7 +658,7 @@ def test_swapped_boxes_are_told_from_as_many_places_as_are_needed(clean):
             image[25 * y : 25 * y + 24, 25 * x : 25 * x + 24] = 220 + random.integers(0, 30)
             images.append(image)
             boxes.append(np.array([[25 * x, 25 * y, 25 * x + 24, 25 * y + 24]]) / 200)
-        assert swap_verdict(images, boxes) == layout
+        assert find_swap(images, boxes) == layout
 
 
 def test_gains_by_hand():
@@ -665,14 +666,14 @@ def test_gains_by_hand():
     image = np.full([100, 100, 3], 255, np.uint8)
     image[20:40, 60:80] = 0
     [[stored, swapped, in_pixels]] = swap_evidence.gains(image, np.array([[0.2, 0.6, 0.4, 0.8]]))
-    # Moved by half a side: one side runs through black and has no contrast, one through white; the strips of the two
-    # others are black along half their length: 255 / 2. Mean 63.75; at its place 255.
+    # Shifted by half a side: one side is in black and one in white, both without contrast; the inner strips of the two
+    # others are black along half their length: 255 / 2. Mean 63.75; unshifted 255.
     assert stored == pytest.approx(255 - 63.75)
     assert swapped == in_pixels == 0  # white everywhere
-    assert np.isnan(swap_evidence.gains(image, np.array([[0.2, 0.2, 0.4, 0.4]]))).all()  # its own twin
+    assert np.isnan(swap_evidence.gains(image, np.array([[0.2, 0.2, 0.4, 0.4]]))).all()  # equal to its transposed box
 
 
-# --- Records and files that cannot be read.
+# --- Unreadable records and files.
 
 
 def faulty(clean, change):
@@ -698,7 +699,7 @@ def faulty(clean, change):
         (lambda f: f["image/height"].int64_list.value.append(3), "2 values in image/height"),
     ],
 )
-def test_faulty_records_are_named_and_the_others_read(tmp_path, clean, change, words):
+def test_faulty_records_are_reported_and_the_others_read(tmp_path, clean, change, words):
     serialized = [tfrecord.encode(record) for record in clean[0]]
     pattern = write(tmp_path / "x.tfrecord", [*serialized[1:], faulty(clean, change)])
     facts = record_facts.read(pattern)
@@ -709,7 +710,7 @@ def test_faulty_records_are_named_and_the_others_read(tmp_path, clean, change, w
 
 
 def png_with(chunk, data):
-    """A PNG of 30x20 pixels with a chunk more."""
+    """Returns a PNG of 30x20 pixels with an additional chunk."""
     with io.BytesIO() as file:
         Image.new("RGB", (30, 20)).save(file, "PNG")
         content = file.getvalue()
@@ -718,7 +719,7 @@ def png_with(chunk, data):
     return content[:33] + added + content[33:]  # behind IHDR
 
 
-def test_an_image_that_pillow_refuses_is_one_where_tensorflow_decodes_it(tmp_path, clean):
+def test_an_image_that_only_tensorflow_decodes_is_accepted(tmp_path, clean):
     encoded = png_with(b"zTXt", b"Comment\0\0" + zlib.compress(b"x" * 2_000_000))
     with pytest.raises(ValueError, match="too large"), Image.open(io.BytesIO(encoded)) as image:
         image.load()
@@ -730,7 +731,7 @@ def test_an_image_that_pillow_refuses_is_one_where_tensorflow_decodes_it(tmp_pat
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "GIF", "BMP"])
-def test_headers_tell_the_size_and_cut_ones_are_faults(tmp_path, clean, image_format):
+def test_headers_have_the_size_and_truncated_ones_are_faults(tmp_path, clean, image_format):
     with io.BytesIO() as file:
         Image.new("RGB", (30, 20)).save(file, image_format)
         content = file.getvalue()
@@ -743,22 +744,22 @@ def test_headers_tell_the_size_and_cut_ones_are_faults(tmp_path, clean, image_fo
     no_size = content[:16] + bytes(8) + content[24:]
     if image_format == "PNG":
         pattern = write(tmp_path / "x.tfrecord", [tfrecord.encode(dataclasses.replace(clean[0][0], encoded=no_size))])
-        assert record_facts.read(pattern, decode_images=False).faulty[0].detail == "its header says 0x0"
+        assert record_facts.read(pattern, decode_images=False).faulty[0].detail == "its header states 0x0"
 
 
-def test_an_absent_source_id_is_the_one_of_the_reader(tmp_path, clean):
+def test_an_absent_source_id_is_replaced_as_in_the_reader(tmp_path, clean):
     serialized = tfrecord.encode(dataclasses.replace(clean[0][0], source_id=""))
     [record] = record_facts.read(write(tmp_path / "x.tfrecord", [serialized])).records
     assert record.source_id == tfrecord.parse(serialized)["source_id"].numpy().decode()
 
 
-def test_a_record_that_is_no_example_is_named(tmp_path, clean):
+def test_a_record_that_is_no_example_is_reported(tmp_path, clean):
     pattern = write(tmp_path / "x.tfrecord", [*map(tfrecord.encode, clean[0]), b"\xff\xff\xff"])
     [finding] = check(pattern, config())
     assert "1 of 25 records (4.0%) hold no tf.train.Example (x.tfrecord record 24" in finding.text
 
 
-def test_columns_that_training_does_not_read_only_warn(tmp_path, clean):
+def test_columns_that_training_does_not_read_are_a_warning(tmp_path, clean):
     def change(features):
         features["image/object/class/text"].bytes_list.value.append(b"circle")
 
@@ -768,7 +769,7 @@ def test_columns_that_training_does_not_read_only_warn(tmp_path, clean):
 
 
 @pytest.mark.parametrize("fault", ["truncated", "flipped byte", "no TFRecord"])
-def test_a_damaged_file_is_named_and_the_rest_read(tmp_path, clean, fault):
+def test_a_damaged_file_is_reported_and_the_rest_read(tmp_path, clean, fault):
     serialized = [tfrecord.encode(record) for record in clean[0]]
     for part in range(3):
         write(tmp_path / f"{part}.tfrecord", serialized[part * 8 : part * 8 + 8])
@@ -788,11 +789,11 @@ def test_a_damaged_file_is_named_and_the_rest_read(tmp_path, clean, fault):
     findings = check(str(tmp_path / "*.tfrecord"), config())
     assert "damaged_files" in codes(findings) <= {"damaged_files", "unseen_classes"}
     assert f"record {damaged} of {path}: " in findings[0].text
-    assert fault != "no TFRecord" or "the file is XML or HTML, no TFRecord" in findings[0].text
+    assert fault != "no TFRecord" or "the file is XML or HTML, not a TFRecord file" in findings[0].text
     assert findings[0].level == ("fatal" if facts.lost_share > 0.01 else "warning")
 
 
-def test_a_folder_among_the_files_is_told(tmp_path):
+def test_a_folder_among_the_files_is_an_error(tmp_path):
     (tmp_path / "old").mkdir()
     with pytest.raises(DataError, match=r"^cannot use the records: .*old"):
         checks.quick(str(tmp_path / "*"), config())
