@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""train: the loop around a step. Fast tests give it a trainer of one weight, slow ones run the command."""
+"""Tests of tf2/training/train.py: fast ones use a trainer with a single weight, slow ones run main.py."""
 
 import csv
 import glob
@@ -27,22 +27,22 @@ from tf2.weights.checkpoint import CheckpointError
 
 ROOT = pathlib.Path(__file__).parents[3]
 SAMPLE = str(ROOT / "testdata" / "sample.tfrecord")
-PICTURE = np.zeros([2, 2, 3], np.uint8)
+IMAGE = np.zeros([2, 2, 3], np.uint8)
 
 
 class OneWeight:
-    """Stands in for Trainer: its weight is a function of every image seen so far, and in which order."""
+    """Replacement of Trainer; its weight depends on all images seen so far, and on their order."""
 
     num_replicas = 1
     not_finite = frozenset()  # steps to skip
-    overflows = False  # whether the loss scale still has a way to go down
+    overflows = False  # the result of can_reduce_loss_scale
     during_step = staticmethod(lambda step: None)
 
     def __init__(self, config, *, batch_size, steps_per_epoch, seed, strategy, precision):
         self.config, self.batch_size, self.seed = config, batch_size, seed
         self.weight, self.step, self.skipped, self.skipped_in_a_row = np.float64(0), 0, 0, 0
         self.started_from = self.resumed_at = None
-        self.calls = []  # steps that each call took
+        self.calls = []  # number of steps per call
 
     def distribute(self, make_dataset):
         return make_dataset(0, 1, self.batch_size)
@@ -58,14 +58,14 @@ class OneWeight:
         for images, _ in batches:
             self.step += 1
             type(self).during_step(self.step)
-            good = self.step not in self.not_finite
-            self.skipped += not good
-            self.skipped_in_a_row = 0 if good else self.skipped_in_a_row + 1
-            if good:
+            finite = self.step not in self.not_finite
+            self.skipped += not finite
+            self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
+            if finite:
                 self.weight = 0.9 * self.weight + float(tf.reduce_mean(images))
         self.calls.append(self.step - before)
         metrics = dict.fromkeys(("loss", "cls_loss", "box_loss", "learning_rate", "gradient_norm"), 1.0)
-        metrics |= {"loss": 1.0 if good else np.nan, "skipped_steps": self.skipped}
+        metrics |= {"loss": 1.0 if finite else np.nan, "skipped_steps": self.skipped}
         return {name: tf.constant(value, tf.float32) for name, value in metrics.items()}
 
     def num_skipped_in_a_row(self):
@@ -77,8 +77,8 @@ class OneWeight:
     def non_finite_cause(self, metrics):
         return "the loss is not finite (most likely the weather)"
 
-    def any_worker(self, wish):
-        return wish
+    def any_worker(self, flag):
+        return flag
 
     def all_equal(self, number):
         return True
@@ -104,7 +104,7 @@ class OneWeight:
 
 
 class Numbers:
-    """Stands in for InputReader: batch i is the number i."""
+    """Replacement of InputReader; batch i is the number i."""
 
     def __init__(self, file_pattern, config, shard):
         pass
@@ -117,7 +117,7 @@ class Numbers:
 
 
 class Scores:
-    """Stands in for an evaluator: an AP for each step."""
+    """Evaluator that returns a given AP per step."""
 
     def __init__(self, aps=None, stop_at=None):
         self.aps, self.stop_at, self.steps = aps, stop_at, []
@@ -129,16 +129,16 @@ class Scores:
         return {"AP": self.aps[net.step] if self.aps else net.step / 100}
 
     def draw_images(self, net):
-        return {"img": PICTURE}
+        return {"img": IMAGE}
 
 
 class Killed(Exception):
-    """Ends a run where a kill would."""
+    """Ends a run as a kill would."""
 
 
 @pytest.fixture
 def trainers(monkeypatch):
-    """Makes `train.run` use OneWeight and Numbers; collects the trainers that it builds."""
+    """Makes `train.run` use OneWeight and Numbers; a list of the trainers that it builds."""
     made = []
 
     def build(*args, **kwargs):
@@ -218,10 +218,10 @@ def test_a_run_writes_checkpoints_config_tables_and_events(trainers, tiny_config
     }
 
 
-def test_stop_and_resume_reads_what_the_run_that_never_stopped_reads(trainers, tiny_config, tmp_path, monkeypatch):
+def test_a_resumed_run_reads_the_same_data_as_an_uninterrupted_one(trainers, tiny_config, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "InputReader", InputReader)
     train.run(epochs(tiny_config, 2), training(tmp_path / "halves", seed=None))
-    seed = int(newest_entries(tmp_path / "halves")["training/seed"])  # it was drawn, and has to stay
+    seed = int(newest_entries(tmp_path / "halves")["training/seed"])  # drawn by the first run, and kept
     train.run(epochs(tiny_config, 4), training(tmp_path / "halves", seed=None))
     train.run(epochs(tiny_config, 4), training(tmp_path / "whole", seed=seed))
     halves, whole = trainers[-2:]
@@ -229,12 +229,12 @@ def test_stop_and_resume_reads_what_the_run_that_never_stopped_reads(trainers, t
     assert halves.weight == whole.weight != 0
 
 
-def test_every_epoch_ends_in_a_checkpoint(trainers, tiny_config, tmp_path):
+def test_every_epoch_ends_with_a_checkpoint(trainers, tiny_config, tmp_path):
     train.run(epochs(tiny_config, 3), training(tmp_path))  # with the default, a checkpoint every 1000 steps
     assert steps_saved(tmp_path) == [2, 4, 6]
 
 
-def test_steps_taken_in_one_go_end_where_python_is_needed(trainers, tiny_config, tmp_path):
+def test_steps_per_execution_ends_at_saves_and_epochs(trainers, tiny_config, tmp_path):
     options = {"num_examples_per_epoch": 20, "save_checkpoints_steps": 4, "steps_per_execution": 3}
     train.run(epochs(tiny_config, 2), training(tmp_path, **options))
     assert trainers[0].calls == [3, 1, 1, 3, 2]  # to 3, 4 (save), 5 (epoch), 8 (save), 10 (epoch)
@@ -243,36 +243,36 @@ def test_steps_taken_in_one_go_end_where_python_is_needed(trainers, tiny_config,
     assert trainers[0].weight == trainers[1].weight
 
 
-def test_a_finished_run_says_so_and_evaluates_what_it_has(trainers, tiny_config, tmp_path, logged, monkeypatch):
+def test_a_finished_run_is_only_evaluated(trainers, tiny_config, tmp_path, logged, monkeypatch):
     train.run(epochs(tiny_config, 1), training(tmp_path), Scores())
-    monkeypatch.setattr(Numbers, "training", None)  # nothing is read
+    monkeypatch.setattr(Numbers, "training", None)  # fails if anything is read
     evaluator = Scores()
     assert train.run(epochs(tiny_config, 1), training(tmp_path)) == {}
     assert train.run(epochs(tiny_config, 1), training(tmp_path), evaluator) == {"AP": 0.02}
     assert evaluator.steps == [2] and [trainer.calls for trainer in trainers[1:]] == [[], []]
-    assert f"{tmp_path} has all 2 steps: nothing left to train; raise num_epochs to go on" in logged
+    assert f"{tmp_path} already has all 2 steps: nothing left to train; raise num_epochs to continue" in logged
     assert rows(tmp_path / "eval.csv") == [{"step": "2", "AP": "0.02"}]
 
 
 @pytest.mark.parametrize("start", [{"ckpt": "weights"}, {"backbone_ckpt": "weights"}])
-def test_resume_wins_over_a_start_and_says_so(trainers, tiny_config, tmp_path, logged, monkeypatch, start):
+def test_resuming_ignores_ckpt_flags(trainers, tiny_config, tmp_path, logged, monkeypatch, start):
     monkeypatch.setattr(checkpoint, "find", lambda path: path)
     config = tiny_config.override({"ckpt_var_scope": "teacher"})
     train.run(epochs(config, 1), training(tmp_path, **start))
     scopes = {"scope": "efficientnet-lite0/", "source_scope": "teacher/"} if "backbone_ckpt" in start else {}
     assert trainers[0].started_from == ("weights", scopes)
-    assert not any("not read" in line for line in logged)
+    assert not any("are not read" in line for line in logged)
     train.run(epochs(config, 2), training(tmp_path, **start))
     assert trainers[1].started_from is None and trainers[1].step == 4
-    said = f"{tmp_path} continues from {tmp_path}/model.ckpt-2; --ckpt and --backbone_ckpt only say how to begin"
-    assert any(line.startswith(said) for line in logged)
+    expected = f"{tmp_path} resumes from {tmp_path}/model.ckpt-2; --ckpt and --backbone_ckpt apply to the start of a "
+    assert any(line.startswith(expected) and line.endswith(", and are not read") for line in logged)
 
 
-def test_the_seed_of_a_training_stays(trainers, tiny_config, tmp_path, logged):
+def test_a_resumed_run_keeps_its_seed(trainers, tiny_config, tmp_path, logged):
     train.run(epochs(tiny_config, 1), training(tmp_path, seed=5))
     train.run(epochs(tiny_config, 2), training(tmp_path, seed=6))
     assert newest_entries(tmp_path)["training/seed"] == trainers[1].seed == 5
-    assert "this training began with seed 5 and keeps it; --tf_random_seed is not used" in logged
+    assert "this training run started with seed 5 and keeps it; --tf_random_seed is ignored" in logged
 
 
 def test_fake_data_repeats_the_first_batch(trainers, tiny_config, tmp_path, monkeypatch):
@@ -283,18 +283,18 @@ def test_fake_data_repeats_the_first_batch(trainers, tiny_config, tmp_path, monk
     assert trainers[0].weight == pytest.approx(3 * (1 + 0.9 + 0.9**2 + 0.9**3))
 
 
-# Evaluations and what is remembered of them.
+# Evaluations, archive and early stopping.
 
 
 @pytest.mark.parametrize("every, expected", [(0, [8]), (1, [2, 4, 6, 8]), (2, [4, 8]), (3, [6, 8])])
-def test_evaluations_come_after_their_epochs(trainers, tiny_config, tmp_path, every, expected):
+def test_evaluations_run_every_n_epochs_and_at_the_end(trainers, tiny_config, tmp_path, every, expected):
     evaluator = Scores()
     results = train.run(epochs(tiny_config, 4), training(tmp_path), evaluator, eval_every_epochs=every)
     assert evaluator.steps == expected and results == {"AP": 0.08}
     assert steps_saved(tmp_path) == [2, 4, 6, 8]
 
 
-def test_archive_holds_the_best_of_equal_ones_the_first(trainers, tiny_config, tmp_path):
+def test_archive_holds_the_first_best_checkpoint(trainers, tiny_config, tmp_path):
     aps = {2: 0.1, 4: 0.3, 6: 0.2, 8: 0.3}
     train.run(epochs(tiny_config, 4), training(tmp_path), Scores(aps), eval_every_epochs=1)
     best = checkpoint.find(str(tmp_path / "archive"))
@@ -304,7 +304,7 @@ def test_archive_holds_the_best_of_equal_ones_the_first(trainers, tiny_config, t
 
 
 @pytest.mark.parametrize("last, kept", [(0.3, 1), (0.5, 8)])
-def test_a_better_one_that_an_evaluation_beside_the_training_kept_stays(trainers, tiny_config, tmp_path, last, kept):
+def test_a_better_checkpoint_of_a_parallel_evaluation_stays_archived(trainers, tiny_config, tmp_path, last, kept):
     directory = ModelDir(str(tmp_path))
     train.EvaluationRecorder(str(tmp_path))(directory.save(1, {"weight": np.float32(1)}), 1, {"AP": 0.4})
     (tmp_path / "checkpoint").unlink()
@@ -318,23 +318,23 @@ FALLING = {2: 0.1, 4: 0.3, 6: 0.2, 8: 0.3, 10: 0.2, 12: 0.4}
 
 
 @pytest.mark.parametrize("patience, steps", [(1, [2, 4, 6]), (2, [2, 4, 6, 8]), (3, [2, 4, 6, 8, 10])])
-def test_early_stopping_counts_evaluations_since_the_best(
+def test_early_stopping_counts_evaluations_since_the_best_one(
     trainers, tiny_config, tmp_path, logged, monkeypatch, patience, steps
 ):
     config = epochs(tiny_config, 6).override({"early_stop_patience": patience})
     evaluator = Scores(FALLING)
     train.run(config, training(tmp_path), evaluator, eval_every_epochs=1)
     assert evaluator.steps == steps and trainers[0].step == steps[-1]
-    said = f"stopping early: no better AP than 0.3000 of step 4 in {patience} evaluations"
-    assert said in logged
-    monkeypatch.setattr(Numbers, "training", None)  # given again, it stops where it stopped
+    message = f"stopping early: no better AP than 0.3000 of step 4 in {patience} evaluations"
+    assert message in logged
+    monkeypatch.setattr(Numbers, "training", None)  # the same command stops at the same step, without training
     assert train.run(config, training(tmp_path), Scores(FALLING), eval_every_epochs=1) == {"AP": FALLING[steps[-1]]}
-    assert logged.count(said) == 2 and trainers[1].calls == []
+    assert logged.count(message) == 2 and trainers[1].calls == []
 
 
-def test_early_stopping_needs_evaluations(trainers, tiny_config, tmp_path):
+def test_early_stopping_requires_evaluations(trainers, tiny_config, tmp_path):
     config = tiny_config.override({"early_stop_patience": 2})
-    with pytest.raises(ValueError, match="early_stop_patience needs evaluations on the way; use --mode=train_and"):
+    with pytest.raises(ValueError, match="early_stop_patience needs evaluations during training; use --mode=train_and"):
         train.run(config, training(tmp_path))
     assert trainers == []
 
@@ -352,8 +352,8 @@ def test_a_kill_loses_no_evaluation(trainers, tiny_config, tmp_path, monkeypatch
         if step == at + 1:
             raise Killed
 
-    whole, results = run("whole")
-    assert whole == [2, 4, 6, 8, 10]
+    uninterrupted, results = run("uninterrupted")
+    assert uninterrupted == [2, 4, 6, 8, 10]
     if moment == "before the evaluation":
         with pytest.raises(Killed):
             run("killed", stop_at=at)
@@ -362,52 +362,59 @@ def test_a_kill_loses_no_evaluation(trainers, tiny_config, tmp_path, monkeypatch
             patch.setattr(OneWeight, "during_step", kill)
             run("killed")
     else:
-        run("killed")  # it stopped early here
+        run("killed")  # stopped early at this step
     again, results_again = run("killed")
-    assert again == [step for step in whole if step >= at]  # the evaluation that was cut off comes first
+    assert again == [step for step in uninterrupted if step >= at]  # starts with the interrupted evaluation
     assert results_again == results
     for directory in ("", "archive"):
-        found, expected = (newest_entries(tmp_path / name / directory) for name in ("killed", "whole"))
+        found, expected = (newest_entries(tmp_path / name / directory) for name in ("killed", "uninterrupted"))
         assert_same_entries(found, expected)
     for file in ("eval.csv", "archive/best_eval.txt", "best_objective.txt"):
-        assert (tmp_path / "killed" / file).read_text() == (tmp_path / "whole" / file).read_text()
+        assert (tmp_path / "killed" / file).read_text() == (tmp_path / "uninterrupted" / file).read_text()
 
 
 @pytest.mark.parametrize("aps, kept", [([0.1, 0.3, 0.2], 2), ([0.3, 0.3, 0.1], 1)])
-def test_recorder_keeps_what_an_evaluation_beside_a_training_found(tmp_path, aps, kept):
+def test_recorder_writes_the_results_of_a_parallel_evaluation(tmp_path, aps, kept):
     for i, ap in enumerate(aps, 1):
         prefix = ModelDir(str(tmp_path)).save(i, {"weight": np.float32(i)})
-        train.EvaluationRecorder(str(tmp_path))(prefix, i, {"AP": ap})  # a new one each time, as after a restart
+        train.EvaluationRecorder(str(tmp_path))(prefix, i, {"AP": ap})  # a new recorder, as after a restart
     assert newest_entries(tmp_path / "archive") == {"weight": kept}
     assert [float(row["AP"]) for row in rows(tmp_path / "eval.csv")] == aps
     assert tags(tmp_path / "eval") == {"AP"}
 
 
-def test_recorder_leaves_a_released_checkpoint_alone(tmp_path):
+def test_recorder_ignores_a_released_checkpoint(tmp_path):
     train.EvaluationRecorder(str(tmp_path))(str(tmp_path / "model"), None, {"AP": 0.5})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_recorder_tells_what_it_cannot_write_and_goes_on(tmp_path, logged):
+def test_recorder_logs_failed_writes_and_continues(tmp_path, logged, monkeypatch):
+    rename = tf.io.gfile.rename
+
+    def fail_for_eval_csv(source, target, overwrite=False):
+        if target.endswith("eval.csv"):
+            raise tf.errors.PermissionDeniedError(None, None, "no permission")
+        rename(source, target, overwrite)
+
     prefix = ModelDir(str(tmp_path)).save(1, {"weight": np.float32(1)})
-    for name in ("eval", "archive"):  # files where directories should be, and the other way round
+    for name in ("eval", "archive"):  # files in place of directories
         (tmp_path / name).touch()
-    (tmp_path / "eval.csv").mkdir()
+    monkeypatch.setattr(tf.io.gfile, "rename", fail_for_eval_csv)
     recorder = train.EvaluationRecorder(str(tmp_path))
     recorder(prefix, 1, {"AP": 0.1})
-    told = [f"{tmp_path}/eval", f"{tmp_path}/eval.csv", f"cannot keep model.ckpt-1 as the best in {tmp_path}"]
-    assert [line.split(":")[0] for line in logged] == told
+    paths = [f"{tmp_path}/eval", f"{tmp_path}/eval.csv", f"cannot keep model.ckpt-1 as the best in {tmp_path}"]
+    assert [line.split(":")[0] for line in logged] == paths
     (tmp_path / "archive").unlink()
-    recorder(prefix, 1, {"AP": 0.05})  # less, but of the better one nothing could be kept
+    recorder(prefix, 1, {"AP": 0.05})  # lower, but the better one could not be archived
     assert len(logged) == 3 and ModelDir(str(tmp_path)).best_ap() == 0.05
 
 
-# What cannot go on, and what goes on all the same.
+# Invalid input, changed configs and damaged files.
 
 
-def test_what_cannot_be_trained_is_told_before_anything_is_built(trainers, tiny_config, tmp_path, monkeypatch):
+def test_invalid_input_is_reported_before_anything_is_built(trainers, tiny_config, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "InputReader", InputReader)
-    with pytest.raises(ValueError, match="an epoch of 3 images has no whole batch of 4; lower --train_batch_size"):
+    with pytest.raises(ValueError, match="an epoch of 3 images has no complete batch of 4; lower --train_batch_size"):
         train.run(tiny_config, training(tmp_path, num_examples_per_epoch=3))
     with pytest.raises(ValueError, match="no file matches 'nowhere'"):
         train.run(tiny_config, train.Training(str(tmp_path), "nowhere"))
@@ -416,7 +423,7 @@ def test_what_cannot_be_trained_is_told_before_anything_is_built(trainers, tiny_
     assert trainers == []
 
 
-def test_a_model_dir_that_cannot_be_written_is_told_before_the_first_step(trainers, tiny_config, tmp_path):
+def test_an_unwritable_model_dir_is_reported_before_the_first_step(trainers, tiny_config, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=f"cannot write to {tmp_path}/file/dir: "):
         train.run(tiny_config, training(tmp_path / "file" / "dir"))
@@ -426,12 +433,12 @@ def test_a_model_dir_that_cannot_be_written_is_told_before_the_first_step(traine
 @pytest.mark.parametrize(
     "keys, options, expected",
     [
-        ({}, {"batch_size": 2}, r"was begun with --train_batch_size=4, got 2, .*; give 4 \(gradient_accumulation_st"),
-        ({"num_classes": 4}, {}, "a training that has begun cannot go on with num_classes: 3 -> 4; set what was bef"),
-        ({"moving_average_decay": 0.0}, {}, "cannot go on with moving_average_decay: 0.9998 -> 0.0"),
+        ({}, {"batch_size": 2}, r"was started with --train_batch_size=4, got 2, .*; use 4 \(gradient_accumulation_st"),
+        ({"num_classes": 4}, {}, "this training run cannot continue with num_classes: 3 -> 4; restore the previous v"),
+        ({"moving_average_decay": 0.0}, {}, "cannot continue with moving_average_decay: 0.9998 -> 0.0"),
     ],
 )
-def test_what_a_training_cannot_go_on_with_is_refused(trainers, tiny_config, tmp_path, keys, options, expected):
+def test_changes_that_prevent_resuming_are_rejected(trainers, tiny_config, tmp_path, keys, options, expected):
     train.run(epochs(tiny_config, 1), training(tmp_path))
     before = (tmp_path / "config.yaml").read_text()
     with pytest.raises(ValueError, match=expected) as error:
@@ -440,34 +447,34 @@ def test_what_a_training_cannot_go_on_with_is_refused(trainers, tiny_config, tmp
     assert len(trainers) == 1 and (tmp_path / "config.yaml").read_text() == before
 
 
-def test_what_a_training_goes_on_with_otherwise_is_said(trainers, tiny_config, tmp_path, logged):
+def test_other_changes_are_logged(trainers, tiny_config, tmp_path, logged):
     train.run(epochs(tiny_config, 1), training(tmp_path))
     train.run(epochs(tiny_config, 2).override({"learning_rate": 0.01}), training(tmp_path))
-    said = {line for line in logged if line.startswith("changed since the last run: ")}
-    assert {line.split(": ", 1)[1] for line in said} == {"num_epochs: 1 -> 2", "learning_rate: 0.08 -> 0.01"}
+    changes = {line for line in logged if line.startswith("changed since the last run: ")}
+    assert {line.split(": ", 1)[1] for line in changes} == {"num_epochs: 1 -> 2", "learning_rate: 0.08 -> 0.01"}
     assert config_lib.load("efficientdet-d0", str(tmp_path / "config.yaml")).learning_rate == 0.01
 
 
-def test_a_checkpoint_without_state_of_a_training_is_no_beginning(trainers, tiny_config, tmp_path):
+def test_a_checkpoint_without_training_state_is_rejected(trainers, tiny_config, tmp_path):
     prefix = ModelDir(str(tmp_path)).save(5, {"weight": np.float64(1)})
-    with pytest.raises(CheckpointError, match=f"holds no state of a training, .* --ckpt={prefix} in another"):
+    with pytest.raises(CheckpointError, match=f"holds weights without training state .* --ckpt={prefix} in another"):
         train.run(tiny_config, training(tmp_path))
     assert trainers == []
 
 
-def test_a_damaged_checkpoint_is_left_for_the_one_before(trainers, tiny_config, tmp_path, logged):
+def test_a_damaged_checkpoint_is_replaced_by_the_previous_one(trainers, tiny_config, tmp_path, logged):
     train.run(epochs(tiny_config, 3), training(tmp_path))
     data = tmp_path / "model.ckpt-6.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
     train.run(epochs(tiny_config, 4), training(tmp_path))
     assert trainers[1].resumed_at == 4
     assert trainers[1].weight == pytest.approx(sum(i * 0.9 ** (7 - i) for i in range(8)))
-    assert any("model.ckpt-6" in line and line.endswith(f"taking {tmp_path}/model.ckpt-4 instead") for line in logged)
-    checkpoint.read_entries(str(tmp_path / "model.ckpt-6"))  # written anew
+    assert any("model.ckpt-6" in line and line.endswith(f"using {tmp_path}/model.ckpt-4 instead") for line in logged)
+    checkpoint.read_entries(str(tmp_path / "model.ckpt-6"))  # saved again
 
 
 @pytest.mark.parametrize("damage", [None, b"", b'model_checkpoint_path: "mo'])
-def test_a_lost_state_file_does_not_start_anew(trainers, tiny_config, tmp_path, damage):
+def test_a_lost_state_file_does_not_restart_training(trainers, tiny_config, tmp_path, damage):
     train.run(epochs(tiny_config, 5), training(tmp_path))
     (tmp_path / "checkpoint").unlink() if damage is None else (tmp_path / "checkpoint").write_bytes(damage)
     train.run(epochs(tiny_config, 6), training(tmp_path))
@@ -483,33 +490,31 @@ def test_five_checkpoints_are_kept(trainers, tiny_config, tmp_path):
 @pytest.mark.parametrize(
     "not_finite, stops_at",
     [
-        (range(1, 100), 10),  # the metrics of step 1 are read, and of every tenth: one step is not yet too many
+        (range(1, 100), 10),  # metrics are read at step 1, which is below the limit, and at every 10th step
         (range(16, 100), 20),
         (range(17, 21), None),  # 4 in a row
         ([*range(12, 16), *range(17, 21)], None),  # 8, but not in a row
     ],
 )
-def test_steps_that_are_not_finite_are_skipped_up_to_a_number(
-    trainers, tiny_config, tmp_path, monkeypatch, not_finite, stops_at
-):
+def test_non_finite_steps_are_skipped_up_to_a_limit(trainers, tiny_config, tmp_path, monkeypatch, not_finite, stops_at):
     monkeypatch.setattr(OneWeight, "not_finite", frozenset(not_finite))
     config, options = epochs(tiny_config, 2), training(tmp_path, num_examples_per_epoch=60, save_checkpoints_steps=4)
     if stops_at:
         images = ", ".join(f"image{4 * stops_at - 4 + i}" for i in range(4))
         count = stops_at - not_finite[0] + 1
-        said = rf"step {stops_at}: the loss is not finite .*; {count} steps in a row were skipped, .*: {images}$"
-        with pytest.raises(FloatingPointError, match=said):
+        message = rf"step {stops_at}: the loss is not finite .*; {count} steps in a row were skipped, .*: {images}$"
+        with pytest.raises(FloatingPointError, match=message):
             train.run(config, options)
         assert steps_saved(tmp_path)[-1] == (stops_at - 1) // 4 * 4
     else:
         train.run(config, options)
         assert steps_saved(tmp_path)[-1] == 30
-    good = [step for step in range(1, steps_saved(tmp_path)[-1] + 1) if step not in not_finite]
-    weight = sum((step - 1) * 0.9 ** (len(good) - 1 - i) for i, step in enumerate(good))
+    finite = [step for step in range(1, steps_saved(tmp_path)[-1] + 1) if step not in not_finite]
+    weight = sum((step - 1) * 0.9 ** (len(finite) - 1 - i) for i, step in enumerate(finite))
     assert newest_entries(tmp_path)["weight"] == pytest.approx(weight)
 
 
-def test_steps_that_overflow_while_the_loss_scale_goes_down_end_nothing(trainers, tiny_config, tmp_path, monkeypatch):
+def test_overflows_that_reduce_the_loss_scale_do_not_stop_training(trainers, tiny_config, tmp_path, monkeypatch):
     monkeypatch.setattr(OneWeight, "not_finite", range(1, 21))
     monkeypatch.setattr(OneWeight, "overflows", True)
     train.run(epochs(tiny_config, 10), training(tmp_path))
@@ -518,7 +523,7 @@ def test_steps_that_overflow_while_the_loss_scale_goes_down_end_nothing(trainers
 
 @pytest.fixture
 def default_sigint():
-    """Python's own handler, as in a program that is started at a terminal; the background jobs of a shell ignore it."""
+    """Python's default handler, as at a terminal; background jobs of a shell ignore SIGINT."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -526,7 +531,7 @@ def default_sigint():
 
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("steps_per_execution, saved", [(1, 3), (5, 5)])
-def test_a_signal_finishes_the_step_and_saves(
+def test_after_a_signal_the_step_is_finished_and_saved(
     trainers, tiny_config, tmp_path, monkeypatch, default_sigint, number, code, steps_per_execution, saved
 ):
     config = epochs(tiny_config, 2)
@@ -537,12 +542,12 @@ def test_a_signal_finishes_the_step_and_saves(
             train.run(config, training(tmp_path / "stopped", **options))
     assert stop.value.exit_code == code and steps_saved(tmp_path / "stopped") == [saved]
     train.run(config, training(tmp_path / "stopped", **options))
-    train.run(config, training(tmp_path / "whole", **options))
+    train.run(config, training(tmp_path / "uninterrupted", **options))
     assert trainers[1].resumed_at == saved
-    assert_same_entries(newest_entries(tmp_path / "stopped"), newest_entries(tmp_path / "whole"))
+    assert_same_entries(newest_entries(tmp_path / "stopped"), newest_entries(tmp_path / "uninterrupted"))
 
 
-def test_of_several_machines_the_first_one_writes(trainers, tiny_config, tmp_path, monkeypatch):
+def test_of_several_machines_only_the_first_writes(trainers, tiny_config, tmp_path, monkeypatch):
     monkeypatch.setattr(train.strategy_lib, "num_workers", lambda strategy: 2)
     monkeypatch.setattr(train.strategy_lib, "is_chief", lambda strategy: False)
     evaluator = Scores()
@@ -550,31 +555,31 @@ def test_of_several_machines_the_first_one_writes(trainers, tiny_config, tmp_pat
     assert trainers[0].step == 10 and evaluator.steps == [] and not (tmp_path / "second").exists()
 
 
-def test_a_signal_to_any_machine_stops_all_when_they_ask(trainers, tiny_config, tmp_path, monkeypatch):
+def test_a_signal_to_one_machine_stops_all(trainers, tiny_config, tmp_path, monkeypatch):
     monkeypatch.setattr(train.strategy_lib, "num_workers", lambda strategy: 2)
-    monkeypatch.setattr(OneWeight, "any_worker", lambda self, wish: self.step >= 5)
+    monkeypatch.setattr(OneWeight, "any_worker", lambda self, flag: self.step >= 5)
     with pytest.raises(train.Stopped) as stopped:
         train.run(epochs(tiny_config, 10), training(tmp_path))
-    assert stopped.value.exit_code == 143 and steps_saved(tmp_path)[-1] == 10  # metrics are read at every tenth
+    assert stopped.value.exit_code == 143 and steps_saved(tmp_path)[-1] == 10  # metrics are read at every 10th step
 
 
-def test_machines_that_begin_at_different_steps_are_refused(trainers, tiny_config, tmp_path, monkeypatch):
+def test_machines_that_start_at_different_steps_are_rejected(trainers, tiny_config, tmp_path, monkeypatch):
     monkeypatch.setattr(train.strategy_lib, "num_workers", lambda strategy: 2)
     monkeypatch.setattr(OneWeight, "all_equal", lambda self, number: False)
-    with pytest.raises(ValueError, match="the workers begin at different steps; give them one --model_dir"):
+    with pytest.raises(ValueError, match="the workers start at different steps; they need one --model_dir"):
         train.run(tiny_config, training(tmp_path))
 
 
-def test_a_profile_is_of_some_steps_after_the_first(trainers, tiny_config, tmp_path, logged):
+def test_a_profile_of_a_few_steps_is_written(trainers, tiny_config, tmp_path, logged):
     train.run(epochs(tiny_config, 10), training(tmp_path, profile=True))
     assert glob.glob(str(tmp_path / "plugins" / "profile" / "*" / "*.xplane.pb"))
-    assert f"profiled: tensorboard --logdir={tmp_path}" in logged
+    assert f"profile written: tensorboard --logdir={tmp_path}" in logged
 
 
-def test_a_profile_of_steps_in_one_go_and_of_a_run_too_short_for_one(trainers, tiny_config, tmp_path, logged):
+def test_profile_with_steps_per_execution_and_in_a_short_run(trainers, tiny_config, tmp_path, logged):
     options = {"profile": True, "num_examples_per_epoch": 80, "steps_per_execution": 20}
-    train.run(epochs(tiny_config, 2), training(tmp_path / "in one go", **options))
-    assert f"profiled: tensorboard --logdir={tmp_path / 'in one go'}" in logged
+    train.run(epochs(tiny_config, 2), training(tmp_path / "multiple", **options))
+    assert f"profile written: tensorboard --logdir={tmp_path / 'multiple'}" in logged
     train.run(epochs(tiny_config, 3), training(tmp_path / "short", profile=True))
     assert "nothing was profiled: the run ended before step 10" in logged
 
@@ -590,22 +595,22 @@ def test_a_signal_during_an_evaluation_stops_before_the_next_step(trainers, tiny
     assert trainers[0].step == 2
 
 
-# The command with the tiny network, drop connect included; a step of it takes a tenth of a second.
+# main.py with a tiny network, including drop connect; a step takes a tenth of a second.
 
 TINY = "image_size=64,fpn_num_filters=8,fpn_cell_repeats=1,box_class_repeats=1,num_classes=3"
-# Runs main.py as a script, with a line of Python before and one at the end of the process.
-WITH = """
+# Runs main.py as a script, with Python code before it and an expression that is printed at the end of the process.
+WRAPPER = """
 import atexit, runpy, sys
 sys.argv[0] = {main!r}
 sys.path.insert(0, {root!r})
 {before}
-atexit.register(lambda: print({tell}, file=sys.stderr))
+atexit.register(lambda: print({at_exit}, file=sys.stderr))
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
 def command(model_dir, *flags, mode="train", num_epochs=30, script=(str(ROOT / "main.py"),)):
-    """Two steps an epoch, and a checkpoint after each."""
+    """Returns the command of a run with two steps and one checkpoint per epoch."""
     return [
         *(sys.executable, *script, f"--mode={mode}", "--model_name=efficientdet-lite0", f"--hparams={TINY}"),
         *(f"--model_dir={model_dir}", f"--train_file_pattern={SAMPLE}", f"--val_file_pattern={SAMPLE}"),
@@ -614,19 +619,19 @@ def command(model_dir, *flags, mode="train", num_epochs=30, script=(str(ROOT / "
     ]
 
 
-def script_with(before="", tell="''"):
-    return "-c", WITH.format(main=str(ROOT / "main.py"), root=str(ROOT), before=before, tell=tell)
+def wrapped(before="", at_exit="''"):
+    return "-c", WRAPPER.format(main=str(ROOT / "main.py"), root=str(ROOT), before=before, at_exit=at_exit)
 
 
 def finish(arguments, code=0, env=None):
-    """Runs a command to its end; returns what it wrote to stderr."""
+    """Runs a command to its end; returns its stderr."""
     result = subprocess.run(arguments, capture_output=True, text=True, timeout=600, env={**os.environ, **(env or {})})
     assert result.returncode == code, result.stderr[-4000:]
     return result.stderr
 
 
 def stop_after_first_save(arguments, model_dir, number):
-    """Sends a signal as soon as there is a checkpoint; returns the exit code."""
+    """Sends a signal after the first checkpoint; returns the exit code."""
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 400
@@ -641,79 +646,79 @@ def stop_after_first_save(arguments, model_dir, number):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A training that nothing stopped."""
-    model_dir = tmp_path_factory.mktemp("whole") / "model"
+def uninterrupted(tmp_path_factory):
+    """The model directory of an uninterrupted run."""
+    model_dir = tmp_path_factory.mktemp("uninterrupted") / "model"
     finish(command(model_dir))
     return model_dir
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_a_command_that_was_stopped_goes_on_to_the_bit(whole, tmp_path, number, code):
+def test_a_stopped_command_resumes_bit_for_bit(uninterrupted, tmp_path, number, code):
     model_dir = tmp_path / "model"
     assert stop_after_first_save(command(model_dir), model_dir, number) == code
     prefix, _ = ModelDir(str(model_dir)).newest()
     stopped = checkpoint.step_of(prefix)
     assert 2 <= stopped < 60
-    assert f"continuing from {prefix}, step {stopped}" in finish(command(model_dir))
+    assert f"resuming from {prefix}, step {stopped}" in finish(command(model_dir))
     assert steps_saved(model_dir) == [52, 54, 56, 58, 60]
-    assert_same_entries(newest_entries(model_dir), newest_entries(whole))
+    assert_same_entries(newest_entries(model_dir), newest_entries(uninterrupted))
     steps = [int(row["step"]) for row in rows(model_dir / "train.csv")]
     assert steps == sorted(set(steps)) and steps[-1] == 60
-    assert "model has all 60 steps: nothing left to train" in finish(command(model_dir))
+    assert "model already has all 60 steps: nothing left to train" in finish(command(model_dir))
 
 
 @pytest.mark.slow
-def test_two_runs_of_a_command_are_equal_to_the_bit(whole, tmp_path):
+def test_two_runs_of_a_command_are_bit_identical(uninterrupted, tmp_path):
     finish(command(tmp_path / "again"))
-    again, first = newest_entries(tmp_path / "again"), newest_entries(whole)
+    again, first = newest_entries(tmp_path / "again"), newest_entries(uninterrupted)
     assert_same_entries(again, first)
     assert again["global_step"] == 60 and again["training/skipped_steps"] == 0
     assert all(np.isfinite(value).all() for value in again.values())
     numbers = ["loss", "cls_loss", "box_loss", "reg_l2_loss", "gradient_norm", "learning_rate"]
-    table, expected = rows(tmp_path / "again" / "train.csv"), rows(whole / "train.csv")
+    table, expected = rows(tmp_path / "again" / "train.csv"), rows(uninterrupted / "train.csv")
     assert [[row[name] for name in numbers] for row in table] == [[row[name] for name in numbers] for row in expected]
     assert float(table[-1]["loss"]) < float(table[0]["loss"])
 
 
 @pytest.mark.slow
-def test_several_steps_without_python_are_the_same_steps(whole, tmp_path):
+def test_steps_per_execution_does_not_change_the_steps(uninterrupted, tmp_path):
     finish(command(tmp_path, "--steps_per_execution=3", "--save_checkpoints_steps=5"))
-    found, expected = newest_entries(tmp_path), newest_entries(whole)
+    found, expected = newest_entries(tmp_path), newest_entries(uninterrupted)
     assert found["global_step"] == 60
     for name, value in expected.items():
-        # Another graph, whose kernels TensorFlow may fuse otherwise.
+        # In another graph TensorFlow may fuse kernels differently.
         np.testing.assert_allclose(found[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
 
 
 @pytest.mark.slow
-def test_debug_runs_every_operation_by_itself(tmp_path):
-    script = script_with(tell="__import__('tensorflow').config.functions_run_eagerly()")
-    said = finish(command(tmp_path, "--debug", num_epochs=1, script=script))
-    assert said.splitlines()[-1] == "True"
+def test_debug_runs_functions_eagerly(tmp_path):
+    script = wrapped(at_exit="__import__('tensorflow').config.functions_run_eagerly()")
+    stderr = finish(command(tmp_path, "--debug", num_epochs=1, script=script))
+    assert stderr.splitlines()[-1] == "True"
     assert newest_entries(tmp_path)["global_step"] == 2
 
 
 @pytest.mark.slow
-def test_xla_is_asked_for_and_leaves_cpus_out(tmp_path):
-    # Without a GPU there is no more to see than the setting, and that the input pipeline is not compiled with the rest.
-    script = script_with(tell="__import__('tensorflow').config.optimizer.get_jit()")
-    said = finish(command(tmp_path, "--use_xla", num_epochs=1, script=script), env={"CUDA_VISIBLE_DEVICES": ""})
-    assert said.splitlines()[-1] == "autoclustering"
-    assert "--use_xla has no effect: it compiles for GPUs and TPUs, of which there is none" in said
+def test_use_xla_has_no_effect_on_cpus(tmp_path):
+    # Without a GPU, only the setting can be checked, and that the input pipeline is not compiled.
+    script = wrapped(at_exit="__import__('tensorflow').config.optimizer.get_jit()")
+    stderr = finish(command(tmp_path, "--use_xla", num_epochs=1, script=script), env={"CUDA_VISIBLE_DEVICES": ""})
+    assert stderr.splitlines()[-1] == "autoclustering"
+    assert "--use_xla has no effect: it applies to GPUs and TPUs, and this machine has none" in stderr
     assert newest_entries(tmp_path)["global_step"] == 2
 
 
 @pytest.mark.slow
 def test_profile_can_be_read_by_tensorboard(tmp_path):
-    assert "profiled: tensorboard --logdir=" in finish(command(tmp_path, "--profile", num_epochs=8))
+    assert "profile written: tensorboard --logdir=" in finish(command(tmp_path, "--profile", num_epochs=8))
     (profile,) = glob.glob(str(tmp_path / "plugins" / "profile" / "*" / "*.xplane.pb"))
     assert b"train_step" in pathlib.Path(profile).read_bytes()
 
 
 @pytest.mark.slow
-def test_an_evaluation_follows_a_training_to_its_end(tmp_path):
+def test_a_parallel_evaluation_ends_with_the_training(tmp_path):
     follower = subprocess.Popen(
         command(tmp_path, "--min_eval_interval=0", "--eval_timeout=300", mode="eval", num_epochs=8),
         stdout=subprocess.PIPE,
@@ -722,15 +727,15 @@ def test_an_evaluation_follows_a_training_to_its_end(tmp_path):
     )
     try:
         finish(command(tmp_path, num_epochs=8))
-        out, said = follower.communicate(timeout=400)
+        stdout, stderr = follower.communicate(timeout=400)
     finally:
         follower.kill()
         follower.wait()
-    assert follower.returncode == 0, said
+    assert follower.returncode == 0, stderr
     table = rows(tmp_path / "eval.csv")
     assert table[-1]["step"] == "16"
-    assert float(table[-1]["AP"]) == pytest.approx(json.loads(out.splitlines()[-1])["AP"], abs=1e-6)
-    assert "continuing" not in said and "is not marked as the last" not in said
+    assert float(table[-1]["AP"]) == pytest.approx(json.loads(stdout.splitlines()[-1])["AP"], abs=1e-6)
+    assert "resuming" not in stderr and "is not marked as the last" not in stderr
     best = checkpoint.step_of(checkpoint.find(str(tmp_path / "archive")))
     assert max(table, key=lambda row: float(row["AP"]))["step"] == str(best)
 
@@ -742,9 +747,9 @@ def test_out_of_memory_names_the_settings_to_change(tmp_path):
         "def take(*args): raise tf.errors.ResourceExhaustedError(None, None, 'OOM when allocating tensor\\nand more')\n"
         "train.Trainer.train_step = take"
     )
-    said = finish(command(tmp_path, script=script_with(before)), code=1)
+    stderr = finish(command(tmp_path, script=wrapped(before)), code=1)
     assert (
         "error: out of memory: lower --train_batch_size, set gradient_accumulation_steps to 2 or more, or "
         "grad_checkpoint=true in --hparams (OOM when allocating tensor)\n"
-    ) in said
-    assert "Traceback" not in said
+    ) in stderr
+    assert "Traceback" not in stderr
