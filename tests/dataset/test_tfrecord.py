@@ -161,7 +161,7 @@ def test_encode_writes_the_published_features():
     assert "image/object/truncated" not in features and "image/object/mask" not in features
 
 
-def test_encode_leaves_object_features_out_of_an_empty_image():
+def test_encode_omits_object_features_of_an_empty_image():
     features = parse(tfrecord.encode(record(boxes_norm=[], classes=[], class_names=[])))
     assert not [key for key in features if key.startswith("image/object")]
 
