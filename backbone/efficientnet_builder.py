@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""EfficientNets by name: one table of coefficients, one base network, and the rules that scale it.
+"""EfficientNets by name: the base network and the rules that scale it by the coefficients of `choices.BACKBONES`.
 
 Reference: Tan and Le, ICML 2019 (https://arxiv.org/abs/1905.11946), table 1 and equation 3.
 """
@@ -9,35 +9,12 @@ import dataclasses
 import math
 from typing import NamedTuple
 
+from backbone.choices import BACKBONES
 from backbone.efficientnet_model import BlockArgs, Model
 
 
-class Coefficients(NamedTuple):
-    """How far a network is scaled from the base network."""
-
-    width: float
-    depth: float
-
-
-COEFFICIENTS = {
-    "efficientnet-b0": Coefficients(1.0, 1.0),
-    "efficientnet-b1": Coefficients(1.0, 1.1),
-    "efficientnet-b2": Coefficients(1.1, 1.2),
-    "efficientnet-b3": Coefficients(1.2, 1.4),
-    "efficientnet-b4": Coefficients(1.4, 1.8),
-    "efficientnet-b5": Coefficients(1.6, 2.2),
-    "efficientnet-b6": Coefficients(1.8, 2.6),
-    "efficientnet-b7": Coefficients(2.0, 3.1),
-    "efficientnet-lite0": Coefficients(1.0, 1.0),
-    "efficientnet-lite1": Coefficients(1.0, 1.1),
-    "efficientnet-lite2": Coefficients(1.1, 1.2),
-    "efficientnet-lite3": Coefficients(1.2, 1.4),
-    "efficientnet-lite4": Coefficients(1.4, 1.8),
-}
-
-
 class Stage(NamedTuple):
-    """A run of blocks of the base network; only the first has its strides and input filters."""
+    """Consecutive blocks of the base network; `block` holds for the first, later ones keep resolution and filters."""
 
     repeats: int
     block: BlockArgs
@@ -56,25 +33,21 @@ STAGES = [
 
 
 def round_filters(filters: int, width: float, divisor: int = 8) -> int:
-    """Scaled filters, rounded to a multiple of the divisor that loses at most a tenth."""
+    """Returns filters * width, rounded to a multiple of divisor that is at least 0.9 * filters * width."""
     scaled = filters * width
     rounded = max(divisor, int(scaled + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * scaled else rounded
 
 
 def block_args(name: str) -> list[BlockArgs]:
-    """The blocks of a network, first to last.
+    """Returns the scaled blocks of a network, first to last.
 
-    Lite networks have no squeeze-excite, and neither their stem nor the number of blocks of their
-    first and last stage is scaled.
+    Lite networks have no squeeze-excite; their stem and the depth of their first and last stage are not scaled.
 
     Args:
-        name: a key of `COEFFICIENTS`.
-
-    Returns:
-        One BlockArgs a block, with scaled filters.
+        name: a key of `choices.BACKBONES`.
     """
-    width, depth = COEFFICIENTS[name]
+    width, depth = BACKBONES[name]
     lite = is_lite(name)
     blocks = []
     for stage, (repeats, base) in enumerate(STAGES):
@@ -92,32 +65,32 @@ def block_args(name: str) -> list[BlockArgs]:
 
 
 def stem_filters(name: str) -> int:
-    """Output channels of the stem."""
-    return STEM_FILTERS if is_lite(name) else round_filters(STEM_FILTERS, COEFFICIENTS[name].width)
+    """Returns the number of output channels of the stem."""
+    return STEM_FILTERS if is_lite(name) else round_filters(STEM_FILTERS, BACKBONES[name].width)
 
 
 def is_lite(name: str) -> bool:
-    """Whether a network is of the lite family, made for fixed-point hardware."""
+    """Returns True for a network of the lite family, which is made for fixed-point hardware."""
     return name.startswith("efficientnet-lite")
 
 
 def get_model(name: str, *, act_type: str | None = None, survival_prob: float = 1.0, recompute: bool = False) -> Model:
-    """Builds a backbone by name, with random weights.
+    """Builds a backbone with random weights.
 
     Args:
-        name: efficientnet-b0 .. efficientnet-b7, efficientnet-lite0 .. efficientnet-lite4.
-        act_type: activation; None for the family's own, swish or (lite) relu6.
-        survival_prob: of the last block under drop connect; earlier blocks survive more often.
-        recompute: trains with less memory and more time, see `Model`.
+        name: efficientnet-b0 .. efficientnet-b7 or efficientnet-lite0 .. efficientnet-lite4.
+        act_type: a name of `choices.ACTIVATIONS`; None for swish, or relu6 in the lite family.
+        survival_prob: probability in (0, 1] that drop connect keeps the last block; earlier blocks have a higher one.
+        recompute: trades training time for memory, see `Model`.
 
     Returns:
-        The unbuilt network; a call builds it.
+        The network; its variables are created by `build` or the first call.
 
     Raises:
         ValueError: if the name is unknown.
     """
-    if name not in COEFFICIENTS:
-        raise ValueError(f"unknown backbone {name!r}; use one of {', '.join(COEFFICIENTS)}")
+    if name not in BACKBONES:
+        raise ValueError(f"unknown backbone {name!r}; use one of {', '.join(BACKBONES)}")
     return Model(
         block_args(name),
         stem_filters=stem_filters(name),

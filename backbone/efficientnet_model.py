@@ -1,38 +1,45 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""EfficientNet as a feature extractor: squeeze-excite, MBConv and the network.
+"""EfficientNet as a feature extractor: stem, squeeze-excite, MBConv and the network.
 
 Reference: Tan and Le, ICML 2019 (https://arxiv.org/abs/1905.11946), table 1 and section 4.
 """
 
 import dataclasses
 import functools
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 
 from backbone import layers
+from backbone.layers import Shape
 
 
 @dataclasses.dataclass(frozen=True)
 class BlockArgs:
-    """One MBConv block: what it takes, what it gives, and how it widens in between."""
+    """The hyper-parameters of one MBConv block."""
 
     kernel_size: int
     strides: int
-    expand_ratio: int
+    expand_ratio: int  # channels inside the block are expand_ratio * input_filters
     input_filters: int
     output_filters: int
-    se_ratio: float | None  # of input_filters; None leaves squeeze-excite out
+    se_ratio: float | None  # squeezed channels are se_ratio * input_filters; None: no squeeze-excite
 
 
 def conv_initializer() -> keras.initializers.Initializer:
-    """N(0, sqrt(2 / fan_out)), untruncated; a fresh one for each layer, since an initializer draws only once."""
+    """Returns a new initializer, normal with standard deviation sqrt(2 / fan_out).
+
+    Every layer needs its own: an unseeded Keras initializer returns the same numbers again when it is called twice.
+    """
     return keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal")
 
 
-def conv(filters: int, name: str, kernel_size: int = 1, strides: int = 1, use_bias: bool = False):
-    """A SAME convolution as EfficientNet uses it."""
+def conv(
+    filters: int, name: str, kernel_size: int = 1, strides: int = 1, use_bias: bool = False
+) -> keras.layers.Conv2D:
+    """Returns a convolution with SAME padding and EfficientNet's initialization."""
     return keras.layers.Conv2D(
         filters,
         kernel_size,
@@ -46,9 +53,9 @@ def conv(filters: int, name: str, kernel_size: int = 1, strides: int = 1, use_bi
 
 @keras.utils.register_keras_serializable(package="efficientdet")
 class Stem(keras.layers.Layer):
-    """The first layers: convolution 3x3 with stride 2, normalization, activation.
+    """3x3 convolution with stride 2, batch normalization, activation.
 
-    Call: [B, H, W, 3] -> [B, H / 2, W / 2, filters].
+    Call: [B, H, W, 3] -> [B, ceil(H / 2), ceil(W / 2), filters].
     """
 
     def __init__(self, filters: int, act_type: str, **kwargs):
@@ -59,23 +66,23 @@ class Stem(keras.layers.Layer):
         self.conv = conv(filters, "conv2d", kernel_size=3, strides=2)
         self.bn = layers.BatchNormalization(name="tpu_batch_normalization")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         layers.build(self.bn, layers.build(self.conv, input_shape[-1]))
         super().build(input_shape)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         return self.act(self.bn(self.conv(inputs), training=training))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return self.conv.compute_output_shape(input_shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "filters": self.filters, "act_type": self.act_type}
 
 
 @keras.utils.register_keras_serializable(package="efficientdet")
 class SqueezeExcite(keras.layers.Layer):
-    """Channel attention: x * sigmoid(expand(act(reduce(mean over H and W of x)))).
+    """Channel attention: x * sigmoid(expand(act(reduce(mean of x over H and W)))).
 
     Call: [B, H, W, C] -> [B, H, W, C].
     Reference: Hu et al., CVPR 2018 (https://arxiv.org/abs/1709.01507).
@@ -90,31 +97,32 @@ class SqueezeExcite(keras.layers.Layer):
         self.reduce = conv(reduced_filters, "conv2d", use_bias=True)
         self.expand = conv(filters, "conv2d_1", use_bias=True)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         layers.build(self.reduce, input_shape[-1])
         layers.build(self.expand, self.reduced_filters)
         super().build(input_shape)
 
-    def call(self, inputs):
-        # Row by row, then all rows: eight times more exact in float32 than one long sum, and faster.
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        # The mean of the row means: its float32 rounding error is an eighth of that of a single sum, and it is faster.
         row = [1, inputs.shape[2]]
         squeezed = tf.reduce_mean(tf.nn.avg_pool2d(inputs, row, row, "VALID"), axis=[1, 2], keepdims=True)
         return inputs * tf.sigmoid(self.expand(self.act(self.reduce(squeezed))))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
-        own = {"reduced_filters": self.reduced_filters, "filters": self.filters, "act_type": self.act_type}
-        return {**super().get_config(), **own}
+    def get_config(self) -> dict[str, Any]:
+        config = {"reduced_filters": self.reduced_filters, "filters": self.filters, "act_type": self.act_type}
+        return {**super().get_config(), **config}
 
 
 @keras.utils.register_keras_serializable(package="efficientdet")
 class MBConvBlock(keras.layers.Layer):
     """Mobile inverted bottleneck: expand 1x1, depthwise, squeeze-excite, project 1x1, shortcut.
 
-    Call: [B, H, W, input_filters], and for drop connect, draw [B] -> [B, H / strides, W / strides, output_filters].
-    Sublayer names are those of the published checkpoints, where a counter gave them.
+    Call: [B, H, W, input_filters], optional draw [B] (see `layers.drop_connect`)
+        -> [B, ceil(H / strides), ceil(W / strides), output_filters].
+    Sublayer names match the published checkpoints, which number the layers of one kind.
 
     Reference: Sandler et al., CVPR 2018 (https://arxiv.org/abs/1801.04381).
     """
@@ -145,13 +153,12 @@ class MBConvBlock(keras.layers.Layer):
         self.depthwise_bn = layers.BatchNormalization(name=next(norm_names))
         self.squeeze_excite = None
         if args.se_ratio:
-            # The width comes from the block's input, not from its expanded filters.
-            reduced_filters = max(1, int(args.input_filters * args.se_ratio))
+            reduced_filters = max(1, int(args.input_filters * args.se_ratio))  # not of the expanded filters
             self.squeeze_excite = SqueezeExcite(reduced_filters, filters, act_type, name="se")
         self.project_conv = conv(args.output_filters, next(conv_names))
         self.project_bn = layers.BatchNormalization(name=next(norm_names))
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         channels = input_shape[-1]
         if self.expand_conv:
             channels = layers.build(self.expand_conv, channels)
@@ -163,7 +170,7 @@ class MBConvBlock(keras.layers.Layer):
         layers.build(self.project_bn, layers.build(self.project_conv, channels))
         super().build(input_shape)
 
-    def call(self, inputs, training=False, draw=None):
+    def call(self, inputs: tf.Tensor, training: bool = False, draw: tf.Tensor | None = None) -> tf.Tensor:
         x = inputs
         if self.expand_conv:
             x = self.act(self.expand_bn(self.expand_conv(x), training=training))
@@ -175,23 +182,25 @@ class MBConvBlock(keras.layers.Layer):
             x = inputs + layers.drop_connect(x, self.survival_prob, training, draw)
         return x
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         height, width = (side and -(-side // self.args.strides) for side in input_shape[1:3])
         return (input_shape[0], height, width, self.args.output_filters)
 
-    def get_config(self):
-        own = {"args": dataclasses.asdict(self.args), "act_type": self.act_type, "survival_prob": self.survival_prob}
-        return {**super().get_config(), **own}
+    def get_config(self) -> dict[str, Any]:
+        config = {"args": dataclasses.asdict(self.args), "act_type": self.act_type, "survival_prob": self.survival_prob}
+        return {**super().get_config(), **config}
 
 
 @keras.utils.register_keras_serializable(package="efficientdet")
 class Model(keras.Model):
     """EfficientNet without its classification head.
 
-    Call: [B, H, W, 3] float, normalized -> five maps [B, H / 2^k, W / 2^k, C_k], k = 1..5, finest first.
-    Each is the output of the last block of its stride, before any activation. In training, draws [B, num_draws],
-    uniform in [0, 1), decide what drop connect drops; without them it draws itself.
-    `recompute` saves memory in training: of a block, only the input is kept until the backward pass.
+    Call: [B, H, W, 3] float, normalized -> five feature maps [B, H / 2^k, W / 2^k, C_k], k = 1..5, finest first.
+    Each is the output of the last block of its resolution, before any activation.
+
+    In training, draws [B, num_draws], uniform in [0, 1), are the random numbers of drop connect, see
+    `layers.drop_connect`; None draws new ones. With `recompute`, only the input of each block is stored for the
+    backward pass.
     """
 
     def __init__(
@@ -211,7 +220,7 @@ class Model(keras.Model):
         self.survival_prob = survival_prob
         self.recompute = recompute
         self.stem = Stem(stem_filters, act_type, name="stem")
-        # The deeper a block, the likelier it is dropped.
+        # Block i of n survives with probability 1 - (1 - survival_prob) * i / n.
         self.blocks = [
             MBConvBlock(args, act_type, 1 - (1 - survival_prob) * i / len(self.block_args), name=f"blocks_{i}")
             for i, args in enumerate(self.block_args)
@@ -220,7 +229,7 @@ class Model(keras.Model):
         self.taps = [i for i, strides in enumerate(next_strides) if strides == 2]
         self.feature_channels = [self.block_args[i].output_filters for i in self.taps]
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         channels = layers.build(self.stem, input_shape[-1])
         for block in self.blocks:
             channels = layers.build(block, channels)
@@ -228,10 +237,10 @@ class Model(keras.Model):
 
     @property
     def num_draws(self) -> int:
-        """Random numbers that drop connect wants for each image."""
+        """Random numbers per image for drop connect."""
         return len(self.blocks) if self.survival_prob < 1 else 0
 
-    def call(self, inputs, training=False, draws=None):
+    def call(self, inputs: tf.Tensor, training: bool = False, draws: tf.Tensor | None = None) -> list[tf.Tensor]:
         if training and draws is None:
             draws = tf.random.uniform([tf.shape(inputs)[0], self.num_draws])
         x = self.stem(inputs, training=training)
@@ -244,7 +253,7 @@ class Model(keras.Model):
                 features.append(x)
         return features
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "name": self.name,
             "blocks": [dataclasses.asdict(args) for args in self.block_args],

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Normalization, activations and drop connect: what backbone, BiFPN and heads share."""
+"""Layers shared by backbone, BiFPN and heads: activations, batch normalization, drop connect and recomputation."""
 
 import contextlib
 import itertools
@@ -10,10 +10,14 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 import tf_keras as keras
 
+from backbone.choices import ACTIVATIONS
+
+Shape = tuple[int | None, ...]  # of one tensor, as Keras passes it to `build`
+
 
 @tf.custom_gradient
 def swish(x: tf.Tensor) -> tf.Tensor:
-    """x * sigmoid(x), of any shape, with a cheaper gradient than `tf.nn.silu`: four passes over memory, not seven.
+    """x * sigmoid(x), elementwise; its gradient takes four passes over memory, that of `tf.nn.silu` seven.
 
     Reference: Elfwing et al., Neural Networks 2018, equation 4 (https://arxiv.org/abs/1702.03118).
     """
@@ -21,47 +25,56 @@ def swish(x: tf.Tensor) -> tf.Tensor:
     outputs = x * sigmoid
 
     def gradient(upstream):
-        with tf.control_dependencies([upstream]):  # or all of it would be computed, and kept, in the forward pass
+        # d/dx (x * s) = s + x * s * (1 - s), s = sigmoid(x). The control dependency keeps TensorFlow from computing
+        # this factor during the forward pass and holding it in memory until the backward pass.
+        with tf.control_dependencies([upstream]):
             return upstream * (sigmoid + outputs * (1 - sigmoid))
 
     return outputs, gradient
 
 
-ACTIVATIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
-    "swish": swish,
-    "silu": swish,
-    "swish_native": lambda x: x * tf.sigmoid(x),
-    "hswish": lambda x: x * tf.nn.relu6(x + 3) / 6,
-    "relu": tf.nn.relu,
-    "relu6": tf.nn.relu6,
-    "mish": lambda x: x * tf.tanh(tf.math.softplus(x)),
-}
+def swish_native(x: tf.Tensor) -> tf.Tensor:
+    """x * sigmoid(x) with TensorFlow's own gradient."""
+    return x * tf.sigmoid(x)
+
+
+def hswish(x: tf.Tensor) -> tf.Tensor:
+    """x * relu6(x + 3) / 6."""
+    return x * tf.nn.relu6(x + 3) / 6
+
+
+def mish(x: tf.Tensor) -> tf.Tensor:
+    """x * tanh(softplus(x))."""
+    return x * tf.tanh(tf.math.softplus(x))
+
+
+silu, relu, relu6 = swish, tf.nn.relu, tf.nn.relu6
 
 
 def activation(act_type: str) -> Callable[[tf.Tensor], tf.Tensor]:
-    """The activation function of a name.
+    """Returns an elementwise activation function by name.
 
     Args:
-        act_type: a key of `ACTIVATIONS`.
-
-    Returns:
-        A function of one float tensor, same shape and dtype out.
+        act_type: a name of `choices.ACTIVATIONS`.
 
     Raises:
         ValueError: if the name is unknown.
     """
     if act_type not in ACTIVATIONS:
         raise ValueError(f"unknown act_type {act_type!r}; use one of {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[act_type]
+    return globals()[act_type]
 
 
 @keras.utils.register_keras_serializable(package="efficientdet")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Batch normalization with the constants of the EfficientNet family.
+    """Batch normalization with the momentum and epsilon of EfficientNet.
 
-    `batch_statistics = False` makes a training step normalize by the moving averages and leave them
-    alone, while gamma and beta go on learning: the way to fine-tune with a small batch.
-    `synchronized = True` normalizes by the statistics of all replicas' samples together.
+    Call: [B, H, W, C] -> [B, H, W, C].
+
+    Attributes:
+        batch_statistics: if False, training normalizes by the moving averages and does not update them, while gamma
+            and beta are still trained; suits fine-tuning with small batches.
+        synchronized: if True, training normalizes by the statistics over the samples of all replicas.
 
     Reference: Ioffe and Szegedy, ICML 2015 (https://arxiv.org/abs/1502.03167).
     """
@@ -70,81 +83,81 @@ class BatchNormalization(keras.layers.BatchNormalization):
         super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
         self.batch_statistics = True
 
-    def call(self, inputs, training=False, mask=None):
+    def call(self, inputs: tf.Tensor, training: bool = False, mask: None = None) -> tf.Tensor:
         if not (training and self.batch_statistics):
             statistics = {"mean": self.moving_mean, "variance": self.moving_variance}
             return self._fused(inputs, **statistics, is_training=False)[0]
         outputs, mean, variance = self._synchronized(inputs) if self.synchronized else self._fused(inputs)
-        if not getattr(_statistics, "kept", False):
+        if not getattr(_thread_state, "freeze_moving_averages", False):
             for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 average.assign_sub((average - value) * (1 - self.momentum))
         return outputs
 
     def _fused(self, inputs, **options):
-        """Outputs, and mean and unbiased variance of the batch, by TensorFlow's kernel."""
+        """Returns the outputs, and the mean and unbiased variance of the batch, from TensorFlow's fused kernel."""
         return tf.compat.v1.nn.fused_batch_norm(inputs, self.gamma, self.beta, epsilon=self.epsilon, **options)
 
     def _synchronized(self, inputs):
-        """As `_fused`, over the samples of all replicas, of which each has as many."""
-        replicas, x = tf.distribute.get_replica_context(), tf.cast(inputs, tf.float32)
-        count = tf.cast(tf.size(x[..., 0]) * replicas.num_replicas_in_sync, tf.float32)
+        """Returns what `_fused` does, over the samples of all replicas; each replica has the same number."""
+        replica, x = tf.distribute.get_replica_context(), tf.cast(inputs, tf.float32)
+        count = tf.cast(tf.size(x[..., 0]) * replica.num_replicas_in_sync, tf.float32)
 
         def mean_of(values):
-            return replicas.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(values, [0, 1, 2])) / count
+            return replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(values, [0, 1, 2])) / count
 
         mean = mean_of(x)
-        # Not the mean square minus the squared mean: of large means, few digits would be left.
+        # Two passes: E[x^2] - E[x]^2 would cancel most digits where the mean is large.
         variance = mean_of(tf.math.squared_difference(x, mean))
         outputs = tf.nn.batch_normalization(x, mean, variance, self.beta, self.gamma, self.epsilon)
         return tf.cast(outputs, inputs.dtype), mean, variance * count / tf.maximum(count - 1, 1)
 
 
-_statistics = threading.local()  # replicas are traced in threads of their own
+_thread_state = threading.local()  # per thread, because each replica is traced in its own
 
 
 @contextlib.contextmanager
-def kept_statistics() -> Iterator[None]:
-    """A context in which batch normalization leaves its moving averages alone, whatever it normalizes by."""
-    before = getattr(_statistics, "kept", False)
-    _statistics.kept = True
+def frozen_moving_averages() -> Iterator[None]:
+    """Context manager in which no batch normalization updates its moving averages."""
+    before = getattr(_thread_state, "freeze_moving_averages", False)
+    _thread_state.freeze_moving_averages = True
     try:
         yield
     finally:
-        _statistics.kept = before
+        _thread_state.freeze_moving_averages = before
 
 
 def recompute(function: Callable, *inputs):
-    """function(*inputs), whose activations are computed again in the backward pass instead of being kept until then.
+    """Returns function(*inputs); its activations are recomputed in the backward pass instead of being stored.
 
     Args:
-        function: of tensors; gives equal results each time, so it takes random numbers from outside.
-        inputs: tensors, or nested lists of them; gradients flow to them and to the variables inside.
+        function: of tensors and deterministic, so random numbers must be inputs.
+        inputs: tensors or nested lists of tensors; gradients flow to them and to the variables used in `function`.
 
     Returns:
-        What function returns, a tensor or a list of tensors; moving averages of batch normalization change once.
+        The tensor or list of tensors of `function`; it updates the moving averages of batch normalization once.
 
     Reference: Chen et al., Training Deep Nets with Sublinear Memory Cost (https://arxiv.org/abs/1604.06174).
     """
-    runs = itertools.count()
+    calls = itertools.count()
 
     def run(*inputs):
-        with kept_statistics() if next(runs) else contextlib.nullcontext():
+        with frozen_moving_averages() if next(calls) else contextlib.nullcontext():
             return function(*inputs)
 
     return tf.recompute_grad(run)(*inputs)
 
 
 def drop_connect(x: tf.Tensor, survival_prob: float, training: bool, draw: tf.Tensor | None = None) -> tf.Tensor:
-    """Drops whole samples of a residual branch in training, and scales up those that survive.
+    """Drops residual branches per sample: x * floor(survival_prob + draw) / survival_prob.
 
     Args:
-        x: [B, H, W, C] float, the branch before it is added to its shortcut.
-        survival_prob: probability in (0, 1] that a sample keeps the branch.
-        training: False returns x as it is.
-        draw: [B] float32, uniform in [0, 1): samples of 1 - survival_prob and more survive; None draws.
+        x: [B, H, W, C] float, the residual branch before the addition.
+        survival_prob: probability in (0, 1] that a sample keeps its branch.
+        training: False returns x unchanged.
+        draw: [B] float32, uniform in [0, 1); samples from 1 - survival_prob upwards are kept. None draws new numbers.
 
     Returns:
-        [B, H, W, C], with the expectation of x.
+        [B, H, W, C] with the expectation of x.
 
     Reference: Huang et al., ECCV 2016, stochastic depth (https://arxiv.org/abs/1603.09382).
     """
@@ -157,14 +170,13 @@ def drop_connect(x: tf.Tensor, survival_prob: float, training: bool, draw: tf.Te
 
 
 def build(layer: keras.layers.Layer, channels: int) -> int:
-    """Creates the variables of a layer under its own name, without running or tracing it.
+    """Creates the variables of a layer in a name scope of its name, without tracing the layer.
 
-    Only channels decide the shapes of a convolutional network's variables. Building by channels takes
-    a second where tracing takes ten, and keeps names as they are written: under tf.function Keras would
-    number a second model's scopes.
+    The shapes of a convolutional network's variables depend on channels alone. Building from them takes one second
+    instead of ten, and the names stay as written: under tf.function Keras would number the scopes of a second model.
 
     Args:
-        layer: an unbuilt layer over [B, H, W, C] maps.
+        layer: an unbuilt layer that takes [B, H, W, C].
         channels: C of its input.
 
     Returns:

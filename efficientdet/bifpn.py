@@ -1,27 +1,29 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""BiFPN: resampling, weighted fusion, nodes, and cells of nodes.
+"""BiFPN: resampling, weighted fusion, nodes, and cells.
 
 Reference: Tan et al., CVPR 2020, section 3 (https://arxiv.org/abs/1911.09070).
 """
 
 import functools
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 
 from backbone import layers
-from efficientdet.fpn_configs import Node
+from backbone.layers import Shape
+from efficientdet.fpn_configs import FUSIONS, Node
 
 
 @keras.utils.register_keras_serializable(package="efficientdet")
 class ResampleFeatureMap(keras.layers.Layer):
-    """Brings a map to a number of channels and to the grid of another level.
+    """Converts a feature map to `filters` channels and to the resolution of another level.
 
-    Channels change by a 1x1 convolution (and batch normalization), only where they differ. A grid
-    shrinks by max pooling and grows by nearest neighbour. Shrinking goes after the convolution, unless
-    `conv_after_downsample`.
+    A 1x1 convolution, with batch normalization if `apply_bn`, is present only if the channels differ. Max pooling
+    downsamples, after the convolution unless `conv_after_downsample`; nearest neighbor upsamples.
 
     Call: [B, H, W, C], size (h, w) -> [B, h, w, filters].
     """
@@ -33,7 +35,7 @@ class ResampleFeatureMap(keras.layers.Layer):
         self.conv_after_downsample = conv_after_downsample
         self.conv = self.bn = None
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if input_shape[-1] != self.filters:
             self.conv = keras.layers.Conv2D(self.filters, 1, padding="same", name="conv2d")
             layers.build(self.conv, input_shape[-1])
@@ -42,28 +44,32 @@ class ResampleFeatureMap(keras.layers.Layer):
                 layers.build(self.bn, self.filters)
         super().build(input_shape)
 
-    def call(self, inputs, size, training=False):
+    def call(self, inputs: tf.Tensor, size: tuple[int, int], training: bool = False) -> tf.Tensor:
         if self.conv_after_downsample:
             return upsample(self._project(downsample(inputs, size), training), size)
         return upsample(downsample(self._project(inputs, training), size), size)
 
-    def _project(self, x, training):
+    def _project(self, x: tf.Tensor, training: bool) -> tf.Tensor:
         if self.conv:
             x = self.conv(x)
         if self.bn:
             x = self.bn(x, training=training)
         return x
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.filters)
 
-    def get_config(self):
-        own = {k: getattr(self, k) for k in ("filters", "apply_bn", "conv_after_downsample")}
-        return {**super().get_config(), **own}
+    def get_config(self) -> dict[str, Any]:
+        keys = ("filters", "apply_bn", "conv_after_downsample")
+        return {**super().get_config(), **{k: getattr(self, k) for k in keys}}
 
 
 def downsample(x: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """Max-pools [B, H, W, C] to [B, h, w, C] where size = (h, w) is smaller; else returns x."""
+    """Max-pools [B, H, W, C] to [B, h, w, C], size = (h, w); returns x if neither side shrinks.
+
+    Raises:
+        ValueError: if one side shrinks and the other grows.
+    """
     (height, width), (h, w) = x.shape[1:3], size
     if h >= height and w >= width:
         return x
@@ -74,10 +80,10 @@ def downsample(x: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
 
 
 def upsample(x: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """Repeats pixels of [B, H, W, C] up to [B, h, w, C]: out[i] = x[floor(i * H / h)]; x where nothing grows."""
+    """Nearest neighbor, [B, H, W, C] to [B, h, w, C]: out[i] = x[floor(i * H / h)]; returns x if the size is equal."""
     if tuple(x.shape[1:3]) == tuple(size):
         return x
-    # The op of TensorFlow 1: the checkpoints were trained without half-pixel centres.
+    # TensorFlow 1's op: the published checkpoints were trained without half-pixel centers.
     nearest = functools.partial(
         tf.raw_ops.ResizeNearestNeighbor, size=size, align_corners=False, half_pixel_centers=False
     )
@@ -87,12 +93,12 @@ def upsample(x: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
         for before, after, factor in zip(x.shape[1:3], size, factors)
         for i in range(after)
     ):
-        return nearest(images=x)  # odd sizes, over more than one level: no pixel is repeated as often as the next
+        return nearest(images=x)  # pixels are repeated unequally often: odd sizes, across more than one level
 
     @tf.custom_gradient
     def repeat(x):
         def gradient(upstream):
-            # A sum over repeated pixels. TensorFlow's own gradient is as fast, but unknown to XLA, and so to TPUs.
+            # Sums over the copies of each pixel. TensorFlow's own gradient op has no XLA kernel, so no TPU runs it.
             margins = [factor * before - after for factor, before, after in zip(factors, x.shape[1:3], size)]
             upstream = tf.pad(upstream, [[0, 0], [0, margins[0]], [0, margins[1]], [0, 0]])
             return tf.nn.avg_pool2d(upstream, factors, factors, "VALID") * math.prod(factors)
@@ -106,80 +112,87 @@ def upsample(x: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
 class SumFusion(keras.layers.Layer):
     """Unweighted fusion: sum(x_i). Call: a list of K maps [B, H, W, F] -> [B, H, W, F]."""
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
         return tf.add_n(inputs)
 
 
 class WeightedFusion(keras.layers.Layer):
-    """sum(w_i * x_i) with one trained weight an input, named as in the checkpoints: WSM, WSM_1, WSM_2.
+    """Weighted fusion, sum(w_i * x_i), with one trained variable v_i per input; w = normalize(v).
 
-    What makes the variants differ is `normalize`: [K] or [K, F] trained values -> w, adding up to about one.
+    Subclasses implement `normalize`: [K] or, if `per_channel`, [K, F] -> the same shape, with a sum over K of about 1.
+    The variables are named as in the published checkpoints: WSM, WSM_1, WSM_2.
+
     Call: a list of K maps [B, H, W, F] -> [B, H, W, F].
     """
 
     per_channel = False
 
-    def build(self, input_shape):
+    def normalize(self, weights: tf.Tensor) -> tf.Tensor:
+        raise NotImplementedError
+
+    def build(self, input_shape: Sequence[Shape]) -> None:
         shape = (input_shape[0][-1],) if self.per_channel else ()
         names = ["WSM", *(f"WSM_{i}" for i in range(1, len(input_shape)))]
         self.edges = [self.add_weight(name=name, shape=shape, initializer="ones") for name in names]
         super().build(input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
         weights = self.normalize(tf.stack(self.edges))
         return tf.add_n([tf.cast(w, x.dtype) * x for w, x in zip(tf.unstack(weights), inputs)])
 
 
 @keras.utils.register_keras_serializable(package="efficientdet")
 class FastFusion(WeightedFusion):
-    """Fast normalized fusion, w_i = relu(v_i) / (epsilon + sum of relu(v_j)) (section 3.3)."""
+    """Fast normalized fusion, w_i = relu(v_i) / (epsilon + sum_j(relu(v_j))) (section 3.3)."""
 
     def __init__(self, epsilon: float = 1e-4, **kwargs):
         super().__init__(**kwargs)
         self.epsilon = epsilon
 
-    def normalize(self, weights):
+    def normalize(self, weights: tf.Tensor) -> tf.Tensor:
         weights = tf.nn.relu(weights)
         return weights / (tf.reduce_sum(weights, axis=0) + self.epsilon)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "epsilon": self.epsilon}
 
 
 @keras.utils.register_keras_serializable(package="efficientdet")
 class SoftmaxFusion(WeightedFusion):
-    """Softmax-based fusion, w_i = exp(v_i) / sum of exp(v_j) (section 3.3)."""
+    """Softmax-based fusion, w_i = exp(v_i) / sum_j(exp(v_j)) (section 3.3)."""
 
-    def normalize(self, weights):
+    def normalize(self, weights: tf.Tensor) -> tf.Tensor:
         return tf.nn.softmax(weights, axis=0)
 
 
 @keras.utils.register_keras_serializable(package="efficientdet")
 class ChannelFastFusion(FastFusion):
-    """Fast normalized fusion with a weight a channel."""
+    """Fast normalized fusion with one weight per channel."""
 
     per_channel = True
 
 
 @keras.utils.register_keras_serializable(package="efficientdet")
 class ChannelSoftmaxFusion(SoftmaxFusion):
-    """Softmax-based fusion with a weight a channel."""
+    """Softmax-based fusion with one weight per channel."""
 
     per_channel = True
 
 
-FUSIONS = {
-    "fastattn": FastFusion,
-    "attn": SoftmaxFusion,
-    "channel_fastattn": ChannelFastFusion,
-    "channel_attn": ChannelSoftmaxFusion,
-    "sum": SumFusion,
-}
+def fusion(weight_method: str) -> keras.layers.Layer:
+    """Returns a new fusion layer by name, a key of `fpn_configs.FUSIONS`.
+
+    Raises:
+        ValueError: if the name is unknown.
+    """
+    if weight_method not in FUSIONS:
+        raise ValueError(f"unknown fpn_weight_method {weight_method!r}; use one of {', '.join(FUSIONS)}")
+    return globals()[FUSIONS[weight_method]]()
 
 
 @keras.utils.register_keras_serializable(package="efficientdet")
 class ConvAfterFusion(keras.layers.Layer):
-    """Activation, 3x3 convolution, normalization; with `conv_bn_act_pattern` the activation comes last.
+    """Activation, 3x3 convolution, batch normalization; with `conv_bn_act_pattern` the activation comes last.
 
     Call: [B, H, W, F] -> [B, H, W, F].
     """
@@ -195,29 +208,30 @@ class ConvAfterFusion(keras.layers.Layer):
         self.conv = conv_class(filters, 3, padding="same", use_bias=not conv_bn_act_pattern, name="conv")
         self.bn = layers.BatchNormalization(name="bn")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         layers.build(self.bn, layers.build(self.conv, input_shape[-1]))
         super().build(input_shape)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         if self.conv_bn_act_pattern:
             return self.act(self.bn(self.conv(inputs), training=training))
         return self.bn(self.conv(self.act(inputs)), training=training)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.filters)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         keys = ("filters", "act_type", "separable_conv", "conv_bn_act_pattern")
         return {**super().get_config(), **{k: getattr(self, k) for k in keys}}
 
 
 @keras.utils.register_keras_serializable(package="efficientdet")
 class FNode(keras.layers.Layer):
-    """One node of the pyramid: resample its inputs to one grid, fuse them, convolve.
+    """A node of the pyramid: resamples its inputs to one resolution, fuses them, and applies ConvAfterFusion.
 
-    Call: all maps so far (a list of [B, H, W, C]), size (h, w) -> [B, h, w, filters].
-    `number` is the node's own number in the cell, which its sublayers' names carry.
+    `inputs` and `number` are numbers of feature maps in the cell, see `fpn_configs.py`; sublayer names contain them.
+
+    Call: all feature maps before the node (a list of [B, H, W, C]), size (h, w) -> [B, h, w, filters].
     """
 
     def __init__(
@@ -254,40 +268,37 @@ class FNode(keras.layers.Layer):
             )
             for i, source in enumerate(inputs)
         ]
-        if weight_method not in FUSIONS:
-            raise ValueError(f"unknown fpn_weight_method {weight_method!r}; use one of {', '.join(FUSIONS)}")
-        self.fusion = FUSIONS[weight_method]()
+        self.fusion = fusion(weight_method)
         self.op_after_combine = ConvAfterFusion(
             filters, act_type, separable_conv, conv_bn_act_pattern, name=f"op_after_combine{number}"
         )
 
-    def build(self, input_shape):
-        # Built outside a scope of its own: the checkpoints name the edge weights directly below the node.
+    def build(self, input_shape: Sequence[Shape]) -> None:
+        # Without a name scope of its own: in the published checkpoints, the node contains WSM directly.
         self.fusion.build([(None, None, None, self.filters)] * len(self.inputs))
         for resample, source in zip(self.resamples, self.inputs):
             layers.build(resample, input_shape[source][-1])
         layers.build(self.op_after_combine, self.filters)
         super().build(input_shape)
 
-    def call(self, feats, size, training=False):
+    def call(self, feats: Sequence[tf.Tensor], size: tuple[int, int], training: bool = False) -> tf.Tensor:
         resampled = [
             resample(feats[source], size, training=training) for resample, source in zip(self.resamples, self.inputs)
         ]
         return self.op_after_combine(self.fusion(resampled), training=training)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.config}
 
 
 @keras.utils.register_keras_serializable(package="efficientdet")
 class FPNCell(keras.layers.Layer):
-    """All nodes once: one map a level in, one map a level out, finest first.
+    """One evaluation of all nodes; `node_options` are the keyword arguments of `FNode`.
 
-    Call: list of [B, Hl, Wl, C] -> list of [B, Hl, Wl, filters].
-    `node_options` are the keyword arguments of `FNode`.
+    Call: a list over the levels, finest first, of [B, Hl, Wl, C] -> list of [B, Hl, Wl, filters].
     """
 
-    def __init__(self, nodes: list[Node], min_level: int, max_level: int, node_options: dict, **kwargs):
+    def __init__(self, nodes: Sequence[Node], min_level: int, max_level: int, node_options: dict[str, Any], **kwargs):
         super().__init__(**kwargs)
         self.nodes = tuple(Node(level, tuple(inputs)) for level, inputs in nodes)
         self.min_level = min_level
@@ -299,7 +310,7 @@ class FPNCell(keras.layers.Layer):
             for i, node in enumerate(self.nodes)
         ]
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[Shape]) -> None:
         shapes = list(input_shape)
         for fnode in self.fnodes:
             with tf.name_scope(fnode.name):
@@ -307,7 +318,7 @@ class FPNCell(keras.layers.Layer):
             shapes.append((None, None, None, fnode.filters))
         super().build(input_shape)
 
-    def call(self, feats, training=False):
+    def call(self, feats: Sequence[tf.Tensor], training: bool = False) -> list[tf.Tensor]:
         feats = list(feats)
         sizes = {self.min_level + i: tuple(feat.shape[1:3]) for i, feat in enumerate(feats)}
         last = {}
@@ -316,26 +327,27 @@ class FPNCell(keras.layers.Layer):
             last[node.level] = feats[-1]
         return [last[level] for level in sizes]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         keys = ("nodes", "min_level", "max_level", "node_options")
         return {**super().get_config(), **{k: getattr(self, k) for k in keys}}
 
 
 @keras.utils.register_keras_serializable(package="efficientdet")
 class FPNCells(keras.layers.Layer):
-    """The pyramid: a cell repeated, each time with weights of its own.
+    """The pyramid: `repeats` cells in sequence, each with its own weights; other arguments as in `FPNCell`.
 
-    Call: list of [B, Hl, Wl, C] -> list of [B, Hl, Wl, filters].
-    `recompute` saves memory in training: of a cell, only the inputs are kept until the backward pass.
+    With `recompute`, only the inputs of each cell are stored for the backward pass.
+
+    Call: a list over the levels, finest first, of [B, Hl, Wl, C] -> list of [B, Hl, Wl, filters].
     """
 
     def __init__(
         self,
         repeats: int,
-        nodes: list[Node],
+        nodes: Sequence[Node],
         min_level: int,
         max_level: int,
-        node_options: dict,
+        node_options: dict[str, Any],
         recompute: bool = False,
         **kwargs,
     ):
@@ -348,19 +360,19 @@ class FPNCells(keras.layers.Layer):
         self.recompute = recompute
         self.cells = [FPNCell(nodes, min_level, max_level, node_options, name=f"cell_{i}") for i in range(repeats)]
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[Shape]) -> None:
         for cell in self.cells:
             with tf.name_scope(cell.name):
                 cell.build(input_shape)
             input_shape = [(None, None, None, self.node_options["filters"])] * len(input_shape)
         super().build(input_shape)
 
-    def call(self, feats, training=False):
+    def call(self, feats: Sequence[tf.Tensor], training: bool = False) -> list[tf.Tensor]:
         for cell in self.cells:
             run = functools.partial(cell, training=training)
             feats = layers.recompute(run, feats) if training and self.recompute else run(feats)
         return feats
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         keys = ("repeats", "nodes", "min_level", "max_level", "node_options", "recompute")
         return {**super().get_config(), **{k: getattr(self, k) for k in keys}}

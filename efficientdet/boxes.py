@@ -1,27 +1,27 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Boxes [ymin, xmin, ymax, xmax]: area, the IoU family, coding against anchors, clipping. Pure functions."""
+"""Functions of boxes [ymin, xmin, ymax, xmax]: area, IoU and its variants, encoding, decoding, clipping."""
 
 import math
 
 import numpy as np
 import tensorflow as tf
 
-# Sides below this count as this when they are encoded, so that no logarithm or quotient is infinite.
+# `encode` clamps sides to at least this, so that no logarithm or quotient is infinite.
 MIN_SIDE = 1e-8
-# Decoded sides end at e^10, 22,000 anchor sides. exp() overflows from a code of 88 on, and the product of two such
-# sides from 44 on. A box so large covers any image, and published networks stay below 6: none of their numbers changes.
+# `decode` clamps th and tw, so that a side is at most e**10 = 22,000 anchor sides, more than any image. exp() overflows
+# from 88 on, and the product of two sides from 44 on. Codes of published networks are below 6, hence unchanged.
 MAX_LOG_SCALE = 10.0
 
 
 def area(boxes: tf.Tensor) -> tf.Tensor:
-    """Area of [..., 4] boxes: [...] in the square of their unit, 0 for a box whose sides are not positive."""
+    """Returns the area of [..., 4] boxes, [...], in the square of their unit; 0 unless both sides are positive."""
     ymin, xmin, ymax, xmax = tf.unstack(boxes, axis=-1)
     return tf.nn.relu(ymax - ymin) * tf.nn.relu(xmax - xmin)
 
 
 def center_size(boxes: tf.Tensor) -> tf.Tensor:
-    """[..., 4] boxes as [ycenter, xcenter, height, width], in the same unit."""
+    """Converts [..., 4] boxes to [ycenter, xcenter, height, width], in the same unit."""
     mins, maxs = tf.split(boxes, 2, axis=-1)
     return tf.concat([(mins + maxs) / 2, maxs - mins], -1)
 
@@ -37,7 +37,7 @@ def iou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
         [...] float in [0, 1]; 0 where both boxes are empty.
     """
     intersection, union = _intersection_and_union(boxes, others)
-    # no_nan, here and below: background rows have no area, and one NaN would poison the gradients of the whole batch.
+    # no_nan, here and below: background rows have no area, and one NaN would spread to all gradients of the batch.
     return tf.math.divide_no_nan(intersection, union)
 
 
@@ -58,7 +58,7 @@ def diou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
     """Distance IoU, element by element; arguments as in `iou`.
 
     Returns:
-        [...] float in [-1, 1]: IoU less the squared distance of the centers in diagonals of the common hull.
+        [...] float in [-1, 1]: IoU - d**2 / c**2, d the distance of the centers, c the diagonal of the common hull.
 
     Reference: Zheng et al., AAAI 2020, equation 7 (https://arxiv.org/abs/1911.08287).
     """
@@ -69,11 +69,12 @@ def diou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
 
 
 def ciou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
-    """Complete IoU, element by element: DIoU less a penalty for another aspect ratio; arguments as in `iou`.
+    """Complete IoU, element by element; arguments as in `iou`.
 
     Returns:
-        [...] float in (-2, 1]. The weight of the penalty is a constant to the gradient, as in the paper; the penalty
-        itself has its true gradient to both arguments (in the published code it has none to the prediction).
+        [...] float in (-2, 1]: DIoU - w * v, v = 4 / pi**2 * (atan(w1 / h1) - atan(w2 / h2))**2, w = v / (1 - IoU + v).
+        As in the paper, w is a constant to the gradient. The gradient of v is exact; the published code has none
+        with respect to the prediction.
 
     Reference: Zheng et al., AAAI 2020, equations 8 to 11 (https://arxiv.org/abs/1911.08287).
     """
@@ -86,7 +87,7 @@ IOU_TYPES = {"iou": iou, "giou": giou, "diou": diou, "ciou": ciou}
 
 
 def pairwise_iou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
-    """IoU of every box [K, 4] with every other [N, 4]: [K, N] in [0, 1]."""
+    """Returns the IoU of every box [K, 4] with every other [N, 4]: [K, N] in [0, 1]."""
     return iou(boxes[:, tf.newaxis], others[tf.newaxis])
 
 
@@ -114,15 +115,15 @@ def to_xywh(boxes: np.ndarray) -> np.ndarray:
 
 
 def encode(boxes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
-    """Codes boxes against their anchors: what the box head is trained to give.
+    """Encodes boxes relative to anchors, as targets of the box head.
 
     Args:
         boxes: [..., 4] float, pixels.
-        anchors: [..., 4] float, pixels; one an entry of boxes.
+        anchors: [..., 4] float, pixels; one per box.
 
     Returns:
-        [..., 4] float, [ty, tx, th, tw]: the way from center to center in anchor sides, and the natural logarithm of
-        the quotient of the sides.
+        [..., 4] float, [ty, tx, th, tw]: ty = (ycenter - anchor ycenter) / anchor height, th = log(height / anchor
+        height), and likewise tx and tw.
 
     Reference: Girshick et al., CVPR 2014, appendix C (https://arxiv.org/abs/1311.2524).
     """
@@ -133,7 +134,7 @@ def encode(boxes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
 
 
 def decode(codes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
-    """The inverse of `encode`: codes [..., 4] and anchors [..., 4] (pixels) to boxes [..., 4] in pixels, finite."""
+    """Inverts `encode`: codes [..., 4] and anchors [..., 4] in pixels -> boxes [..., 4] in pixels, always finite."""
     shifts, log_scales = tf.split(codes, 2, axis=-1)
     anchor_centers, anchor_sizes = tf.split(center_size(anchors), 2, axis=-1)
     centers = shifts * anchor_sizes + anchor_centers
@@ -142,12 +143,12 @@ def decode(codes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
 
 
 def clip(boxes: tf.Tensor, height: float, width: float) -> tf.Tensor:
-    """[..., 4] boxes cut at the border of an image [0, height] x [0, width], all in one unit."""
+    """Clips [..., 4] boxes to an image [0, height] x [0, width], in the same unit."""
     return tf.clip_by_value(boxes, 0.0, tf.constant([height, width, height, width], boxes.dtype))
 
 
 def _intersection_and_union(boxes: tf.Tensor, others: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    # By coordinate, and not through stacked boxes: pairwise_iou then never holds a [K, N, 4].
+    # Per coordinate, so that pairwise_iou never allocates [K, N, 4].
     ymin, xmin, ymax, xmax = tf.unstack(boxes, axis=-1)
     other_ymin, other_xmin, other_ymax, other_xmax = tf.unstack(others, axis=-1)
     height = tf.nn.relu(tf.minimum(ymax, other_ymax) - tf.maximum(ymin, other_ymin))
@@ -157,11 +158,11 @@ def _intersection_and_union(boxes: tf.Tensor, others: tf.Tensor) -> tuple[tf.Ten
 
 
 def _hull(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
-    """The smallest boxes that hold both."""
+    """Returns the smallest boxes that enclose both."""
     return tf.concat([tf.minimum(boxes[..., :2], others[..., :2]), tf.maximum(boxes[..., 2:], others[..., 2:])], -1)
 
 
 def _diagonal_angle(boxes: tf.Tensor) -> tf.Tensor:
-    """atan(width / height), 0 for a box without height."""
+    """Returns atan(width / height); 0 for a box without height."""
     heights, widths = tf.unstack(center_size(boxes)[..., 2:], axis=-1)
     return tf.atan(tf.math.divide_no_nan(widths, heights))

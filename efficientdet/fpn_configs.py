@@ -1,35 +1,35 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Feature pyramids as data: a list of nodes, each fusing earlier ones at one level.
+"""Feature pyramids as data: lists of nodes, each of which fuses earlier feature maps at one level.
 
-The inputs of a cell are its first nodes, one a level, finest first; every node of the list takes the
-next number. What a cell gives out at a level is the last node there.
+The feature maps of a cell are numbered: first the inputs, one per level, finest first, then the nodes in order. The
+output of a cell at a level is the last node of that level. Imports no TensorFlow, see `config.py`.
 """
 
 from typing import NamedTuple
 
 
 class Node(NamedTuple):
-    """A fusion: the maps numbered `inputs`, resized to the grid of `level`."""
+    """Fuses the feature maps numbered `inputs` at the resolution of `level`."""
 
     level: int
     inputs: tuple[int, ...]
 
 
 class _Builder:
-    """Numbers the nodes while a pyramid is written down."""
+    """Appends nodes and returns their numbers."""
 
     def __init__(self, min_level: int, max_level: int):
-        self.first = {level: number for number, level in enumerate(range(min_level, max_level + 1))}
+        self.inputs = {level: number for number, level in enumerate(range(min_level, max_level + 1))}
         self.nodes: list[Node] = []
 
     def add(self, level: int, *inputs: int) -> int:
         self.nodes.append(Node(level, inputs))
-        return len(self.first) + len(self.nodes) - 1
+        return len(self.inputs) + len(self.nodes) - 1
 
 
 def bifpn(min_level: int, max_level: int) -> list[Node]:
-    """One path down and one path up, with a shortcut from each input to its last node.
+    """One top-down and one bottom-up path, with a shortcut from each input to the last node of its level.
 
     Args:
         min_level: finest level.
@@ -41,12 +41,12 @@ def bifpn(min_level: int, max_level: int) -> list[Node]:
     Reference: Tan et al., CVPR 2020, figure 3 (f) (https://arxiv.org/abs/1911.09070).
     """
     graph = _Builder(min_level, max_level)
-    _down_and_up(graph, min_level, max_level)
+    _add_bifpn(graph, min_level, max_level)
     return graph.nodes
 
 
 def qufpn(min_level: int, max_level: int) -> list[Node]:
-    """Quad pyramid: a path down and up, a path up and down, and both fused at each level.
+    """Quad pyramid: the paths of a BiFPN, the same paths in the opposite direction, and their fusion per level.
 
     Args:
         min_level: finest level.
@@ -56,38 +56,47 @@ def qufpn(min_level: int, max_level: int) -> list[Node]:
         The nodes, in order of evaluation.
     """
     graph = _Builder(min_level, max_level)
-    last = _down_and_up(graph, min_level, max_level)
+    last = _add_bifpn(graph, min_level, max_level)
 
-    up = dict(graph.first)
+    up = dict(graph.inputs)
     for level in range(min_level + 1, max_level + 1):
-        up[level] = graph.add(level, graph.first[level], up[level - 1])
-    mirrored = dict(up)
+        up[level] = graph.add(level, graph.inputs[level], up[level - 1])
+    opposite = dict(up)
     for level in range(max_level - 1, min_level - 1, -1):
-        own = (graph.first[level], up[level]) if level > min_level else (graph.first[level],)
-        mirrored[level] = graph.add(level, *own, mirrored[level + 1])
+        same_level = (graph.inputs[level], up[level]) if level > min_level else (graph.inputs[level],)
+        opposite[level] = graph.add(level, *same_level, opposite[level + 1])
 
     for level in range(max_level, min_level - 1, -1):
-        graph.add(level, last[level], mirrored[level])
+        graph.add(level, last[level], opposite[level])
     return graph.nodes
 
 
-def _down_and_up(graph: _Builder, min_level: int, max_level: int) -> dict[int, int]:
-    """Adds the nodes of a BiFPN; returns the number of the last node of each level."""
-    down = dict(graph.first)
+def _add_bifpn(graph: _Builder, min_level: int, max_level: int) -> dict[int, int]:
+    """Adds the nodes of a BiFPN and returns the number of the last node per level."""
+    down = dict(graph.inputs)
     for level in range(max_level - 1, min_level - 1, -1):
-        down[level] = graph.add(level, graph.first[level], down[level + 1])
+        down[level] = graph.add(level, graph.inputs[level], down[level + 1])
     last = dict(down)
     for level in range(min_level + 1, max_level + 1):
-        own = (graph.first[level], down[level]) if level < max_level else (graph.first[level],)
-        last[level] = graph.add(level, *own, last[level - 1])
+        same_level = (graph.inputs[level], down[level]) if level < max_level else (graph.inputs[level],)
+        last[level] = graph.add(level, *same_level, last[level - 1])
     return last
 
 
 FPNS = {"bifpn": bifpn, "bifpn_dyn": bifpn, "qufpn": qufpn}
 
+# Weight methods, and the layer of bifpn.py that implements each.
+FUSIONS = {
+    "fastattn": "FastFusion",
+    "attn": "SoftmaxFusion",
+    "channel_fastattn": "ChannelFastFusion",
+    "channel_attn": "ChannelSoftmaxFusion",
+    "sum": "SumFusion",
+}
+
 
 def get_nodes(fpn_name: str | None, min_level: int, max_level: int) -> list[Node]:
-    """The nodes of a pyramid by name.
+    """Returns the nodes of a pyramid by name.
 
     Args:
         fpn_name: a key of `FPNS`; None for bifpn.

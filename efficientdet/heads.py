@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The class and the box network: convolutions shared by all levels, normalizations that are not.
+"""Class and box heads: the convolutions are shared by all levels, the batch normalizations are not.
 
 Reference: Tan et al., CVPR 2020, section 4.2 (https://arxiv.org/abs/1911.09070);
 Lin et al., ICCV 2017, section 4 (https://arxiv.org/abs/1708.02002).
@@ -8,22 +8,26 @@ Lin et al., ICCV 2017, section 4 (https://arxiv.org/abs/1708.02002).
 
 import functools
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 
 from backbone import layers
+from backbone.layers import Shape
 
-PRIOR = 0.01  # of an anchor to be an object, before training: keeps the first losses finite
+PRIOR = 0.01  # initial probability of every class at every anchor; keeps the first losses small
 
 
 class PredictionNet(keras.layers.Layer):
-    """`repeats` times convolution, normalization, activation; then one convolution that predicts.
+    """`repeats` steps of convolution, batch normalization and activation, then a convolution that predicts.
 
-    Call: list of [B, Hl, Wl, F], finest level first -> list of [B, Hl, Wl, outputs]. In training, draws [B, num_draws],
-    uniform in [0, 1), decide what drop connect drops; without them it draws itself.
-    `recompute` saves memory in training: of a step, only the input is kept until the backward pass.
-    Sublayer names: {prefix}-{i}, {prefix}-{i}-bn-{level}, {prefix}-predict.
+    Call: a list over the levels, finest first, of [B, Hl, Wl, F] -> list of [B, Hl, Wl, outputs].
+
+    In training, draws [B, num_draws], uniform in [0, 1), are the random numbers of drop connect, see
+    `layers.drop_connect`; None draws new ones. With `recompute`, only the input of each step is stored for the
+    backward pass. Sublayer names: {prefix}-{i}, {prefix}-{i}-bn-{level}, {prefix}-predict.
     """
 
     prefix: str
@@ -77,7 +81,7 @@ class PredictionNet(keras.layers.Layer):
             **options,
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[Shape]) -> None:
         channels = input_shape[0][-1]
         for conv, bns in zip(self.convs, self.bns):
             channels = layers.build(conv, channels)
@@ -88,11 +92,13 @@ class PredictionNet(keras.layers.Layer):
 
     @property
     def num_draws(self) -> int:
-        """Random numbers that drop connect wants for each image."""
+        """Random numbers per image for drop connect: one per level and step, except the first step."""
         drops = self.survival_prob is not None and self.survival_prob < 1
         return max(self.repeats - 1, 0) * (self.max_level - self.min_level + 1) if drops else 0
 
-    def call(self, feats, training=False, draws=None):
+    def call(
+        self, feats: Sequence[tf.Tensor], training: bool = False, draws: tf.Tensor | None = None
+    ) -> list[tf.Tensor]:
         if training and draws is None:
             draws = tf.random.uniform([tf.shape(feats[0])[0], self.num_draws])
         outputs = []
@@ -110,7 +116,7 @@ class PredictionNet(keras.layers.Layer):
             x = inputs + layers.drop_connect(x, self.survival_prob, training, draw)
         return x
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         keys = ("outputs", "filters", "repeats", "min_level", "max_level", "act_type", "separable_conv")
         keys += ("survival_prob", "recompute")
         return {**super().get_config(), **{k: getattr(self, k) for k in keys}}
@@ -118,7 +124,7 @@ class PredictionNet(keras.layers.Layer):
 
 @keras.utils.register_keras_serializable(package="efficientdet")
 class ClassNet(PredictionNet):
-    """Logits of every class at every anchor; outputs = A * num_classes, anchor by anchor."""
+    """Class logits per anchor: outputs = A * num_classes, in anchor-major order."""
 
     prefix = "class"
     prediction_bias = -math.log((1 - PRIOR) / PRIOR)
@@ -126,6 +132,6 @@ class ClassNet(PredictionNet):
 
 @keras.utils.register_keras_serializable(package="efficientdet")
 class BoxNet(PredictionNet):
-    """(ty, tx, th, tw) of every anchor; outputs = A * 4, anchor by anchor."""
+    """Box codes (ty, tx, th, tw) per anchor: outputs = A * 4, in anchor-major order."""
 
     prefix = "box"

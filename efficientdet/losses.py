@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Training losses: focal loss on classes, Huber and IoU losses on boxes."""
+"""Training losses: focal loss of the classes, Huber and IoU losses of the boxes."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -11,23 +11,23 @@ import tensorflow as tf
 from efficientdet import boxes as box_ops
 from efficientdet.anchors import concat_levels
 
-IGNORED = -2  # class target of an anchor that must not count; -1 is background
+IGNORED = -2  # class target of anchors without loss; -1 is background
 
 
 class LossOptions(NamedTuple):
-    """What `detection_loss` is made of; the names are those of the configuration."""
+    """Hyper-parameters of `detection_loss`: keys of `config.Config`, which documents them."""
 
-    alpha: float  # weight of positives in the focal loss; negatives have 1 - alpha
-    gamma: float  # focusing exponent of the focal loss
+    alpha: float
+    gamma: float
     label_smoothing: float
-    delta: float  # error from which the Huber loss is linear
+    delta: float
     box_loss_weight: float
-    iou_loss_type: str | None  # None, or a key of boxes.IOU_TYPES
+    iou_loss_type: str | None
     iou_loss_weight: float
 
 
 def names(options: LossOptions) -> tuple[str, ...]:
-    """What `detection_loss` returns."""
+    """Returns the keys of the result of `detection_loss`."""
     return ("cls_loss", "box_loss", *(["box_iou_loss"] if options.iou_loss_type else []), "det_loss")
 
 
@@ -42,14 +42,16 @@ def focal_loss(
 ) -> tf.Tensor:
     """Focal loss of one level.
 
+    A wrong class with logit x has the loss FL_neg(x) = sigmoid(x)**gamma * softplus(x), weighted by 1 - alpha, and the
+    target class FL_pos(x) = FL_neg(-x), weighted by alpha; they are summed over all anchors and classes.
+
     Args:
         cls_outputs: [B, Hl, Wl, A * C] float32 logits.
         cls_targets: [B, Hl, Wl, A] int32: class in [0, C), -1 background, -2 ignored.
         alpha: weight of positives in [0, 1]; negatives have 1 - alpha.
         gamma: focusing exponent, 0 or more.
-        label_smoothing: in [0, 1): targets of the cross entropy move from 0 and 1 to half of it; the focusing factor
-            still sees 0 and 1.
-        normalizer: [] float32, the sum is divided by it.
+        label_smoothing: s in [0, 1): cross entropy targets become 1 - s / 2 and s / 2; sigmoid(x)**gamma is unchanged.
+        normalizer: [] float32, divides the sum.
 
     Returns:
         [] float32.
@@ -59,46 +61,55 @@ def focal_loss(
     num_classes = cls_outputs.shape[-1] // cls_targets.shape[-1]
     logits, targets = tf.reshape(cls_outputs, [-1, num_classes]), tf.reshape(cls_targets, [-1])
     classes, is_positive = tf.maximum(targets, 0), targets >= 0
-    weights = tf.where(targets == IGNORED, 0.0, 1 / normalizer)  # of an anchor
-    wrong = functools.partial(_loss_of_wrong, gamma=gamma, label_smoothing=label_smoothing)
+    anchor_weights = tf.where(targets == IGNORED, 0.0, 1 / normalizer)
+    negative_loss = functools.partial(_negative_focal_loss, gamma=gamma, label_smoothing=label_smoothing)
 
-    # The logits are the largest tensor of training, and nearly all of them are of a wrong class: all count as such,
-    # then the one of each anchor's class is put right, of which the negated logit is that of being wrong. With a
-    # gradient of its own, as TensorFlow would go over the logits about three times as often.
+    # The logits x [anchors, C] are the largest tensor of training. Instead of a one-hot mask of their size, FL_neg is
+    # summed over all of them, and the term of the target logit x_t of positive anchors is replaced:
+    #   loss = (1 - alpha) * sum(FL_neg(x)) + alpha * FL_neg(-x_t) - (1 - alpha) * FL_neg(x_t)
+    # The gradient is written out because automatic differentiation passes over x about three times as often.
     @tf.custom_gradient
     def loss(logits):
-        logit = tf.gather(logits, classes, batch_dims=1)
-        (all_wrong, slope), (as_wrong, slope_as_wrong), (as_right, slope_as_right) = map(wrong, (logits, logit, -logit))
-        by_anchor = (1 - alpha) * tf.reduce_sum(all_wrong, -1)
-        by_anchor += tf.where(is_positive, alpha * as_right - (1 - alpha) * as_wrong, 0.0)
+        target_logits = tf.gather(logits, classes, batch_dims=1)
+        negatives, negatives_slope = negative_loss(logits)
+        target_negative, target_negative_slope = negative_loss(target_logits)
+        target_positive, target_positive_slope = negative_loss(-target_logits)
+        anchor_losses = (1 - alpha) * tf.reduce_sum(negatives, -1)
+        anchor_losses += tf.where(is_positive, alpha * target_positive - (1 - alpha) * target_negative, 0.0)
 
         def gradient(upstream):
-            with tf.control_dependencies([upstream]):  # not before it is needed, as it needs memory
-                factor = upstream * weights
-                change = -alpha * slope_as_right() - (1 - alpha) * slope_as_wrong()
-                change = tf.where(is_positive, factor * change, 0.0)
-                places = tf.stack([tf.range(tf.size(classes)), classes], -1)
-                return tf.tensor_scatter_nd_add(((1 - alpha) * factor)[:, None] * slope(), places, change)
+            # The control dependency keeps these large tensors from being computed during the forward pass.
+            with tf.control_dependencies([upstream]):
+                scale = upstream * anchor_weights
+                target_slope = -alpha * target_positive_slope() - (1 - alpha) * target_negative_slope()
+                target_slope = tf.where(is_positive, scale * target_slope, 0.0)
+                indices = tf.stack([tf.range(tf.size(classes)), classes], -1)
+                slopes = ((1 - alpha) * scale)[:, None] * negatives_slope()
+                return tf.tensor_scatter_nd_add(slopes, indices, target_slope)
 
-        return tf.reduce_sum(weights * by_anchor), gradient
+        return tf.reduce_sum(anchor_weights * anchor_losses), gradient
 
     return loss(logits)
 
 
-def _loss_of_wrong(
+def _negative_focal_loss(
     logits: tf.Tensor, gamma: float, label_smoothing: float
 ) -> tuple[tf.Tensor, Callable[[], tf.Tensor]]:
-    """p^gamma * cross entropy, with p = sigmoid(logit) of an answer that is wrong; and how to get its derivative."""
+    """Returns FL_neg(x), the focal loss of a wrong class, and a function that computes its derivative.
+
+    FL_neg(x) = p**gamma * CE(x) with p = sigmoid(x), CE(x) = softplus(x) - s / 2 * x, s = label_smoothing;
+    FL_neg'(x) = p**gamma * (gamma * (1 - p) * CE(x) + p - s / 2).
+    """
     softplus = tf.nn.softplus(logits)  # -log(1 - p)
-    log_p, smoothed = logits - softplus, 0.5 * label_smoothing
-    factor = tf.exp(gamma * log_p)
-    cross_entropy = softplus - smoothed * logits if label_smoothing else softplus
+    log_p, half_smoothing = logits - softplus, 0.5 * label_smoothing
+    focus = tf.exp(gamma * log_p)
+    cross_entropy = softplus - half_smoothing * logits if label_smoothing else softplus
 
     def derivative() -> tf.Tensor:
         p = tf.exp(log_p)
-        return factor * (gamma * (1 - p) * cross_entropy + (p - smoothed if label_smoothing else p))
+        return focus * (gamma * (1 - p) * cross_entropy + (p - half_smoothing if label_smoothing else p))
 
-    return factor * cross_entropy, derivative
+    return focus * cross_entropy, derivative
 
 
 def box_loss(box_outputs: tf.Tensor, box_targets: tf.Tensor, *, delta: float, normalizer: tf.Tensor) -> tf.Tensor:
@@ -106,10 +117,10 @@ def box_loss(box_outputs: tf.Tensor, box_targets: tf.Tensor, *, delta: float, no
 
     Args:
         box_outputs: [..., 4] float32 codes.
-        box_targets: [..., 4] float32 codes. What is exactly 0 counts as background: so published checkpoints were
-            trained, though one coordinate of a matched anchor can be 0, too, and then has no loss.
+        box_targets: [..., 4] float32 codes. Values of exactly 0 have no loss, as in the training of the published
+            checkpoints: they mark background, although a code of a matched anchor can be 0 as well.
         delta: error from which the loss is linear.
-        normalizer: [] float32, the number of anchors that the sum is divided by.
+        normalizer: [] float32; the sum is divided by 4 * normalizer.
 
     Returns:
         [] float32.
@@ -125,14 +136,14 @@ def box_loss(box_outputs: tf.Tensor, box_targets: tf.Tensor, *, delta: float, no
 def box_iou_loss(
     box_outputs: tf.Tensor, box_targets: tf.Tensor, anchors: tf.Tensor, *, iou_type: str, normalizer: tf.Tensor
 ) -> tf.Tensor:
-    """1 - IoU of decoded boxes, with any IoU of `boxes.IOU_TYPES`.
+    """Sum of 1 - IoU of the decoded boxes.
 
     Args:
         box_outputs: [B, N, 4] float32 codes.
-        box_targets: [B, N, 4] float32 codes; what is exactly 0 does not count, see `box_loss`.
+        box_targets: [B, N, 4] float32 codes; values of exactly 0 are masked, see `box_loss`.
         anchors: [N, 4] float32, pixels.
-        iou_type: "iou", "giou", "diou" or "ciou".
-        normalizer: [] float32, the number of anchors that the sum is divided by.
+        iou_type: a key of `boxes.IOU_TYPES`.
+        normalizer: [] float32; the sum is divided by 4 * normalizer.
 
     Returns:
         [] float32.
@@ -152,32 +163,29 @@ def detection_loss(
     anchors: tf.Tensor,
     normalizer: tf.Tensor,
 ) -> dict[str, tf.Tensor]:
-    """All losses of the outputs of the network, without weight decay.
+    """Computes all losses of the network outputs except weight decay.
 
     Args:
-        cls_outputs: a level, [B, Hl, Wl, A * C] float32 logits.
-        box_outputs: a level, [B, Hl, Wl, A * 4] float32 codes.
-        labels: cls_targets, a level [B, Hl, Wl, A] int32, and box_targets, a level [B, Hl, Wl, A * 4] float32.
-        options: weights and shapes of the losses.
+        cls_outputs: per level, [B, Hl, Wl, A * C] float32 logits.
+        box_outputs: per level, [B, Hl, Wl, A * 4] float32 codes.
+        labels: per level, cls_targets [B, Hl, Wl, A] int32 and box_targets [B, Hl, Wl, A * 4] float32.
+        options: hyper-parameters of the losses.
         anchors: [N, 4] float32, pixels.
-        normalizer: [] float32: the positive anchors of the batch (of all replicas, where there are several), plus 1.
+        normalizer: [] float32: 1 + number of positive anchors in the batch of all replicas.
 
     Returns:
-        cls_loss, box_loss, box_iou_loss (only with an iou_loss_type), and det_loss, their weighted sum: [] float32.
+        cls_loss, box_loss, box_iou_loss (only with an iou_loss_type), and det_loss, their weighted sum; [] float32.
     """
-    focal = (
-        focal_loss(
-            *level,
-            alpha=options.alpha,
-            gamma=options.gamma,
-            label_smoothing=options.label_smoothing,
-            normalizer=normalizer,
-        )
-        for level in zip(cls_outputs, labels["cls_targets"])
+    focal = functools.partial(
+        focal_loss,
+        alpha=options.alpha,
+        gamma=options.gamma,
+        label_smoothing=options.label_smoothing,
+        normalizer=normalizer,
     )
     codes, code_targets = concat_levels(box_outputs, 4), concat_levels(labels["box_targets"], 4)
     losses = {
-        "cls_loss": tf.add_n(list(focal)),
+        "cls_loss": tf.add_n([focal(*level) for level in zip(cls_outputs, labels["cls_targets"])]),
         "box_loss": box_loss(codes, code_targets, delta=options.delta, normalizer=normalizer),
     }
     total = losses["cls_loss"] + options.box_loss_weight * losses["box_loss"]

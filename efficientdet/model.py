@@ -1,50 +1,47 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""EfficientDetNet, the network, and EfficientDetModel: preprocessing, network and postprocessing in one.
+"""EfficientDetNet, the network, and EfficientDetModel: preprocessing, network and postprocessing.
 
 Reference: Tan et al., CVPR 2020 (https://arxiv.org/abs/1911.09070).
 """
 
-import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 
 from backbone import efficientnet_builder, layers
+from backbone.layers import Shape
 from efficientdet import fpn_configs, postprocess, preprocess
 from efficientdet.anchors import Anchors
 from efficientdet.bifpn import FPNCells, ResampleFeatureMap
 from efficientdet.config import Config
 from efficientdet.heads import BoxNet, ClassNet
-from efficientdet.nms import NmsOptions
 from efficientdet.postprocess import Detections
 
 
 class EfficientDetNet(keras.Model):
     """Backbone, BiFPN and heads.
 
-    Call: [B, H, W, 3] float, normalized, H and W of any static size ->
-    (cls_outputs, box_outputs): lists over min_level..max_level, finest first, of logits
-    [B, Hl, Wl, A * num_classes] and box regressions [B, Hl, Wl, A * 4], float32. In training, draws [B, num_draws],
-    uniform in [0, 1), decide what drop connect drops; without them it draws itself.
+    Call: [B, H, W, 3] float, normalized, of any static H and W -> (cls_outputs, box_outputs), lists over
+        min_level..max_level, finest first, of logits [B, Hl, Wl, A * num_classes] and box codes [B, Hl, Wl, A * 4],
+        float32. In training, draws [B, num_draws], uniform in [0, 1), are the random numbers of drop connect, see
+        `layers.drop_connect`; None draws new ones.
 
-    Its variables exist from the start, with the names of the published checkpoints, and are the same
-    for any number of networks in one process.
+    The constructor creates the variables, with random values. Their names are those of the published checkpoints, also
+    for a second network in the same process.
+
+    Args:
+        config: configuration of the network.
+        synchronized: True synchronizes batch normalization over replicas in training.
     """
 
     def __init__(self, config: Config, *, synchronized: bool = False, **kwargs):
-        """Makes the variables, with random values.
-
-        Args:
-            config: of the network.
-            synchronized: whether batch normalization, in training, takes the images of all replicas together.
-            kwargs: of a Keras model.
-        """
         super().__init__(name=kwargs.pop("name", config.name), **kwargs)
         self.config = config
         nodes, weight_method = _pyramid(config)
-        # Drop connect hurts the smallest network.
+        # As published: drop connect reduces the AP of the smallest network.
         survival_prob = 1.0 if config.backbone_name == "efficientnet-b0" else 0.8
         self.backbone = efficientnet_builder.get_model(
             config.backbone_name,
@@ -98,7 +95,7 @@ class EfficientDetNet(keras.Model):
                 layer.batch_statistics = config.is_training_bn
                 layer.synchronized = synchronized
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         with tf.name_scope(self.backbone.name):
             self.backbone.build(input_shape)
         shapes = [(None, None, None, channels) for channels in self.backbone.feature_channels]
@@ -113,44 +110,42 @@ class EfficientDetNet(keras.Model):
 
     @property
     def num_draws(self) -> int:
-        """Random numbers that drop connect wants for each image."""
-        return sum(part.num_draws for part in self._dropping)
+        """Random numbers per image for drop connect."""
+        return sum(part.num_draws for part in (self.backbone, self.class_net, self.box_net))
 
-    @property
-    def _dropping(self) -> tuple:
-        return self.backbone, self.class_net, self.box_net
-
-    def call(self, inputs, training=False, draws=None):
+    def call(
+        self, inputs: tf.Tensor, training: bool = False, draws: tf.Tensor | None = None
+    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         if None in inputs.shape[1:3]:
             raise ValueError(f"the network needs images of a static size, got shape {tuple(inputs.shape)}")
-        counts = [part.num_draws for part in self._dropping]
-        of_backbone, of_class_net, of_box_net = [None] * 3 if draws is None else tf.split(draws, counts, axis=1)
-        feats = self.backbone(inputs, training=training, draws=of_backbone)
+        counts = [part.num_draws for part in (self.backbone, self.class_net, self.box_net)]
+        backbone_draws, class_draws, box_draws = [None] * 3 if draws is None else tf.split(draws, counts, axis=1)
+        feats = self.backbone(inputs, training=training, draws=backbone_draws)
         for resample in self.resample_layers:
             height, width = feats[-1].shape[1:3]
             feats.append(resample(feats[-1], ((height + 1) // 2, (width + 1) // 2), training=training))
         feats = self.fpn_cells(feats[self.config.min_level - 1 : self.config.max_level], training=training)
-        cls_outputs = self.class_net(feats, training=training, draws=of_class_net)
-        box_outputs = self.box_net(feats, training=training, draws=of_box_net)
+        cls_outputs = self.class_net(feats, training=training, draws=class_draws)
+        box_outputs = self.box_net(feats, training=training, draws=box_draws)
         return [tf.cast(x, tf.float32) for x in cls_outputs], [tf.cast(x, tf.float32) for x in box_outputs]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"config": self.config, "name": self.name}
 
 
 class EfficientDetModel(tf.Module):
-    """From pictures to boxes: preprocessing, the network, and postprocessing."""
+    """The detector: images -> preprocessing -> network -> postprocessing -> detections."""
 
     def __init__(
         self, config: Config, net: EfficientDetNet | None = None, *, post_mode: str = "global", clip: bool = True
     ):
-        """Builds the network, unless one is given.
+        """Creates the detector.
 
         Args:
-            config: of network, preprocessing and non-maximum suppression.
-            net: the network to use; None for a new one with random weights.
+            config: configuration of the network, preprocessing and non-maximum suppression.
+            net: the network; None creates one with random weights.
             post_mode: mode of `postprocess.postprocess`.
-            clip: whether boxes are cut off at the border of the network input.
+            clip: True clips boxes at the border of the network input.
         """
         super().__init__(name="efficientdet_model")
         self.config = config
@@ -158,52 +153,51 @@ class EfficientDetModel(tf.Module):
         self.anchors = build_anchors(config)
         self.post_mode = post_mode
         self.clip = clip
-        self.nms_options = NmsOptions(**dataclasses.asdict(config.nms_configs))
 
     def __call__(self, images: tf.Tensor) -> Detections:
-        """Detects in pictures of one size.
+        """Detects objects in images of one size.
 
         Args:
             images: [B, H, W, 3] uint8, RGB; H and W may be unknown.
 
         Returns:
-            Detections with boxes in pixels of the pictures.
+            Detections with boxes in pixels of the images.
         """
         inputs, image_scale = self.preprocess(images)
         return self.detect(inputs, tf.fill(tf.shape(inputs)[:1], image_scale))
 
     def preprocess(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Network inputs [(B,) height, width, 3] of pictures [(B,) H, W, 3], and their image_scale []."""
+        """Returns network inputs [(B,) height, width, 3] of images [(B,) H, W, 3], and their image_scale []."""
         return preprocess.preprocess(images, self.config.image_size, **self.config.colors)
 
     def detect(self, inputs: tf.Tensor, image_scales: tf.Tensor) -> Detections:
-        """Detects in network inputs.
+        """Detects objects in network inputs.
 
         Args:
             inputs: [B, height, width, 3] float32, preprocessed.
-            image_scales: [B] float32, pixels of the picture a pixel of the input.
+            image_scales: [B] float32, see `postprocess.postprocess`.
 
         Returns:
-            Detections with boxes in pixels of the pictures.
+            Detections with boxes in pixels of the original images.
         """
         return self.postprocess(*self.net(inputs, training=False), image_scales)
 
     def postprocess(
         self, cls_outputs: list[tf.Tensor], box_outputs: list[tf.Tensor], image_scales: tf.Tensor
     ) -> Detections:
-        """Detections of the outputs of the network; image_scales as in `detect`."""
+        """Applies `postprocess.postprocess` to the outputs of the network."""
         return postprocess.postprocess(
             self.post_mode,
             cls_outputs,
             box_outputs,
             anchors=self.anchors,
             image_scales=image_scales,
-            options=self.nms_options,
+            nms_config=self.config.nms_configs,
             clip=self.clip,
         )
 
     def postprocess_function(self) -> Callable[[list[tf.Tensor], list[tf.Tensor], tf.Tensor], Detections]:
-        """`postprocess` as one graph for batches of any size."""
+        """Returns `postprocess` as a tf.function for batches of any size."""
         num_anchors = self.anchors.num_anchors_per_location
         cls_outputs, box_outputs = (
             [tf.TensorSpec([None, *size, num_anchors * values], tf.float32) for size in self.anchors.feat_sizes]
@@ -214,7 +208,7 @@ class EfficientDetModel(tf.Module):
 
 
 def build_anchors(config: Config) -> Anchors:
-    """The anchors that a config describes."""
+    """Creates the anchors of a config."""
     return Anchors(
         config.image_size,
         min_level=config.min_level,
@@ -226,7 +220,7 @@ def build_anchors(config: Config) -> Anchors:
 
 
 def _pyramid(config: Config) -> tuple[list[fpn_configs.Node], str]:
-    """The nodes and the fusion of a config; `fpn_config` wins over the names."""
+    """Returns the nodes and the weight method of a config; `fpn_config` takes precedence."""
     weight_method = config.fpn_weight_method or "fastattn"
     if config.fpn_config is None:
         return fpn_configs.get_nodes(config.fpn_name, config.min_level, config.max_level), weight_method

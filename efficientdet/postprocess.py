@@ -1,34 +1,36 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""From the outputs of the network to detections: candidates -> boxes -> non-maximum suppression."""
+"""Postprocessing: network outputs -> candidates -> boxes -> non-maximum suppression -> detections."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from efficientdet import boxes as box_ops
 from efficientdet.anchors import Anchors, concat_levels, gather_anchors, split_anchors
-from efficientdet.nms import NmsOptions, hard_iou_thresh, nms
+from efficientdet.config import NmsConfig
+from efficientdet.nms import nms
 
-CLASS_OFFSET = 1  # classes count from 0 in the network, from 1 outside, where 0 is background and padding
+CLASS_OFFSET = 1  # classes are 0-based in the network and 1-based elsewhere, where 0 is background and padding
 
 
 class Detections(NamedTuple):
-    """Detections of a batch by falling score, D an image; all is 0 from valid_len on."""
+    """D detections per image, in descending order of score; all fields are 0 from valid_len on."""
 
     boxes: tf.Tensor  # [B, D, 4] float32, [ymin, xmin, ymax, xmax], pixels of the original image
     scores: tf.Tensor  # [B, D] float32, in [0, 1]
-    classes: tf.Tensor  # [B, D] int32, from 1
+    classes: tf.Tensor  # [B, D] int32, 1-based
     valid_len: tf.Tensor  # [B] int32
 
 
 class Candidates(NamedTuple):
-    """What goes into non-maximum suppression: K boxes an image, each with one class."""
+    """Input of non-maximum suppression: K boxes per image, each with one class."""
 
     boxes: tf.Tensor  # [B, K, 4] float32, pixels of the network input
     scores: tf.Tensor  # [B, K] float32, in [0, 1]
-    classes: tf.Tensor  # [B, K] int32, from 0
+    classes: tf.Tensor  # [B, K] int32, 0-based
 
 
 def postprocess(
@@ -38,34 +40,31 @@ def postprocess(
     *,
     anchors: Anchors,
     image_scales: tf.Tensor,
-    options: NmsOptions,
+    nms_config: NmsConfig,
     clip: bool = True,
 ) -> Detections:
-    """Turns the outputs of the network into detections.
+    """Converts the outputs of the network to detections.
 
     Args:
-        mode: "global": one suppression over the boxes of all classes; "per_class": boxes compete within their class
-            only; "combined": the same by TensorFlow's combined op, from all anchors and classes and always hard.
-        cls_outputs: a level, [B, Hl, Wl, A * C] float32 logits; B may be unknown.
-        box_outputs: a level, [B, Hl, Wl, A * 4] float32 codes.
-        anchors: of the network input.
-        image_scales: [B] float32, pixels of the original image a pixel of the network input.
-        options: which detections are kept.
-        clip: cuts the boxes off at the border of the network input.
-
-    Returns:
-        Detections.
+        mode: "global": one suppression over the boxes of all classes; "per_class": one suppression per class;
+            "combined": one hard suppression per class over all anchors and classes, by TensorFlow's combined op.
+        cls_outputs: per level, [B, Hl, Wl, A * C] float32 logits; B may be unknown.
+        box_outputs: per level, [B, Hl, Wl, A * 4] float32 codes.
+        anchors: anchors of the network input.
+        image_scales: [B] float32, ratio of the original image size to the size in the network input.
+        nms_config: suppression method, thresholds and limits.
+        clip: True clips the boxes at the border of the network input.
 
     Raises:
-        ValueError: for another mode or suppression method.
+        ValueError: if the mode is unknown.
     """
     if mode not in MODES:
         raise ValueError(f"postprocessing must be one of {', '.join(MODES)}, got {mode!r}")
-    boxes, scores, classes, valid_len = MODES[mode](cls_outputs, box_outputs, anchors, options)
+    boxes, scores, classes, valid_len = MODES[mode](cls_outputs, box_outputs, anchors, nms_config)
     if clip:
         boxes = box_ops.clip(boxes, *anchors.image_size)
     boxes *= tf.reshape(image_scales, [-1, 1, 1])
-    valid = tf.sequence_mask(valid_len, options.max_output_size)
+    valid = tf.sequence_mask(valid_len, nms_config.max_output_size)
     return Detections(
         boxes=tf.where(valid[..., tf.newaxis], boxes, 0.0),
         scores=tf.where(valid, scores, 0.0),
@@ -75,22 +74,22 @@ def postprocess(
 
 
 def to_rows(detections: Detections) -> tf.Tensor:
-    """Detections as one tensor, as served: [B, D, 7] of [index in batch, ymin, xmin, ymax, xmax, score, class]."""
+    """Packs detections into one tensor: [B, D, 7] of [index in batch, ymin, xmin, ymax, xmax, score, class]."""
     boxes, scores, classes, _ = detections
     index = tf.range(tf.shape(scores)[0])[:, tf.newaxis] + tf.zeros_like(classes)
     columns = [tf.cast(index, tf.float32), *tf.unstack(boxes, axis=-1), scores, tf.cast(classes, tf.float32)]
     return tf.stack(columns, -1)
 
 
-def tflite_form(
+def tflite_op_inputs(
     cls_outputs: Sequence[tf.Tensor], box_outputs: Sequence[tf.Tensor], anchors: Anchors
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """What the op TFLite_Detection_PostProcess takes; it decodes, chooses and suppresses itself.
+    """Returns the inputs of the op TFLite_Detection_PostProcess, which decodes, selects and suppresses boxes.
 
     Returns:
         codes: [B, N, 4] float32, [ty, tx, th, tw].
         scores: [B, N, C] float32, in [0, 1].
-        anchors: [N, 4] float32, [ycenter, xcenter, height, width] in parts of the network input.
+        anchors: [N, 4] float32, [ycenter, xcenter, height, width] as fractions of the network input.
     """
     scores = tf.sigmoid(concat_levels(cls_outputs, _num_classes(cls_outputs, anchors)))
     height, width = anchors.image_size
@@ -101,16 +100,17 @@ def tflite_form(
 def choose_candidates(
     cls_outputs: Sequence[tf.Tensor], box_outputs: Sequence[tf.Tensor], anchors: Anchors, max_nms_inputs: int
 ) -> Candidates:
-    """The max_nms_inputs best pairs of anchor and class, by falling score; with 0, every anchor with its best class.
+    """Returns the max_nms_inputs best (anchor, class) pairs, in descending order of score.
 
-    One anchor may be there several times, with several classes. Only the boxes that are chosen are decoded.
+    An anchor may occur several times, with different classes; only the chosen boxes are decoded. With
+    max_nms_inputs = 0, returns every anchor with its best class, in the order of the anchors.
     """
     num_classes = _num_classes(cls_outputs, anchors)
     codes, anchor_boxes = concat_levels(box_outputs, 4), anchors.boxes
     levels = split_anchors(cls_outputs, num_classes)
     best = tf.concat([tf.reduce_max(logits, -1) for logits in levels], 1)
     if max_nms_inputs:
-        # The K best pairs are of the K best anchors, and the rest need not be copied nor sorted by class.
+        # The K best pairs belong to the K anchors with the best maxima; only their logits are copied and sorted.
         _, chosen = tf.math.top_k(best, k=min(max_nms_inputs, best.shape[1]))
         pairs = tf.reshape(gather_anchors(cls_outputs, chosen, num_classes), [-1, chosen.shape[1] * num_classes])
         best, index = tf.math.top_k(pairs, k=min(max_nms_inputs, pairs.shape[1]))
@@ -122,35 +122,46 @@ def choose_candidates(
     return Candidates(box_ops.decode(codes, anchor_boxes), tf.sigmoid(best), classes)
 
 
-def postprocess_global(cls_outputs, box_outputs, anchors: Anchors, options: NmsOptions) -> Detections:
-    """One suppression an image. Here and in the other modes: boxes in pixels of the network input, classes from 0."""
-    candidates = choose_candidates(cls_outputs, box_outputs, anchors, options.max_nms_inputs)
-    kept = _suppress(lambda boxes, scores: nms(boxes, scores, options), candidates.boxes, candidates.scores)
+# The modes return boxes in pixels of the network input and 0-based classes.
+
+
+def postprocess_global(
+    cls_outputs: Sequence[tf.Tensor], box_outputs: Sequence[tf.Tensor], anchors: Anchors, nms_config: NmsConfig
+) -> Detections:
+    """One suppression per image, over the boxes of all classes."""
+    candidates = choose_candidates(cls_outputs, box_outputs, anchors, nms_config.max_nms_inputs)
+    kept = _map_images(lambda boxes, scores: nms(boxes, scores, nms_config), candidates.boxes, candidates.scores)
     detections = _gather(candidates, *kept)
-    if options.max_nms_inputs:
+    if nms_config.max_nms_inputs:
         return detections
-    # To find the best class of every anchor takes longer than all else here. A graph leaves it out, as nothing uses it.
+    # argmax over the classes of all anchors would dominate the run time; it is computed for the kept boxes only. The
+    # unused candidates.classes are pruned from a graph.
     chosen = gather_anchors(cls_outputs, kept[0], _num_classes(cls_outputs, anchors))
     return detections._replace(classes=_best_classes(chosen))
 
 
-def postprocess_per_class(cls_outputs, box_outputs, anchors: Anchors, options: NmsOptions) -> Detections:
-    """One suppression for every class in an image; the best detections of all of them."""
-    candidates = choose_candidates(cls_outputs, box_outputs, anchors, options.max_nms_inputs)
-    return _gather(candidates, *_suppress(lambda *image: _nms_per_class(*image, options), *candidates))
+def postprocess_per_class(
+    cls_outputs: Sequence[tf.Tensor], box_outputs: Sequence[tf.Tensor], anchors: Anchors, nms_config: NmsConfig
+) -> Detections:
+    """One suppression per image and class; keeps the best detections of all classes."""
+    candidates = choose_candidates(cls_outputs, box_outputs, anchors, nms_config.max_nms_inputs)
+    return _gather(candidates, *_map_images(lambda *image: _nms_per_class(*image, nms_config), *candidates))
 
 
-def postprocess_combined(cls_outputs, box_outputs, anchors: Anchors, options: NmsOptions) -> Detections:
-    """tf.image.combined_non_max_suppression over all anchors and classes; hard, whatever options.method says."""
+def postprocess_combined(
+    cls_outputs: Sequence[tf.Tensor], box_outputs: Sequence[tf.Tensor], anchors: Anchors, nms_config: NmsConfig
+) -> Detections:
+    """tf.image.combined_non_max_suppression over all anchors and classes; hard for any nms_config.method."""
+    hard = dataclasses.replace(nms_config, method="hard")
     logits = concat_levels(cls_outputs, _num_classes(cls_outputs, anchors))
     boxes = box_ops.decode(concat_levels(box_outputs, 4), anchors.boxes)
     boxes, scores, classes, valid_len = tf.image.combined_non_max_suppression(
         boxes[:, :, tf.newaxis],
         tf.sigmoid(logits),
-        max_output_size_per_class=options.max_output_size,
-        max_total_size=options.max_output_size,
-        iou_threshold=hard_iou_thresh(options),
-        score_threshold=options.score_thresh or float("-inf"),
+        max_output_size_per_class=hard.max_output_size,
+        max_total_size=hard.max_output_size,
+        iou_threshold=hard.hard_iou_thresh,
+        score_threshold=hard.min_score,
         clip_boxes=False,
     )
     return Detections(boxes, scores, tf.cast(classes, tf.int32), valid_len)
@@ -159,43 +170,44 @@ def postprocess_combined(cls_outputs, box_outputs, anchors: Anchors, options: Nm
 MODES = {"global": postprocess_global, "per_class": postprocess_per_class, "combined": postprocess_combined}
 
 
-def _suppress(suppress_image, *candidates: tf.Tensor) -> Sequence[tf.Tensor]:
-    """Runs [K, ...] of an image -> (indices [D], scores [D], valid_len []) on each of the batch."""
+def _map_images(suppress: Callable, *candidates: tf.Tensor) -> Sequence[tf.Tensor]:
+    """Applies suppress: [K, ...] -> (indices [D], scores [D], valid_len []) to every image of [B, K, ...] tensors."""
     if not candidates[0].shape[0]:
         signature = (tf.int32, tf.float32, tf.int32)
-        return tf.map_fn(lambda image: tuple(suppress_image(*image)), candidates, fn_output_signature=signature)
-    # No loop where the number of images is known: converters and other runtimes do better without.
+        return tf.map_fn(lambda image: tuple(suppress(*image)), candidates, fn_output_signature=signature)
+    # A known batch size is unrolled: converters and other runtimes handle loops poorly.
     images = zip(*(tf.unstack(tensor) for tensor in candidates))
-    return [tf.stack(parts) for parts in zip(*(suppress_image(*image) for image in images))]
+    return [tf.stack(parts) for parts in zip(*(suppress(*image) for image in images))]
 
 
 def _gather(candidates: Candidates, indices: tf.Tensor, scores: tf.Tensor, valid_len: tf.Tensor) -> Detections:
-    """The candidates that suppression kept."""
     boxes = tf.gather(candidates.boxes, indices, batch_dims=1)
     return Detections(boxes, scores, tf.gather(candidates.classes, indices, batch_dims=1), valid_len)
 
 
-def _nms_per_class(boxes, scores, classes, options: NmsOptions) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """As `nms`, with a suppression for each of the classes that occur among the candidates of one image."""
+def _nms_per_class(
+    boxes: tf.Tensor, scores: tf.Tensor, classes: tf.Tensor, nms_config: NmsConfig
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns what `nms` returns, after one suppression per class that occurs among the candidates of one image."""
     by_class = tf.argsort(classes, stable=True)
     _, _, counts = tf.unique_with_counts(tf.gather(classes, by_class))
     ends = tf.cumsum(counts)
 
     def suppress_class(span):
         members = by_class[span[0] : span[1]]
-        indices, kept, valid_len = nms(tf.gather(boxes, members), tf.gather(scores, members), options)
-        valid = tf.sequence_mask(valid_len, options.max_output_size)
+        indices, kept, valid_len = nms(tf.gather(boxes, members), tf.gather(scores, members), nms_config)
+        valid = tf.sequence_mask(valid_len, nms_config.max_output_size)
         return tf.gather(members, indices), tf.where(valid, kept, -1.0)  # padding sorts last
 
     indices, kept = tf.map_fn(
         suppress_class, tf.stack([ends - counts, ends], -1), fn_output_signature=(tf.int32, tf.float32)
     )
-    kept, best = tf.math.top_k(tf.reshape(kept, [-1]), k=options.max_output_size)
+    kept, best = tf.math.top_k(tf.reshape(kept, [-1]), k=nms_config.max_output_size)
     return tf.gather(tf.reshape(indices, [-1]), best), kept, tf.math.count_nonzero(kept >= 0, dtype=tf.int32)
 
 
 def _best_classes(logits: tf.Tensor) -> tf.Tensor:
-    """Of each anchor: [..., C] -> [...] int32, from 0."""
+    """Returns the 0-based classes with the highest logits: [..., C] -> [...] int32."""
     return tf.argmax(logits, -1, output_type=tf.int32)
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""From an image to the network input. Training, evaluation, serving and export all go through `to_input`."""
+"""Image -> network input. Training, evaluation, serving and export all use `to_input`."""
 
 from collections.abc import Sequence
 
@@ -8,13 +8,13 @@ import tensorflow as tf
 
 
 def fit_scale(image_hw: tf.Tensor, output_size: tuple[int, int] | tf.Tensor) -> tf.Tensor:
-    """[] float32: the largest factor by which an image of (height, width) still fits into output_size."""
+    """Returns the largest factor, [] float32, at which an image of size image_hw fits into output_size."""
     return tf.reduce_min(tf.cast(output_size, tf.float32) / tf.cast(image_hw, tf.float32))
 
 
 def scaled_size(image_hw: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-    """[2] int32: (height, width) in whole pixels of an image of image_hw after scaling, at least one pixel a side."""
-    # float32 and cut, not rounded: where the product is just below a whole number, published models saw a pixel less.
+    """Returns the size after scaling, max(floor(image_hw * scale), 1): (height, width) in pixels, [2] int32."""
+    # In float32 and not rounded, like the published models: a product just below an integer loses a pixel.
     return tf.maximum(tf.cast(tf.cast(image_hw, tf.float32) * scale, tf.int32), 1)
 
 
@@ -26,16 +26,16 @@ def preprocess(
     stddev_rgb: float | Sequence[float],
     scale_range: bool,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Scales an image so that it just fits, normalizes it, and pads it at the bottom and right.
+    """Scales an image to fit the network input, normalizes it, and pads it at the bottom and right.
 
     Args:
         image: [H, W, 3] or a batch [B, H, W, 3], uint8 or float, RGB in [0, 255].
         image_size: (height, width) of the network input.
-        mean_rgb: see `to_input`, as the rest.
+        mean_rgb, stddev_rgb, scale_range: see `to_input`.
 
     Returns:
-        The input [(B,) height, width, 3] float32, and image_scale [] float32: boxes of the network input times
-        image_scale are boxes in pixels of the given image.
+        The network input [(B,) height, width, 3] float32, and image_scale [] float32: boxes in pixels of the network
+        input, multiplied by image_scale, are in pixels of the given image.
     """
     image = tf.convert_to_tensor(image)
     image_hw = tf.shape(image)[-3:-1]
@@ -54,38 +54,38 @@ def to_input(
     stddev_rgb: float | Sequence[float],
     scale_range: bool,
 ) -> tf.Tensor:
-    """Resizes to the given size (bilinear, half-pixel centers), normalizes, and pads at the bottom and right.
+    """Resizes to `size` (bilinear, half-pixel centers), normalizes, and pads at the bottom and right.
 
     Args:
         image: [H, W, 3] or a batch [B, H, W, 3], uint8 or float, RGB in [0, 255].
-        size: [2] int32, (height, width) to resize to, at most image_size.
+        size: [2] int32, (height, width) after resizing, at most image_size.
         image_size: (height, width) of the network input.
-        mean_rgb: mean in the unit of the image: one number, or one a channel.
-        stddev_rgb: standard deviation likewise.
-        scale_range: whether the result is mapped on by x * 2 / 255 - 1, padding included; for networks trained on
-            [-1, 1], whose mean_rgb is 0 and stddev_rgb 1.
+        mean_rgb: mean in [0, 255]; one number, or one per channel.
+        stddev_rgb: standard deviation in [0, 255]; one number, or one per channel.
+        scale_range: True maps the padded result x to x * 2 / 255 - 1, for networks trained on [-1, 1] with
+            mean_rgb = 0 and stddev_rgb = 1.
 
     Returns:
-        The input [(B,) height, width, 3] float32.
+        The network input [(B,) height, width, 3] float32.
     """
     height, width = image_size
-    # Normalizing commutes with bilinear resizing, and here it has fewer pixels to do.
+    # Normalization commutes with bilinear resizing; after it, there are fewer pixels.
     image = normalize(_resize(image, size), mean_rgb, stddev_rgb)
-    # After normalizing: padding has the mean color.
+    # Padding after normalization with 0 has the mean color.
     batch_paddings = [[0, 0]] * (image.shape.rank - 3)
     image = tf.pad(image, [*batch_paddings, [0, height - size[0]], [0, width - size[1]], [0, 0]])
-    # The size is static again; by a reshape, as TFLite has no op that only asserts a shape.
+    # Makes the size static; TFLite has no EnsureShape op.
     batch = [-1 if count is None else count for count in image.shape[:-3]]
     image = tf.reshape(image, [*batch, height, width, 3])
     return image * (2 / 255) - 1 if scale_range else image
 
 
 def _resize(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """[(B,) *size, 3] float32, bilinear with half-pixel centers."""
-    # Neither TFLite nor ONNX resizes uint8 to float32: what is to be converted to them comes as float32.
+    """Returns [(B,) *size, 3] float32, bilinear with half-pixel centers."""
+    # TFLite and ONNX cannot resize uint8 to float32, so graphs for them take float32 and need no branch.
     if image.dtype == tf.float32:
         return tf.image.resize(image, size)
-    # TensorFlow has vector code for float32 alone, nearly twice as fast; yet no float copy of a much larger image.
+    # Resizing float32 is vectorized and nearly twice as fast, but a float copy of a much larger image costs more.
     is_small = tf.reduce_prod(tf.shape(image)[-3:-1]) <= 4 * tf.reduce_prod(size)
     return tf.cond(
         is_small,
@@ -95,8 +95,8 @@ def _resize(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
 
 
 def normalize(image: tf.Tensor, mean_rgb: float | Sequence[float], stddev_rgb: float | Sequence[float]) -> tf.Tensor:
-    """(image - mean_rgb) / stddev_rgb for [..., H, W, 3] float32; each one number, or one a channel."""
-    # Row by row, not pixel by pixel: TensorFlow takes six times as long to broadcast three numbers as a row of them.
+    """Returns (image - mean_rgb) / stddev_rgb for [..., H, W, 3] float32; arguments as in `to_input`."""
+    # Broadcasts whole rows: TensorFlow takes six times as long to broadcast [3] over every pixel.
     shape = tf.shape(image)
     mean, stddev = (
         tf.tile(tf.broadcast_to(tf.constant(rgb, tf.float32), [3]), shape[-2:-1]) for rgb in (mean_rgb, stddev_rgb)
@@ -112,14 +112,14 @@ def unnormalize(
     stddev_rgb: float | Sequence[float],
     scale_range: bool,
 ) -> tf.Tensor:
-    """The picture that a network input shows: what `to_input` did to the colors, undone.
+    """Inverts the color normalization of `to_input`.
 
     Args:
         image: [..., 3] float, normalized.
-        mean_rgb: as it was given to `to_input`, like the rest.
+        mean_rgb, stddev_rgb, scale_range: as given to `to_input`.
 
     Returns:
-        [..., 3] uint8, RGB; what lies outside of [0, 255] is clipped. Padding has the mean color.
+        [..., 3] uint8, RGB, clipped to [0, 255]; padding has the mean color.
     """
     image = tf.cast(image, tf.float32)
     if scale_range:

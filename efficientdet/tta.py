@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Test-time augmentation: a network that looks twice."""
+"""Horizontal-flip test-time augmentation."""
 
 from collections.abc import Callable
 
@@ -12,17 +12,16 @@ Levels = tuple[list[tf.Tensor], list[tf.Tensor]]  # cls_outputs, box_outputs
 def flip_averaged(
     network: Callable[[tf.Tensor], Levels], num_anchors_per_location: int
 ) -> Callable[[tf.Tensor], Levels]:
-    """A network whose outputs are the means of those for an image and, turned back, those for its mirror image.
+    """Returns a network that averages the outputs for an image and the flipped-back outputs for its mirror image.
 
-    The grids of anchors are their own mirror images, so outputs meet anchor by anchor, before any suppression.
+    Anchor grids are symmetric, so the outputs are averaged per anchor, before non-maximum suppression.
 
     Args:
-        network: [B, height, width, 3] -> class logits and box codes, a list over the levels of [B, Hl, Wl, A * C] and
+        network: [B, height, width, 3] -> class logits and box codes, per level [B, Hl, Wl, A * C] and
             [B, Hl, Wl, A * 4].
         num_anchors_per_location: A.
     """
-    # [ty, tx, th, tw] of every anchor: in a mirror only the way to the right changes its sign.
-    signs = tf.tile(tf.constant([1.0, -1.0, 1.0, 1.0]), [num_anchors_per_location])
+    signs = tf.tile(tf.constant([1.0, -1.0, 1.0, 1.0]), [num_anchors_per_location])  # a flip negates tx of ty,tx,th,tw
 
     def averaged(inputs: tf.Tensor) -> Levels:
         cls_outputs, box_outputs = network(inputs)

@@ -10,6 +10,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from backbone import efficientnet_builder, layers
+from backbone.choices import BACKBONES
 from backbone.efficientnet_model import BlockArgs, MBConvBlock, Model, SqueezeExcite, Stem
 
 # As published: filters of the stem; filters x blocks of each stage; index: channels of each tap.
@@ -74,7 +75,7 @@ def test_published_blocks(head, stages, taps):
 def test_published_parameters(name):
     """The classifier's, less its head: convolution to 1280 * width, normalization, 1000 classes with bias."""
     model = efficientnet_builder.get_model(f"efficientnet-{name}")
-    width = 1.0 if "lite" in name else efficientnet_builder.COEFFICIENTS[f"efficientnet-{name}"].width
+    width = 1.0 if "lite" in name else BACKBONES[f"efficientnet-{name}"].width
     filters = efficientnet_builder.round_filters(1280, width)
     head = model.feature_channels[-1] * filters + 2 * filters + filters * 1000 + 1000
     model.build((None, None, None, 3))

@@ -119,8 +119,8 @@ def test_kept_statistics_normalize_by_the_batch_and_leave_the_averages():
     x = tf.random.stateless_normal([2, 3, 3, 4], [1, 2]) + 5
     bn = layers.BatchNormalization()
     layers.build(bn, 4)
-    with layers.kept_statistics():
-        with layers.kept_statistics():
+    with layers.frozen_moving_averages():
+        with layers.frozen_moving_averages():
             kept = bn(x, training=True)
         np.testing.assert_array_equal(bn(x, training=True), kept)  # still, after the inner one
         np.testing.assert_array_equal(bn.moving_mean, np.zeros(4))

@@ -92,7 +92,7 @@ def test_anchor_scale_by_level():
     config = {**DEFAULTS, "max_level": 4, "num_scales": 1, "aspect_ratios": [1.0]}
     boxes = Anchors((16, 16), **{**config, "anchor_scale": (2.0, 3.0)}).boxes
     np.testing.assert_allclose(boxes[:, 2] - boxes[:, 0], [16] * 4 + [48], rtol=1e-6)
-    with pytest.raises(ValueError, match=r"one a level \(2 for levels 3 to 4\), got 3"):
+    with pytest.raises(ValueError, match=r"one per level \(2 for levels 3 to 4\), got 3"):
         Anchors((16, 16), **{**config, "anchor_scale": [1.0, 2.0, 3.0]})
     with pytest.raises(ValueError, match="a number or a pair"):
         Anchors((16, 16), **{**config, "aspect_ratios": [(1.0, 2.0, 3.0)]})

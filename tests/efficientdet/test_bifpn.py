@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from efficientdet import bifpn
 from efficientdet.bifpn import ConvAfterFusion, FNode, FPNCell, FPNCells, ResampleFeatureMap
-from efficientdet.fpn_configs import Node
+from efficientdet.fpn_configs import FUSIONS, Node
 
 OPTIONS = {"filters": 4, "act_type": "relu"}
 NODES = [Node(3, (0, 1)), Node(4, (1, 2))]  # a pyramid of two levels
@@ -99,10 +99,10 @@ FUSED = {
 }
 
 
-@pytest.mark.parametrize("method", bifpn.FUSIONS)
+@pytest.mark.parametrize("method", FUSIONS)
 def test_fusion_golden(method):
     maps = [tf.constant([[[[1.0, 3.0]]]]), tf.constant([[[[3.0, 5.0]]]])]
-    fusion = bifpn.FUSIONS[method]()
+    fusion = bifpn.fusion(method)
     fusion(maps)
     if fusion.weights:
         values = ([2.0, -1.0], [1.0, 3.0]) if method.startswith("channel_") else (2.0, -1.0)

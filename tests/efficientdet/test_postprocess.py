@@ -1,9 +1,10 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""postprocess: published detections in every mode, and what must hold for all of them."""
+"""Tests of postprocess: published detections in every mode, and properties of all modes."""
 
 import json
 import pathlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,14 +15,15 @@ from hypothesis import strategies as st
 from efficientdet import boxes as box_ops
 from efficientdet import postprocess as pp
 from efficientdet.anchors import Anchors, concat_levels
-from efficientdet.nms import NmsOptions, nms
+from efficientdet.config import NmsConfig
+from efficientdet.nms import nms
 
 NUMBERS = pathlib.Path(__file__).parents[3] / "shared" / "reference" / "numbers.json"
 ANCHORS = Anchors((128, 128), min_level=3, max_level=7, num_scales=3, aspect_ratios=[1.0, 2.0, 0.5], anchor_scale=4.0)
 SCALES = tf.constant([1.5, 2.0])
-OPTIONS = NmsOptions("hard", iou_thresh=None, score_thresh=0.0, sigma=None, max_nms_inputs=0, max_output_size=20)
+HARD = NmsConfig("hard", max_output_size=20)
 EVERY = [
-    (mode, OPTIONS._replace(method=method, max_nms_inputs=inputs))
+    (mode, replace(HARD, method=method, max_nms_inputs=inputs))
     for mode in pp.MODES
     for method in ("hard", "gaussian")
     for inputs in (0, 200)
@@ -30,7 +32,7 @@ EVERY = [
 
 
 def outputs(scale, seed, batch=2):
-    """Normal noise of the published cases: four classes, levels 3 to 7."""
+    """Normal noise as in the published cases: four classes, levels 3 to 7."""
     return [
         tf.constant(np.random.RandomState(seed + level).standard_normal((batch, h, w, 36)) * scale, tf.float32)
         for level, (h, w) in zip(range(3, 8), ANCHORS.feat_sizes)
@@ -40,8 +42,8 @@ def outputs(scale, seed, batch=2):
 CLS_OUTPUTS, BOX_OUTPUTS = outputs(1.0, 11), outputs(0.1, 31)
 
 
-def detect(mode, options, cls_outputs=CLS_OUTPUTS, box_outputs=BOX_OUTPUTS, image_scales=SCALES):
-    return pp.postprocess(mode, cls_outputs, box_outputs, anchors=ANCHORS, image_scales=image_scales, options=options)
+def detect(mode, config, cls_outputs=CLS_OUTPUTS, box_outputs=BOX_OUTPUTS, image_scales=SCALES):
+    return pp.postprocess(mode, cls_outputs, box_outputs, anchors=ANCHORS, image_scales=image_scales, nms_config=config)
 
 
 def assert_same(detections, others):
@@ -50,55 +52,55 @@ def assert_same(detections, others):
 
 
 def assert_found(expected, rows):
-    """Every expected row, (box, score, class), has a row of its own among ours."""
-    free = list(rows)
+    """Asserts that every expected (box, score, class) matches a different row."""
+    unmatched = list(rows)
     for box, score, label in expected:
         tolerance = max(0.05, 2e-4 * max(box[2] - box[0], box[3] - box[1]))
-        for i, (our_box, our_score, our_label) in enumerate(free):
+        for i, (our_box, our_score, our_label) in enumerate(unmatched):
             close = np.abs(np.subtract(our_box, box)).max() <= tolerance and abs(our_score - score) <= 1e-4
             if close and our_label == label:
-                del free[i]
+                del unmatched[i]
                 break
         else:
-            raise AssertionError(f"no detection like {box}, {score}, {label}")
+            raise AssertionError(f"no detection matches {box}, {score}, {label}")
 
 
 @pytest.mark.skipif(not NUMBERS.exists(), reason=f"needs {NUMBERS}")
-@pytest.mark.parametrize("mode, options", EVERY)
-def test_published_detections(mode, options):
-    case = mode if mode == "combined" else f"{mode} {options.method} max_nms_inputs={options.max_nms_inputs}"
+@pytest.mark.parametrize("mode, config", EVERY)
+def test_published_detections(mode, config):
+    case = mode if mode == "combined" else f"{mode} {config.method} max_nms_inputs={config.max_nms_inputs}"
     published = json.loads(NUMBERS.read_text())["postprocess"]["cases"][case]
-    detections = detect(mode, options)
+    detections = detect(mode, config)
     np.testing.assert_array_equal(detections.valid_len, published[3])
     for i, size in enumerate(128 * SCALES.numpy()):
-        # The published per_class mode leaves boxes outside the image.
+        # The published per_class mode does not clip boxes.
         expected = zip(np.clip(published[0][i], 0, size), published[1][i], published[2][i])
         assert_found(expected, zip(*(x[i].numpy() for x in detections[:3])))
 
 
-@pytest.mark.parametrize("mode, options", EVERY)
-def test_batch_of_two_is_two_batches_of_one(mode, options):
+@pytest.mark.parametrize("mode, config", EVERY)
+def test_batch_of_two_is_two_batches_of_one(mode, config):
     alone = [
         detect(
-            mode, options, [x[i : i + 1] for x in CLS_OUTPUTS], [x[i : i + 1] for x in BOX_OUTPUTS], SCALES[i : i + 1]
+            mode, config, [x[i : i + 1] for x in CLS_OUTPUTS], [x[i : i + 1] for x in BOX_OUTPUTS], SCALES[i : i + 1]
         )
         for i in (0, 1)
     ]
-    assert_same(detect(mode, options), [tf.concat(parts, 0) for parts in zip(*alone)])
+    assert_same(detect(mode, config), [tf.concat(parts, 0) for parts in zip(*alone)])
 
 
-@pytest.mark.parametrize("mode, options", EVERY)
-def test_eager_equals_function_of_any_batch(mode, options):
+@pytest.mark.parametrize("mode, config", EVERY)
+def test_eager_equals_function_of_any_batch(mode, config):
     signature = [[tf.TensorSpec([None, *x.shape[1:]]) for x in CLS_OUTPUTS]]
     signature += [[tf.TensorSpec([None, *x.shape[1:]]) for x in BOX_OUTPUTS], tf.TensorSpec([None])]
-    function = tf.function(lambda c, b, s: detect(mode, options, c, b, s), input_signature=signature)
-    assert_same(detect(mode, options), function(CLS_OUTPUTS, BOX_OUTPUTS, SCALES))
+    function = tf.function(lambda c, b, s: detect(mode, config, c, b, s), input_signature=signature)
+    assert_same(detect(mode, config), function(CLS_OUTPUTS, BOX_OUTPUTS, SCALES))
 
 
 @pytest.mark.parametrize("mode", pp.MODES)
 def test_detections_are_sorted_clipped_and_padded_with_zeros(mode):
-    options = OPTIONS._replace(score_thresh=0.965)
-    detections = detect(mode, options)
+    config = replace(HARD, score_thresh=0.965)
+    detections = detect(mode, config)
     for i, size in enumerate((192, 256)):
         boxes, scores, classes, valid_len = (x[i].numpy() for x in detections)
         assert 0 < valid_len < 20 and classes.dtype == np.int32
@@ -109,22 +111,22 @@ def test_detections_are_sorted_clipped_and_padded_with_zeros(mode):
 
 
 @pytest.mark.parametrize("mode", pp.MODES)
-def test_nothing_found(mode):
-    detections = detect(mode, OPTIONS._replace(score_thresh=0.5), [x - 100 for x in CLS_OUTPUTS])
+def test_no_detections(mode):
+    detections = detect(mode, replace(HARD, score_thresh=0.5), [x - 100 for x in CLS_OUTPUTS])
     assert not any(x.numpy().any() for x in detections) and detections.boxes.shape == (2, 20, 4)
 
 
 @pytest.mark.parametrize("method", ["hard", "gaussian"])
-def test_per_class_equals_one_suppression_a_class(method):
-    options = OPTIONS._replace(method=method, max_nms_inputs=500)
-    detections = detect("per_class", options, image_scales=[1.0, 1.0])
+def test_per_class_equals_one_suppression_per_class(method):
+    config = replace(HARD, method=method, max_nms_inputs=500)
+    detections = detect("per_class", config, image_scales=[1.0, 1.0])
     candidates = pp.choose_candidates(CLS_OUTPUTS, BOX_OUTPUTS, ANCHORS, 500)
     for i in (0, 1):
         boxes, scores, classes = (x[i].numpy() for x in candidates)
         rows = []
         for label in range(4):
             members = np.flatnonzero(classes == label)
-            indices, kept, valid_len = nms(boxes[members], scores[members], options)
+            indices, kept, valid_len = nms(boxes[members], scores[members], config)
             rows += [(s, label + 1, *boxes[members][j]) for j, s in zip(indices[:valid_len].numpy(), kept.numpy())]
         rows = np.array(sorted(rows, reverse=True)[:20])
         np.testing.assert_allclose(detections.scores[i], rows[:, 0], rtol=1e-6)
@@ -142,12 +144,12 @@ def test_candidates():
     np.testing.assert_array_equal(top.classes, order % 4)
     decoded = box_ops.decode(concat_levels(BOX_OUTPUTS, 4), ANCHORS.boxes).numpy()
     np.testing.assert_allclose(top.boxes[1], decoded[1][order[1] // 4], rtol=1e-6)
-    # More than there are: all of them.
+    # max_nms_inputs above the number of pairs returns all pairs.
     assert pp.choose_candidates(CLS_OUTPUTS, BOX_OUTPUTS, ANCHORS, 10**6).scores.shape == (2, logits[0].size)
 
 
 def distinct(seed, last):
-    """Outputs [2, Hl, Wl, last] in [-4, 4], of which no two are equal."""
+    """Distinct outputs [2, Hl, Wl, last] in [-4, 4]."""
     shapes = [(2, h, w, last) for h, w in ANCHORS.feat_sizes]
     sizes = np.cumsum([np.prod(shape) for shape in shapes])
     values = np.random.RandomState(seed).permutation(np.linspace(-4, 4, sizes[-1], dtype=np.float32))
@@ -156,18 +158,18 @@ def distinct(seed, last):
 
 @settings(max_examples=8)
 @given(st.integers(0, 2**31), st.sampled_from(["hard", "gaussian"]), st.sampled_from([0, 60]), st.floats(0, 0.98))
-def test_global_equals_its_plain_definition(seed, method, max_nms_inputs, score_thresh):
-    """All boxes, all scores and all classes, one image after the other; postprocess leaves out what it can."""
+def test_global_equals_a_plain_implementation(seed, method, max_nms_inputs, score_thresh):
+    """The plain implementation decodes and classifies all anchors, image by image."""
     cls_outputs, box_outputs = distinct(seed, 36), distinct(seed + 1, 36)
-    options = OPTIONS._replace(method=method, max_nms_inputs=max_nms_inputs, score_thresh=score_thresh)
-    detections = detect("global", options, cls_outputs, box_outputs)
+    config = replace(HARD, method=method, max_nms_inputs=max_nms_inputs, score_thresh=score_thresh)
+    detections = detect("global", config, cls_outputs, box_outputs)
     boxes = box_ops.decode(concat_levels(box_outputs, 4), ANCHORS.boxes).numpy()
     logits = concat_levels(cls_outputs, 4).numpy()
     for i in (0, 1):
         rows = np.arange(len(ANCHORS.boxes)) * 4 + logits[i].argmax(-1)
         if max_nms_inputs:
             rows = np.argsort(-logits[i].ravel())[:max_nms_inputs]
-        indices, scores, valid_len = nms(boxes[i][rows // 4], tf.sigmoid(logits[i].ravel()[rows]), options)
+        indices, scores, valid_len = nms(boxes[i][rows // 4], tf.sigmoid(logits[i].ravel()[rows]), config)
         kept = rows[indices[:valid_len].numpy()]
         assert detections.valid_len[i] == valid_len
         np.testing.assert_array_equal(detections.classes[i][:valid_len], kept % 4 + 1)
@@ -176,18 +178,18 @@ def test_global_equals_its_plain_definition(seed, method, max_nms_inputs, score_
         np.testing.assert_allclose(detections.boxes[i][:valid_len], expected, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("options", [options for mode, options in EVERY if mode == "global"])
-def test_no_loop_where_the_batch_is_known(options):
-    function = tf.function(lambda c, b: detect("global", options, c, b), autograph=False)
+@pytest.mark.parametrize("config", [config for mode, config in EVERY if mode == "global"])
+def test_no_loop_if_the_batch_size_is_known(config):
+    function = tf.function(lambda c, b: detect("global", config, c, b), autograph=False)
     graph = function.get_concrete_function(*([tf.TensorSpec(x.shape) for x in y] for y in (CLS_OUTPUTS, BOX_OUTPUTS)))
     types = [op.type for op in graph.graph.get_operations()]
     assert types.count("NonMaxSuppressionV5") == 2 and not {t for t in types if "While" in t or "If" in t}
-    assert_same(detect("global", options), graph(*CLS_OUTPUTS, *BOX_OUTPUTS))
+    assert_same(detect("global", config), graph(*CLS_OUTPUTS, *BOX_OUTPUTS))
 
 
 def test_unknown_mode():
     with pytest.raises(ValueError, match="must be one of global, per_class, combined, got 'local'"):
-        detect("local", OPTIONS)
+        detect("local", HARD)
 
 
 def test_to_rows():
@@ -200,9 +202,9 @@ def test_to_rows():
     np.testing.assert_array_equal(pp.to_rows(detections), [[[0, 0, 1, 2, 3, 0.5, 3]], [[1, 4, 5, 6, 7, 0.25, 0]]])
 
 
-def test_tflite_form_decodes_to_the_same_boxes():
-    """The op's own decoding: center = code * anchor size + anchor center, size = exp(code) * anchor size."""
-    codes, scores, anchors = (x.numpy() for x in pp.tflite_form(CLS_OUTPUTS, BOX_OUTPUTS, ANCHORS))
+def test_tflite_op_inputs_decode_to_the_same_boxes():
+    """As the op decodes: center = code * anchor size + anchor center, size = exp(code) * anchor size."""
+    codes, scores, anchors = (x.numpy() for x in pp.tflite_op_inputs(CLS_OUTPUTS, BOX_OUTPUTS, ANCHORS))
     np.testing.assert_allclose(anchors[0], [4 / 128, 4 / 128, 32 / 128, 32 / 128])
     centers = codes[..., :2] * anchors[:, 2:] + anchors[:, :2]
     half_sizes = np.exp(codes[..., 2:]) * anchors[:, 2:] / 2
