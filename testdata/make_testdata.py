@@ -14,7 +14,8 @@ from PIL import Image
 
 FOLDER = Path(__file__).resolve().parent
 sys.path.insert(0, str(FOLDER.parent))
-from dataset import create_sample_data, scenes
+from dataset import scenes
+from dataset.convert import sample_data
 
 SEED = 1
 IMG1_INDEX = 6  # a picture of this seed with all three classes, some of them overlapping
@@ -27,7 +28,7 @@ def main(argv):
     scene = scenes.make_scene(SEED, IMG1_INDEX, (480, 640))
     Image.fromarray(scene.image).save(FOLDER / "img1.jpg", **scenes.JPEG_OPTIONS)
     with tempfile.TemporaryDirectory() as made:
-        create_sample_data.create(made, num_images=NUM_IMAGES, image_size=(96, 96), seed=SEED, num_shards=1)
+        sample_data.create(made, num_images=NUM_IMAGES, image_size=(96, 96), seed=SEED, num_shards=1)
         (FOLDER / "sample.tfrecord").write_bytes(Path(made, "sample-00000-of-00001.tfrecord").read_bytes())
         (FOLDER / "sample.json").write_bytes(Path(made, "annotations.json").read_bytes())
     for name in ("img1.jpg", "sample.tfrecord", "sample.json"):

@@ -21,9 +21,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from dataset import create_coco_tfrecord as coco
-from dataset import create_pascal_tfrecord as pascal
 from dataset import tfrecord
+from dataset.convert import coco, pascal
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = WIDTH, HEIGHT = 48, 32
@@ -280,7 +279,7 @@ def test_by_default_so_much_damage_fails_and_leaves_no_shard(source, tmp_path):
 
 SLOW_RUN = """
 import signal, sys, time
-from dataset import create_coco_tfrecord as coco
+from dataset.convert import coco
 signal.signal(signal.SIGINT, signal.default_int_handler)  # the background jobs of a shell ignore it
 fast = coco.read_annotation
 def slow(*arguments):

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""One image as an annotation tool describes it, made into a record: turned, clipped, and without broken boxes."""
+"""Annotated images, the common form of all source formats, and their conversion to records."""
 
 import dataclasses
 import io
@@ -13,25 +13,38 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as mask_lib
 
-from dataset.convert.conversion_report import CLIPPED_BY_MUCH, FAR_OUT, Notes
-from dataset.convert.image_file import TURNS, ImageError, ImageFile
+from dataset.convert.conversion_report import ConversionNotes
+from dataset.convert.image_file import EXIF_TRANSPOSES, ImageError, ImageFile
 from dataset.tfrecord import Record
 
-ROUNDING = 0.1  # pixels that a box may stick out without a note, as fractions with six digits do
-SMALLEST = 0.001  # pixels that a side has to have; less is nothing, or nothing once it is rounded to be stored
+CLIP_TOLERANCE = 0.1  # pixels beyond the border that are clipped without a note, such as rounding of fractions
+MIN_SIDE = 0.001  # pixels; boxes with a shorter side are empty, or become so in float32
 MAX_AREA = float(np.finfo(np.float32).max)
+
+# Boxes at the border may extend beyond the image. If many do so by far, their values mean something else.
+MAX_OUTSIDE = 1 / 3  # tolerated part of a box's area outside the image
+MAX_CLIPPED = 0.2  # tolerated fraction of boxes beyond MAX_OUTSIDE
+MIN_CLIPPED = 10  # fewer such boxes are always tolerated
+EXIF_APPLIED = "EXIF orientation applied to images and boxes"
+EXIF_AMBIGUOUS = "EXIF orientation applied to images only: boxes may refer to the stored pixels"
+HEAVILY_CLIPPED = "boxes that lost more than a third of their area by clipping"
+CORNERS_HINT = "are these corners x1, y1, x2, y2 instead of x, y, width, height, or pixels of other images?"
+
 Box = tuple[float, float, float, float]
 
 
 class AnnotatedObject(NamedTuple):
-    """One object as it is written."""
+    """One object of an image.
+
+    is_crowd, difficult, truncated and pose are None, for all objects, if the source format lacks them.
+    """
 
     box: Box  # [xmin, ymin, xmax, ymax] in the unit of the annotation
     class_id: int  # from 1
     class_name: str
-    label: str  # how messages call it, such as "annotation 17"
-    area: float | None = None  # square pixels; None: that of the box
-    is_crowd: int | None = None  # as the three below: None where the source knows no such thing, for all objects alike
+    label: str  # name in messages, such as "annotation 17"
+    area: float | None = None  # square pixels; None: area of the box
+    is_crowd: int | None = None
     difficult: int | None = None
     truncated: int | None = None
     pose: str | None = None
@@ -40,35 +53,35 @@ class AnnotatedObject(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Annotation:
-    """One image with its objects, as a tool wrote them."""
+    """One image with its objects, as read from the source format."""
 
     image_path: Path
     filename: str  # image/filename
     source_id: str
-    size: tuple[float, float] | None  # (height, width) that the tool says; None where it does not
+    size: tuple[float, float] | None  # annotated (height, width); None if missing
     objects: Sequence[AnnotatedObject]
     normalized: bool = False  # boxes are fractions of the image, not pixels
     captions: Sequence[str] = ()
 
 
-def to_record(annotation: Annotation, image: ImageFile, notes: Notes, include_masks: bool = False) -> Record:
-    """The record of an image; what is changed or left out goes to the notes.
+def to_record(annotation: Annotation, image: ImageFile, notes: ConversionNotes, include_masks: bool = False) -> Record:
+    """Converts an annotated image to a record; changes and left out boxes are added to the notes.
 
-    Boxes that stick out are clipped; those that are not finite, empty, inverted or outside are left out. Where EXIF
-    turned the image, boxes and masks turn with it only if the annotated size says that they were drawn before.
+    Boxes are clipped to the image; those that are not finite, empty, inverted or outside are left out. EXIF orientation
+    is applied to boxes and masks only if the annotated size shows that they refer to the stored pixels.
 
     Raises:
-        ImageError: if the annotated size is not that of the image.
+        ImageError: if the annotated size differs from the image's.
     """
     if image.change:
-        notes.note(f"images encoded anew: {image.change}", annotation.filename)
-    turn = _find_turn(annotation, image, notes)
-    size = image.stored_size if turn else (image.height, image.width)  # that the boxes refer to
+        notes.note(f"images re-encoded: {image.change}", annotation.filename)
+    orientation = _box_orientation(annotation, image, notes)
+    size = image.stored_size if orientation else (image.height, image.width)  # in which the boxes are given
     kept, boxes_norm, masks, seen = [], [], [], set()
     for item in annotation.objects:
         where = f"{item.label} of {annotation.filename}"
         try:
-            mask = [encode_mask(item.segmentation, size, turn)] if include_masks else []
+            mask = [encode_mask(item.segmentation, size, orientation)] if include_masks else []
             box_norm = _to_box_norm(item.box, annotation.normalized, size, where, notes)
         except ValueError as error:
             notes.leave_out_box(str(error), where)
@@ -78,7 +91,7 @@ def to_record(annotation: Annotation, image: ImageFile, notes: Notes, include_ma
             notes.note("duplicate boxes, kept", where)
         seen.add((item.box, item.class_id))
         kept.append(item)
-        boxes_norm.append(turn_box_norm(box_norm, turn))
+        boxes_norm.append(transpose_box_norm(box_norm, orientation))
     boxes_norm = np.array(boxes_norm, np.float32).reshape(-1, 4)
     return Record(
         encoded=image.encoded,
@@ -91,7 +104,7 @@ def to_record(annotation: Annotation, image: ImageFile, notes: Notes, include_ma
         classes=[item.class_id for item in kept],
         class_names=[item.class_name for item in kept],
         is_crowd=[item.is_crowd for item in kept if item.is_crowd is not None],
-        area=_find_areas(kept, boxes_norm, image, annotation.filename, notes),
+        area=_object_areas(kept, boxes_norm, image, annotation.filename, notes),
         masks=masks,
         difficult=[item.difficult for item in kept if item.difficult is not None],
         truncated=[item.truncated for item in kept if item.truncated is not None],
@@ -100,115 +113,117 @@ def to_record(annotation: Annotation, image: ImageFile, notes: Notes, include_ma
     )
 
 
-def _find_turn(annotation: Annotation, image: ImageFile, notes: Notes) -> int:
-    """The EXIF orientation by which boxes have to be turned too, or 0.
+def _box_orientation(annotation: Annotation, image: ImageFile, notes: ConversionNotes) -> int:
+    """Returns the EXIF orientation to apply to the boxes; 0 if they refer to the upright image.
 
     Raises:
-        ImageError: if the annotated size is that of the image neither before nor after its turn.
+        ImageError: if the annotated size is neither that of the stored pixels nor that of the upright image.
     """
     upright, size = (image.height, image.width), annotation.size
     if size is not None and size not in (upright, image.stored_size):
-        said, found = f"{size[1]:g}x{size[0]:g}", f"{image.width}x{image.height}"
+        annotated, actual = f"{size[1]:g}x{size[0]:g}", f"{image.width}x{image.height}"
         raise ImageError(
-            "annotated size is not the image's",
-            f"{annotation.filename} is {found}, but annotated as {said}; its boxes would be wrong",
+            "annotated size differs from the image's",
+            f"{annotation.filename} is {actual}, but annotated as {annotated}; its boxes would be wrong",
         )
     if image.orientation == 1 or not annotation.objects:
         return 0
     if size is None or image.stored_size == upright:
-        notes.note("images turned by EXIF, boxes left as annotated: nothing tells which they fit", annotation.filename)
+        notes.note(EXIF_AMBIGUOUS, annotation.filename)
         return 0
     if size == upright:
         return 0
-    notes.note("images turned by EXIF, boxes with them", annotation.filename)
+    notes.note(EXIF_APPLIED, annotation.filename)
     return image.orientation
 
 
-def _to_box_norm(box: Box, normalized: bool, size: tuple[int, int], where: str, notes: Notes) -> Box:
-    """A box as [ymin, xmin, ymax, xmax] in [0, 1], clipped.
+def _to_box_norm(box: Box, normalized: bool, size: tuple[int, int], where: str, notes: ConversionNotes) -> Box:
+    """Returns a box as [ymin, xmin, ymax, xmax] in [0, 1], clipped.
 
     Raises:
-        ValueError: with the reason why the box cannot be used.
+        ValueError: if the box cannot be used; the message is the reason for the report.
     """
-    if not all(math.isfinite(side) for side in box):
+    if not all(math.isfinite(coordinate) for coordinate in box):
         raise ValueError("boxes that are not finite numbers")
     height, width = size
     scale = (1, 1, 1, 1) if normalized else (width, height, width, height)
-    xmin, ymin, xmax, ymax = (side / whole for side, whole in zip(box, scale))
+    xmin, ymin, xmax, ymax = (coordinate / length for coordinate, length in zip(box, scale))
     if xmax <= xmin or ymax <= ymin:
         raise ValueError("boxes that are empty or inverted")
     if xmax <= 0 or ymax <= 0 or xmin >= 1 or ymin >= 1:
-        raise ValueError("boxes outside of the image")
-    is_clipped = max(-xmin * width, -ymin * height, (xmax - 1) * width, (ymax - 1) * height) > ROUNDING
+        raise ValueError("boxes outside the image")
+    is_clipped = max(-xmin * width, -ymin * height, (xmax - 1) * width, (ymax - 1) * height) > CLIP_TOLERANCE
     area = (ymax - ymin) * (xmax - xmin)
     clipped = np.clip([ymin, xmin, ymax, xmax], 0, 1)
-    ymin, xmin, ymax, xmax = box_norm = tuple(clipped.astype(np.float32).tolist())  # as it is stored
-    if (xmax - xmin) * width < SMALLEST or (ymax - ymin) * height < SMALLEST:
+    ymin, xmin, ymax, xmax = box_norm = tuple(clipped.astype(np.float32).tolist())  # as stored
+    if (xmax - xmin) * width < MIN_SIDE or (ymax - ymin) * height < MIN_SIDE:
         raise ValueError("boxes that are empty or inverted")
     if is_clipped:
         lost = 1 - (ymax - ymin) * (xmax - xmin) / area
-        notes.note(CLIPPED_BY_MUCH if lost > FAR_OUT else "boxes that stick out, clipped", where)
+        notes.note(HEAVILY_CLIPPED if lost > MAX_OUTSIDE else "boxes that extend beyond the image, clipped", where)
     return box_norm
 
 
-def turn_box_norm(box_norm: Box, orientation: int) -> Box:
-    """A box [ymin, xmin, ymax, xmax] in [0, 1], drawn before EXIF turned the image by 5-8, as it is after; else as is.
+def transpose_box_norm(box_norm: Box, orientation: int) -> Box:
+    """Maps a box [ymin, xmin, ymax, xmax] in [0, 1] from the stored pixels to the upright image.
 
-    Reference: Exif 2.32, tag 274, Orientation: on which sides row 0 and column 0 of the stored pixels are seen.
+    Only EXIF orientations 5-8 are applied, which exchange height and width; for others the box is returned unchanged.
+
+    Reference: Exif 2.32, tag 274, Orientation: the visual side of row 0 and of column 0 of the stored pixels.
     """
     ymin, xmin, ymax, xmax = box_norm
     return {
-        5: (xmin, ymin, xmax, ymax),  # row 0 at the left, column 0 at the top
+        5: (xmin, ymin, xmax, ymax),  # row 0 left, column 0 top
         6: (xmin, 1 - ymax, xmax, 1 - ymin),  # right, top
         7: (1 - xmax, 1 - ymax, 1 - xmin, 1 - ymin),  # right, bottom
         8: (1 - xmax, ymin, 1 - xmin, ymax),  # left, bottom
     }.get(orientation, box_norm)
 
 
-def _find_areas(
-    objects: Sequence[AnnotatedObject], boxes_norm: np.ndarray, image: ImageFile, filename: str, notes: Notes
+def _object_areas(
+    objects: Sequence[AnnotatedObject], boxes_norm: np.ndarray, image: ImageFile, filename: str, notes: ConversionNotes
 ) -> list[float]:
-    """The area of every object in square pixels: as annotated, or else that of its box."""
+    """Returns the areas of objects in square pixels: the annotated area if there is a valid one, else the box area."""
     ymin, xmin, ymax, xmax = boxes_norm.astype(np.float64).T
     box_areas = np.round((ymax - ymin) * image.height * (xmax - xmin) * image.width, 3)
     areas = []
     for item, box_area in zip(objects, box_areas.tolist()):
         area = item.area
-        if area is not None and not 0 <= area <= MAX_AREA:  # NaN is not either
-            notes.note("areas that are not possible, that of the box taken", f"{item.label} of {filename}")
+        if area is not None and not 0 <= area <= MAX_AREA:  # also true for NaN
+            notes.note("invalid areas, replaced by those of the boxes", f"{item.label} of {filename}")
             area = None
         areas.append(box_area if area is None else float(area))
     return areas
 
 
 def encode_mask(segmentation: Sequence | Mapping | None, size: tuple[int, int], orientation: int = 0) -> bytes:
-    """A segmentation as a PNG, 1 on the object and 0 elsewhere.
+    """Encodes a COCO segmentation as PNG, 1 on the object and 0 elsewhere.
 
     Args:
-        segmentation: in COCO's form: a list of polygons [x1, y1, x2, y2, ...] in pixels, of which the mask is the
-            union, or run lengths {"size", "counts"}.
-        size: (height, width) that it refers to.
-        orientation: EXIF orientation by which to turn the mask; 0 for not at all.
+        segmentation: polygons [[x1, y1, x2, y2, ...], ...] in pixels, whose union is the mask, or run lengths
+            {"size", "counts"}.
+        size: (height, width) of the image in which the segmentation is given.
+        orientation: EXIF orientation to apply to the mask; 0 for none.
 
     Raises:
-        ValueError: with the reason why it cannot be used.
+        ValueError: if the segmentation cannot be used; the message is the reason for the report.
     """
     if not segmentation:
         raise ValueError("masks missing: add 'segmentation', or convert without masks")
     try:
         mask = _decode_segmentation(segmentation, size)
-    except Exception as error:  # pycocotools raises nearly anything on broken input
-        raise ValueError("masks broken: neither polygons nor run lengths of the image's size") from error
-    picture = Image.fromarray(mask)
-    if orientation in TURNS:
-        picture = picture.transpose(TURNS[orientation])
+    except Exception as error:  # pycocotools raises almost any type for invalid input
+        raise ValueError("masks invalid: neither polygons nor run lengths of the image's size") from error
+    image = Image.fromarray(mask)
+    if orientation in EXIF_TRANSPOSES:
+        image = image.transpose(EXIF_TRANSPOSES[orientation])
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    image.save(file, "PNG")
     return file.getvalue()
 
 
 def _decode_segmentation(segmentation: Sequence | Mapping, size: tuple[int, int]) -> np.ndarray:
-    """A mask, uint8 [H, W]."""
+    """Returns the mask of a segmentation, [H, W] uint8 of 0 and 1."""
     if isinstance(segmentation, Mapping):
         counts, (height, width) = segmentation["counts"], size
         runs = counts if isinstance(counts, list) else _parse_runs(counts)
@@ -216,17 +231,18 @@ def _decode_segmentation(segmentation: Sequence | Mapping, size: tuple[int, int]
             raise ValueError(f"expected run lengths of {size}")
         return np.repeat(np.arange(len(runs), dtype=np.uint8) % 2, runs).reshape(width, height).T
     for polygon in segmentation:
-        # pycocotools takes four numbers for a box; and the cost of an outline is its length, in the image or not.
+        # pycocotools takes four numbers for a box, and needs memory in proportion to the length of the outline.
         if len(polygon) < 6 or len(polygon) % 2 or not np.all(np.abs(np.asarray(polygon, float)) <= 2 * max(size)):
-            raise ValueError("expected polygons of three corners or more, about in the image")
+            raise ValueError("expected polygons of at least three corners, not far outside the image")
     return mask_lib.decode(mask_lib.merge(mask_lib.frPyObjects(segmentation, *size)))
 
 
 def _parse_runs(text: str) -> list[int]:
-    """COCO's compressed run lengths; unlike pycocotools, which takes runs that do not fill the mask.
+    """Decodes COCO's compressed run lengths, without pycocotools because it accepts runs that do not fill the mask.
 
-    A number is groups of five bits, low ones first, each a character from "0" on; 32 in it says that more follow, 16
-    in the last that it is negative. From the fourth on, a number is the difference to the one before the last.
+    A number is stored in groups of five bits, lowest first, one character `chr(48 + group)` each. Bit 5 (32) of a group
+    means that more groups follow, bit 4 (16) of the last group that the number is negative. From the fourth number on,
+    the difference to the number two places before is stored.
     """
     runs, number, shift = [], 0, 0
     for character in text:

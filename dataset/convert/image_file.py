@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""An image file, of any kind that Pillow reads, as bytes that every TensorFlow decodes to the same upright RGB."""
+"""Image files, read with Pillow and stored as bytes that every TensorFlow version decodes to the same upright RGB."""
 
 import contextlib
 import dataclasses
@@ -18,15 +18,15 @@ from dataset.files import reason_of
 from dataset.tfrecord import DataError, decode_image
 
 MAX_IMAGE_PIXELS = 100_000_000
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")  # of image files, in lower case
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")  # lower case
 
-# Pillow's name -> image/format, of what TensorFlow decodes from 2.15 on. MPO is a JPEG with more pictures behind it.
+# Pillow format -> image/format, for the formats that TensorFlow decodes. An MPO file is a JPEG followed by more images.
 IMAGE_FORMATS = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png", "GIF": "gif", "BMP": "bmp"}
-# All that is opened at all (as JPEG, MPO too): others start programs, such as Ghostscript, or hold no photographs.
+# Pillow may try no others, as some start external programs, such as Ghostscript. "JPEG" includes MPO.
 READABLE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000")
 
 EXIF_ORIENTATION = 0x0112
-TURNS = {  # EXIF orientation -> what makes the picture upright
+EXIF_TRANSPOSES = {  # EXIF orientation -> operation that makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -37,12 +37,12 @@ TURNS = {  # EXIF orientation -> what makes the picture upright
 }
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # chunks of any length that no pixel depends on
-PNG_ORIENTATIONS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")  # keywords of those that may turn the image
+PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # chunk types that do not affect the pixels
+PNG_ORIENTATIONS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")  # keywords of texts that may hold orientation
 
 
-class _AnySize:
-    """Lifts Pillow's bound of pixels, which is one for the whole process, as long as any thread is in a block of it."""
+class _NoPixelLimit:
+    """Context manager that lifts Pillow's process-wide pixel limit while any thread is inside it."""
 
     def __init__(self):
         self._lock, self._num_inside = threading.Lock(), 0
@@ -50,25 +50,25 @@ class _AnySize:
     def __enter__(self) -> None:
         with self._lock:
             if not self._num_inside:
-                self._bound, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             self._num_inside += 1
 
     def __exit__(self, *error) -> None:
         with self._lock:
             self._num_inside -= 1
             if not self._num_inside:
-                Image.MAX_IMAGE_PIXELS = self._bound
+                Image.MAX_IMAGE_PIXELS = self._limit
 
 
-_any_size = _AnySize()
+_no_pixel_limit = _NoPixelLimit()
 
 
 class ImageError(DataError):
-    """An image that is left out.
+    """An image that cannot be used.
 
     Args:
-        reason: what it is counted under, such as "file is missing".
-        message: the sentence that names the file.
+        reason: category in the conversion report, such as "file is missing".
+        message: error message, which names the file.
     """
 
     def __init__(self, reason: str, message: str):
@@ -78,105 +78,100 @@ class ImageError(DataError):
 
 @dataclasses.dataclass(frozen=True)
 class ImageFile:
-    """An image to store; without `change` it is the file as it is."""
+    """An image to store: the unchanged file if `change` is empty, else a re-encoded one."""
 
     encoded: bytes
     image_format: str  # of `encoded`: jpeg, png, gif or bmp
     height: int  # of `encoded`, pixels
     width: int
     orientation: int = 1  # EXIF orientation of the file, 1-8; `encoded` is upright
-    change: str = ""  # why it was encoded anew, such as "CMYK"
+    change: str = ""  # reason for re-encoding, such as "CMYK"
 
     @property
     def stored_size(self) -> tuple[int, int]:
-        """(height, width) of the file before it was turned upright."""
+        """(height, width) of the pixels in the file, before EXIF orientation is applied."""
         return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
 
 
 def find(folder: Path, name: str) -> Path:
-    """The path of a file that an annotation names, which has to be in the folder or below it.
+    """Returns the path of a file that an annotation names; it must be inside the folder.
 
     Raises:
-        ImageError: if the name is absolute, leaves the folder by `../` or through a link, or there is no such file.
+        ImageError: if the name is absolute, leaves the folder by `../` or through a link, or the file does not exist.
     """
     path = Path(folder, name)
     try:
-        name.encode("utf-8")  # records hold names as UTF-8
+        name.encode("utf-8")  # as records store it
         target = Path(os.path.realpath(path))
-    except ValueError as error:  # half a surrogate pair or NUL in it
-        raise ImageError("file name is no valid text", f"{name!r} cannot be the name of a file: {error}") from error
+    except ValueError as error:  # a lone surrogate, or NUL
+        raise ImageError("invalid file name", f"{name!r} cannot be the name of a file: {error}") from error
     is_inside = target.is_relative_to(os.path.realpath(folder))
     if os.path.isabs(name) or not is_inside:
         is_link = not os.path.isabs(name) and Path(os.path.normpath(name)).parts[0] != ".."
-        way = f"is a link, or behind one, to {target}, outside of {folder}" if is_link else f"is not a name in {folder}"
-        raise ImageError("file is outside of its folder", f"{name!r} {way}; copy the file itself there")
+        problem = f"is a link to {target}, outside {folder}" if is_link else f"is not a relative path inside {folder}"
+        raise ImageError("file is outside its folder", f"{name!r} {problem}; copy the file into that folder")
     if not os.path.isfile(path):
-        raise ImageError("file is missing", f"there is no file {path}")
+        raise ImageError("file is missing", f"file {path} does not exist")
     return path
 
 
 def read(path: Path, max_pixels: int = MAX_IMAGE_PIXELS) -> ImageFile:
-    """Reads an image file, and encodes it anew where it is not upright 8-bit RGB to every TensorFlow.
+    """Reads an image file; re-encodes it unless every TensorFlow version decodes it to upright 8-bit RGB.
 
-    The file is stored as it is if it is a JPEG in grey or colour, or a PNG, GIF or BMP of 8 bits or less of which
-    TensorFlow and Pillow decode the same pixels (of an animation, the first frame). All else becomes a PNG, or a JPEG
-    of quality 95 where the file was lossy: CMYK, 16 bits (scaled to 8), what EXIF turns, WebP, TIFF and so on.
+    Stored unchanged: grey and RGB JPEGs, and PNG, GIF and BMP files of at most 8 bits per channel that TensorFlow and
+    Pillow decode to the same pixels (the first frame of an animation). All other files (CMYK, 16 bits, EXIF
+    orientation, WebP, TIFF, ...) are re-encoded: as JPEG of quality 95 if the file is lossy, else as PNG. 16 bits are
+    scaled to 8.
 
     Args:
-        path: of the file.
-        max_pixels: a header that promises more is refused before anything is decoded.
+        path: image file.
+        max_pixels: limit of height * width, checked before decoding.
 
     Raises:
-        ImageError: if the file is empty, no image, truncated or otherwise unreadable, or too large.
+        ImageError: if the file is empty, not an image, truncated, unreadable or too large.
     """
-    with _opened(path, max_pixels) as (image, encoded):
+    with _open(path, max_pixels) as (image, encoded):
         return _to_image_file(image, encoded)
 
 
 def read_pixels(path: Path) -> np.ndarray:
-    """The pixels of an image file, upright, as [H, W, 3] uint8 RGB; of an animation the first frame.
+    """Reads the upright pixels of an image file.
 
-    Args:
-        path: of the file.
+    Returns:
+        [H, W, 3] uint8, RGB; the first frame of an animation.
 
     Raises:
-        ImageError: as of `read`; also of more than MAX_IMAGE_PIXELS.
+        ImageError: see `read`; also for more than MAX_IMAGE_PIXELS pixels.
     """
-    with _opened(path, MAX_IMAGE_PIXELS) as (image, _):
-        return np.asarray(_upright(image))
+    with _open(path, MAX_IMAGE_PIXELS) as (image, _):
+        return np.asarray(_to_upright_rgb(image))
 
 
 @contextlib.contextmanager
-def _opened(path: Path, max_pixels: int) -> Iterator[tuple[Image.Image, bytes]]:
-    """An image and its file; what fails while it is read is an ImageError that names the file."""
+def _open(path: Path, max_pixels: int) -> Iterator[tuple[Image.Image, bytes]]:
+    """Yields the opened image and the bytes of its file; errors inside the block become ImageErrors."""
     try:
         encoded = path.read_bytes()
         if not encoded:
-            raise ImageError("file is empty", f"the image {path} has 0 bytes")
-        with open_image(encoded) as image:
+            raise ImageError("file is empty", f"image {path} has 0 bytes")
+        file = io.BytesIO(_strip_png_texts(encoded))
+        with _no_pixel_limit, Image.open(file, formats=READABLE_FORMATS) as image:
             if image.width * image.height > max_pixels:
                 size = f"{image.width}x{image.height}"
-                raise ImageError(
-                    "too many pixels", f"the image {path} is {size}, above the {max_pixels} pixels allowed"
-                )
+                raise ImageError("too many pixels", f"image {path} is {size}, above the limit of {max_pixels} pixels")
             yield image, encoded
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
-        raise ImageError("file is no image", f"{path} is no image of a known kind, or its header is broken") from error
-    except Exception as error:  # on broken files the parsers of Pillow raise nearly anything
-        raise ImageError("image is unreadable", f"cannot read the image {path}: {reason_of(error)}") from error
+        raise ImageError(
+            "file is not an image", f"{path} is not an image of a supported format, or its header is damaged"
+        ) from error
+    except Exception as error:  # Pillow's parsers raise almost any type for damaged files
+        raise ImageError("image is unreadable", f"cannot read image {path}: {reason_of(error)}") from error
 
 
-@contextlib.contextmanager
-def open_image(encoded: bytes) -> Iterator[Image.Image]:
-    """The image as Pillow reads it, whatever size its header promises; of a PNG without texts and colour profile."""
-    with _any_size, Image.open(io.BytesIO(_without_texts(encoded)), formats=READABLE_FORMATS) as image:
-        yield image
-
-
-def _without_texts(encoded: bytes) -> bytes:
-    """A PNG without its texts and colour profile, at which Pillow raises where they are long; others as they are."""
+def _strip_png_texts(encoded: bytes) -> bytes:
+    """Removes texts and the colour profile from a PNG, because Pillow refuses long ones; returns others unchanged."""
     if not encoded.startswith(PNG_SIGNATURE):
         return encoded
     kept, start = [PNG_SIGNATURE], len(PNG_SIGNATURE)
@@ -194,52 +189,52 @@ def _to_image_file(image: Image.Image, encoded: bytes) -> ImageFile:
     change = _find_change(image, encoded, orientation)
     if not change:
         return ImageFile(encoded, IMAGE_FORMATS[image.format], image.height, image.width)
-    upright = Image.fromarray(np.asarray(_upright(image)))  # without EXIF and other things that `save` would pass on
+    upright = Image.fromarray(np.asarray(_to_upright_rgb(image)))  # a new image, as `save` would keep EXIF
     is_lossy = image.format in ("JPEG", "MPO") or (image.format == "WEBP" and b"VP8L" not in encoded)
     file = io.BytesIO()
     if is_lossy:
         upright.save(file, "JPEG", quality=95, subsampling=0)
     else:
         upright.save(file, "PNG")
-    decode_image(file.getvalue())  # PNG and JPEG have bounds of their own in TensorFlow
+    decode_image(file.getvalue())  # fails here, not in training, for sizes beyond TensorFlow's own limits
     return ImageFile(file.getvalue(), "jpeg" if is_lossy else "png", upright.height, upright.width, orientation, change)
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """RGB of 8 bits, turned as EXIF says."""
+def _to_upright_rgb(image: Image.Image) -> Image.Image:
+    """Converts an image to 8-bit RGB and applies its EXIF orientation."""
     orientation = _read_orientation(image)
-    is_turned_already = image.format == "TIFF"  # by Pillow, as it loads the pixels
-    upright = _to_rgb(image)
-    return upright.transpose(TURNS[orientation]) if orientation > 1 and not is_turned_already else upright
+    is_upright = orientation == 1 or image.format == "TIFF"  # Pillow transposes TIFF files when it loads the pixels
+    rgb = _to_rgb(image)
+    return rgb if is_upright else rgb.transpose(EXIF_TRANSPOSES[orientation])
 
 
 def _read_orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(EXIF_ORIENTATION, 1)
-        return int(orientation) if orientation in TURNS else 1
-    except Exception:  # broken EXIF, of which there is much, turns nothing
+        return int(orientation) if orientation in EXIF_TRANSPOSES else 1
+    except Exception:  # damaged EXIF is common, and is ignored
         return 1
 
 
 def _find_change(image: Image.Image, encoded: bytes, orientation: int) -> str:
-    """Why a file cannot be stored as it is, or "". Pixels are decoded only if the header has nothing against it."""
+    """Returns the reason why a file cannot be stored unchanged, or "". Decodes pixels only if the header allows it."""
     if orientation > 1:
-        return "turned by EXIF"
+        return "EXIF orientation"
     if image.format not in IMAGE_FORMATS:
         return image.format
     is_jpeg = IMAGE_FORMATS[image.format] == "jpeg"
     if is_jpeg and image.mode not in ("L", "RGB"):
         return image.mode
-    if image.format == "PNG" and encoded[24] == 16:  # bit depth, in IHDR, which comes first
+    if image.format == "PNG" and encoded[24] == 16:  # bit depth in IHDR, the first chunk
         return "16 bit"
     try:
         pixels = decode_image(encoded)
-    except tf.errors.OpError:  # also if the file is truncated, where Pillow will raise too
+    except tf.errors.OpError:  # includes truncated files, for which Pillow raises later
         return f"{image.format} that TensorFlow does not decode"
     is_same = pixels.shape == (image.height, image.width, 3)
-    if not is_jpeg:  # two decoders of JPEG round differently
+    if not is_jpeg:  # JPEG decoders round differently
         is_same = is_same and np.array_equal(pixels, image.convert("RGB"))
-    return "" if is_same else f"{image.format} that TensorFlow decodes to other pixels"
+    return "" if is_same else f"{image.format} that TensorFlow decodes to different pixels"
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -247,5 +242,5 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         pixels = (np.asarray(image, np.uint32) + 128) // 257  # Pillow would clip at 255
         image = Image.fromarray(pixels.astype(np.uint8))
     elif image.mode in ("I", "F"):
-        raise ValueError(f"expected 8 or 16 bits a channel, got pixels of mode {image.mode!r}, whose range is unknown")
+        raise ValueError(f"expected 8 or 16 bits per channel, got mode {image.mode!r}, whose value range is unknown")
     return image.convert("RGB")

@@ -1,8 +1,7 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""tests of dataset/create_coco_tfrecord.py."""
+"""Tests of the command dataset/create_coco_tfrecord.py."""
 
-import io
 import json
 import os
 import subprocess
@@ -11,381 +10,69 @@ import types
 import unittest.mock
 from pathlib import Path
 
-import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
-from pycocotools import mask as mask_lib
 
-from dataset import command_line, label_map, tfrecord
-from dataset import create_coco_tfrecord as coco
-from dataset.convert import shards
-from dataset.convert.conversion_report import CLIPPED_BY_MUCH
+from dataset import command_line, create_coco_tfrecord, label_map
+from dataset.convert import coco, command
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
 def folder(tmp_path):
+    """A folder with two images and instances.json, which has one box."""
     (tmp_path / "images").mkdir()
     for i in (3, 7):
         Image.new("RGB", (40, 20), (i, 100, 200)).save(tmp_path / "images" / f"{i}.jpg")
+    images = [{"id": i, "file_name": f"{i}.jpg"} for i in (7, 3)]
+    box = {"id": 1, "image_id": 3, "category_id": 18, "bbox": [4, 5, 8, 10]}
+    categories = [{"id": 18, "name": "dog"}, {"id": 90, "name": "toothbrush"}]
+    content = {"images": images, "annotations": [box], "categories": categories}
+    (tmp_path / "instances.json").write_text(json.dumps(content))
     return tmp_path
 
 
-def annotation(annotation_id, image_id, bbox, **changes):
-    defaults = {"category_id": 18, "area": bbox[2] * bbox[3] / 2, "iscrowd": 0, "segmentation": []}
-    return {"id": annotation_id, "image_id": image_id, "bbox": bbox, **defaults, **changes}
-
-
-def write_json(folder, annotations, name="instances.json", **changes):
-    images = [{"id": i, "file_name": f"{i}.jpg", "height": 20, "width": 40} for i in (7, 3)]
-    categories = [{"id": 18, "name": "dog"}, {"id": 90, "name": "toothbrush"}]
-    content = {"images": images, "annotations": annotations, "categories": categories, **changes}
-    (folder / name).write_text(json.dumps(content))
-    return folder / name
-
-
-def convert(folder, *, include_masks=False, max_bad_fraction=0.0, **files):
-    """The report as written, and the records."""
-    source, options = coco.load(folder / "images", **files), {"include_masks": include_masks, "num_shards": 1}
-    coco.convert(source, folder / "out", num_threads=2, max_bad_fraction=max_bad_fraction, **options)
-    raw = list(tf.data.TFRecordDataset(str(folder / "out-00000-of-00001.tfrecord")).as_numpy_iterator())
-    return json.loads((folder / "report_out.json").read_text()), raw
-
-
-def feature(raw, key):
-    kind = tf.train.Example.FromString(raw).features.feature[key]
-    return list(getattr(kind, kind.WhichOneof("kind")).value)
-
-
-def test_values_by_hand(folder):
-    annotations = [annotation(1, 3, [4, 5, 8, 10]), annotation(2, 3, [0, 0, 40, 20], category_id=90, iscrowd=1)]
-    report, raw = convert(folder, object_annotations_file=write_json(folder, annotations))
-    empty, sample = (tfrecord.decode(x) for x in raw)  # in the order of the list: 7, 3
-    assert (empty["source_id"].numpy(), sample["source_id"].numpy()) == (b"7", b"3")
-    assert empty["boxes_norm"].shape == (0, 4)
-    np.testing.assert_allclose(sample["boxes_norm"], [[0.25, 0.1, 0.75, 0.3], [0, 0, 1, 1]])
-    np.testing.assert_array_equal(sample["classes"], [18, 90])
-    np.testing.assert_array_equal(sample["is_crowd"], [False, True])
-    np.testing.assert_array_equal(sample["area"], [40, 400])
-    assert feature(raw[1], "image/object/class/text") == [b"dog", b"toothbrush"]
-    assert feature(raw[1], "image/encoded") == [(folder / "images/3.jpg").read_bytes()]
-    assert (report["images"], report["boxes"], report["reasons"]) == (2, 2, {})
-
-
-def reasons(report):
-    return {reason: notes["first"] for reason, notes in report["reasons"].items()}
-
-
-@pytest.mark.parametrize(
-    "changes, reason",
-    [
-        ({"bbox": [1, 1, 5]}, "bbox is not four numbers"),
-        ({"bbox": [1, 1, 5, "5"]}, "bbox is not four numbers"),
-        ({"bbox": [1, 1, 5, 10**400]}, "bbox is not four numbers"),
-        ({"bbox": None}, "bbox is not four numbers"),
-        ({"category_id": 2}, "category 2 is not among the categories"),
-        ({"category_id": "dog"}, "category 'dog' is not among the categories"),
-        ({"category_id": [18]}, "category [18] is not among the categories"),
-        ({"category_id": 0}, "category 0 would be the background: number the categories from 1"),
-        ({"iscrowd": "maybe"}, "iscrowd is neither 0 nor 1"),
-        ({"area": "large"}, "area is not a number"),
-        ({"bbox": [1, 1, 0, 5]}, None),
-        ({"bbox": [1, 1, 5, -2]}, None),
-        ({"bbox": [1, float("nan"), 5, 5]}, None),
-        ({"bbox": [50, 1, 5, 5]}, None),
-    ],
-)
-def test_faulty_annotations_are_left_out_by_name(folder, changes, reason):
-    annotations = [annotation(1, 3, [1, 1, 5, 5]), {**annotation(5, 3, [1, 1, 5, 5]), **changes}]
-    categories = [{"id": 18, "name": "dog"}, {"id": 0, "name": "all"}]
-    path = write_json(folder, annotations, categories=categories)
-    report, raw = convert(folder, object_annotations_file=path, max_bad_fraction=0.5)
-    np.testing.assert_allclose(tfrecord.decode(raw[1])["boxes_norm"], [[0.05, 0.025, 0.3, 0.15]])
-    assert (report["boxes"], report["boxes_left_out"]) == (1, 1)
-    [(found, where)] = reasons(report).items()
-    assert reason in (None, found) and "annotation 5" in where[0] and "3.jpg" in where[0]
-    with pytest.raises(tfrecord.DataError, match=r"annotation 5.*3\.jpg"):
-        convert(folder, object_annotations_file=path, max_bad_fraction=0.49)
-
-
-def test_boxes_that_stick_out_are_clipped(folder):
-    annotations = [annotation(1, 3, [36, 16, 8, 8], area=64), annotation(2, 3, [-1, -1, 3, 3])]
-    report, raw = convert(folder, object_annotations_file=write_json(folder, annotations))
-    np.testing.assert_allclose(tfrecord.decode(raw[1])["boxes_norm"], [[0.8, 0.9, 1, 1], [0, 0, 0.1, 0.05]])
-    [where] = reasons(report).values()
-    assert len(where) == 2 and "annotation 1" in where[0] and report["boxes_left_out"] == 0
-
-
-def test_corners_instead_of_sides_are_a_fault(folder):
-    # As sides, 9 of these corners stick out by more than a third; with the tenth, they are enough to be told.
-    far_out = [annotation(i, 3, [20 + i, 10, 39, 18]) for i in range(9)]
-    inside = [annotation(i, 3, [i - 8, 1, 12, 9]) for i in range(9, 20)]
-    report, _ = convert(folder, object_annotations_file=write_json(folder, [*far_out, *inside]))
-    assert reasons(report).keys() == {CLIPPED_BY_MUCH}
-    far_out.append(annotation(99, 3, [19, 10, 39, 18]))
-    path = write_json(folder, [*far_out, *inside])
-    with pytest.raises(tfrecord.DataError) as error:
-        convert(folder, object_annotations_file=path)
-    assert "10 of 21 boxes lose more than a third of their area (annotation 0 of 3.jpg, ...): " in str(error.value)
-    assert "are these corners x1, y1, x2, y2 instead of x, y, width, height" in str(error.value)
-    assert convert(folder, object_annotations_file=path, max_bad_fraction=0.48)[0]["boxes"] == 21
-    many = [annotation(i, 7, [i - 100, 1, 8, 9]) for i in range(100, 129)]  # now 10 of 50 are no more than a fifth
-    path = write_json(folder, [*far_out, *inside, *many])
-    assert convert(folder, object_annotations_file=path)[0]["boxes"] == 50
-
-
-@pytest.mark.parametrize("image_id", [4, "3", None, [3], {"a": 1}])
-def test_annotations_of_no_image(folder, image_id):
-    annotations = [annotation(1, 3, [1, 1, 5, 5]), annotation(9, image_id, [1, 1, 5, 5])]
-    path = write_json(folder, annotations)
-    expected = {"annotations of an image that the list of images lacks": ["annotation 9"]}
-    report, _ = convert(folder, object_annotations_file=path, max_bad_fraction=0.5)
-    assert reasons(report) == expected and report["boxes_left_out"] == 1
-    # A list of its own may choose some of the images.
-    report, _ = convert(folder, object_annotations_file=path, image_info_file=write_json(folder, [], "info.json"))
-    assert reasons(report) == expected and report["boxes_left_out"] == 0
-
-
-def test_a_whole_float_is_the_image_id(folder):
-    path = write_json(folder, [annotation(1, 3.0, [4, 5, 8, 10]), annotation(2, 3.5, [4, 5, 8, 10])])
-    report, raw = convert(folder, object_annotations_file=path, max_bad_fraction=0.5)
-    np.testing.assert_allclose(tfrecord.decode(raw[1])["boxes_norm"], [[0.25, 0.1, 0.75, 0.3]])
-    assert reasons(report) == {"annotations of an image that the list of images lacks": ["annotation 2"]}
-
-
-def test_a_file_under_two_ids_is_named(folder):
-    images = [{"id": i, "file_name": name} for i, name in ((1, "3.jpg"), (2, "7.jpg"), (3, "3.jpg"))]
-    report, raw = convert(folder, object_annotations_file=write_json(folder, [], images=images))
-    assert len(raw) == 3
-    assert reasons(report) == {"file names under several image ids, written for each": ["3.jpg"]}
-
-
-def test_ids_are_numbers_or_texts_and_folders_stay_in_names(folder):
-    (folder / "images/möwe").mkdir()
-    (folder / "images/3.jpg").rename(folder / "images/möwe/鳥.jpg")
-    images = [
-        {"id": "鳥", "file_name": "möwe/鳥.jpg"},
-        {"id": 2**53 + 1, "file_name": "7.jpg", "height": 20, "width": 40},
-    ]
-    path = write_json(folder, [annotation("x", "鳥", [4, 5, 8, 10])], images=images)
-    _, raw = convert(folder, object_annotations_file=path)
-    assert [tfrecord.decode(x)["source_id"].numpy().decode() for x in raw] == ["鳥", "9007199254740993"]
-    assert [feature(x, "image/filename")[0].decode() for x in raw] == ["möwe/鳥.jpg", "7.jpg"]
-    np.testing.assert_allclose(tfrecord.decode(raw[0])["boxes_norm"], [[0.25, 0.1, 0.75, 0.3]])  # no annotated size
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"file_name": "../secret.jpg"},
-        {"file_name": "/etc/hostname"},
-        {"file_name": "gone.jpg"},
-        {"file_name": ""},
-        {"file_name": 5},
-        {"file_name": "\ud800.jpg"},
-        {"file_name": "a\0.jpg"},
-        {"height": "tall"},
-        {"height": 21},
-        {"width": float("nan")},
-        {"width": 10**400},
-        {"height": True},
-    ],
-)
-def test_faulty_images_are_left_out(folder, changes):
-    Image.new("RGB", (40, 20)).save(folder / "secret.jpg")
-    images = [{"id": i, "file_name": f"{i}.jpg", "height": 20, "width": 40} for i in (7, 3)]
-    path = write_json(folder, [annotation(1, 3, [4, 5, 8, 10])], images=[{**images[0], **changes}, images[1]])
-    report, raw = convert(folder, object_annotations_file=path, max_bad_fraction=0.5)
-    assert len(raw) == 1 and (report["images"], report["images_left_out"]) == (1, 1)
-    assert sum(len(where) for where in reasons(report).values()) == 1
-
-
-def test_masks_of_every_kind_agree(folder):
-    mask = np.zeros([20, 40], np.uint8)
-    mask[2:8, 4:10] = 1
-    compressed = mask_lib.encode(np.asfortranarray(mask))
-    runs = np.flatnonzero(np.diff(np.concatenate([[0], mask.ravel(order="F"), [1 - mask[-1, -1]]])))
-    kinds = {
-        "polygons": ([[4, 2, 10, 2, 10, 5, 4, 5], [4, 5, 10, 5, 10, 8, 4, 8]], 0),
-        "polygons of a crowd": ([[4, 2, 10, 2, 10, 8, 4, 8]], 1),
-        "compressed": ({"size": [20, 40], "counts": compressed["counts"].decode()}, 1),
-        "uncompressed": ({"size": [20, 40], "counts": np.diff([0, *runs, mask.size]).tolist()}, 1),
-    }
-    annotations = [
-        annotation(i, 3, [4, 2, 6, 6], segmentation=segmentation, iscrowd=crowd)
-        for i, (segmentation, crowd) in enumerate(kinds.values())
-    ]
-    _, raw = convert(folder, include_masks=True, object_annotations_file=write_json(folder, annotations))
-    for kind, png in zip(kinds, feature(raw[1], "image/object/mask"), strict=True):
-        decoded = Image.open(io.BytesIO(png))
-        assert decoded.mode == "L", kind
-        np.testing.assert_array_equal(np.asarray(decoded), mask, err_msg=kind)
-
-
-def test_captions_and_list_of_images(folder):
-    texts = [{"image_id": 3, "id": 1, "caption": "ein Hund"}, {"image_id": 3, "id": 2, "caption": "一只狗"}]
-    texts += [{"image_id": 3, "id": 3, "caption": None}, {"image_id": 7, "id": 4, "caption": "elsewhere"}]
-    captions = write_json(folder, texts, "captions.json")
-    info = write_json(folder, [], "info.json", images=[{"id": 3, "file_name": "3.jpg", "height": 20, "width": 40}])
-    report, raw = convert(folder, image_info_file=info, caption_annotations_file=captions)
-    assert len(raw) == 1
-    assert reasons(report) == {
-        "captions left out: no text, or of no image in the list": ["annotation 3", "annotation 4"]
-    }
-    assert [text.decode() for text in feature(raw[0], "image/caption")] == ["ein Hund", "一只狗"]
-
-
-def test_test_images_need_no_annotations(folder):
-    info = write_json(folder, [], "info.json")
-    report, raw = convert(folder, image_info_file=info)
-    assert (report["images"], report["boxes"], report["reasons"]) == (2, 0, {})
-    assert [tfrecord.decode(x)["source_id"].numpy() for x in raw] == [b"7", b"3"]
-
-
-def test_missing_things_name_themselves(folder):
-    with pytest.raises(tfrecord.DataError, match="all annotation files are missing"):
-        coco.load(folder / "images")
-    path = write_json(folder, [])
-    with pytest.raises(tfrecord.DataError, match=r"image_dir .*nowhere"):
-        coco.load(folder / "nowhere", object_annotations_file=path)
-    (folder / "images/3.jpg").unlink()
-    with pytest.raises(tfrecord.DataError, match=r"3\.jpg"):
-        convert(folder, object_annotations_file=path)
-    assert not list(folder.glob("out*"))
-
-
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        (b"[]", "has no list of images"),
-        (b'{"images": {}}', "has no list of images"),
-        (b'{"images": [3]}', r"expected images\[0\] as {...}, got 3"),
-        (b"", "cannot read"),
-        (b'{"images": [', "cannot read"),
-        (b'{"images": "\xff\xff"}', "cannot read"),
-        (b"[" * 200_000, "nested too deep"),
-    ],
-)
-def test_broken_files_are_one_sentence(folder, content, message):
-    (folder / "broken.json").write_bytes(content)
-    with pytest.raises(tfrecord.DataError, match=message) as error:
-        coco.load(folder / "images", object_annotations_file=folder / "broken.json")
-    assert "broken.json" in str(error.value) and "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        (
-            {"images": [{"id": 3, "file_name": "3.jpg"}, {"id": "3", "file_name": "7.jpg"}]},
-            r"images\[0\] and \[1\] have",
-        ),
-        ({"images": [{"id": 3.5, "file_name": "3.jpg"}]}, r"images\[0\] has the id 3\.5"),
-        ({"images": [{"id": None, "file_name": "3.jpg"}]}, r"images\[0\] has the id None"),
-        ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, r"categories\[0\] and \[1\] have"),
-        ({"categories": [{"id": "1", "name": "a"}]}, r"expected categories\[0\] with a number"),
-        ({"categories": [{"id": 2**31, "name": "a"}]}, r"expected categories\[0\] with a number"),
-        ({"categories": [{"id": 1, "name": None}]}, r"expected categories\[0\] with a number .* and a name"),
-    ],
-)
-def test_wrong_ids_are_refused(folder, changes, message):
-    with pytest.raises(tfrecord.DataError, match=message):
-        coco.load(folder / "images", object_annotations_file=write_json(folder, [], **changes))
-
-
-@pytest.mark.parametrize("name", ["images", "annotations", "categories"])
-def test_missing_lists_name_themselves(folder, name):
-    path = write_json(folder, [])
-    content = json.loads(path.read_text())
-    del content[name]
-    path.write_text(json.dumps(content))
-    with pytest.raises(tfrecord.DataError, match=rf"instances\.json has no list of {name}; expected"):
-        coco.load(folder / "images", object_annotations_file=path)
-
-
-@pytest.mark.parametrize(
-    "name, key",
-    [("images", "id"), ("images", "file_name"), ("categories", "id"), ("categories", "name")],
-)
-def test_missing_keys_name_themselves(folder, name, key):
-    path = write_json(folder, [])
-    content = json.loads(path.read_text())
-    del content[name][1][key]
-    path.write_text(json.dumps(content))
-    with pytest.raises(tfrecord.DataError, match=rf"instances\.json: {name}\[1\] has no '{key}'; add it to {{"):
-        coco.load(folder / "images", object_annotations_file=path)
-
-
-def test_missing_masks_are_left_out_by_name(folder):
-    row = annotation(5, 3, [1, 1, 5, 5])
-    del row["segmentation"]
-    path = write_json(folder, [row])
-    assert convert(folder, object_annotations_file=path)[0]["boxes"] == 1
-    with pytest.raises(tfrecord.DataError, match=r"annotation 5.*3\.jpg"):
-        convert(folder, include_masks=True, object_annotations_file=path)
-
-
-def test_missing_area_is_that_of_the_box(folder):
-    rows = [annotation(1, 3, [4, 5, 8, 10]), annotation(2, 3, [4, 5, 8, 10])]
-    del rows[1]["area"]
-    _, raw = convert(folder, object_annotations_file=write_json(folder, rows))
-    np.testing.assert_allclose(feature(raw[1], "image/object/area"), [40, 80], rtol=1e-6)
-
-
-def test_files_that_cannot_be_written_are_told(folder, monkeypatch):
+def test_write_errors_are_reported(folder, monkeypatch):
     flags = types.SimpleNamespace(
         image_dir=folder / "images",
         image_info_file="",
-        object_annotations_file=write_json(folder, []),
+        object_annotations_file=folder / "instances.json",
         caption_annotations_file="",
-        output_file_prefix=str(folder / "instances.json" / "train"),  # a file where a folder has to be
+        output_file_prefix=str(folder / "instances.json" / "train"),  # a file instead of a folder
         include_masks=False,
         num_shards=1,
         num_threads=1,
         max_bad_fraction=0.01,
         max_image_pixels=10**8,
     )
-    monkeypatch.setattr(coco, "FLAGS", flags)
-    monkeypatch.setattr(shards, "FLAGS", flags)
+    monkeypatch.setattr(create_coco_tfrecord, "FLAGS", flags)
+    monkeypatch.setattr(command, "FLAGS", flags)
     with pytest.raises(SystemExit, match=r"^error: /.*instances\.json: (Not a directory|File exists)$"):
-        command_line.call(coco.main)
+        command_line.call(create_coco_tfrecord.main)
 
 
-def test_an_interrupt_is_one_line(folder, monkeypatch, capsys):
+def test_ctrl_c_gives_a_one_line_message(folder, monkeypatch, capsys):
     def load(*args, **kwargs):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(coco, "load", load)
-    monkeypatch.setattr(coco, "FLAGS", unittest.mock.MagicMock())
+    monkeypatch.setattr(create_coco_tfrecord, "FLAGS", unittest.mock.MagicMock())
     with pytest.raises(SystemExit) as error:
-        command_line.call(coco.main)
+        command_line.call(create_coco_tfrecord.main)
     assert error.value.code == 130
-    assert capsys.readouterr().err == "interrupted: nothing is left of what was not finished\n"
+    assert capsys.readouterr().err == "interrupted: no incomplete TFRecords are left\n"
 
 
 def test_command_runs_from_anywhere(folder):
-    write_json(folder, [annotation(1, 3, [4, 5, 8, 10])])
     script = ROOT / "dataset" / "create_coco_tfrecord.py"
     flags = ["--image_dir=images", "--output_file_prefix=new/train", "--num_shards=2"]
     flags.append("--object_annotations_file=instances.json")
-    quiet = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}  # by itself
-    done = subprocess.run([sys.executable, script, *flags], cwd=folder, env=quiet, capture_output=True, text=True)
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run([sys.executable, script, *flags], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "cuda_dnn.cc" not in done.stderr  # nor other lines of TensorFlow's that it can hold back
+    assert "cuda_dnn.cc" not in done.stderr  # TensorFlow's own log is suppressed
     assert "2 images, 1 boxes\n" in done.stdout
     assert done.stdout.endswith("wrote new/train-*-of-00002.tfrecord and new/label_map_train.yaml\n")
     assert len(list((folder / "new").glob("train*"))) == 2
     assert label_map.resolve(str(folder / "new" / "label_map_train.yaml")) == {18: "dog", 90: "toothbrush"}
-
-
-def test_label_map_is_of_the_classes_from_1(folder):
-    def load(*names):
-        categories = [{"id": i, "name": name} for i, name in enumerate(names)]
-        return coco.load(folder / "images", object_annotations_file=write_json(folder, [], categories=categories))
-
-    assert load("all", "dog", "cat").label_map() == {1: "dog", 2: "cat"} and load().label_map() == {}
-    for names in (["", "car", "car"], ["", " "]):
-        with pytest.raises(tfrecord.DataError, match=r"^categories: .*; give each class a name of its own$"):
-            load(*names).label_map()

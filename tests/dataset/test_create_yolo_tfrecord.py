@@ -1,245 +1,52 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""tests of dataset/create_yolo_tfrecord.py."""
+"""Tests of the command dataset/create_yolo_tfrecord.py."""
 
-import json
 import os
-import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
-import numpy as np
 import pytest
-import tensorflow as tf
 import yaml
 from PIL import Image
 
-from dataset import create_yolo_tfrecord as yolo
-from dataset import label_map, tfrecord
+from dataset import command_line, create_yolo_tfrecord
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def add_image(root, name, rows=None, *, split="train", size=(40, 20)):
-    """An image of (width, height) with its label file, or without one."""
-    image, labels = root / "images" / split / name, root / "labels" / split / Path(name).with_suffix(".txt")
-    image.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (10, 200, 30)).save(image)
-    if rows is not None:
-        labels.parent.mkdir(parents=True, exist_ok=True)
-        labels.write_text("\n".join(rows))
-
-
-def write_yaml(root, **changes):
-    content = {"path": ".", "train": "images/train", "val": "images/val", "names": ["cat", "dog"], **changes}
-    (root / "data.yaml").write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}))
-    return root / "data.yaml"
-
-
-def convert(tmp_path, data_yaml, split="train", **options):
-    yolo.convert(yolo.load(data_yaml, split), tmp_path / "out", num_shards=1, num_threads=2, **options)
-    raw = list(tf.data.TFRecordDataset(str(tmp_path / "out-00000-of-00001.tfrecord")).as_numpy_iterator())
-    return raw, json.loads((tmp_path / "report_out.json").read_text())
-
-
-def test_values_by_hand(tmp_path):
-    add_image(tmp_path, "a.jpg", ["1 0.5 0.5 0.25 0.5", "", "0 0.1 0.2 0.9 0.2 0.5 0.8"])
-    add_image(tmp_path, "b.png", [])
-    raw, report = convert(tmp_path, write_yaml(tmp_path))
-    sample, empty = (tfrecord.decode(x) for x in raw)
-    np.testing.assert_allclose(sample["boxes_norm"], [[0.25, 0.375, 0.75, 0.625], [0.2, 0.1, 0.8, 0.9]])
-    np.testing.assert_array_equal(sample["classes"], [2, 1])
-    np.testing.assert_allclose(sample["area"], [0.125 * 800, 0.48 * 800], rtol=1e-5)  # square pixels
-    assert (sample["source_id"], empty["source_id"]) == (b"1", b"2")
-    assert empty["boxes_norm"].shape == (0, 4)
-    feature = tf.train.Example.FromString(raw[0]).features.feature
-    assert feature["image/object/class/text"].bytes_list.value == [b"dog", b"cat"]
-    assert feature["image/filename"].bytes_list.value == [b"a.jpg"]
-    ground_truth = json.loads((tmp_path / "json_out.json").read_text())
-    assert [(image["file_name"], image["id"]) for image in ground_truth["images"]] == [("a.jpg", 1), ("b.png", 2)]
-    np.testing.assert_allclose([a["bbox"] for a in ground_truth["annotations"]], [[15, 5, 10, 10], [4, 4, 32, 12]])
-    assert [(c["id"], c["name"]) for c in ground_truth["categories"]] == [(1, "cat"), (2, "dog")]
-    assert label_map.resolve(str(tmp_path / "label_map_out.yaml")) == {1: "cat", 2: "dog"}
-    assert (report["images"], report["boxes"], report["reasons"]) == (2, 2, {})
-
-
-def test_images_that_two_entries_name_are_written_once(tmp_path):
-    add_image(tmp_path, "a.jpg", ["1 0.5 0.5 0.25 0.5"])
-    add_image(tmp_path, "b.jpg", [], split="val")
-    raw, report = convert(tmp_path, write_yaml(tmp_path, train=["images", "images/train"]))
-    assert len(raw) == report["images"] == 2
-    assert report["reasons"]["images listed twice, written once"]["first"] == [str(tmp_path / "images/train/a.jpg")]
-
-
-@pytest.mark.parametrize(
-    "row, reason",
-    [
-        ("0 0.5 0.5 0.2 0.2 0.9", "row has 6 values"),
-        ("0 0.5 0.5 0.2", "row has neither 5 values"),
-        ("0 0.1 0.1 0.2 0.2 0.3 0.3 0.9", "row has neither 5 values"),
-        ("0 0.5 0.5 0.2 wide", "row is not numbers"),
-        ("0 0.5 nan 0.2 0.2", "row is not numbers"),
-        ("2 0.5 0.5 0.2 0.2", "class 2 is not among the names"),
-        ("-1 0.5 0.5 0.2 0.2", "class -1 is not among the names"),
-        ("0.5 0.5 0.5 0.2 0.2", "class 0.5 is not among the names"),
-        ("0 20 10 8 4", "values are in pixels"),
-    ],
-)
-def test_faulty_rows_are_left_out_by_name(tmp_path, row, reason):
-    add_image(tmp_path, "a.jpg", ["0 0.5 0.5 0.2 0.2", row])
-    raw, report = convert(tmp_path, write_yaml(tmp_path), max_bad_fraction=1)
-    assert tfrecord.decode(raw[0])["boxes_norm"].shape == (1, 4)
-    assert report["boxes_left_out"] == 1
-    [(found, notes)] = report["reasons"].items()
-    assert found.startswith(reason) and "line 2 of a.jpg" in notes["first"][0]
-
-
-def test_boxes_that_stick_out_are_clipped(tmp_path):
-    add_image(tmp_path, "a.jpg", ["0 0.05 0.5 0.2 0.5", "0 1.3 0.5 0.2 0.5"])
-    raw, report = convert(tmp_path, write_yaml(tmp_path), max_bad_fraction=1)
-    np.testing.assert_allclose(tfrecord.decode(raw[0])["boxes_norm"], [[0.25, 0, 0.75, 0.15]], atol=1e-6)
-    assert report["boxes_left_out"] == 1  # the one outside
-
-
-def test_images_without_labels_and_labels_without_images(tmp_path):
-    add_image(tmp_path, "a.jpg", ["0 0.5 0.5 0.2 0.2"])
-    add_image(tmp_path, "none.jpg")
-    labels = tmp_path / "labels" / "train"
-    (labels / "lost.txt").write_text("0 0.5 0.5 0.2 0.2")
-    (labels / "classes.txt").write_text("cat\ndog")  # annotation tools put it there
-    raw, report = convert(tmp_path, write_yaml(tmp_path), max_bad_fraction=0.5)
-    assert len(raw) == 2 and report["images_left_out"] == 1
-    assert report["reasons"]["images without a label file: no objects"]["first"] == ["none.jpg"]
-    assert any("lost.jpg" in name for reason in report["reasons"].values() for name in reason["first"])
-    with pytest.raises(tfrecord.DataError, match=r"lost\.jpg"):
-        convert(tmp_path, write_yaml(tmp_path))
-
-
-def test_file_names_that_are_no_utf8_are_left_out(tmp_path):
-    add_image(tmp_path, "a.jpg", ["0 0.5 0.5 0.2 0.2"])
-    folder = os.fsencode(tmp_path / "images" / "train")
-    try:
-        shutil.copy(folder + b"/a.jpg", folder + b"/caf\xe9.jpg")  # as old Windows archives unpack
-    except OSError:
-        pytest.skip("this file system takes no such name")
-    raw, report = convert(tmp_path, write_yaml(tmp_path), max_bad_fraction=0.5)
-    assert len(raw) == 1 and report["images_left_out"] == 1
-
-
-def test_a_split_without_any_label_is_refused(tmp_path):
-    add_image(tmp_path, "a.jpg")
-    with pytest.raises(
-        tfrecord.DataError, match=r"none of the 1 images has a label file; expected .*labels/train/a\.txt"
-    ):
-        convert(tmp_path, write_yaml(tmp_path))
-
-
-@pytest.mark.parametrize(
-    "image, labels",
-    [
-        ("d/images/train/a.jpg", "d/labels/train/a.txt"),
-        ("images/d/images/a.b.png", "images/d/labels/a.b.txt"),
-        ("d/myimages/a.jpg", "d/myimages/a.txt"),
-        ("d/images", "d/images.txt"),  # a file
-    ],
-)
-def test_label_path(image, labels):
-    assert yolo.label_path(Path(image)) == Path(labels)
-
-
-def names_of(source):
-    return [name for _, name in source.images]
-
-
-def test_split_as_folders_and_lists(tmp_path):
-    add_image(tmp_path, "b.JPG", [])
-    add_image(tmp_path, "deep/a.webp", [])
-    add_image(tmp_path, "v.jpg", [], split="val")
-    (tmp_path / "images/train/notes.txt").touch()
-    assert names_of(yolo.load(write_yaml(tmp_path), "train")) == ["b.JPG", "deep/a.webp"]
-    both = write_yaml(tmp_path, train=["images/val", "images/train"])
-    assert names_of(yolo.load(both, "train")) == ["v.jpg", "b.JPG", "deep/a.webp"]
-    (tmp_path / "list.txt").write_text(f"./images/val/v.jpg\n\n{tmp_path}/images/train/b.JPG\n")
-    source = yolo.load(write_yaml(tmp_path, train="list.txt"), "train")
-    assert names_of(source) == ["images/val/v.jpg", "images/train/b.JPG"]
-    # Relative to the folder of data.yaml, whatever the working folder; a path that some exporters write for another.
-    assert names_of(yolo.load(write_yaml(tmp_path, path=None, train="../images/val"), "train")) == ["v.jpg"]
-    below = tmp_path / "sub"
-    below.mkdir()
-    assert names_of(yolo.load(write_yaml(below, path="..", train="images/val"), "train")) == ["v.jpg"]
-
-
-def test_path_may_start_at_the_working_directory(tmp_path, monkeypatch):
-    add_image(tmp_path / "work" / "data", "here.jpg", [])
-    (tmp_path / "yaml").mkdir()
-    data_yaml = write_yaml(tmp_path / "yaml", path="data")
-    monkeypatch.chdir(tmp_path / "work")
-    assert names_of(yolo.load(data_yaml, "train")) == ["here.jpg"]
-    add_image(tmp_path / "yaml" / "data", "beside.jpg", [])  # beside data.yaml comes first
-    assert names_of(yolo.load(data_yaml, "train")) == ["beside.jpg"]
-
-
-def test_a_list_cannot_leave_the_data_set(tmp_path):
-    root = tmp_path / "data"
-    add_image(root, "a.jpg", ["0 0.5 0.5 0.2 0.2"])
-    for name in ("secret.jpg", "other.jpg"):
-        add_image(tmp_path, name, [])
-    lines = ["images/train/a.jpg", "../images/train/secret.jpg", f"{tmp_path}/images/train/other.jpg"]
-    (root / "list.txt").write_text("\n".join(lines))
-    raw, report = convert(tmp_path, write_yaml(root, train="list.txt"), max_bad_fraction=1)
-    assert len(raw) == 1 and report["images_left_out"] == 2
-
-
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        ({"names": None}, "expected names as a list"),
-        ({"names": {"cat": 0}}, "expected names as a list"),
-        ({"names": ["cat", "cat"]}, "name 'cat' to both"),
-        ({"names": [1, 2]}, "names in quotes"),
-        ({"nc": 3}, "nc is 3, but there are 2 names"),
-        ({"train": None}, r"data\.yaml has no split 'train' \(there are: val\); add it there or give another --split"),
-        ({"train": None, "val": None}, r"has no split 'train' \(there are: none\)"),
-        ({"path": 5}, "expected path as a folder, and train as a folder, .* got 5 and"),
-        (
-            {"path": "elsewhere"},
-            r"path: elsewhere leads to no folder: there is neither /.*/elsewhere nor /.*/elsewhere;",
-        ),
-        ({"train": [1]}, r"and train as a folder, .* got '\.' and \[1\]"),
-        ({"train": "images/nowhere"}, r"cannot read .*nowhere"),
-        ({"train": "labels"}, "train of .* has no image"),
-        ({"kpt_shape": [17, 3]}, "not of keypoints"),
-    ],
-)
-def test_load_refuses(tmp_path, changes, message):
-    add_image(tmp_path, "a.jpg", [])
-    with pytest.raises(tfrecord.DataError, match=message):
-        yolo.load(write_yaml(tmp_path, **changes), "train")
-
-
-def test_names_as_mapping(tmp_path):
-    add_image(tmp_path, "a.jpg", [])
-    source = yolo.load(write_yaml(tmp_path, names={0: "猫", 5: "dog"}, nc=2), "train")
-    assert source.label_map == {1: "猫", 6: "dog"}
+def make_yolo(folder):
+    """Writes data.yaml, one image and its label file."""
+    for name in ("images/train", "labels/train"):
+        (folder / name).mkdir(parents=True)
+    Image.new("RGB", (40, 20), (10, 200, 30)).save(folder / "images/train/a.jpg")
+    (folder / "labels/train/a.txt").write_text("0 0.5 0.5 0.2 0.2")
+    content = {"path": ".", "train": "images/train", "val": "images/val", "names": ["cat", "dog"]}
+    (folder / "data.yaml").write_text(yaml.safe_dump(content))
 
 
 def test_command_runs_from_anywhere(tmp_path):
-    add_image(tmp_path / "data", "a.jpg", ["0 0.5 0.5 0.2 0.2"])
-    write_yaml(tmp_path / "data")
+    make_yolo(tmp_path / "data")
     script = ROOT / "dataset" / "create_yolo_tfrecord.py"
     flags = ["--data_yaml=data/data.yaml", "--output_path=out/val", "--num_shards=2"]
-    quiet = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}  # by itself
-    done = subprocess.run([sys.executable, script, *flags], cwd=tmp_path, env=quiet, capture_output=True, text=True)
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(
+        [sys.executable, script, *flags], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
-    assert "cuda_dnn.cc" not in done.stderr  # nor other lines of TensorFlow's that it can hold back
+    assert "cuda_dnn.cc" not in done.stderr  # TensorFlow's own log is suppressed
     assert "1 images, 1 boxes" in done.stdout
     assert "wrote out/val-*-of-00002.tfrecord, out/json_val.json and out/label_map_val.yaml" in done.stdout
     assert len(list((tmp_path / "out").glob("val*"))) == 2
-    failed = subprocess.run(
-        [sys.executable, script, *flags, "--split=test"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert failed.returncode == 1
-    assert failed.stderr.splitlines()[-1].startswith(
-        "error: data/data.yaml has no split 'test' (there are: train, val)"
-    )
+
+
+def test_errors_are_reported(tmp_path, monkeypatch):
+    make_yolo(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    flags = types.SimpleNamespace(data_yaml="data/data.yaml", split="test", output_path="out/val", num_shards=2)
+    monkeypatch.setattr(create_yolo_tfrecord, "FLAGS", flags)
+    message = r"^error: data/data\.yaml has no split 'test' \(available: train, val\)"
+    with pytest.raises(SystemExit, match=message):
+        command_line.call(create_yolo_tfrecord.main)

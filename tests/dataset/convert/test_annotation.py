@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""tests of dataset/convert/annotation.py: boxes and masks as they are stored, and what is told of the others."""
+"""Tests of dataset/convert/annotation.py: stored boxes and masks, and notes on the others."""
 
 import io
 import math
@@ -17,8 +17,8 @@ from pycocotools import mask as mask_lib
 from dataset import tfrecord
 from dataset.convert import annotation as annotation_lib
 from dataset.convert import image_file
-from dataset.convert.annotation import AnnotatedObject, Annotation
-from dataset.convert.conversion_report import CLIPPED_BY_MUCH, Notes
+from dataset.convert.annotation import EXIF_AMBIGUOUS, EXIF_APPLIED, HEAVILY_CLIPPED, AnnotatedObject, Annotation
+from dataset.convert.conversion_report import ConversionNotes
 from dataset.convert.image_file import ImageError, ImageFile
 
 HEIGHT, WIDTH = 20, 40
@@ -31,12 +31,12 @@ def item(box=BOX, class_id=18, label="annotation 5", **changes):
 
 
 def to_record(*objects, image=None, size=(HEIGHT, WIDTH), include_masks=False, **changes):
-    """The record of a.jpg and what was noted, as {reason: names}, and the number of boxes left out."""
-    notes = Notes()
+    """Returns the record of a.jpg, the notes as {reason: names}, and the number of boxes left out."""
+    notes = ConversionNotes()
     annotation = Annotation(Path("images/a.jpg"), "a.jpg", "3", size, objects, **changes)
     image = image or ImageFile(b"bytes", "jpeg", HEIGHT, WIDTH)
     record = annotation_lib.to_record(annotation, image, notes, include_masks)
-    reasons = {what: reason.first for what, reason in notes.reasons.items()}
+    reasons = {reason: entry.first for reason, entry in notes.reasons.items()}
     return record, reasons, sum(notes.left_out["boxes"].values())
 
 
@@ -47,12 +47,12 @@ def test_values_by_hand():
     assert (record.filename, record.source_id, record.captions) == ("a.jpg", "3", ["ein Hund"])
     np.testing.assert_allclose(record.boxes_norm, [BOX_NORM, [0, 0, 1, 1]], rtol=1e-6)
     assert (record.classes, record.class_names, record.is_crowd) == ([18, 1], ["dog", "dog"], [1, 0])
-    assert record.area == [33.5, 800]  # as given; that of the box
+    assert record.area == [33.5, 800]  # as annotated; area of the box
     assert (record.difficult, record.truncated, record.poses) == ([0], [1], ["Left"])
     assert (record.masks, reasons, left_out) == ([], {}, 0)
 
 
-def test_fractions_are_taken_as_they_are():
+def test_fractions_are_not_scaled():
     record, reasons, _ = to_record(item((0.1, 0.25, 0.3, 0.75)), normalized=True, size=None)
     np.testing.assert_allclose(record.boxes_norm, [BOX_NORM], rtol=1e-6)
     np.testing.assert_allclose(record.area, [80], rtol=1e-6)
@@ -71,14 +71,14 @@ NAN, INFINITE = float("nan"), float("inf")
         ((12, 5, 4, 15), "boxes that are empty or inverted"),
         ((4, 15, 12, 5), "boxes that are empty or inverted"),
         ((4, 5, 4.0009, 15), "boxes that are empty or inverted"),  # pixels
-        ((39.9995, 5, 60, 15), "boxes that are empty or inverted"),  # what would remain
-        ((40, 5, 60, 15), "boxes outside of the image"),
-        ((-9, 5, 0, 15), "boxes outside of the image"),
-        ((4, -9, 12, -1), "boxes outside of the image"),
-        ((4, 1e300, 12, 1.1e300), "boxes outside of the image"),
+        ((39.9995, 5, 60, 15), "boxes that are empty or inverted"),  # after clipping
+        ((40, 5, 60, 15), "boxes outside the image"),
+        ((-9, 5, 0, 15), "boxes outside the image"),
+        ((4, -9, 12, -1), "boxes outside the image"),
+        ((4, 1e300, 12, 1.1e300), "boxes outside the image"),
     ],
 )
-def test_unusable_boxes_are_left_out_by_name(box, reason):
+def test_unusable_boxes_are_left_out_and_named(box, reason):
     record, reasons, left_out = to_record(item(), item(box))
     np.testing.assert_allclose(record.boxes_norm, [BOX_NORM], rtol=1e-6)
     assert len(record.classes) == len(record.area) == left_out == 1
@@ -88,16 +88,16 @@ def test_unusable_boxes_are_left_out_by_name(box, reason):
 @pytest.mark.parametrize(
     "box, expected, reason",
     [
-        ((-5, 3, 10, 99), [0.15, 0, 1, 0.25], CLIPPED_BY_MUCH),
-        ((-1e300, -1e300, 1e300, 1e300), [0, 0, 1, 1], CLIPPED_BY_MUCH),
-        ((25, 0, 48.1, 20), [0, 0.625, 1, 1], CLIPPED_BY_MUCH),  # 8.1 of 23.1 pixels
-        ((25, 0, 47, 20), [0, 0.625, 1, 1], "boxes that stick out, clipped"),  # 7 of 22
-        ((0, 0, 40.2, 20), [0, 0, 1, 1], "boxes that stick out, clipped"),
+        ((-5, 3, 10, 99), [0.15, 0, 1, 0.25], HEAVILY_CLIPPED),
+        ((-1e300, -1e300, 1e300, 1e300), [0, 0, 1, 1], HEAVILY_CLIPPED),
+        ((25, 0, 48.1, 20), [0, 0.625, 1, 1], HEAVILY_CLIPPED),  # 8.1 of 23.1 pixels
+        ((25, 0, 47, 20), [0, 0.625, 1, 1], "boxes that extend beyond the image, clipped"),  # 7 of 22
+        ((0, 0, 40.2, 20), [0, 0, 1, 1], "boxes that extend beyond the image, clipped"),
         ((-0.09, 0, 40, 20.09), [0, 0, 1, 1], None),  # rounding
         ((0, 0, 40, 20), [0, 0, 1, 1], None),
     ],
 )
-def test_boxes_that_stick_out_are_clipped(box, expected, reason):
+def test_boxes_beyond_the_image_are_clipped(box, expected, reason):
     record, reasons, left_out = to_record(item(box, area=7))
     np.testing.assert_allclose(record.boxes_norm, [expected], rtol=1e-6)
     assert (record.area, left_out) == ([7], 0)
@@ -105,7 +105,7 @@ def test_boxes_that_stick_out_are_clipped(box, expected, reason):
 
 
 @given(st.tuples(*[st.floats(allow_nan=True, width=32) | st.integers(-5, 45)] * 4))
-def test_any_four_numbers_become_a_box_in_the_image_or_none(box):
+def test_any_four_numbers_give_a_box_inside_the_image_or_none(box):
     record, reasons, left_out = to_record(item(box))
     ymin, xmin, ymax, xmax = np.reshape(record.boxes_norm, [-1, 4]).T
     assert np.all((ymin >= 0) & (xmin >= 0) & (ymax <= 1) & (xmax <= 1) & (ymax > ymin) & (xmax > xmin))
@@ -114,14 +114,14 @@ def test_any_four_numbers_become_a_box_in_the_image_or_none(box):
     tfrecord.encode(record)
 
 
-def test_duplicates_are_kept_and_told():
+def test_duplicates_are_kept_and_noted():
     record, reasons, left_out = to_record(item(), item(label="annotation 6"), item(class_id=2), item((4, 5, 12, 15.5)))
     assert record.classes == [18, 18, 2, 18] and left_out == 0
     assert reasons == {"duplicate boxes, kept": ["annotation 6 of a.jpg"]}
 
 
 @pytest.mark.parametrize("area", [NAN, INFINITE, -1, 1e300])
-def test_impossible_areas_are_those_of_the_boxes(area):
+def test_invalid_areas_are_replaced(area):
     record, reasons, left_out = to_record(item(area=area))
     np.testing.assert_allclose(record.area, [80], rtol=1e-6)
     assert left_out == 0 and list(reasons.values()) == [["annotation 5 of a.jpg"]]
@@ -136,25 +136,24 @@ def test_many_objects():
 
 
 @pytest.mark.parametrize("size", [(40, 20), (20, 41), (0.5, 40), (20, NAN)])
-def test_another_annotated_size_leaves_the_image_out(size):
+def test_images_of_another_size_than_annotated_are_left_out(size):
     with pytest.raises(ImageError, match=r"a\.jpg is 40x20, but annotated as") as error:
         to_record(item(), size=size)
-    assert error.value.reason == "annotated size is not the image's"
+    assert error.value.reason == "annotated size differs from the image's"
 
 
-def test_changed_images_are_told():
+def test_re_encoded_images_are_noted():
     image = ImageFile(b"", "jpeg", HEIGHT, WIDTH, change="CMYK")
-    assert to_record(image=image)[1] == {"images encoded anew: CMYK": ["a.jpg"]}
+    assert to_record(image=image)[1] == {"images re-encoded: CMYK": ["a.jpg"]}
 
 
-# What EXIF does to images, boxes and masks.
+# EXIF orientation of images, boxes and masks.
 
-TURNED = "images encoded anew: turned by EXIF"
-UNCLEAR = "images turned by EXIF, boxes left as annotated: nothing tells which they fit"
+RE_ENCODED = "images re-encoded: EXIF orientation"
 
 
-def turned_image(tmp_path, orientation, size=(HEIGHT, WIDTH)):
-    """A file whose stored pixels are bright in BOX, with an EXIF orientation."""
+def oriented_image(tmp_path, orientation, size=(HEIGHT, WIDTH)):
+    """Reads a file with an EXIF orientation whose stored pixels are bright in BOX."""
     stored = Image.new("RGB", size[::-1], (20, 20, 20))
     stored.paste((240, 240, 240), BOX)
     exif = Image.Exif()
@@ -164,73 +163,75 @@ def turned_image(tmp_path, orientation, size=(HEIGHT, WIDTH)):
 
 
 def bright_box(encoded):
-    """[ymin, xmin, ymax, xmax] in [0, 1] around the bright pixels of an image."""
+    """Returns the box [ymin, xmin, ymax, xmax] in [0, 1] of the bright pixels of an image."""
     bright = tf.io.decode_image(encoded, channels=3, expand_animations=False).numpy()[:, :, 0] > 100
     found = np.argwhere(bright)
     return np.concatenate([found.min(axis=0), found.max(axis=0) + 1]) / np.tile(bright.shape, 2)
 
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
-def test_boxes_and_masks_that_fit_the_stored_pixels_turn_with_them(tmp_path, orientation):
-    image = turned_image(tmp_path, orientation)
+def test_exif_orientation_is_applied_to_boxes_and_masks_of_stored_pixels(tmp_path, orientation):
+    image = oriented_image(tmp_path, orientation)
     polygon = [[4, 5, 12, 5, 12, 15, 4, 15]]
     record, reasons, left_out = to_record(item(segmentation=polygon), image=image, include_masks=True)
     np.testing.assert_allclose(record.boxes_norm, [bright_box(record.encoded)], atol=1e-6)
     assert (record.height, record.width, left_out) == (WIDTH, HEIGHT, 0)
     np.testing.assert_allclose(record.area, [80], rtol=1e-6)
-    assert reasons == {TURNED: ["a.jpg"], "images turned by EXIF, boxes with them": ["a.jpg"]}
+    assert reasons == {RE_ENCODED: ["a.jpg"], EXIF_APPLIED: ["a.jpg"]}
     mask = np.asarray(Image.open(io.BytesIO(record.masks[0])))
-    seen = tf.io.decode_image(record.encoded, channels=3).numpy()[:, :, 0] > 100
-    np.testing.assert_array_equal(mask, seen)
+    bright = tf.io.decode_image(record.encoded, channels=3).numpy()[:, :, 0] > 100
+    np.testing.assert_array_equal(mask, bright)
 
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
-def test_boxes_that_fit_the_turned_image_stay(tmp_path, orientation):
-    record, reasons, _ = to_record(item(), image=turned_image(tmp_path, orientation), size=(WIDTH, HEIGHT))
+def test_boxes_of_the_upright_image_are_unchanged(tmp_path, orientation):
+    record, reasons, _ = to_record(item(), image=oriented_image(tmp_path, orientation), size=(WIDTH, HEIGHT))
     np.testing.assert_allclose(record.boxes_norm, [[5 / 40, 4 / 20, 15 / 40, 12 / 20]], rtol=1e-6)
-    assert reasons == {TURNED: ["a.jpg"]}
+    assert reasons == {RE_ENCODED: ["a.jpg"]}
 
 
 @pytest.mark.parametrize(
     "orientation, stored_size, size",
     [
-        *((orientation, (HEIGHT, WIDTH), (HEIGHT, WIDTH)) for orientation in (2, 3, 4)),  # which keep the size
+        *(
+            (orientation, (HEIGHT, WIDTH), (HEIGHT, WIDTH)) for orientation in (2, 3, 4)
+        ),  # height and width are not exchanged
         (6, (HEIGHT, WIDTH), None),
         (6, (30, 30), (30, 30)),
     ],
 )
-def test_where_nothing_tells_the_image_alone_is_turned(tmp_path, orientation, stored_size, size):
-    image = turned_image(tmp_path, orientation, stored_size)
+def test_ambiguous_boxes_are_unchanged_and_noted(tmp_path, orientation, stored_size, size):
+    image = oriented_image(tmp_path, orientation, stored_size)
     record, reasons, left_out = to_record(item(), image=image, size=size)
     height, width = image.height, image.width
     np.testing.assert_allclose(record.boxes_norm, [[5 / height, 4 / width, 15 / height, 12 / width]], rtol=1e-6)
-    assert reasons == {TURNED: ["a.jpg"], UNCLEAR: ["a.jpg"]} and left_out == 0
-    assert to_record(image=image, size=size)[1] == {TURNED: ["a.jpg"]}  # without boxes nothing is unclear
+    assert reasons == {RE_ENCODED: ["a.jpg"], EXIF_AMBIGUOUS: ["a.jpg"]} and left_out == 0
+    assert to_record(image=image, size=size)[1] == {RE_ENCODED: ["a.jpg"]}  # not ambiguous without boxes
 
 
-def test_fractions_of_a_turned_image_are_unclear_too(tmp_path):
-    image = turned_image(tmp_path, 6)
+def test_fractions_of_oriented_images_are_ambiguous(tmp_path):
+    image = oriented_image(tmp_path, 6)
     record, reasons, _ = to_record(item((0.1, 0.2, 0.3, 0.4)), image=image, size=None, normalized=True)
     np.testing.assert_allclose(record.boxes_norm, [[0.2, 0.1, 0.4, 0.3]], rtol=1e-6)
-    assert UNCLEAR in reasons
+    assert EXIF_AMBIGUOUS in reasons
 
 
-def test_a_turned_image_of_another_size_is_left_out(tmp_path):
+def test_oriented_images_of_another_size_than_annotated_are_left_out(tmp_path):
     with pytest.raises(ImageError, match="20x40, but annotated as 21x40"):
-        to_record(item(), image=turned_image(tmp_path, 6), size=(40, 21))
+        to_record(item(), image=oriented_image(tmp_path, 6), size=(40, 21))
 
 
 @given(st.sampled_from([5, 6, 7, 8]), st.tuples(*[st.integers(0, 16).map(lambda v: v / 16)] * 4))
-def test_turning_back_is_the_identity(orientation, box):
-    back = {5: 5, 6: 8, 7: 7, 8: 6}[orientation]
-    assert annotation_lib.turn_box_norm(annotation_lib.turn_box_norm(box, orientation), back) == box
+def test_inverse_orientation_restores_the_box(orientation, box):
+    inverse = {5: 5, 6: 8, 7: 7, 8: 6}[orientation]
+    assert annotation_lib.transpose_box_norm(annotation_lib.transpose_box_norm(box, orientation), inverse) == box
 
 
 # Masks.
 
 MASK = np.zeros([HEIGHT, WIDTH], np.uint8)
 MASK[5:15, 4:12] = 1
-RUNS = [4 * 20 + 5, *[10, 10] * 7, 10, 20 * 40 - 11 * 20 - 15]  # down the columns, by hand
+RUNS = [4 * 20 + 5, *[10, 10] * 7, 10, 20 * 40 - 11 * 20 - 15]  # column by column, by hand
 
 
 @pytest.mark.parametrize("is_crowd", [0, 1])
@@ -238,21 +239,21 @@ RUNS = [4 * 20 + 5, *[10, 10] * 7, 10, 20 * 40 - 11 * 20 - 15]  # down the colum
     "segmentation",
     [
         [[4, 5, 12, 5, 12, 15, 4, 15]],
-        [[4, 5, 12, 5, 12, 10, 4, 10], [4, 9, 12, 9, 12, 15, 4, 15]],  # their union
+        [[4, 5, 12, 5, 12, 10, 4, 10], [4, 9, 12, 9, 12, 15, 4, 15]],  # union
         {"size": [HEIGHT, WIDTH], "counts": RUNS},
         {"size": [HEIGHT, WIDTH], "counts": mask_lib.encode(np.asfortranarray(MASK))["counts"].decode()},
     ],
 )
-def test_masks_of_every_kind(segmentation, is_crowd):
+def test_all_kinds_of_masks(segmentation, is_crowd):
     record, _, left_out = to_record(item(segmentation=segmentation, is_crowd=is_crowd), include_masks=True)
-    picture = Image.open(io.BytesIO(record.masks[0]))
-    assert (picture.format, picture.mode, left_out) == ("PNG", "L", 0)
-    np.testing.assert_array_equal(np.asarray(picture), MASK)
-    assert to_record(item(segmentation=segmentation))[0].masks == []  # not asked for
+    image = Image.open(io.BytesIO(record.masks[0]))
+    assert (image.format, image.mode, left_out) == ("PNG", "L", 0)
+    np.testing.assert_array_equal(np.asarray(image), MASK)
+    assert to_record(item(segmentation=segmentation))[0].masks == []  # not requested
 
 
 @given(st.lists(st.booleans(), min_size=12, max_size=600))
-def test_compressed_masks_are_those_of_pycocotools(bits):
+def test_compressed_masks_agree_with_pycocotools(bits):
     mask = np.repeat(np.array(bits[: len(bits) // 12 * 12], np.uint8).reshape(12, -1), 3, axis=0)
     rle = mask_lib.encode(np.asfortranarray(mask))
     png = annotation_lib.encode_mask({"size": rle["size"], "counts": rle["counts"].decode()}, mask.shape)
@@ -264,11 +265,11 @@ def test_compressed_masks_are_those_of_pycocotools(bits):
     [
         "polygon",
         [4, 5, 12, 5, 12, 15],
-        [[4, 5, 12, 15]],  # pycocotools alone would take it for a box
+        [[4, 5, 12, 15]],  # a box for pycocotools
         [[4, 5, 12, 5, 12, 15, 4]],
         [[4, 5, 12, 5, "12", 15], None],
         [[4, 5, 12, 5, NAN, 15]],
-        [[4, 5, 1e9, 5, 12, 15]],  # would take gigabytes
+        [[4, 5, 1e9, 5, 12, 15]],  # would need gigabytes
         [{"size": [HEIGHT, WIDTH], "counts": RUNS}],
         {"size": [WIDTH, HEIGHT], "counts": RUNS},
         {"size": [HEIGHT, WIDTH], "counts": [*RUNS, 99]},
@@ -282,10 +283,10 @@ def test_compressed_masks_are_those_of_pycocotools(bits):
     ],
     ids=str,
 )
-def test_broken_masks_are_left_out_by_name(segmentation):
+def test_invalid_masks_are_left_out_and_named(segmentation):
     record, reasons, left_out = to_record(item(), item(segmentation=segmentation), include_masks=True)
     assert (len(record.masks), len(record.boxes_norm), left_out) == (0, 0, 2)
     assert reasons == {
         "masks missing: add 'segmentation', or convert without masks": ["annotation 5 of a.jpg"],
-        "masks broken: neither polygons nor run lengths of the image's size": ["annotation 5 of a.jpg"],
+        "masks invalid: neither polygons nor run lengths of the image's size": ["annotation 5 of a.jpg"],
     }

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""tests of dataset/convert/image_file.py: what is stored of every kind of file, and what is refused."""
+"""Tests of dataset/convert/image_file.py: stored bytes of all kinds of files, and rejected files."""
 
 import io
 import os
@@ -21,8 +21,8 @@ ORIENTATION = 0x0112
 HEIGHT, WIDTH = 16, 24
 
 
-def picture(mode="RGB"):
-    """Four colours in quarters of different size, so that every turn looks different; flat, so that JPEG keeps them."""
+def make_image(mode="RGB"):
+    """Returns an image of four flat rectangles of different sizes, so that all orientations differ."""
     image = Image.new("RGB", (WIDTH, HEIGHT), (200, 40, 40))
     image.paste((40, 200, 40), (8, 0, WIDTH, 8))
     image.paste((40, 40, 200), (0, 8, 8, HEIGHT))
@@ -30,8 +30,8 @@ def picture(mode="RGB"):
     return image.convert(mode)
 
 
-PIXELS = np.asarray(picture()).astype(int)
-GREY = np.asarray(picture("L").convert("RGB")).astype(int)
+PIXELS = np.asarray(make_image()).astype(int)
+GREY = np.asarray(make_image("L").convert("RGB")).astype(int)
 
 
 def encode(image, image_format, **options):
@@ -44,12 +44,12 @@ def encode(image, image_format, **options):
 def encode_with_exif(orientation, image_format="JPEG"):
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
-    return encode(picture(), image_format, exif=exif)
+    return encode(make_image(), image_format, exif=exif)
 
 
 def sixteen_bit(mode="L"):
-    """A PNG of 16 bits a channel; written by hand for colour, which Pillow only reads."""
-    pixels = (np.asarray(picture(mode)).astype(">u2") * 257).reshape(HEIGHT, -1)
+    """Returns a PNG of 16 bits per channel, written by hand because Pillow cannot write 16-bit RGB."""
+    pixels = (np.asarray(make_image(mode)).astype(">u2") * 257).reshape(HEIGHT, -1)
     rows = b"".join(b"\0" + row.tobytes() for row in pixels)
     header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, 16, {"L": 0, "RGB": 2}[mode], 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
@@ -60,13 +60,13 @@ def chunk(kind, content):
 
 
 def bomb(width, height):
-    """A small PNG whose header promises more."""
-    png = encode(picture(), "PNG")
+    """Returns a small PNG whose header has another size."""
+    png = encode(make_image(), "PNG")
     return png[:8] + chunk(b"IHDR", struct.pack(">II", width, height) + png[24:29]) + png[33:]
 
 
 def read(tmp_path, content, **options):
-    path = tmp_path / "image.jpg"  # whatever it holds: names say nothing
+    path = tmp_path / "image.jpg"  # the suffix is ignored
     path.write_bytes(content)
     return image_file.read(path, **options)
 
@@ -75,32 +75,32 @@ def decode(encoded):
     return tf.io.decode_image(encoded, channels=3, expand_animations=False).numpy().astype(int)
 
 
-AS_IS = {
-    "jpeg": (encode(picture(), "JPEG"), PIXELS),
-    "progressive jpeg": (encode(picture(), "JPEG", progressive=True), PIXELS),
-    "jpeg of several pictures": (
-        encode(picture(), "MPO", save_all=True, append_images=[picture()], quality=95, subsampling=0),
+UNCHANGED = {
+    "jpeg": (encode(make_image(), "JPEG"), PIXELS),
+    "progressive jpeg": (encode(make_image(), "JPEG", progressive=True), PIXELS),
+    "jpeg of several images": (
+        encode(make_image(), "MPO", save_all=True, append_images=[make_image()], quality=95, subsampling=0),
         PIXELS,
     ),
-    "grey jpeg": (encode(picture("L"), "JPEG"), GREY),
+    "grey jpeg": (encode(make_image("L"), "JPEG"), GREY),
     "upright by exif": (encode_with_exif(1), PIXELS),
     "impossible exif": (encode_with_exif(9), PIXELS),
-    "broken exif": (encode(picture(), "JPEG", exif=b"Exif\0\0MM nonsense"), PIXELS),
-    "png": (encode(picture(), "PNG"), PIXELS),
-    "grey png": (encode(picture("L"), "PNG"), GREY),
-    "bits of png": (encode(picture("L").point(lambda v: 255 * (v > 100), "1"), "PNG"), 255 * (GREY > 100)),
-    "palette png": (encode(picture("P"), "PNG"), np.asarray(picture("P").convert("RGB"))),
-    "alpha png": (encode(picture("RGBA"), "PNG"), PIXELS),
-    "grey alpha png": (encode(picture("LA"), "PNG"), GREY),
-    "gif": (encode(picture().quantize(8), "GIF"), PIXELS),
-    "first of a gif": (encode(picture().quantize(8), "GIF", save_all=True, append_images=[picture("P")]), PIXELS),
-    "bmp": (encode(picture(), "BMP"), PIXELS),
+    "broken exif": (encode(make_image(), "JPEG", exif=b"Exif\0\0MM nonsense"), PIXELS),
+    "png": (encode(make_image(), "PNG"), PIXELS),
+    "grey png": (encode(make_image("L"), "PNG"), GREY),
+    "bits of png": (encode(make_image("L").point(lambda v: 255 * (v > 100), "1"), "PNG"), 255 * (GREY > 100)),
+    "palette png": (encode(make_image("P"), "PNG"), np.asarray(make_image("P").convert("RGB"))),
+    "alpha png": (encode(make_image("RGBA"), "PNG"), PIXELS),
+    "grey alpha png": (encode(make_image("LA"), "PNG"), GREY),
+    "gif": (encode(make_image().quantize(8), "GIF"), PIXELS),
+    "animated gif": (encode(make_image().quantize(8), "GIF", save_all=True, append_images=[make_image("P")]), PIXELS),
+    "bmp": (encode(make_image(), "BMP"), PIXELS),
 }
 
 
-@pytest.mark.parametrize("name", AS_IS)
-def test_stored_as_it_is(tmp_path, name):
-    content, expected = AS_IS[name]
+@pytest.mark.parametrize("name", UNCHANGED)
+def test_files_stored_unchanged(tmp_path, name):
+    content, expected = UNCHANGED[name]
     image = read(tmp_path, content)
     assert image.encoded == content and (image.change, image.orientation) == ("", 1)
     assert image.image_format == {"M": "bmp", "\x89": "png", "G": "gif", "\xff": "jpeg", "B": "bmp"}[chr(content[0])]
@@ -108,31 +108,36 @@ def test_stored_as_it_is(tmp_path, name):
     np.testing.assert_allclose(decode(content), expected, atol=6 if image.image_format == "jpeg" else 0)
 
 
-ANEW = {
-    "cmyk": (encode(picture("CMYK"), "JPEG"), "jpeg", "CMYK", PIXELS),
+RE_ENCODED = {
+    "cmyk": (encode(make_image("CMYK"), "JPEG"), "jpeg", "CMYK", PIXELS),
     "16 bit grey": (sixteen_bit(), "png", "16 bit", GREY),
     "16 bit colour": (sixteen_bit("RGB"), "png", "16 bit", PIXELS),
-    "webp": (encode(picture("L"), "WEBP", quality=100), "jpeg", "WEBP", GREY),  # which halves the colours' size
-    "lossless webp": (encode(picture(), "WEBP", lossless=True), "png", "WEBP", PIXELS),
-    "tiff": (encode(picture(), "TIFF"), "png", "TIFF", PIXELS),
+    "webp": (encode(make_image("L"), "WEBP", quality=100), "jpeg", "WEBP", GREY),  # lossy WebP subsamples colours
+    "lossless webp": (encode(make_image(), "WEBP", lossless=True), "png", "WEBP", PIXELS),
+    "tiff": (encode(make_image(), "TIFF"), "png", "TIFF", PIXELS),
     "16 bit tiff": (encode(Image.open(io.BytesIO(sixteen_bit())), "TIFF"), "png", "TIFF", GREY),
-    "ppm": (encode(picture(), "PPM"), "png", "PPM", PIXELS),
-    "palette bmp": (encode(picture().quantize(8), "BMP"), "png", "BMP that TensorFlow decodes to other pixels", PIXELS),
+    "ppm": (encode(make_image(), "PPM"), "png", "PPM", PIXELS),
+    "palette bmp": (
+        encode(make_image().quantize(8), "BMP"),
+        "png",
+        "BMP that TensorFlow decodes to different pixels",
+        PIXELS,
+    ),
     "bits of bmp": (
-        encode(picture("L").point(lambda v: 255 * (v > 100), "1"), "BMP"),
+        encode(make_image("L").point(lambda v: 255 * (v > 100), "1"), "BMP"),
         "png",
         "BMP that TensorFlow does not decode",
         255 * (GREY > 100),
     ),
-    "png without its end": (encode(picture(), "PNG")[:-12], "png", "PNG that TensorFlow does not decode", PIXELS),
-    "turned png": (encode_with_exif(3, "PNG"), "png", "turned by EXIF", PIXELS[::-1, ::-1]),
-    "turned tiff": (encode_with_exif(6, "TIFF"), "png", "turned by EXIF", np.rot90(PIXELS, -1)),
+    "png without its end": (encode(make_image(), "PNG")[:-12], "png", "PNG that TensorFlow does not decode", PIXELS),
+    "oriented png": (encode_with_exif(3, "PNG"), "png", "EXIF orientation", PIXELS[::-1, ::-1]),
+    "oriented tiff": (encode_with_exif(6, "TIFF"), "png", "EXIF orientation", np.rot90(PIXELS, -1)),
 }
 
 
-@pytest.mark.parametrize("name", ANEW)
-def test_encoded_anew(tmp_path, name):
-    content, image_format, change, expected = ANEW[name]
+@pytest.mark.parametrize("name", RE_ENCODED)
+def test_re_encoded_files(tmp_path, name):
+    content, image_format, change, expected = RE_ENCODED[name]
     image = read(tmp_path, content)
     assert (image.image_format, image.change) == (image_format, change)
     assert Image.open(io.BytesIO(image.encoded)).format.lower() == image_format
@@ -141,7 +146,7 @@ def test_encoded_anew(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "orientation, upright",  # which stored row and column every seen one is, from Exif 2.32, tag 274
+    "orientation, upright",  # from Exif 2.32, tag 274
     [
         (2, PIXELS[:, ::-1]),
         (3, PIXELS[::-1, ::-1]),
@@ -152,16 +157,16 @@ def test_encoded_anew(tmp_path, name):
         (8, PIXELS[:, ::-1].transpose(1, 0, 2)),
     ],
 )
-def test_turned_upright_once(tmp_path, orientation, upright):
+def test_exif_orientation_is_applied_once(tmp_path, orientation, upright):
     image = read(tmp_path, encode_with_exif(orientation))
-    assert (image.orientation, image.change, image.image_format) == (orientation, "turned by EXIF", "jpeg")
+    assert (image.orientation, image.change, image.image_format) == (orientation, "EXIF orientation", "jpeg")
     assert (image.height, image.width) == upright.shape[:2] and image.stored_size == (HEIGHT, WIDTH)
     np.testing.assert_allclose(decode(image.encoded), upright, atol=8)
     again = read(tmp_path, image.encoded)
-    assert (again.encoded, again.orientation) == (image.encoded, 1)  # its EXIF is gone
+    assert (again.encoded, again.orientation) == (image.encoded, 1)  # without EXIF
 
 
-def test_16_bits_are_scaled_not_clipped(tmp_path):
+def test_16_bits_are_scaled(tmp_path):
     levels = np.array([[0, 128, 129, 256, 257, 32767, 32768, 65407, 65535]], np.uint16)
     image = read(tmp_path, encode(Image.fromarray(levels), "PNG"))
     # By hand, 65535 / 255 = 257: halves of 257 round up.
@@ -172,49 +177,49 @@ def test_16_bits_are_scaled_not_clipped(tmp_path):
     "content, reason",
     [
         (b"", "file is empty"),
-        (b"<html>404 not found</html>", "file is no image"),
-        (encode(picture(), "JPEG")[:4], "file is no image"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "file is no image"),  # would start Ghostscript
-        (encode(picture("L").convert("F"), "TIFF"), "image is unreadable"),  # white may be 1 or 255
+        (b"<html>404 not found</html>", "file is not an image"),
+        (encode(make_image(), "JPEG")[:4], "file is not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "file is not an image"),  # would start Ghostscript
+        (encode(make_image("L").convert("F"), "TIFF"), "image is unreadable"),  # white may be 1 or 255
         (bomb(60_000, 60_000), "too many pixels"),
         (bomb(2**31 - 1, 2**31 - 1), "too many pixels"),
-        (bomb(0, 5), "file is no image"),
-        (bomb(100, 100), "image is unreadable"),  # rows that are not there
+        (bomb(0, 5), "file is not an image"),
+        (bomb(100, 100), "image is unreadable"),  # rows are missing
     ],
 )
-def test_refused(tmp_path, content, reason):
+def test_rejected_files(tmp_path, content, reason):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(ImageError, match=r"image\.jpg") as error:
             read(tmp_path, content)
-    assert error.value.reason == reason and " at 0x" not in str(error.value)  # no address, which changes
+    assert error.value.reason == reason and " at 0x" not in str(error.value)  # no memory addresses
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF"])
-def test_truncated_files_lose_no_pixel(tmp_path, image_format):
-    """Cut anywhere, a file is left out; or it still has all of its pixels, and only what follows them is lost."""
+def test_truncated_files_are_rejected_or_complete(tmp_path, image_format):
+    """A file truncated anywhere is rejected, unless all pixels are before the cut."""
     noise = np.random.RandomState(0).randint(0, 256, (8, 10, 3)).astype(np.uint8)
     image = Image.fromarray(noise).resize((40, 32), Image.Resampling.NEAREST)
     content = encode(image, image_format, **({"lossless": True} if image_format == "WEBP" else {}))
-    whole, left_out = decode(read(tmp_path, content).encoded), 0
+    complete, num_rejected = decode(read(tmp_path, content).encoded), 0
     for length in [*range(1, len(content), max(1, len(content) // 60)), *range(len(content) - 20, len(content))]:
         try:
-            np.testing.assert_array_equal(decode(read(tmp_path, content[:length]).encoded), whole)
+            np.testing.assert_array_equal(decode(read(tmp_path, content[:length]).encoded), complete)
         except ImageError:
-            left_out += 1
-    assert left_out >= 55
+            num_rejected += 1
+    assert num_rejected >= 55
 
 
-def test_the_bound_of_pixels_is_the_callers(tmp_path):
-    content = encode(picture(), "PNG")
+def test_max_pixels(tmp_path):
+    content = encode(make_image(), "PNG")
     assert read(tmp_path, content, max_pixels=HEIGHT * WIDTH).encoded == content
-    with pytest.raises(ImageError, match=r"24x16, above the 383 pixels allowed"):
+    with pytest.raises(ImageError, match=r"24x16, above the limit of 383 pixels"):
         read(tmp_path, content, max_pixels=HEIGHT * WIDTH - 1)
 
 
 def with_texts(keyword=b"Comment", after_pixels=False):
-    """A PNG with 2 MB of text, of compressed text and of a colour profile."""
-    png, packed = encode(picture(), "PNG"), zlib.compress(bytes(2_000_000))
+    """Returns a PNG with 2 MB each of text, compressed text and colour profile."""
+    png, packed = encode(make_image(), "PNG"), zlib.compress(bytes(2_000_000))
     texts = chunk(b"zTXt", keyword + b"\0\0" + packed) + chunk(b"tEXt", keyword + b"\0" + b"a" * 2_000_000)
     texts += chunk(b"iTXt", keyword + b"\0\1\0\0\0" + packed)
     if after_pixels:
@@ -223,26 +228,26 @@ def with_texts(keyword=b"Comment", after_pixels=False):
 
 
 @pytest.mark.parametrize("after_pixels", [False, True])
-def test_long_texts_are_no_fault_of_a_png(tmp_path, after_pixels):
+def test_png_with_long_texts(tmp_path, after_pixels):
     content = with_texts(after_pixels=after_pixels)
     image = read(tmp_path, content)
     assert image.encoded == content and image.change == ""
     np.testing.assert_array_equal(decode(image.encoded), PIXELS)
 
 
-def test_texts_that_turn_a_png_do(tmp_path):
+def test_orientation_in_png_texts_is_applied(tmp_path):
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf tiff:Orientation="3"/></x:xmpmeta>'
-    png = encode(picture(), "PNG")
+    png = encode(make_image(), "PNG")
     content = png[:33] + chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp) + png[33:]
     image = read(tmp_path, content)
-    assert image.change == "turned by EXIF"
+    assert image.change == "EXIF orientation"
     np.testing.assert_array_equal(decode(image.encoded), PIXELS[::-1, ::-1])
 
 
-@pytest.mark.parametrize("name", [*AS_IS, *ANEW])
-def test_pillows_bound_of_pixels_stays_and_does_not_hold_here(tmp_path, name, monkeypatch):
-    content = {**AS_IS, **ANEW}[name][0]
-    assert Image.MAX_IMAGE_PIXELS is not None  # the guard of all other code in this process
+@pytest.mark.parametrize("name", [*UNCHANGED, *RE_ENCODED])
+def test_pillows_pixel_limit_is_ignored_and_restored(tmp_path, name, monkeypatch):
+    content = {**UNCHANGED, **RE_ENCODED}[name][0]
+    assert Image.MAX_IMAGE_PIXELS is not None  # protects other code in this process
     expected = read(tmp_path, content)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with warnings.catch_warnings():
@@ -256,7 +261,7 @@ def test_pillows_bound_of_pixels_stays_and_does_not_hold_here(tmp_path, name, mo
     assert Image.MAX_IMAGE_PIXELS == 10
 
 
-def test_files_that_cannot_be_opened(tmp_path):
+def test_missing_files(tmp_path):
     with pytest.raises(ImageError, match=r"nothing\.jpg") as error:
         image_file.read(tmp_path / "nothing.jpg")
     assert error.value.reason == "image is unreadable"
@@ -272,7 +277,7 @@ def folder(tmp_path):
     (tmp_path / "images/link.jpg").symlink_to("../elsewhere/secret.jpg")
     (tmp_path / "images/door").symlink_to("../elsewhere")
     (tmp_path / "images/loop.jpg").symlink_to("loop.jpg")
-    (tmp_path / "linked").symlink_to("images")  # a folder of images may be a link itself
+    (tmp_path / "linked").symlink_to("images")  # the folder itself may be a link
     return tmp_path
 
 
@@ -285,24 +290,24 @@ def test_find(folder, root, name):
 @pytest.mark.parametrize(
     "name, reason",
     [
-        ("../elsewhere/secret.jpg", "file is outside of its folder"),
-        ("sub/../../elsewhere/secret.jpg", "file is outside of its folder"),
-        ("../gone.jpg", "file is outside of its folder"),  # nothing is told about files elsewhere
-        ("link.jpg", "file is outside of its folder"),
-        ("door/secret.jpg", "file is outside of its folder"),
-        ("/etc/hostname", "file is outside of its folder"),
-        ("{folder}/images/a.jpg", "file is outside of its folder"),  # an absolute name fits one machine alone
+        ("../elsewhere/secret.jpg", "file is outside its folder"),
+        ("sub/../../elsewhere/secret.jpg", "file is outside its folder"),
+        ("../gone.jpg", "file is outside its folder"),  # existence of files elsewhere is not revealed
+        ("link.jpg", "file is outside its folder"),
+        ("door/secret.jpg", "file is outside its folder"),
+        ("/etc/hostname", "file is outside its folder"),
+        ("{folder}/images/a.jpg", "file is outside its folder"),  # absolute names depend on the machine
         ("gone.jpg", "file is missing"),
         ("", "file is missing"),
         ("sub", "file is missing"),
         ("loop.jpg", "file is missing"),
         ("a.jpg/b.jpg", "file is missing"),
         ("a" * 5000, "file is missing"),
-        ("a\0.jpg", "file name is no valid text"),
-        ("caf\udce9.jpg", "file name is no valid text"),
+        ("a\0.jpg", "invalid file name"),
+        ("caf\udce9.jpg", "invalid file name"),
     ],
 )
-def test_find_refuses(folder, name, reason):
+def test_find_rejects(folder, name, reason):
     name = name.replace("{folder}", str(folder))
     with pytest.raises(ImageError) as error:
         image_file.find(folder / "images", name)
@@ -312,27 +317,30 @@ def test_find_refuses(folder, name, reason):
 
 
 @pytest.mark.parametrize(
-    "name, words",
+    "name, message",
     [
         (
             "link.jpg",
-            "'link.jpg' is a link, or behind one, to {folder}/elsewhere/secret.jpg, outside of {folder}/images",
+            "'link.jpg' is a link to {folder}/elsewhere/secret.jpg, outside {folder}/images",
         ),
-        ("door/secret.jpg", "'door/secret.jpg' is a link, or behind one, to {folder}/elsewhere/secret.jpg, outside of"),
-        ("../elsewhere/secret.jpg", "'../elsewhere/secret.jpg' is not a name in {folder}/images; copy the file"),
+        ("door/secret.jpg", "'door/secret.jpg' is a link to {folder}/elsewhere/secret.jpg, outside"),
+        (
+            "../elsewhere/secret.jpg",
+            "'../elsewhere/secret.jpg' is not a relative path inside {folder}/images; copy the file",
+        ),
         (
             "{folder}/images/a.jpg",
-            "'{folder}/images/a.jpg' is not a name in {folder}/images; copy the file itself there",
+            "'{folder}/images/a.jpg' is not a relative path inside {folder}/images; copy the file into that folder",
         ),
     ],
 )
-def test_the_way_out_of_the_folder_is_told(folder, name, words):
+def test_messages_for_files_outside_the_folder(folder, name, message):
     with pytest.raises(ImageError) as error:
         image_file.find(folder / "images", name.replace("{folder}", str(folder)))
-    assert words.replace("{folder}", str(folder)) in str(error.value)
+    assert message.replace("{folder}", str(folder)) in str(error.value)
 
 
-def test_a_name_that_utf8_cannot_hold_is_told(folder):
+def test_message_for_names_that_are_not_utf8(folder):
     name = os.fsdecode(b"caf\xe9.jpg")
     (folder / "images" / name).touch()
     with pytest.raises(ImageError, match=r"caf\\udce9"):

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""conversion: shards, report and groundtruth, the same for any number of threads, whole or not at all."""
+"""Tests of dataset/convert/shards.py: shards, report and groundtruth."""
 
 import io
 import json
@@ -9,7 +9,6 @@ import resource
 import signal
 import threading
 import time
-import types
 
 import numpy as np
 import pytest
@@ -17,10 +16,10 @@ import tensorflow as tf
 import yaml
 from PIL import Image
 
-from dataset import command_line, files, label_map, tfrecord
+from dataset import files, label_map, tfrecord
 from dataset.convert import shards
 from dataset.convert.annotation import AnnotatedObject, Annotation
-from dataset.convert.conversion_report import Notes, Report
+from dataset.convert.conversion_report import ConversionNotes, ConversionReport
 from dataset.convert.image_file import ImageError
 from dataset.convert.shards import ShardWriter
 
@@ -36,12 +35,12 @@ def folder(tmp_path):
 
 
 def annotate(folder):
-    """Reads an annotation of image i with i % 3 objects; of image 4 a box is left out, and image 7 itself."""
+    """Returns a function that annotates image i with i % 3 objects; a box of image 4 and image 7 are left out."""
 
     def read(i, notes):
         if i == 7:
             raise ImageError("images that are seven", f"image {i} is left out")
-        time.sleep(0.01 * (i % 2))  # threads overtake each other
+        time.sleep(0.01 * (i % 2))  # so that threads finish out of order
         objects = [AnnotatedObject((k, 1, k + 4, 5), k + 1, "ab"[k], f"object {k}") for k in range(i % 3)]
         if i == 4:
             notes.leave_out_box("boxes of four", "object 1 of 4.png")
@@ -52,10 +51,10 @@ def annotate(folder):
 
 def convert(folder, items=range(10), name="out", **options):
     options = {"num_shards": 3, "max_bad_fraction": 0.5, **options}
-    return shards.run(list(items), annotate(folder), folder / "new" / name, **options)
+    return shards.write_shards(list(items), annotate(folder), folder / "new" / name, **options)
 
 
-def content(folder):
+def written_files(folder):
     return {path.name: path.read_bytes() for path in sorted((folder / "new").iterdir())}
 
 
@@ -66,12 +65,12 @@ def samples(folder, pattern="out-*"):
 
 def test_records_report_and_groundtruth(folder):
     report = convert(folder, groundtruth_categories={"a": 1, "b": 2})
-    assert sorted(content(folder)) == [
+    assert sorted(written_files(folder)) == [
         "json_out.json",
         *(f"out-{i:05d}-of-00003.tfrecord" for i in range(3)),
         "report_out.json",
     ]
-    # Record i goes to shard i mod 3; of images 0 to 9 the seventh is missing.
+    # Record i is in shard i mod 3; image 7 of 0 to 9 is left out.
     assert [int(sample["source_id"]) for sample in samples(folder)] == [0, 3, 6, 1, 4, 8, 2, 5, 9]
     (sample,) = (sample for sample in samples(folder) if sample["source_id"] == b"5")
     np.testing.assert_allclose(sample["boxes_norm"] * [8, 12, 8, 12], [[1, 0, 5, 4], [1, 1, 5, 5]], atol=1e-5)
@@ -105,15 +104,15 @@ def test_records_report_and_groundtruth(folder):
     }
 
 
-def test_the_number_of_threads_changes_no_byte(folder):
+def test_output_does_not_depend_on_the_number_of_threads(folder):
     written = []
     for num_threads in (1, 4):
         convert(folder, num_threads=num_threads, groundtruth_categories={"a": 1, "b": 2})
-        written.append(content(folder))
+        written.append(written_files(folder))
     assert written[0] == written[1]
 
 
-def test_more_images_than_are_read_ahead(folder, monkeypatch):
+def test_more_images_than_read_ahead(folder, monkeypatch):
     monkeypatch.setattr(shards, "READ_AHEAD", 1)
     assert convert(folder).written["images"] == 9
 
@@ -123,54 +122,52 @@ def test_more_images_than_are_read_ahead(folder, monkeypatch):
     [
         (
             0.09,
-            r"too much is left out: 1 of 10 images, above max_bad_fraction=0.09; .*seven: 1 \(image 7 is left out\)",
+            r"too many images left out: 1 of 10, above max_bad_fraction=0.09; .*seven: 1 \(image 7 is left out\)",
         ),
-        (0.105, r"too much is left out: 1 of 9 boxes, above max_bad_fraction=0.105; boxes of four: 1 \(object 1 of 4"),
+        (0.105, r"too many boxes left out: 1 of 9, above max_bad_fraction=0.105; boxes of four: 1 \(object 1 of 4"),
     ],
 )
-def test_too_much_left_out_fails_and_writes_the_report_alone(folder, max_bad_fraction, message):
+def test_too_many_left_out_fails_and_writes_only_the_report(folder, max_bad_fraction, message):
     with pytest.raises(tfrecord.DataError, match=message):
         convert(folder, max_bad_fraction=max_bad_fraction)
-    assert list(content(folder)) == ["report_out.json"]
+    assert list(written_files(folder)) == ["report_out.json"]
 
 
-def test_nothing_left_fails(folder):
-    with pytest.raises(tfrecord.DataError, match=r"there is no image that can be written; images that are seven: 1 \("):
+def test_no_image_fails(folder):
+    with pytest.raises(tfrecord.DataError, match=r"no image can be written; images that are seven: 1 \("):
         convert(folder, items=[7], max_bad_fraction=1.0)
-    with pytest.raises(
-        tfrecord.DataError, match=r"there is no image that can be written; all of it is in .*report_out"
-    ):
+    with pytest.raises(tfrecord.DataError, match=r"no image can be written; the full report is .*report_out"):
         convert(folder, items=[])
 
 
-def test_notes_made_before_count(folder):
-    notes = Notes()
+def test_notes_on_the_input_count(folder):
+    notes = ConversionNotes()
     for i in range(9):
         notes.leave_out_box("unlisted", f"annotation {i}")
-    with pytest.raises(tfrecord.DataError, match="10 of 18 boxes, above"):
+    with pytest.raises(tfrecord.DataError, match="too many boxes left out: 10 of 18, above"):
         convert(folder, notes=notes)
 
 
-def test_an_interrupted_run_leaves_nothing_that_looks_whole(folder):
+def test_an_interrupted_run_leaves_no_file(folder):
     def read(i, notes):
         if i == 5:
             raise KeyboardInterrupt
         return annotate(folder)(i, notes)
 
     with pytest.raises(KeyboardInterrupt):
-        shards.run(list(range(10)), read, folder / "new" / "out", num_shards=2, num_threads=2)
-    assert content(folder) == {}
+        shards.write_shards(list(range(10)), read, folder / "new" / "out", num_shards=2, num_threads=2)
+    assert written_files(folder) == {}
 
 
 @pytest.mark.parametrize("name", ["train", "report", "json", "j", "label_map", "r"])
-def test_what_is_beside_the_shards_does_not_match_their_prefix(folder, name):
+def test_names_of_companion_files_do_not_match_the_prefix(folder, name):
     convert(folder, name=name, groundtruth_categories={"a": 1, "b": 2})
     shards.write_label_map(folder / "new" / name, {1: "a"})
-    assert len(content(folder)) == 6
+    assert len(written_files(folder)) == 6
     assert len(list((folder / "new").glob(f"{name}*"))) == 3
 
 
-def test_label_map_is_what_the_hparam_reads(tmp_path):
+def test_label_map_is_readable_as_config_value(tmp_path):
     names = {1: "größe", 2: "no", 3: "1"}
     path = shards.write_label_map(tmp_path / "train", names)
     assert path == tmp_path / "label_map_train.yaml"
@@ -194,14 +191,14 @@ def write(prefix, num_shards, num_records):
             writer.write(encoded(i))
 
 
-def test_shards_take_turns_and_keep_order(tmp_path):
+def test_records_are_written_to_shards_in_rotation(tmp_path):
     write(tmp_path / "new" / "train", 3, 7)
     names = sorted(path.name for path in (tmp_path / "new").iterdir())
     assert names == [f"train-{i:05d}-of-00003.tfrecord" for i in range(3)]
     assert [read_ids(tmp_path / "new" / name) for name in names] == [[0, 3, 6], [1, 4], [2, 5]]
 
 
-def test_a_failed_run_leaves_nothing_and_the_old_shards_untouched(tmp_path):
+def test_a_failed_run_leaves_old_shards_unchanged(tmp_path):
     write(tmp_path / "train", 2, 4)
     with pytest.raises(KeyboardInterrupt), ShardWriter(tmp_path / "train", 2) as writer:
         writer.write(encoded(9))
@@ -211,7 +208,7 @@ def test_a_failed_run_leaves_nothing_and_the_old_shards_untouched(tmp_path):
     assert read_ids(tmp_path / "train-00000-of-00002.tfrecord") == [0, 2]
 
 
-def test_more_shards_than_open_files_are_one_sentence(tmp_path):
+def test_more_shards_than_open_files_give_a_one_line_error(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 40, hard))
     try:
@@ -220,15 +217,15 @@ def test_more_shards_than_open_files_are_one_sentence(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
-    write(tmp_path / "train", 2, 1)  # nothing is locked
+    write(tmp_path / "train", 2, 1)  # the lock is released
 
 
-def test_an_interrupt_while_the_shards_move_waits_for_the_last(tmp_path, monkeypatch):
+def test_ctrl_c_takes_effect_after_all_shards_are_moved(tmp_path, monkeypatch):
     def replace(source, target):
         signal.raise_signal(signal.SIGINT)
         os.rename(source, target)
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs of a shell
     monkeypatch.setattr(os, "replace", replace)
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -240,14 +237,14 @@ def test_an_interrupt_while_the_shards_move_waits_for_the_last(tmp_path, monkeyp
     assert read_ids(tmp_path / "train-00002-of-00003.tfrecord") == [2, 5]
 
 
-def test_shards_are_written_in_any_thread(tmp_path):
+def test_shards_can_be_written_in_another_thread(tmp_path):
     thread = threading.Thread(target=write, args=(tmp_path / "train", 2, 4))
     thread.start()
     thread.join()
     assert read_ids(tmp_path / "train-00001-of-00002.tfrecord") == [1, 3]
 
 
-def test_what_a_killed_run_left_is_removed(tmp_path):
+def test_files_of_a_killed_run_are_removed(tmp_path):
     left = tmp_path / ".unfinished-train"
     left.mkdir()
     for name in ("lock", "0", "7"):
@@ -257,7 +254,7 @@ def test_what_a_killed_run_left_is_removed(tmp_path):
     assert read_ids(tmp_path / "train-00000-of-00001.tfrecord") == [0]
 
 
-def test_two_runs_at_a_time_cannot_write_the_same_shards(tmp_path):
+def test_concurrent_runs_cannot_write_the_same_shards(tmp_path):
     with ShardWriter(tmp_path / "train", 1) as writer:
         with pytest.raises(files.TargetError, match=r"another run is writing .*train\*; wait for it"):
             write(tmp_path / "train", 1, 3)
@@ -265,87 +262,28 @@ def test_two_runs_at_a_time_cannot_write_the_same_shards(tmp_path):
     assert read_ids(tmp_path / "train-00000-of-00001.tfrecord") == [9]
 
 
-def test_shards_of_another_count_are_refused(tmp_path):
+def test_shards_of_another_number_are_rejected(tmp_path):
     write(tmp_path / "train", 2, 4)
     with pytest.raises(tfrecord.DataError, match=r"train-00000-of-00002.*another number of shards than 3"):
         write(tmp_path / "train", 3, 4)
-    write(tmp_path / "train-2", 3, 4)  # another set
-    write(tmp_path / "train", 2, 1)  # the same count is replaced
+    write(tmp_path / "train-2", 3, 4)  # another prefix
+    write(tmp_path / "train", 2, 1)  # the same number: replaced
     assert read_ids(tmp_path / "train-00001-of-00002.tfrecord") == []
 
 
 @pytest.mark.parametrize("prefix, num_shards, message", [("a", 0, "at least 1"), ("", 1, "path"), ("a/", 1, "path")])
-def test_shard_writer_refuses_bad_arguments(prefix, num_shards, message):
+def test_shard_writer_rejects_invalid_arguments(prefix, num_shards, message):
     with pytest.raises(tfrecord.DataError, match=message):
         ShardWriter(prefix, num_shards)
 
 
-@pytest.mark.parametrize(
-    "fault, line",
-    [
-        (tfrecord.DataError("no image"), "error: no image"),
-        (PermissionError(13, "Permission denied", "a.xml"), "error: a.xml: Permission denied"),
-        (OSError(28, "No space left on device"), "error: No space left on device"),
-        (tf.errors.ResourceExhaustedError(None, None, "out/0; No space left on device"), "error: out/0; No space left"),
-    ],
-)
-def test_faults_end_a_script_with_one_line(fault, line):
-    @shards.plain_ending()
-    def script():
-        raise fault
-
-    with pytest.raises(SystemExit) as error:
-        command_line.call(script)
-    assert error.value.code.startswith(line) and "\n" not in error.value.code
-
-
-def test_faults_of_the_program_are_no_faults_of_the_data():
-    with pytest.raises(KeyError), shards.plain_ending():
-        raise KeyError("program")
-
-
-def test_options_are_what_a_run_takes(folder, monkeypatch):
-    values = {"num_threads": 2, "max_bad_fraction": 0.5, "max_image_pixels": 95}  # an image has 96
-    monkeypatch.setattr(shards, "FLAGS", types.SimpleNamespace(**values, num_shards=9))
-    assert shards.options() == values
-    with pytest.raises(tfrecord.DataError, match="too many pixels: 9 "):
-        convert(folder, **shards.options())
-
-
-def test_gpus_are_hidden_and_too_late_is_no_error(monkeypatch):
-    seen = []
-
-    def set_visible_devices(devices, kind):
-        seen.append((devices, kind))
-        raise RuntimeError("Visible devices cannot be modified after being initialized")
-
-    monkeypatch.setattr(tf.config, "set_visible_devices", set_visible_devices)
-    shards.hide_gpus()
-    assert seen == [([], "GPU")]
-
-
-def test_a_failing_conversion_shows_one_name_a_reason():
-    report = Report()
+def test_error_message_shows_one_name_per_reason():
+    report = ConversionReport()
     report.written = {"images": 1, "boxes": 1}
     for reason, count in (("a", 4), ("b", 3), ("c", 1), ("d", 1)):
         for i in range(count):
             report.leave_out_box(reason, f"{reason}{i}")
-    assert report.find_excess(0.1) == (
-        "too much is left out: 9 of 10 boxes, above max_bad_fraction=0.1; "
+    assert shards.find_excess(report, 0.1) == (
+        "too many boxes left out: 9 of 10, above max_bad_fraction=0.1; "
         "a: 4 (a0 and 3 more); b: 3 (b0 and 2 more); c: 1 (c0)"
     )
-
-
-def test_report_counts_and_names_the_first_few():
-    report = Report()
-    report.written = {"images": 3, "boxes": 5}
-    report.note("boxes clipped", "a.xml cat")
-    report.note("boxes clipped", "b.xml dog")
-    assert str(report) == "3 images, 5 boxes\nboxes clipped: 2 (a.xml cat; b.xml dog)"
-    for i in range(1000):
-        report.leave_out_box("empty", str(i))
-    first, _, last = str(report).splitlines()
-    assert first == "3 images, 5 boxes; 0 images and 1000 boxes left out"
-    assert last == "empty: 1000 (0; 1; 2; 3; 4 and 995 more)"
-    empty = report.to_json()["reasons"]["empty"]
-    assert empty["count"] == 1000 and empty["first"] == [str(i) for i in range(300)]

@@ -1,0 +1,63 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Flags and error handling shared by the conversion scripts."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+from absl import flags
+
+from dataset import command_line
+from dataset.convert import image_file
+from dataset.files import reason_of
+from dataset.tfrecord import DataError
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """Defines the flags that are arguments of `shards.write_shards`."""
+    with command_line.group("Reading"):
+        flags.DEFINE_integer(
+            "num_threads", None, "Images read concurrently; default: number of CPU cores.", lower_bound=1
+        )
+        flags.DEFINE_float(
+            "max_bad_fraction",
+            0.01,
+            "Largest fraction of images, or of boxes, that may be left out, 0 to 1; above it nothing is written. Also "
+            "limits, but at 0.2 or more, the fraction of boxes that lose more than a third of their area by clipping.",
+            lower_bound=0,
+            upper_bound=1,
+        )
+        flags.DEFINE_integer(
+            "max_image_pixels",
+            image_file.MAX_IMAGE_PIXELS,
+            "Largest height * width of an image; larger images are left out.",
+            lower_bound=1,
+        )
+
+
+def flag_values() -> dict[str, Any]:
+    """Returns the values of these flags, as keyword arguments of `shards.write_shards`."""
+    return {name: getattr(FLAGS, name) for name in ("num_threads", "max_bad_fraction", "max_image_pixels")}
+
+
+def hide_gpus() -> None:
+    """Hides GPUs from TensorFlow, which only decodes images here but would allocate the memory of all of them."""
+    with contextlib.suppress(RuntimeError):  # raised if TensorFlow is initialized already
+        tf.config.set_visible_devices([], "GPU")
+
+
+@contextlib.contextmanager
+def translate_errors() -> Iterator[None]:
+    """Turns TensorFlow's file errors into DataErrors, and prints a message on Ctrl-C."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise DataError(reason_of(error)) from error
+    except KeyboardInterrupt:
+        print("interrupted: no incomplete TFRecords are left", file=sys.stderr)
+        raise

@@ -1,0 +1,75 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Datasets of the synthetic images of `scenes`: image files, COCO annotations and TFRecords."""
+
+import json
+import re
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from dataset import scenes
+from dataset.convert import coco
+from dataset.convert.conversion_report import ConversionReport
+
+NUM_SHARDS = 4
+
+
+def create(
+    output_dir: str | Path,
+    *,
+    num_images: int,
+    image_size: tuple[int, int] = (160, 160),
+    seed: int = 0,
+    prefix: str = "sample",
+    num_shards: int = NUM_SHARDS,
+) -> ConversionReport:
+    """Writes images/*.jpg, annotations.json in COCO format with ids from 1, `{prefix}-*.tfrecord` and their report.
+
+    Args:
+        output_dir: folder; images of an earlier run in it are replaced or removed.
+        num_images: from 1.
+        image_size: (height, width), pixels.
+        seed: from 0; each seed draws other images.
+        prefix: prefix of the shard names.
+        num_shards: number of TFRecord files, from 1.
+
+    Raises:
+        DataError: if the folder contains another number of shards with this prefix.
+    """
+    images_dir, annotations_path = Path(output_dir, "images"), Path(output_dir, "annotations.json")
+    images_dir.mkdir(parents=True, exist_ok=True)
+    images, annotations = [], []
+    for index in tqdm(range(num_images), desc="drawing", unit="image"):
+        scene, image_id = scenes.make_scene(seed, index, image_size), index + 1
+        height, width = image_size
+        images.append({"id": image_id, "file_name": f"{image_id:06d}.jpg", "height": height, "width": width})
+        Image.fromarray(scene.image).save(images_dir / images[-1]["file_name"], **scenes.JPEG_OPTIONS)
+        for class_id, box in zip(scene.classes.tolist(), scene.boxes.tolist(), strict=True):
+            annotations.append(_coco_annotation(len(annotations) + 1, image_id, class_id, box))
+    _remove_stale_images(images_dir, {image["file_name"] for image in images})
+    categories = [{"id": class_id, "name": name} for class_id, name in scenes.CLASS_NAMES.items()]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    annotations_path.write_text(json.dumps(content), "utf-8")
+    source = coco.load(images_dir, object_annotations_file=annotations_path)
+    return coco.convert(source, Path(output_dir, prefix), num_shards=num_shards)
+
+
+def _remove_stale_images(images_dir: Path, file_names: set[str]) -> None:
+    """Removes images of an earlier, larger run; keeps files with names that `create` does not write."""
+    for path in images_dir.glob("*.jpg"):
+        if re.fullmatch(r"[0-9]{6}|[1-9][0-9]{6,}", path.stem) and path.name not in file_names:
+            path.unlink()
+
+
+def _coco_annotation(annotation_id: int, image_id: int, class_id: int, box: list[int]) -> dict:
+    ymin, xmin, ymax, xmax = box
+    return {
+        "id": annotation_id,
+        "image_id": image_id,
+        "category_id": class_id,
+        "bbox": [xmin, ymin, xmax - xmin, ymax - ymin],
+        "area": (xmax - xmin) * (ymax - ymin),
+        "iscrowd": 0,
+    }

@@ -1,0 +1,224 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""YOLO text labels to TFRecords, a COCO groundtruth file and a label map."""
+
+import collections
+import dataclasses
+import math
+import os
+import reprlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dataset import label_map as label_map_lib
+from dataset.convert import image_file, shards
+from dataset.convert.annotation import AnnotatedObject, Annotation, Box
+from dataset.convert.conversion_report import ConversionNotes, ConversionReport
+from dataset.convert.image_file import ImageError
+from dataset.files import reason_of
+from dataset.tfrecord import DataError
+from efficientdet import config as config_lib
+from efficientdet import hparams
+
+SPLITS = ("train", "val", "test")
+MAX_FRACTION = 1.5  # boxes may extend beyond the image; larger values are pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class YoloSource:
+    """One split of a dataset."""
+
+    images: Sequence[tuple[Path, str]]  # (folder, name in the folder)
+    label_map: Mapping[int, str]  # ids from 1
+    duplicates: Sequence[Path] = ()  # images that several entries of the split contain
+
+
+def load(data_yaml: str | Path, split: str) -> YoloSource:
+    """Reads data.yaml and finds the images of a split.
+
+    The key `path` is relative to the folder of data.yaml or, if that does not exist, to the working directory. The
+    split, a folder of images, a .txt list of images or several of these, is relative to `path`.
+
+    Raises:
+        DataError: if the file cannot be read, lacks the split or the names, or the split or `path` does not exist.
+    """
+    try:
+        content = hparams.read_yaml(str(data_yaml))
+        label_map = _read_names(content, data_yaml)
+    except (config_lib.ConfigError, label_map_lib.LabelMapError) as error:
+        raise DataError(f"cannot use data_yaml: {error}") from error
+    if "kpt_shape" in content:
+        raise DataError(f"{data_yaml} has kpt_shape; expected labels of boxes or polygons, not of keypoints")
+    entries, root = content.get(split), content.get("path") or ""
+    if not entries:
+        others = ", ".join(name for name in SPLITS if content.get(name)) or "none"
+        raise DataError(f"{data_yaml} has no split {split!r} (available: {others}); add it, or choose another --split")
+    entries = [entries] if isinstance(entries, str) else entries
+    if not (isinstance(entries, list) and all(isinstance(text, str) for text in [*entries, root])):
+        raise DataError(
+            f"{data_yaml}: expected path to be a folder, and {split} a folder, a .txt list or several of them, got "
+            f"{reprlib.repr(root)} and {reprlib.repr(entries)}"
+        )
+    root = _find_root(Path(data_yaml).resolve().parent, root)
+    found = [(folder / name, (folder, name)) for entry in entries for folder, name in _find_images(root, entry)]
+    counts, images = collections.Counter(path for path, _ in found), list(dict(found).values())
+    if not images:
+        raise DataError(
+            f"{split} of {data_yaml} has no image ({', '.join(image_file.SUFFIXES)}) in {', '.join(entries)}"
+        )
+    return YoloSource(images, label_map, [path for path, count in counts.items() if count > 1])
+
+
+def _find_root(folder: Path, path: str) -> Path:
+    """Returns the folder of the key `path` in a data.yaml of `folder`."""
+    tried = [folder / path, Path.cwd() / path]
+    for root in tried:
+        if root.is_dir():
+            return root
+    shown = " and ".join(dict.fromkeys(map(str, tried)))
+    raise DataError(f"path: {path} is not a folder (tried {shown}); set it to the folder of the dataset")
+
+
+def _read_names(content: Mapping, data_yaml: str | Path) -> dict[int, str]:
+    names = content.get("names")
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not (isinstance(names, dict) and names and all(type(class_id) is int for class_id in names)):
+        raise DataError(f"{data_yaml}: expected names as a list or as {{0: name, ...}}, got {str(names)[:80]}")
+    if content.get("nc", len(names)) != len(names):
+        raise DataError(f"{data_yaml}: nc is {content['nc']}, but there are {len(names)} names; correct one of them")
+    return label_map_lib.resolve({class_id + 1: name for class_id, name in names.items()})
+
+
+def _find_images(root: Path, entry: str) -> list[tuple[Path, str]]:
+    """Finds the images in a folder and its subfolders, or in a .txt list, as (folder, name in the folder)."""
+    path = root / entry
+    if not path.exists() and entry.startswith("../"):
+        path = root / entry[3:]  # some exporters write paths relative to a folder next to data.yaml
+    if path.is_dir():
+        images = sorted(file for file in path.rglob("*") if file.suffix.lower() in image_file.SUFFIXES)
+        return [(path, str(image.relative_to(path))) for image in [*images, *_missing_images(path, images)]]
+    try:
+        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"expected a folder of images or a list of them, cannot read {path}: {reason_of(error)}"
+        ) from error
+    return [(root, os.path.relpath(path.parent / line, root)) for line in lines]
+
+
+def _missing_images(folder: Path, images: Sequence[Path]) -> list[Path]:
+    """Returns the expected images of label files without an image, so that they are counted as missing."""
+    labels = label_path(folder / "any").parent
+    if labels == folder:  # may contain other .txt files
+        return []
+    known = {label_path(image) for image in images}
+    unmatched = sorted(path for path in labels.rglob("*.txt") if path not in known and path.name != "classes.txt")
+    return [folder / path.relative_to(labels).with_suffix(".jpg") for path in unmatched]
+
+
+def label_path(image_path: Path) -> Path:
+    """Returns the path of an image's labels: `labels` for the last folder `images`, if there is one, and .txt."""
+    *folders, name = image_path.parts
+    if "images" in folders:
+        folders[len(folders) - 1 - folders[::-1].index("images")] = "labels"
+    return Path(*folders, name).with_suffix(".txt")
+
+
+def find_fault(values: Sequence[float] | None, label_map: Mapping[int, str]) -> str | None:
+    """Returns the reason why a row of a label file cannot be used, or None; see `_parse_row` for the values."""
+    if values is None:
+        return "row has values that are not finite numbers"
+    if len(values) == 6:
+        return "row has 6 values, like predictions with scores; expected 5, or a polygon"
+    if len(values) < 5 or len(values) % 2 == 0:
+        return "row has neither 5 values nor a class and the x, y pairs of a polygon"
+    if values[0] + 1 not in label_map:
+        return f"class {values[0]:g} is not among the names"
+    if any(abs(value) > MAX_FRACTION for value in values[1:]):
+        return "values are in pixels, not fractions of the image"
+    return None
+
+
+def _parse_row(row: str) -> list[float] | None:
+    """Returns the class and coordinates of a row; None if they are not finite numbers."""
+    try:
+        values = [float(text) for text in row.split()]
+    except ValueError:
+        return None
+    return values if all(math.isfinite(value) for value in values) else None
+
+
+def _to_box(values: Sequence[float]) -> Box:
+    """Converts cx, cy, width, height, or the corners x1, y1, x2, y2, ... of a polygon."""
+    if len(values) == 4:
+        x, y, width, height = values
+        return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+    return min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
+
+
+def read_annotation(
+    folder: Path, name: str, source_id: str, *, label_map: Mapping[int, str], notes: ConversionNotes
+) -> Annotation:
+    """Returns an image with its objects; invalid rows are left out and noted. No label file means no objects.
+
+    Raises:
+        ImageError: if the image is not in the folder, or the label file cannot be read.
+    """
+    image_path, labels = image_file.find(folder, name), label_path(folder / name)
+    rows = []
+    if not labels.exists():
+        notes.note("images without a label file: no objects", name)
+    else:
+        try:
+            rows = labels.read_text("utf-8-sig").splitlines()
+        except (OSError, ValueError) as error:
+            reason = reason_of(error)
+            raise ImageError("label file is unreadable", f"cannot read labels {labels}: {reason}") from error
+    objects = []
+    for number, row in enumerate(rows, start=1):
+        values, label = _parse_row(row), f"line {number}"
+        fault = find_fault(values, label_map) if row.strip() else None
+        if fault:
+            notes.leave_out_box(fault, f"{label} of {name}")
+        elif values:
+            class_id = int(values[0]) + 1
+            objects.append(AnnotatedObject(_to_box(values[1:]), class_id, label_map[class_id], label))
+    return Annotation(image_path, name, source_id, None, objects, normalized=True)
+
+
+def convert(source: YoloSource, output_path: str | Path, *, num_shards: int = 32, **options) -> ConversionReport:
+    """Writes `{output_path}-*.tfrecord`, `json_{name}.json` and `label_map_{name}.yaml`; image ids count from 1.
+
+    Args:
+        source: see `load`.
+        output_path: path prefix of the shard names.
+        num_shards: number of TFRecord files, from 1.
+        **options: num_threads, max_bad_fraction and max_image_pixels of `shards.write_shards`.
+
+    Raises:
+        DataError: if the data cannot be converted; only the report is written then.
+    """
+    labels = [label_path(folder / name) for folder, name in source.images]
+    if not any(path.is_file() for path in labels):
+        raise DataError(f"none of the {len(labels)} images has a label file; expected files such as {labels[0]}")
+
+    notes = ConversionNotes()
+    for path in source.duplicates:
+        notes.note("images listed more than once, written once", str(path))
+
+    def read(item: tuple[int, tuple[Path, str]], notes: ConversionNotes) -> Annotation:
+        number, (folder, name) = item
+        return read_annotation(folder, name, str(number), label_map=source.label_map, notes=notes)
+
+    report = shards.write_shards(
+        list(enumerate(source.images, start=1)),
+        read,
+        output_path,
+        num_shards=num_shards,
+        groundtruth_categories={name: class_id for class_id, name in source.label_map.items()},
+        notes=notes,
+        **options,
+    )
+    shards.write_label_map(output_path, source.label_map)
+    return report
