@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What every test file shares: how hypothesis runs, and a model that is small."""
+"""Settings of hypothesis, and fixtures with small models."""
 
 import numpy as np
 import pytest
@@ -8,15 +8,14 @@ from hypothesis import settings
 
 from efficientdet import config as config_lib
 
-# No deadline: the first call of a TensorFlow function traces it, which takes as long as a hundred later ones.
-# Derandomized: a run of an unchanged tree gives an unchanged result.
+# No deadline: the first call of a TensorFlow function traces it. Derandomized: results are reproducible.
 settings.register_profile("tensorflow", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("tensorflow")
 
 
 @pytest.fixture(scope="session")
 def tiny_config() -> config_lib.Config:
-    """The smallest detector that has every part: 64 px, 8 filters, one FPN cell, one head convolution, 3 classes."""
+    """The smallest complete detector: 64 px, 8 filters, one FPN cell, one head convolution, 3 classes."""
     return config_lib.load(
         "efficientdet-lite0",
         image_size=64,
@@ -30,15 +29,15 @@ def tiny_config() -> config_lib.Config:
 
 @pytest.fixture(scope="session")
 def spread_driver():
-    """A function: config -> driver with random weights, whose class and box outputs differ from place to place."""
+    """A function: config -> driver with random weights, and class and box outputs that vary over the image."""
 
     def make(config: config_lib.Config):
-        import tf_keras as keras  # and with it TensorFlow, which not every test needs
+        import tf_keras as keras  # imports TensorFlow, which not every test needs
 
         from tf2.inference import drivers
         from tf2.weights import checkpoint
 
-        # The same weights in every run: of boxes with nearly equal scores either may win.
+        # A fixed seed: the order of boxes with nearly equal scores depends on the weights.
         keras.utils.set_random_seed(0)
         driver = drivers.KerasDriver(config, None)
         rng = np.random.RandomState(0)

@@ -1,13 +1,13 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-r"""Kills a training again and again, most of the times while it saves, and looks at what lies there afterwards.
+r"""Kills a training run repeatedly, mostly while it saves, and checks the model directory after each kill.
 
     python tests/kill_training.py --kills=20
 
-A run saves after every step. Once it has saved, it gets SIGKILL: in three of four runs as soon as a certain part of a
-save is seen in the directory, else at any moment. What then lies beside the checkpoints that the state file names
-shows whether the kill was inside a save. After each kill the directory has to give a whole checkpoint, no older than
-the last one that counted before, and the next run has to continue from it; the last run is stopped with SIGTERM.
+Each run saves after every step and receives SIGKILL after its first save: in three of four runs when files of an
+unfinished save appear in the directory, otherwise at a random moment. After each kill the newest checkpoint must be
+complete and at least as recent as the last one in the state file, and the next run must resume from it. The last run
+is stopped with SIGTERM.
 """
 
 import os
@@ -36,23 +36,23 @@ from tf2.weights import checkpoint
 FLAGS = flags.FLAGS
 SAMPLE = ROOT / "testdata" / "sample.tfrecord"
 TINY = "image_size=64,fpn_num_filters=8,fpn_cell_repeats=1,box_class_repeats=1,num_classes=3"
-START_SECONDS = 400  # that a run may take to its first checkpoint
-# Half-done files to wait for, in turn: data being written; data without an index, of a checkpoint that comes or goes; a
-# whole checkpoint that the state file does not name yet. None: any moment.
-AIMS = (r"data-\d+-of-\d+\.tempstate", r"data-\d+-of-\d+$", r"\.index$", None)
+START_SECONDS = 400  # maximum time until the first checkpoint of a run
+# Files of an unfinished save to wait for, in turn: data being written; data without an index, of a checkpoint that is
+# being added or removed; a complete checkpoint that the state file does not name yet. None: a random moment.
+TARGETS = (r"data-\d+-of-\d+\.tempstate", r"data-\d+-of-\d+$", r"\.index$", None)
 STOPPED = 128 + signal.SIGTERM  # exit code of main.py after SIGTERM
 
 
 def define_flags() -> None:
-    """Defines every flag; a function, so that importing this file defines none."""
+    """Defines all flags; not done at import time."""
     with command_line.group("Kills"):
-        flags.DEFINE_integer("kills", 20, "Runs to kill.", lower_bound=1)
-        flags.DEFINE_integer("inside", 8, "Kills that have to be inside a save, at least.", lower_bound=0)
-        flags.DEFINE_integer("seed", 1, "Another seed, other moments to kill at.")
+        flags.DEFINE_integer("kills", 20, "Number of runs to kill.", lower_bound=1)
+        flags.DEFINE_integer("inside", 8, "Minimum number of kills during a save.", lower_bound=0)
+        flags.DEFINE_integer("seed", 1, "Seed of the random moments.")
 
 
 def command(model_dir: pathlib.Path) -> list[str]:
-    """A training of the tiny network that would take days."""
+    """Returns the command of a training run of a tiny network that would take days."""
     return [
         *(sys.executable, str(ROOT / "main.py"), "--mode=train", "--model_name=efficientdet-lite0"),
         *(f"--hparams={TINY}", "--num_epochs=100000", f"--model_dir={model_dir}"),
@@ -62,7 +62,7 @@ def command(model_dir: pathlib.Path) -> list[str]:
 
 
 class Run:
-    """One run of the training, beside this process; a context manager that leaves none behind."""
+    """A training run in a separate process; a context manager that kills the process at the end."""
 
     def __init__(self, model_dir: pathlib.Path):
         self.model_dir, self.log = model_dir, model_dir.with_name("log.txt")
@@ -78,14 +78,16 @@ class Run:
         self.process.wait()
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Polls as fast as it can; raises RuntimeError if the run ends before, or does not come to it."""
+        """Polls a condition without pause; raises RuntimeError if the run ends or START_SECONDS pass before it."""
         deadline = time.monotonic() + START_SECONDS
         while not condition():
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the run ended or hung, code {self.process.returncode}:\n{self.log.read_text()}")
+                raise RuntimeError(
+                    f"the run ended or hangs, exit code {self.process.returncode}:\n{self.log.read_text()}"
+                )
 
     def wait_for_first_save(self) -> None:
-        """Waits until a step of this run is done and saved, before which there is nothing new to lose."""
+        """Waits until this run has saved a step."""
         self.wait_until(lambda: time.sleep(0.01) or state_file(self.model_dir) != self.state_before)
 
     def end(self, number: signal.Signals) -> int:
@@ -95,7 +97,7 @@ class Run:
 
 
 def state_file(model_dir: pathlib.Path) -> bytes:
-    """What the state file says; nothing where there is none."""
+    """Returns the content of the state file; empty if it does not exist."""
     try:
         return (model_dir / "checkpoint").read_bytes()
     except FileNotFoundError:
@@ -103,22 +105,22 @@ def state_file(model_dir: pathlib.Path) -> bytes:
 
 
 def listed(model_dir: pathlib.Path) -> list[str]:
-    """Checkpoints that the state file names, oldest first; read by hand, as this is done thousands of times a run."""
+    """Returns the checkpoints in the state file, oldest first; parsed by regex, as it is read thousands of times."""
     return re.findall(r'all_model_checkpoint_paths: "(.*)"', state_file(model_dir).decode())
 
 
-def half_done(model_dir: pathlib.Path) -> list[str]:
-    """Files of a save that is not done: they belong to no checkpoint that the state file names, or are temporary."""
+def unfinished_files(model_dir: pathlib.Path) -> list[str]:
+    """Returns the files of an unfinished save: temporary, or of a checkpoint that the state file does not name."""
     names = listed(model_dir)
     files = [file for file in os.listdir(model_dir) if re.match(rf"{checkpoint.PREFIX}-|\.unfinished-checkpoint", file)]
     return sorted(file for file in files if ".tempstate" in file or ".".join(file.split(".")[:2]) not in names)
 
 
 def newest_step(model_dir: pathlib.Path) -> int:
-    """The step that a training would continue from.
+    """Returns the step from which training would resume.
 
     Raises:
-        CheckpointError: if it could not.
+        CheckpointError: if it could not resume.
     """
     found = ModelDir(str(model_dir)).newest()
     if found is None:
@@ -128,32 +130,32 @@ def newest_step(model_dir: pathlib.Path) -> int:
     if bad:
         raise checkpoint.CheckpointError(f"{prefix} is not finite: {bad[:3]}")
     if int(entries["global_step"]) != checkpoint.step_of(prefix):
-        raise checkpoint.CheckpointError(f"{prefix} is of step {int(entries['global_step'])}")
+        raise checkpoint.CheckpointError(f"{prefix} has global_step {int(entries['global_step'])}")
     return checkpoint.step_of(prefix)
 
 
-def kill(run: Run, rng: random.Random, aim: str | None) -> tuple[int, list[str]]:
-    """Kills a run after its first step; returns the last step that was saved by then, and what is half done."""
+def kill(run: Run, rng: random.Random, target: str | None) -> tuple[int, list[str]]:
+    """Kills a run after its first save; returns the last saved step, and the files of an unfinished save."""
     run.wait_for_first_save()
-    if aim is None:
+    if target is None:
         time.sleep(rng.uniform(0, 1))
     else:
-        run.wait_until(lambda: any(re.search(aim, file) for file in half_done(run.model_dir)))
+        run.wait_until(lambda: any(re.search(target, file) for file in unfinished_files(run.model_dir)))
     saved = checkpoint.step_of(listed(run.model_dir)[-1])
     run.end(signal.SIGKILL)
-    return saved, half_done(run.model_dir)
+    return saved, unfinished_files(run.model_dir)
 
 
-def look(run: Run, step: int, saved: int) -> tuple[int, str]:
-    """What an ended run left.
+def check(run: Run, step: int, saved: int) -> tuple[int, str]:
+    """Checks the model directory and the log of an ended run.
 
     Args:
-        run: that ended.
-        step: that it should have continued from; 0 for none.
-        saved: the last step that the state file named before the end.
+        run: the run.
+        step: step from which it should have resumed; 0 for none.
+        saved: last step in the state file before its end.
 
     Returns:
-        The step that the next run is to continue from, and what is wrong; nothing if all is well.
+        The step from which the next run has to resume, and a description of the problem; empty if there is none.
     """
     try:
         newest = newest_step(run.model_dir)
@@ -161,29 +163,29 @@ def look(run: Run, step: int, saved: int) -> tuple[int, str]:
         return step, str(error)
     if newest < saved:
         return newest, f"step {saved} was saved and is lost"
-    begun = re.findall(r"continuing from \S+, step (\d+)", run.log.read_text())
-    return newest, "" if begun == [str(step)] * bool(step) else f"it began with step {begun}, expected {step}"
+    resumed = re.findall(r"resuming from \S+, step (\d+)", run.log.read_text())
+    return newest, "" if resumed == [str(step)] * bool(step) else f"it resumed from step {resumed}, expected {step}"
 
 
 def main() -> None:
-    rng, step, inside, useless = random.Random(FLAGS.seed), 0, 0, 0
+    rng, step, inside, failures = random.Random(FLAGS.seed), 0, 0, 0
     with tempfile.TemporaryDirectory() as directory:
         model_dir = pathlib.Path(directory) / "model_dir"
         for i in range(FLAGS.kills):
             with Run(model_dir) as run:
-                saved, files = kill(run, rng, AIMS[i % len(AIMS)])
-            step, problem = look(run, step, saved)
-            inside, useless = inside + bool(files), useless + bool(problem)
-            where = f"inside a save: {', '.join(files)}" if files else "between saves"
-            print(f"kill {i + 1}, step {saved}, {where}; newest is step {step}; {problem or 'usable'}", flush=True)
+                saved, files = kill(run, rng, TARGETS[i % len(TARGETS)])
+            step, problem = check(run, step, saved)
+            inside, failures = inside + bool(files), failures + bool(problem)
+            moment = f"during a save: {', '.join(files)}" if files else "between saves"
+            print(f"kill {i + 1}, step {saved}, {moment}; newest is step {step}; {problem or 'passed'}", flush=True)
         with Run(model_dir) as run:
             run.wait_for_first_save()
             code = run.end(signal.SIGTERM)
-        step, problem = look(run, step, step + 1)
-        useless += bool(problem) or code != STOPPED
-        print(f"SIGTERM, exit code {code} (expected: {STOPPED}); newest is step {step}; {problem or 'usable'}")
-    print(f"{FLAGS.kills} kills, {inside} inside a save; {useless} runs left what is of no use")
-    sys.exit(int(useless > 0 or inside < FLAGS.inside))
+        step, problem = check(run, step, step + 1)
+        failures += bool(problem) or code != STOPPED
+        print(f"SIGTERM, exit code {code} (expected: {STOPPED}); newest is step {step}; {problem or 'passed'}")
+    print(f"{FLAGS.kills} kills, {inside} during a save; {failures} runs failed")
+    sys.exit(int(failures > 0 or inside < FLAGS.inside))
 
 
 if __name__ == "__main__":

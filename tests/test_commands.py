@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""main.py and model_inspect.py as they are typed: sentences for errors, what is printed, and one whole run."""
+"""Tests of main.py and model_inspect.py as commands: error messages, output, and one complete run."""
 
 import json
 import os
@@ -22,11 +22,12 @@ EXPORT = ["model_inspect.py", "--runmode=saved_model", "--ckpt_path=_"]
 INSPECT = ["model_inspect.py", "--model_name=efficientdet-lite0", TINY]
 INFER = [*INSPECT, "--runmode=infer"]
 SAVED_MODEL = [*INSPECT, "--runmode=saved_model", "--ckpt_path=_", "--saved_model_dir=DIR/x"]
+ONE_OFF = "needs a one-off --mode=eval; it cannot be combined with training, --min_eval_interval or --eval_timeout"
 INT8 = [*SAVED_MODEL, "--tflite=INT8", "--tflite_path=DIR/x.tflite", "--tflite_content=network"]
 
 
 def command(script, *flags, tensorflow=None):
-    """Runs a script of the repository in another folder; `tensorflow`, a folder, hides the real TensorFlow."""
+    """Runs a script from another folder; `tensorflow` is a folder whose modules replace TensorFlow."""
     path = {"PYTHONPATH": str(tensorflow)} if tensorflow else {}
     return subprocess.run(
         [sys.executable, str(ROOT / script), *map(str, flags)],
@@ -40,24 +41,24 @@ def command(script, *flags, tensorflow=None):
 
 @pytest.fixture(scope="module")
 def no_tensorflow(tmp_path_factory):
-    """A folder with a tensorflow and a tf_keras that cannot be imported."""
+    """A folder with modules tensorflow and tf_keras whose import fails."""
     folder = tmp_path_factory.mktemp("no_tensorflow")
     for name in ("tensorflow", "tf_keras"):
         (folder / f"{name}.py").write_text(f"raise ImportError('{name} was imported')\n")
     return folder
 
 
-def assert_says(result, sentence):
-    """The command failed with one line of error, and without a traceback."""
+def assert_error(result, message):
+    """Asserts that a command failed with a one-line error message and without a traceback."""
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert result.returncode == 1, result.stderr
-    assert len(errors) == 1 and sentence in errors[0], result.stderr
+    assert len(errors) == 1 and message in errors[0], result.stderr
     assert result.stderr.rstrip().endswith(errors[0])
     assert "Traceback" not in result.stderr and result.stdout == ""
 
 
 @pytest.mark.parametrize(
-    "flags, sentence",
+    "flags, message",
     [
         (
             ["main.py", "--model_name=efficientdet-d00"],
@@ -83,20 +84,17 @@ def assert_says(result, sentence):
             [*TRAIN, "--model_dir=m", "--train_file_pattern=x", "--ckpt=a", "--backbone_ckpt=b"],
             "--ckpt and --backbone_ckpt are mutually exclusive",
         ),
-        ([*EVAL, "--ckpt=c", "--val_file_pattern=x", "--eval_timeout=9"], "leave them or --ckpt out"),
+        ([*EVAL, "--ckpt=c", "--val_file_pattern=x", "--eval_timeout=9"], "omit them or --ckpt"),
         (["main.py", "--hparams=strategy=cpus"], "strategy must be one of gpus, multi-gpus, tpu or None, got 'cpus'"),
-        (
-            [*TRAIN, "--testdev_dir=d"],
-            "--testdev_dir is for --mode=eval of what is finished, not beside a training; leave it out",
-        ),
-        ([*TRAIN, "--hub_module_url=u"], "--hub_module_url is refused: TensorFlow Hub modules are not read"),
+        ([*TRAIN, "--testdev_dir=d"], f"--testdev_dir {ONE_OFF}"),
+        ([*TRAIN, "--hub_module_url=u"], "--hub_module_url is refused: TensorFlow Hub modules are not supported"),
         (
             [*EVAL, "--val_file_pattern=v", "--model_dir=m", "--report_dir=r", "--eval_timeout=9"],
-            "--report_dir is for --mode=eval of what is finished, not beside a training; leave it out",
+            f"--report_dir {ONE_OFF}",
         ),
         (
             [*EVAL, "--val_file_pattern=v", "--ckpt=c", "--saved_model_dir=s"],
-            "--saved_model_dir and --ckpt are mutually exclusive; give the one to evaluate",
+            "--saved_model_dir and --ckpt are mutually exclusive; pass the one to evaluate",
         ),
         ([*EXPORT, "--model_name=d1"], "unknown model 'd1'; did you mean 'efficientdet-d1'?"),
         ([*EXPORT, "--nms_method=soft"], "nms_configs.method must be one of hard, gaussian, got 'soft'"),
@@ -112,22 +110,29 @@ def assert_says(result, sentence):
         ([*INSPECT, "--runmode=ckpt"], "--runmode=ckpt needs --ckpt_path"),
         ([*INSPECT, "--runmode=saved_model_infer"], "--runmode=saved_model_infer needs --input_image"),
         ([*INSPECT, "--runmode=saved_model_video"], "--runmode=saved_model_video needs --input_video"),
-        ([*INSPECT, "--runmode=freeze", "--use_xla"], "--use_xla is for --runmode=bm"),
-        ([*INSPECT, "--runmode=freeze", "--export_ckpt=x"], "--export_ckpt is for --runmode=ckpt and dry"),
+        ([*INSPECT, "--runmode=freeze", "--use_xla"], "--use_xla requires --runmode=bm"),
+        ([*INSPECT, "--runmode=freeze", "--export_ckpt=x"], "--export_ckpt requires --runmode=ckpt or dry"),
         ([*EXPORT, "--tflite=INT8"], "--tflite needs --tflite_path"),
-        ([*EXPORT, "--noproof", "--max_ap_drop=0.1"], "--max_ap_drop is for the proof; leave it or --noproof out"),
+        (
+            [*EXPORT, "--noparity", "--max_ap_drop=0.1"],
+            "--max_ap_drop needs the parity check; leave it or --noparity out",
+        ),
+        (
+            [*EXPORT, "--noproof", "--proof_images=x.jpg"],  # former names
+            "--parity_images needs the parity check; leave it or --noparity out",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_typed_wrong_is_told_before_tensorflow_is_imported(no_tensorflow, flags, sentence):
-    assert_says(command(*flags, tensorflow=no_tensorflow), sentence)
+def test_invalid_flags_are_reported_before_tensorflow_is_imported(no_tensorflow, flags, message):
+    assert_error(command(*flags, tensorflow=no_tensorflow), message)
 
 
-def test_published_flags_without_a_meaning_are_taken_and_said(no_tensorflow):
+def test_published_flags_without_effect_are_accepted_and_logged(no_tensorflow):
     flags = ["--iterations_per_loop=100", "--num_cores=8", "--use_spatial_partition", "--norun_epoch_in_child_process"]
     flags += ["--num_cores_per_replica=2", "--input_partition_dims=1", "--input_partition_dims=2", "--eval_name=val"]
     result = command("main.py", *flags, "--mode=eval", "--ckpt=c", tensorflow=no_tensorflow)
-    assert_says(result, "Must specify --val_file_pattern for eval.")
+    assert_error(result, "Must specify --val_file_pattern for eval.")
     for name in (
         "iterations_per_loop",
         "num_cores",
@@ -141,13 +146,13 @@ def test_published_flags_without_a_meaning_are_taken_and_said(no_tensorflow):
 
 
 @pytest.mark.parametrize("script", ["main.py", "model_inspect.py", "dataset/check_tfrecords.py"])
-def test_help_and_version_come_without_tensorflow(no_tensorflow, script):
+def test_help_and_version_do_not_import_tensorflow(no_tensorflow, script):
     for word, beginning in (("--help", "[A-Z].*\n\n    python "), ("--version", "efficientdet-tf2 ")):
         result = command(script, word, tensorflow=no_tensorflow)
         assert (result.returncode, result.stderr) == (0, "") and re.match(beginning, result.stdout)
 
 
-def test_words_without_dashes_are_refused(no_tensorflow):
+def test_positional_arguments_are_rejected(no_tensorflow):
     for script in ("main.py", "model_inspect.py"):
         result = command(script, "train", tensorflow=no_tensorflow)
         assert result.returncode == 1 and "every option starts with --" in result.stdout + result.stderr
@@ -156,7 +161,7 @@ def test_words_without_dashes_are_refused(no_tensorflow):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "flags, sentence",
+    "flags, message",
     [
         ([*TRAIN, "--model_dir=DIR", "--train_file_pattern=none-*"], "no file matches 'none-*'; give a pattern"),
         ([*EVAL, "--ckpt=none", "--val_file_pattern=sample.tfrecord"], "no checkpoint at none; give a directory"),
@@ -164,7 +169,7 @@ def test_words_without_dashes_are_refused(no_tensorflow):
         ([*EVAL, "--ckpt=x", "--val_file_pattern=sample.tfrecord", "--val_json_file=none.json"], "none.json"),
         (
             [*TRAIN, "--model_dir=DIR", "--train_file_pattern=sample.tfrecord", "--num_examples_per_epoch=8"],
-            "an epoch of 8 images has no whole batch of 64",
+            "an epoch of 8 images has no complete batch of 64",
         ),
         ([*INFER, "--ckpt_path=_", "--input_image=*.webp", "--output_image_dir=DIR"], "no image at '*.webp'"),
         ([*INFER, "--ckpt_path=none", "--input_image=img1.jpg", "--output_image_dir=DIR"], "no checkpoint at none"),
@@ -190,20 +195,23 @@ def test_words_without_dashes_are_refused(no_tensorflow):
         ([*INT8, "--file_pattern=none-*"], "no file matches 'none-*'"),
         ([*SAVED_MODEL, "--val_file_pattern=none-*"], "no file matches 'none-*'"),
         ([*SAVED_MODEL, "--val_file_pattern=sample.tfrecord", "--val_json_file=none.json"], "none.json"),
-        ([*TRAIN, "--model_dir=DIR", "--train_file_pattern=sample.tfrecord", "--tpu=local"], "are for --strategy=tpu"),
+        (
+            [*TRAIN, "--model_dir=DIR", "--train_file_pattern=sample.tfrecord", "--tpu=local"],
+            "require --strategy=tpu; add it, or omit",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_files_do_not_fit_is_told(tmp_path, flags, sentence):
-    assert_says(command(*(flag.replace("DIR", str(tmp_path)) for flag in flags)), sentence)
+def test_invalid_files_are_reported(tmp_path, flags, message):
+    assert_error(command(*(flag.replace("DIR", str(tmp_path)) for flag in flags)), message)
 
 
 @pytest.mark.slow
-def test_data_that_do_not_fit_are_refused_before_the_first_step(tmp_path):
+def test_mismatched_data_are_rejected_before_the_first_step(tmp_path):
     two = TINY.replace("num_classes=3", "num_classes=2")
     flags = [f"--train_file_pattern={SAMPLE}", "--num_examples_per_epoch=8", "--train_batch_size=8", "--num_epochs=1"]
     result = command("main.py", "--model_name=efficientdet-lite0", two, f"--model_dir={tmp_path}", *flags)
-    assert_says(
+    assert_error(
         result,
         "class ids must be in 1..num_classes = 2, but 12 of 29 boxes have others (3 on 12); set num_classes to 3",
     )
@@ -211,7 +219,7 @@ def test_data_that_do_not_fit_are_refused_before_the_first_step(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.both_lanes
-def test_a_whole_run(tmp_path):
+def test_complete_run(tmp_path):
     model_dir, names = tmp_path / "model", "label_map={1: 'circle', 2: 'triangle', 3: 'star'}"
     common = ["--model_name=efficientdet-lite0", f"{TINY},{names}"]
     val = [f"--val_file_pattern={SAMPLE}", f"--val_json_file={ROOT / 'testdata' / 'sample.json'}"]
@@ -225,7 +233,7 @@ def test_a_whole_run(tmp_path):
     assert {"model.ckpt-2.index", "model.ckpt-4.index", "config.yaml"} <= {path.name for path in model_dir.iterdir()}
 
     again = command("main.py", *common, *train)
-    assert again.returncode == 0 and "has all 4 steps: nothing left to train" in again.stderr
+    assert again.returncode == 0 and "already has all 4 steps: nothing left to train" in again.stderr
 
     evaluated = command("main.py", *common, "--mode=eval", f"--model_dir={model_dir}", "--eval_batch_size=3", *val)
     assert evaluated.returncode == 0, evaluated.stderr
@@ -236,25 +244,25 @@ def test_a_whole_run(tmp_path):
     assert exported.returncode == 0, exported.stderr
     assert f"writing file to {tmp_path / 'saved' / 'saved_model.pb'}" in exported.stdout.splitlines()
 
-    once = ["main.py", "--mode=eval", f"--output_metrics={tmp_path / 'metrics.json'}", *val]
-    served = command(*once, f"--saved_model_dir={tmp_path / 'saved'}", f"--report_dir={tmp_path / 'report'}")
+    evaluate = ["main.py", "--mode=eval", f"--output_metrics={tmp_path / 'metrics.json'}", *val]
+    served = command(*evaluate, f"--saved_model_dir={tmp_path / 'saved'}", f"--report_dir={tmp_path / 'report'}")
     assert served.returncode == 0, served.stderr
     assert (tmp_path / "report" / "index.html").exists()
     hard = f"{TINY},{names},nms_configs.method=hard,nms_configs.score_thresh=0.001"
     options = ["--model_name=efficientdet-lite0", hard, f"--model_dir={model_dir}", "--as_served", "--voc"]
-    as_served = command(*once, *options, f"--output_detections={tmp_path / 'found.json'}")
+    as_served = command(*evaluate, *options, f"--output_detections={tmp_path / 'found.json'}")
     assert as_served.returncode == 0, as_served.stderr
     ours, theirs = (json.loads(run.stdout.splitlines()[-1]) for run in (as_served, served))
     assert ours["AP"] == pytest.approx(theirs["AP"], abs=0.002) and "VOC_AP_/star" in ours
     assert json.loads((tmp_path / "metrics.json").read_text())["metrics"] == ours
     assert json.loads((tmp_path / "found.json").read_text())
-    testdev = command(*once, f"--saved_model_dir={tmp_path / 'saved'}", f"--testdev_dir={tmp_path / 'testdev'}")
+    testdev = command(*evaluate, f"--saved_model_dir={tmp_path / 'saved'}", f"--testdev_dir={tmp_path / 'testdev'}")
     assert testdev.returncode == 0 and "Average Precision" not in testdev.stdout, testdev.stderr
     assert json.loads(next((tmp_path / "testdev").iterdir()).read_text())
 
     out = tmp_path / "drawn"
-    picture = f"--input_image={ROOT / 'testdata' / 'img1.jpg'}"
-    drawn = command(*inspect, "--runmode=infer", picture, f"--output_image_dir={out}")
+    image = f"--input_image={ROOT / 'testdata' / 'img1.jpg'}"
+    drawn = command(*inspect, "--runmode=infer", image, f"--output_image_dir={out}")
     assert drawn.returncode == 0, drawn.stderr
     assert drawn.stdout == f"writing file to {out / '0.jpg'}\n"
     before, after = Image.open(ROOT / "testdata" / "img1.jpg"), Image.open(out / "0.jpg")

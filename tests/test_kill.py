@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""kill_training: a training that is killed leaves a directory to continue from, and the script would tell if not."""
+"""Tests of kill_training.py: a killed training run can be resumed, and the script detects if it cannot."""
 
 import pathlib
 import re
@@ -24,7 +24,7 @@ def save(model_dir, step, global_step=None):
 
 
 def ended(model_dir, log):
-    """What `look` needs of a run."""
+    """Returns the attributes of a Run that `check` reads."""
     model_dir.with_name("log.txt").write_text(log)
     return types.SimpleNamespace(model_dir=model_dir, log=model_dir.with_name("log.txt"))
 
@@ -46,68 +46,68 @@ def model_dir(tmp_path):
         ".unfinished-checkpoint",
     ],
 )
-def test_half_done_is_what_no_state_file_counts(model_dir, file):
+def test_unfinished_files(model_dir, file):
     for step in (1, 2):
         save(model_dir, step)
     (model_dir / "config.yaml").touch()
     assert kill_training.listed(model_dir) == ["model.ckpt-1", "model.ckpt-2"]
-    assert kill_training.half_done(model_dir) == []
+    assert kill_training.unfinished_files(model_dir) == []
     (model_dir / file).touch()
-    assert kill_training.half_done(model_dir) == [file]
+    assert kill_training.unfinished_files(model_dir) == [file]
 
 
-def test_every_aim_is_at_a_file_of_a_save():
+def test_each_target_matches_one_file_of_a_save():
     files = ["model.ckpt-3.data-00000-of-00001.tempstate123", "model.ckpt-3.data-00000-of-00001", "model.ckpt-3.index"]
-    *aims, anywhere = kill_training.AIMS
-    hit = [[file for file in files if re.search(aim, file)] for aim in aims]
-    assert hit == [[file] for file in files] and anywhere is None
+    *targets, anytime = kill_training.TARGETS
+    matches = [[file for file in files if re.search(target, file)] for target in targets]
+    assert matches == [[file] for file in files] and anytime is None
 
 
-def test_a_good_run_is_found_good(model_dir):
+def test_a_correct_run_passes(model_dir):
     for step in (1, 2, 3):
         save(model_dir, step)
-    assert kill_training.look(ended(model_dir, ""), 0, 3) == (3, "")
-    assert kill_training.look(ended(model_dir, f"continuing from {model_dir}/model.ckpt-2, step 2"), 2, 3) == (3, "")
+    assert kill_training.check(ended(model_dir, ""), 0, 3) == (3, "")
+    assert kill_training.check(ended(model_dir, f"resuming from {model_dir}/model.ckpt-2, step 2"), 2, 3) == (3, "")
 
 
 @pytest.mark.parametrize(
     "log, step, saved, expected",
     [
-        ("continuing from x, step 2", 2, 4, (3, "step 4 was saved and is lost")),
-        ("continuing from x, step 1", 2, 3, (3, "it began with step ['1'], expected 2")),
-        ("", 2, 3, (3, "it began with step [], expected 2")),
-        ("continuing from x, step 1", 0, 3, (3, "it began with step ['1'], expected 0")),
+        ("resuming from x, step 2", 2, 4, (3, "step 4 was saved and is lost")),
+        ("resuming from x, step 1", 2, 3, (3, "it resumed from step ['1'], expected 2")),
+        ("", 2, 3, (3, "it resumed from step [], expected 2")),
+        ("resuming from x, step 1", 0, 3, (3, "it resumed from step ['1'], expected 0")),
     ],
 )
-def test_a_run_that_lost_something_is_found(model_dir, log, step, saved, expected):
+def test_lost_steps_are_detected(model_dir, log, step, saved, expected):
     save(model_dir, 3)
-    assert kill_training.look(ended(model_dir, log), step, saved) == expected
+    assert kill_training.check(ended(model_dir, log), step, saved) == expected
 
 
-def test_a_directory_of_no_use_is_found(model_dir):
-    assert kill_training.look(ended(model_dir, ""), 0, 1) == (0, "the directory holds no checkpoint")
+def test_unusable_directories_are_detected(model_dir):
+    assert kill_training.check(ended(model_dir, ""), 0, 1) == (0, "the directory holds no checkpoint")
     save(model_dir, 1, global_step=7)
-    assert kill_training.look(ended(model_dir, ""), 0, 1)[1].endswith("model.ckpt-1 is of step 7")
+    assert kill_training.check(ended(model_dir, ""), 0, 1)[1].endswith("model.ckpt-1 has global_step 7")
     save(model_dir, 1)
     data = model_dir / "model.ckpt-1.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[:-1])
-    assert "no checkpoint in" in kill_training.look(ended(model_dir, ""), 0, 1)[1]
+    assert "no checkpoint in" in kill_training.check(ended(model_dir, ""), 0, 1)[1]
 
 
-def test_entries_that_are_not_finite_are_found(model_dir, monkeypatch):
+def test_non_finite_entries_are_detected(model_dir, monkeypatch):
     save(model_dir, 1)
     entries = {"weight": np.float32([np.nan]), "global_step": np.int64(1)}
     monkeypatch.setattr(checkpoint, "read_entries", lambda prefix: entries)
-    assert kill_training.look(ended(model_dir, ""), 0, 1)[1].endswith("model.ckpt-1 is not finite: ['weight']")
+    assert kill_training.check(ended(model_dir, ""), 0, 1)[1].endswith("model.ckpt-1 is not finite: ['weight']")
 
 
 @pytest.mark.slow
-def test_three_kills_leave_what_the_next_run_continues():
+def test_training_resumes_after_three_kills():
     result = subprocess.run(
         [sys.executable, str(SCRIPT), "--kills=3", "--inside=1"], capture_output=True, text=True, timeout=1500
     )
     assert result.returncode == 0, result.stdout + result.stderr
     *kills, stopped, summary = result.stdout.splitlines()
-    assert [line.rsplit("; ", 1)[1] for line in [*kills, stopped]] == ["usable"] * 4
-    inside = sum("inside a save: " in line for line in kills)
-    assert summary == f"3 kills, {inside} inside a save; 0 runs left what is of no use" and inside >= 1
+    assert [line.rsplit("; ", 1)[1] for line in [*kills, stopped]] == ["passed"] * 4
+    inside = sum("during a save: " in line for line in kills)
+    assert summary == f"3 kills, {inside} during a save; 0 runs failed" and inside >= 1
