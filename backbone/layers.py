@@ -98,7 +98,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return tf.compat.v1.nn.fused_batch_norm(inputs, self.gamma, self.beta, epsilon=self.epsilon, **options)
 
     def _synchronized(self, inputs):
-        """Returns what `_fused` does, over the samples of all replicas; each replica has the same number."""
+        """Computes the results of `_fused` over the samples of all replicas, equally many per replica."""
         replica, x = tf.distribute.get_replica_context(), tf.cast(inputs, tf.float32)
         count = tf.cast(tf.size(x[..., 0]) * replica.num_replicas_in_sync, tf.float32)
 

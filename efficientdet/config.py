@@ -77,7 +77,7 @@ class _Section:
 class NmsConfig(_Section):
     """Non-maximum suppression; the keys are written nms_configs.method and so on.
 
-    For iou_thresh, score_thresh and sigma, None and 0 stand for a default, which the properties below return.
+    For iou_thresh, score_thresh and sigma, None and 0 select a default; the properties below return the resolved value.
     """
 
     _prefix: ClassVar[str] = "nms_configs."
@@ -91,17 +91,17 @@ class NmsConfig(_Section):
 
     @property
     def hard_iou_thresh(self) -> float:
-        """iou_thresh; default 0.5."""
+        """Resolved iou_thresh; default 0.5."""
         return self.iou_thresh or 0.5
 
     @property
     def soft_sigma(self) -> float:
-        """sigma; default 0.5."""
+        """Resolved sigma; default 0.5."""
         return self.sigma or 0.5
 
     @property
     def min_score(self) -> float:
-        """score_thresh, which scores must exceed; default 0.001 for gaussian and -inf for hard."""
+        """Resolved score_thresh, a strict lower bound; default 0.001 for gaussian, -inf for hard."""
         return self.score_thresh or (0.001 if self.method == "gaussian" else float("-inf"))
 
 

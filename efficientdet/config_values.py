@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Types, ranges and choices of config values: how `config.py` declares them, converts them and checks them."""
+"""Types, ranges and choices of config values: declaration, conversion and checks."""
 
 import dataclasses
 import difflib

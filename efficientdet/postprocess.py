@@ -188,7 +188,7 @@ def _gather(candidates: Candidates, indices: tf.Tensor, scores: tf.Tensor, valid
 def _nms_per_class(
     boxes: tf.Tensor, scores: tf.Tensor, classes: tf.Tensor, nms_config: NmsConfig
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns what `nms` returns, after one suppression per class that occurs among the candidates of one image."""
+    """Applies `nms` to every class among the candidates of one image, and merges the results to those of `nms`."""
     by_class = tf.argsort(classes, stable=True)
     _, _, counts = tf.unique_with_counts(tf.gather(classes, by_class))
     ends = tf.cumsum(counts)

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""EfficientNet: the published tables of blocks, taps and parameters; what a block computes."""
+"""Tests of EfficientNet: published blocks, outputs and parameters, and blocks by hand."""
 
 import itertools
 
@@ -13,7 +13,7 @@ from backbone import efficientnet_builder, layers
 from backbone.choices import BACKBONES
 from backbone.efficientnet_model import BlockArgs, MBConvBlock, Model, SqueezeExcite, Stem
 
-# As published: filters of the stem; filters x blocks of each stage; index: channels of each tap.
+# Published: filters of the stem | filters x blocks of each stage | block index:channels of each output.
 TABLE = """
 b0 32 | 16x1 24x2 40x2 80x3 112x3 192x4 320x1 | 0:16 2:24 4:40 10:112 15:320
 b1 32 | 16x2 24x3 40x3 80x4 112x4 192x5 320x2 | 1:16 4:24 7:40 15:112 22:320
@@ -43,7 +43,7 @@ CLASSIFIERS = {
     [
         *[(32, 1.0, 32), (32, 1.1, 32), (32, 1.2, 40), (16, 1.4, 24), (40, 1.1, 48), (1280, 1.1, 1408)],
         *[(7, 1.0, 8), (12, 1.0, 16), (17, 1.0, 16)],
-        (11, 1.0, 16),  # 8 would lose more than a tenth
+        (11, 1.0, 16),  # 8 is below 0.9 * 11
     ],
 )
 def test_round_filters(filters, width, expected):
@@ -59,7 +59,7 @@ def test_published_blocks(head, stages, taps):
     outputs = [args.output_filters for args in model.block_args]
     assert [f"{filters}x{len(list(run))}" for filters, run in itertools.groupby(outputs)] == stages
     assert [args.input_filters for args in model.block_args] == [stem, *outputs[:-1]]
-    # By stage, in its first block; later blocks keep the size.
+    # The first block of each stage; later blocks have stride 1.
     first = [args for before, args in zip([None, *outputs], model.block_args) if args.output_filters != before]
     assert [(args.kernel_size, args.strides, args.expand_ratio) for args in first] == [
         *[(3, 1, 1), (3, 2, 6), (5, 2, 6), (3, 2, 6), (5, 1, 6), (5, 2, 6), (3, 1, 6)]
@@ -73,7 +73,7 @@ def test_published_blocks(head, stages, taps):
     "name", [n if n in ("b0", "lite0", "lite3") else pytest.param(n, marks=pytest.mark.slow) for n in CLASSIFIERS]
 )
 def test_published_parameters(name):
-    """The classifier's, less its head: convolution to 1280 * width, normalization, 1000 classes with bias."""
+    """The published classifier less its head: convolution to 1280 * width, batch norm, 1000 classes with bias."""
     model = efficientnet_builder.get_model(f"efficientnet-{name}")
     width = 1.0 if "lite" in name else BACKBONES[f"efficientnet-{name}"].width
     filters = efficientnet_builder.round_filters(1280, width)
@@ -82,7 +82,7 @@ def test_published_parameters(name):
     parameters = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
     assert parameters == CLASSIFIERS[name] - head
     if name == "b0":
-        assert parameters == 3_595_388  # published for the features alone
+        assert parameters == 3_595_388  # published for the feature extractor
 
 
 def test_features_have_strides_2_to_32():
@@ -92,14 +92,14 @@ def test_features_have_strides_2_to_32():
     ]
 
 
-def test_names_of_a_second_model_are_the_same():
+def test_variable_names_of_a_second_model_are_equal():
     names = [[v.name for v in _tiny_model().weights] for _ in range(2)]
     assert names[0] == names[1]
     assert {"stem/conv2d/kernel:0", "blocks_0/conv2d/kernel:0", "blocks_1/se/conv2d_1/bias:0"} <= set(names[0])
 
 
 def test_block_golden():
-    """Kernels 1, or 1/9 in the depthwise one, on ones: expand gives 2, a corner of 3x3 sees 4 of 9, project adds 4."""
+    """Input and kernels are 1, the depthwise kernel 1 / 9: expand gives 2, the depthwise mean is 4 / 9 in corners."""
     block = MBConvBlock(BlockArgs(3, 1, 2, 2, 2, None), "relu")
     x = tf.ones([1, 3, 3, 2])
     block(x)
@@ -107,13 +107,13 @@ def test_block_golden():
     block.depthwise_conv.depthwise_kernel.assign(np.full([3, 3, 4, 1], 1 / 9))
     block.project_conv.kernel.assign(np.ones([1, 1, 4, 2]))
     for bn in (block.expand_bn, block.depthwise_bn, block.project_bn):
-        bn.gamma.assign(np.full(bn.gamma.shape, np.sqrt(1.001)))  # undoes epsilon
-    seen = np.array([[4, 6, 4], [6, 9, 6], [4, 6, 4]]) / 9
-    np.testing.assert_allclose(block(x)[0, ..., 0], 1 + 4 * 2 * seen, rtol=1e-5)
+        bn.gamma.assign(np.full(bn.gamma.shape, np.sqrt(1.001)))  # cancels epsilon
+    covered = np.array([[4, 6, 4], [6, 9, 6], [4, 6, 4]]) / 9
+    np.testing.assert_allclose(block(x)[0, ..., 0], 1 + 4 * 2 * covered, rtol=1e-5)
 
 
 def test_squeeze_excite_golden():
-    """Means 2 and 4 of two channels -> relu(2 + 4 - 5) = 1 -> sigmoid of (1, -1)."""
+    """Channel means 2 and 4 -> relu(2 + 4 - 5) = 1 -> sigmoid of (1, -1)."""
     layer = SqueezeExcite(1, 2, "relu")
     x = tf.constant([[[[1.0, 3.0]], [[3.0, 5.0]]]])
     layer(x)
@@ -124,14 +124,14 @@ def test_squeeze_excite_golden():
     np.testing.assert_allclose(layer(x)[0, :, 0], np.array([[1, 3], [3, 5]]) * gate, rtol=1e-5)
 
 
-def test_deeper_blocks_are_dropped_more_often():
+def test_survival_probability_decreases_with_depth():
     model = Model([BlockArgs(3, 1, 1, 8, 8, None)] * 4, stem_filters=8, act_type="relu", survival_prob=0.8)
     np.testing.assert_allclose([block.survival_prob for block in model.blocks], [1.0, 0.95, 0.9, 0.85])
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_a_block_is_dropped_by_its_own_draw(recompute):
-    """Of four blocks that survive with 1, 0.9, 0.8 and 0.7; a block that is dropped gives its input."""
+def test_each_block_has_its_own_draw(recompute):
+    """Four blocks with survival probabilities 1, 0.9, 0.8 and 0.7; a dropped block returns its input."""
     model = Model(
         [BlockArgs(3, 1, 1, 4, 4, None)] * 4, stem_filters=4, act_type="relu", survival_prob=0.6, recompute=recompute
     )
@@ -164,18 +164,18 @@ def test_recomputed_blocks_have_the_same_outputs_gradients_and_averages():
         def run(model=model):
             with tf.GradientTape() as tape:
                 features = model(images, training=True, draws=draws)
-                # Not the sum of squares: normalization keeps it, and all that is left of its gradient is rounding.
+                # Random weights: batch norm keeps the sum of squares constant, so its gradient would be rounding error.
                 loss = tf.add_n([tf.reduce_sum(x * tf.random.stateless_normal(x.shape, [5, 6])) for x in features])
             return features, tape.gradient(loss, model.trainable_variables)
 
         results.append(tf.nest.flatten(run()) + [v.numpy() for v in model.non_trainable_variables])
     for expected, value in zip(*results):
-        # The last maps have four values a channel: their normalization amplifies rounding.
+        # The last feature maps have four values per channel, whose normalization amplifies rounding.
         np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-6 + 1e-4 * np.abs(expected).max())
 
 
-def test_spread_of_initial_kernels():
-    """Deviation sqrt(2 / fan_out): 3 * 3 * 64 for the convolution, 3 * 3 for the depthwise one."""
+def test_standard_deviation_of_initial_kernels():
+    """sqrt(2 / fan_out), fan_out = 3 * 3 * 64 for the convolution and 3 * 3 for the depthwise convolution."""
     stem = Stem(64, "relu")
     layers.build(stem, 64)
     np.testing.assert_allclose(np.std(stem.conv.kernel), np.sqrt(2 / (9 * 64)), rtol=0.05)

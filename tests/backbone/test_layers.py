@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""layers: activations and their gradients, which statistics normalize, what is dropped, what is computed again."""
+"""Tests of layers: activations, batch normalization, drop connect, recomputation and variable names."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ from backbone import layers
     ],
 )
 def test_activations_golden(act_type, expected):
-    """By hand; hswish, relu, relu6 and mish of 0.5 and 10 are also the published unit tests'."""
+    """By hand; hswish, relu, relu6 and mish of 0.5 and 10 are also in the published unit tests."""
     values = layers.activation(act_type)(tf.constant([-1.0, 0.5, 10.0]))
     np.testing.assert_allclose(values, expected, atol=1e-5)
 
@@ -34,7 +34,7 @@ def test_unknown_activation():
 
 
 def test_batch_normalization_golden():
-    """One channel, values 0 and 2: mean 1, variance 1; unbiased 2, which is what the moving average gets."""
+    """Values 0 and 2: mean 1, variance 1, and unbiased variance 2, which updates the moving average."""
     x = tf.reshape(tf.constant([0.0, 2.0]), [1, 1, 2, 1])
     bn = layers.BatchNormalization()
     np.testing.assert_allclose(tf.squeeze(bn(x)), [0, 2 / np.sqrt(1.001)], rtol=1e-5)
@@ -43,7 +43,7 @@ def test_batch_normalization_golden():
     np.testing.assert_allclose(bn.moving_variance, [0.99 + 0.01 * 2], rtol=1e-5)
 
 
-def test_without_batch_statistics_training_is_inference_that_learns():
+def test_without_batch_statistics_training_equals_inference_with_gradients():
     bn = layers.BatchNormalization()
     x = tf.random.stateless_normal([2, 4, 4, 3], [1, 2])
     expected = bn(x)
@@ -64,24 +64,24 @@ def test_drop_connect_drops_whole_samples_and_keeps_the_expectation():
     by_sample = dropped.reshape(4000, -1)
     np.testing.assert_array_equal(by_sample, np.repeat(by_sample[:, :1], 12, axis=1))
     np.testing.assert_allclose(np.unique(by_sample), [0, 1 / 0.8])
-    # Five standard deviations of the mean of 4000 draws: sqrt(0.2 / 0.8 / 4000) each.
+    # Tolerance: five standard deviations of the mean, sqrt(0.2 / 0.8 / 4000) each.
     np.testing.assert_allclose(dropped.mean(), 1.0, atol=5 * np.sqrt(0.25 / 4000))
 
 
-def test_drop_connect_leaves_alone():
+def test_drop_connect_returns_its_input_in_inference_or_without_drops():
     x = tf.random.stateless_normal([3, 2, 2, 1], [3, 4])
     np.testing.assert_array_equal(layers.drop_connect(x, 0.5, False), x)
     np.testing.assert_array_equal(layers.drop_connect(x, 1.0, True), x)
 
 
-def test_drop_connect_by_its_draws():
-    """Survival 0.75: a sample stays where its draw is 0.25 and more, and is divided by 0.75."""
+def test_drop_connect_golden():
+    """With survival_prob 0.75, samples with a draw of at least 0.25 are kept and divided by 0.75."""
     x = tf.reshape(tf.constant([3.0, 6.0, 9.0, 12.0]), [4, 1, 1, 1])
     dropped = layers.drop_connect(x, 0.75, True, tf.constant([0.0, 0.2499, 0.25, 0.9999]))
     np.testing.assert_allclose(tf.reshape(dropped, [-1]), [0, 0, 12, 16], rtol=1e-6)
 
 
-def test_the_gradient_of_swish_is_that_of_silu():
+def test_swish_gradient_equals_that_of_silu():
     x, upstream = tf.constant([-1e4, -90.0, -3.0, -1e-3, 0.0, 0.5, 7.0, 90.0, 1e4]), tf.range(1.0, 10.0)
     values, gradients = [], []
     for function in (layers.swish, tf.nn.silu, tf.function(layers.swish)):
@@ -96,8 +96,8 @@ def test_the_gradient_of_swish_is_that_of_silu():
 
 
 @pytest.mark.parametrize("mean", [0.0, 300.0])
-def test_synchronized_on_one_replica_is_the_fused_one(mean):
-    """Values, gradients and moving averages."""
+def test_synchronized_equals_fused_on_one_replica(mean):
+    """Compares outputs, gradients and moving averages."""
     x = mean + tf.random.stateless_normal([3, 4, 5, 6], [1, 2]) * tf.range(1.0, 7.0)
     upstream, results = tf.random.stateless_normal(x.shape, [3, 4]), []
     for synchronized in (False, True):
@@ -115,23 +115,23 @@ def test_synchronized_on_one_replica_is_the_fused_one(mean):
         np.testing.assert_allclose(synchronized, fused, rtol=1e-4, atol=1e-4 * np.abs(fused).max())
 
 
-def test_kept_statistics_normalize_by_the_batch_and_leave_the_averages():
+def test_frozen_moving_averages():
     x = tf.random.stateless_normal([2, 3, 3, 4], [1, 2]) + 5
     bn = layers.BatchNormalization()
     layers.build(bn, 4)
     with layers.frozen_moving_averages():
         with layers.frozen_moving_averages():
-            kept = bn(x, training=True)
-        np.testing.assert_array_equal(bn(x, training=True), kept)  # still, after the inner one
+            expected = bn(x, training=True)
+        np.testing.assert_array_equal(bn(x, training=True), expected)  # still frozen after the inner context
         np.testing.assert_array_equal(bn.moving_mean, np.zeros(4))
         np.testing.assert_array_equal(bn.moving_variance, np.ones(4))
-    np.testing.assert_array_equal(bn(x, training=True), kept)
+    np.testing.assert_array_equal(bn(x, training=True), expected)
     np.testing.assert_allclose(bn.moving_mean, 0.01 * np.mean(x, (0, 1, 2)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("wrap", [lambda function: function, tf.function], ids=["eager", "function"])
-def test_recompute_is_the_function_with_its_gradients_and_averages(wrap):
-    """Of two inputs in a list, one of them outside any gradient; the moving averages change once, not twice."""
+def test_recompute_equals_the_function_with_its_gradients_and_averages(wrap):
+    """Two inputs in a list, one without gradient; moving averages are updated once."""
     x, shortcut = (tf.random.stateless_normal([4, 5, 5, 3], [1, i]) for i in range(2))
     conv, bn = keras.layers.Conv2D(3, 3, padding="same"), layers.BatchNormalization()
     layers.build(bn, layers.build(conv, 3))
@@ -160,7 +160,7 @@ def test_recompute_is_the_function_with_its_gradients_and_averages(wrap):
         np.testing.assert_allclose(value, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
 
 
-def test_build_names_variables_after_the_layer_whatever_was_built_before():
+def test_build_names_variables_after_the_layer_each_time():
     for _ in range(2):
         conv = keras.layers.Conv2D(5, 3, padding="same", name="conv")
         with tf.name_scope("outer"):

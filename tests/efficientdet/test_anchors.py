@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""anchors: published boxes and counts, odd sizes, every form of aspect ratio."""
+"""Tests of anchors: published boxes and counts, odd sizes, and all forms of aspect ratios."""
 
 import pathlib
 
@@ -16,8 +16,8 @@ TRAIN = pathlib.Path(__file__).parents[3] / "shared" / "reference" / "train.npz"
 DEFAULTS = {"min_level": 3, "max_level": 7, "num_scales": 3, "aspect_ratios": [1.0, 2.0, 0.5], "anchor_scale": 4.0}
 
 
-def test_first_anchors():
-    """The first anchors of efficientdet-d0, as published."""
+def test_published_first_anchors():
+    """The first anchors of efficientdet-d0."""
     expected = [
         [-12, -12, 20, 20],
         [-7.3137, -18.6274, 15.3137, 26.6274],
@@ -65,7 +65,7 @@ def test_published_anchors(name, image_size, changes):
 
 @given(st.integers(32, 2048), st.integers(32, 2048), st.integers(3, 8))
 def test_centers_fill_the_image(height, width, level):
-    """As many centers as cells, half a stride from the border and a stride apart, at any image size."""
+    """Centers start half a stride from the border and are one stride apart, one per cell, at any image size."""
     one = {"num_scales": 1, "aspect_ratios": [1.0], "anchor_scale": 1.0}
     anchors = Anchors((height, width), min_level=level, max_level=level, **one)
     ((rows, columns),) = anchors.feat_sizes
@@ -82,13 +82,13 @@ def test_feature_sizes_of_odd_images():
     ]
 
 
-def test_pairs_are_width_and_height_factors():
+def test_aspect_ratio_pairs_are_width_and_height_factors():
     config = {**DEFAULTS, "max_level": 3, "num_scales": 1, "aspect_ratios": [(1.4, 0.7), [1.0, 1.0], 4.0]}
     boxes = Anchors((8, 8), **config).boxes  # one location, stride 8, side 32
     np.testing.assert_allclose(boxes[:, 2:] - boxes[:, :2], [[22.4, 44.8], [32, 32], [16, 64]], rtol=1e-6)
 
 
-def test_anchor_scale_by_level():
+def test_anchor_scale_per_level():
     config = {**DEFAULTS, "max_level": 4, "num_scales": 1, "aspect_ratios": [1.0]}
     boxes = Anchors((16, 16), **{**config, "anchor_scale": (2.0, 3.0)}).boxes
     np.testing.assert_allclose(boxes[:, 2] - boxes[:, 0], [16] * 4 + [48], rtol=1e-6)
@@ -108,11 +108,11 @@ def test_concat_levels_follows_the_order_of_anchors():
     np.testing.assert_array_equal(concat_levels(maps, 4)[0], anchors.boxes)
 
 
-def test_gather_anchors_gives_rows_of_concat_levels():
+def test_gather_anchors_equals_rows_of_concat_levels():
     rng = np.random.RandomState(0)
     maps = [tf.constant(rng.rand(2, height, width, 9 * 5)) for height, width in [(4, 3), (2, 2), (1, 1)]]
     num_anchors = (12 + 4 + 1) * 9
-    indices = np.stack([rng.permutation(num_anchors), np.arange(num_anchors)])  # borders of levels are among them
+    indices = np.stack([rng.permutation(num_anchors), np.arange(num_anchors)])  # includes the borders of levels
     rows = gather_anchors(maps, tf.constant(indices, tf.int32), 5)
     expected = concat_levels(maps, 5).numpy()
     np.testing.assert_array_equal(rows, [expected[0][indices[0]], expected[1]])

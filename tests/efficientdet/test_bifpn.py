@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""bifpn: resampling and fusion by hand, and the names that checkpoints know."""
+"""Tests of bifpn: resampling and fusion by hand, gradients, and variable names."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def ramp(*shape):
     "length, size, expected",
     [
         (3, 5, [0, 0, 1, 1, 2]),  # floor(i * 3 / 5)
-        (3, 7, [0, 0, 0, 1, 1, 2, 2]),  # floor(i * 3 / 7); with half pixels it would be 0 0 1 1 1 2 2
+        (3, 7, [0, 0, 0, 1, 1, 2, 2]),  # floor(i * 3 / 7); half-pixel centers would give 0 0 1 1 1 2 2
         (2, 4, [0, 0, 1, 1]),
         (1, 3, [0, 0, 0]),
     ],
@@ -37,7 +37,7 @@ def test_upsample_golden(length, size, expected):
 @pytest.mark.parametrize(
     "length, size, expected",
     [
-        (4, 2, [2, 3]),  # stride 2, window 3; padding of SAME is (0, 1): 0 1 2 | 2 3
+        (4, 2, [2, 3]),  # stride 2, window 3; SAME padding (0, 1): 0 1 2 | 2 3
         (5, 3, [1, 3, 4]),  # stride 2, window 3; padding (1, 1): 0 1 | 1 2 3 | 3 4
         (6, 2, [3, 5]),  # stride 3, window 4; padding (0, 1): 0 1 2 3 | 3 4 5
         (7, 3, [2, 5, 6]),  # stride 3, window 4; padding (1, 2): 0 1 2 | 2 3 4 5 | 5 6
@@ -45,7 +45,7 @@ def test_upsample_golden(length, size, expected):
 )
 def test_downsample_golden(length, size, expected):
     np.testing.assert_array_equal(bifpn.downsample(ramp(length, length), (size, size))[0, :, -1, 0] // length, expected)
-    # A side that stays has stride 1 and window 2.
+    # The unchanged side has stride 1 and window 2.
     np.testing.assert_array_equal(bifpn.downsample(ramp(1, length), (1, size))[0, 0, :, 0], expected)
 
 
@@ -55,18 +55,18 @@ def test_each_side_is_pooled_by_its_own_factor():
     np.testing.assert_array_equal(pooled[0, ..., 0], [[10, 11], [18, 19]])
 
 
-def test_resampling_to_the_same_size_changes_nothing():
+def test_resampling_to_the_same_size_returns_the_input():
     x = ramp(3, 2)
     assert bifpn.downsample(x, (3, 2)) is x and bifpn.upsample(x, (3, 2)) is x
 
 
 @pytest.mark.parametrize("size", [(2, 8), (8, 2)])
-def test_one_side_up_and_one_down(size):
+def test_one_side_larger_and_one_smaller_raises(size):
     with pytest.raises(ValueError, match=f"a map of 4x4 to {size[0]}x{size[1]}: one side shrinks, one grows"):
         ResampleFeatureMap(1)(ramp(4, 4), size)
 
 
-def test_resample_has_variables_only_where_channels_differ():
+def test_resample_has_variables_only_if_channels_differ():
     assert not _built(ResampleFeatureMap(3), 3).weights
     with tf.name_scope("pyramid"):
         resample = ResampleFeatureMap(3, name="resample_p6")
@@ -78,18 +78,18 @@ def test_resample_has_variables_only_where_channels_differ():
 
 
 def test_order_of_convolution_and_pooling():
-    """With a negative kernel, the maximum before differs from the maximum after: -max(x) against max(-x)."""
+    """With a kernel of -1, pooling before the convolution gives -max(x), pooling after it max(-x)."""
     for after, expected in ((False, 0.0), (True, -3.0)):
         resample = _built(ResampleFeatureMap(2, apply_bn=False, conv_after_downsample=after), 1)
         resample.conv.kernel.assign([[[[-1.0, -1.0]]]])
         np.testing.assert_allclose(resample(ramp(2, 2), (1, 1)), np.full([1, 1, 1, 2], expected))
 
 
-# Two maps of [1, 3] and [3, 5], edge weights (2, -1) for scalars, and by channel ((2, -1), (1, 3)).
+# Two maps, [1, 3] and [3, 5]; edge weights 2 and -1, or per channel [2, -1] and [1, 3].
 E = np.exp([2.0, -1.0])
 FUSED = {
     "sum": [4.0, 8.0],
-    "fastattn": np.array([1.0, 3.0]) * 2 / 2.0001,  # relu leaves the second out
+    "fastattn": np.array([1.0, 3.0]) * 2 / 2.0001,  # relu(-1) = 0
     "attn": (np.array([1.0, 3.0]) * E[0] + np.array([3.0, 5.0]) * E[1]) / E.sum(),
     "channel_fastattn": [(2 * 1 + 1 * 3) / 3.0001, 3 * 5 / 3.0001],
     "channel_attn": [
@@ -111,8 +111,8 @@ def test_fusion_golden(method):
     np.testing.assert_allclose(tf.squeeze(fusion(maps)), FUSED[method], rtol=1e-5)
 
 
-def test_fresh_fusion_is_the_published_mean():
-    """Two maps of [1, 3], weights 1: 2 / 2.0001 of them, as in the published unit test."""
+def test_initial_fusion_equals_the_published_mean():
+    """Two maps [1, 3] with weights 1: 2 / 2.0001 * [1, 3], as in the published unit test."""
     maps = [tf.constant([[[[1.0, 3.0]]]])] * 2
     np.testing.assert_allclose(tf.squeeze(bifpn.FastFusion()(maps)), [0.99995, 2.99985], atol=1e-6)
     np.testing.assert_allclose(tf.squeeze(bifpn.SoftmaxFusion()(maps)), [1, 3], atol=1e-6)
@@ -120,7 +120,7 @@ def test_fresh_fusion_is_the_published_mean():
 
 @pytest.mark.parametrize("conv_bn_act_pattern, expected", [(False, [-0.5, 1.5]), (True, [0.0, 2.0])])
 def test_order_of_activation_convolution_normalization(conv_bn_act_pattern, expected):
-    """Kernel: the centre times -1; shift -0.5 in the first pattern (where the convolution has a bias of 2.0 too)."""
+    """The kernel is -1 at the center; the first pattern has a bias of 2 and a shift beta of -0.5 as well."""
     layer = _built(ConvAfterFusion(1, "relu", False, conv_bn_act_pattern), 1)
     layer.conv.kernel.assign(np.float32([[0, 0, 0], [0, -1, 0], [0, 0, 0]]).reshape(3, 3, 1, 1))
     layer.bn.gamma.assign([np.sqrt(1.001)])
@@ -132,7 +132,7 @@ def test_order_of_activation_convolution_normalization(conv_bn_act_pattern, expe
     np.testing.assert_allclose(layer(tf.constant([[[[2.0], [-2.0]]]])).numpy().ravel(), expected, atol=1e-6)
 
 
-def test_node_names_are_those_of_checkpoints():
+def test_variable_names_equal_those_of_checkpoints():
     node = FNode((0, 2), 5, **OPTIONS, name="fnode0")
     with tf.name_scope("cell_0"), tf.name_scope(node.name):
         node.build([(None, None, None, 3), (None, None, None, 3), (None, None, None, 4)])
@@ -152,7 +152,7 @@ def test_unknown_fusion():
         FNode((0, 1), 2, **OPTIONS, weight_method="mean")
 
 
-def test_cell_gives_the_last_node_of_each_level_at_its_size():
+def test_cell_returns_the_last_node_of_each_level():
     cell = FPNCell([*NODES, Node(3, (2, 3))], 3, 4, OPTIONS)
     feats = [tf.ones([1, 5, 7, 3]), tf.ones([1, 3, 4, 3])]
     outputs = cell(feats)
@@ -187,8 +187,8 @@ def _built(layer, channels):
 
 
 @pytest.mark.parametrize("before, after", [((4, 4), (8, 8)), ((3, 5), (5, 10)), ((2, 3), (7, 11)), ((3, 2), (5, 7))])
-def test_the_gradient_of_upsample_is_the_sum_over_repeated_pixels(before, after):
-    """The last one repeats pixels 4, 3 times in a row where 2 * 4 would be regular."""
+def test_upsample_gradient_is_the_sum_over_repeated_pixels(before, after):
+    """In the last case, pixels are repeated unequally often: 4 and 3 times."""
     x, upstream = (
         tf.random.stateless_normal([2, *before, 3], [1, 2]),
         tf.random.stateless_normal([2, *after, 3], [3, 4]),
@@ -204,7 +204,7 @@ def test_the_gradient_of_upsample_is_the_sum_over_repeated_pixels(before, after)
     np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_upsample_and_its_gradient_are_known_to_xla():
+def test_upsample_and_its_gradient_compile_with_xla():
     x = tf.random.stateless_normal([1, 3, 4, 2], [1, 2])
 
     def slope(x):

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""boxes: the IoU family by hand and against published values, coding and its inverse, gradients."""
+"""Tests of boxes: IoU variants by hand and against published values, encode and decode, gradients."""
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
@@ -23,17 +23,17 @@ def box_arrays(draw, count=5):
 @pytest.mark.parametrize(
     "kind, box, other, expected",
     [
-        # By hand: overlap 1, union 7, hull 9, squared distance 2, squared diagonal 18.
+        # By hand: intersection 1, union 7, hull 9, squared distance 2, squared diagonal 18.
         ("iou", [0, 0, 2, 2], [1, 1, 3, 3], 1 / 7),
         ("giou", [0, 0, 2, 2], [1, 1, 3, 3], 1 / 7 - 2 / 9),
         ("diou", [0, 0, 2, 2], [1, 1, 3, 3], 1 / 7 - 2 / 18),
-        ("ciou", [0, 0, 2, 2], [1, 1, 3, 3], 1 / 7 - 2 / 18),  # squares both
-        # A box without area against a real one: finite. Hull 9, union 4; distance 8, diagonal 18.
+        ("ciou", [0, 0, 2, 2], [1, 1, 3, 3], 1 / 7 - 2 / 18),  # equal aspect ratios
+        # A box without area: union 4, hull 9, squared distance 8, squared diagonal 18.
         ("iou", [-1, -1, -1, -1], [0, 0, 2, 2], 0),
         ("giou", [-1, -1, -1, -1], [0, 0, 2, 2], -5 / 9),
         ("diou", [-1, -1, -1, -1], [0, 0, 2, 2], -8 / 18),
         ("giou", [0, 0, 0, 0], [0, 0, 0, 0], 0),
-        # Published values, as one minus the loss.
+        # Published values, 1 - loss.
         ("iou", [4, 3, 7, 5], [3, 4, 6, 8], 1 - 0.875),
         ("giou", [4, 3, 7, 5], [3, 4, 6, 8], 1 - 1.075),
         ("diou", [4, 3, 7, 5], [3, 4, 6, 8], 1 - 0.9969512),
@@ -44,14 +44,14 @@ def box_arrays(draw, count=5):
         ("ciou", [5, 6, 10, 7], [14, 14, 15, 15], 1 - 1.6415315),
     ],
 )
-def test_iou_family_golden(kind, box, other, expected):
+def test_iou_variants_golden(kind, box, other, expected):
     metric = boxes.IOU_TYPES[kind](tf.constant([box], tf.float32), tf.constant([other], tf.float32))
     np.testing.assert_allclose(metric, [expected], atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", boxes.IOU_TYPES)
 @given(a=box_arrays(), b=box_arrays())
-def test_iou_family_is_symmetric_and_bounded(kind, a, b):
+def test_iou_variants_are_symmetric_and_bounded(kind, a, b):
     metric = boxes.IOU_TYPES[kind](a, b).numpy()
     np.testing.assert_allclose(metric, boxes.IOU_TYPES[kind](b, a), atol=1e-5)
     np.testing.assert_allclose(boxes.IOU_TYPES[kind](a, a), np.ones(len(a)), atol=1e-5)
@@ -59,7 +59,7 @@ def test_iou_family_is_symmetric_and_bounded(kind, a, b):
 
 
 @given(box_arrays(3), box_arrays(4))
-def test_pairwise_iou_is_iou_of_every_pair(a, b):
+def test_pairwise_iou_equals_iou_of_every_pair(a, b):
     pairs = boxes.pairwise_iou(a, b)
     assert pairs.shape == (3, 4)
     np.testing.assert_array_equal(pairs[1], boxes.iou(np.repeat(a[1:2], 4, 0), b))
@@ -91,8 +91,8 @@ def test_area_of_inverted_boxes_is_zero():
     np.testing.assert_array_equal(boxes.area(tf.constant([[1.0, 2, 4, 7], [4, 7, 1, 2], [4, 2, 1, 7]])), [15, 0, 0])
 
 
-def test_ciou_gradient_is_that_of_the_paper():
-    """With the weight of the aspect penalty held constant, every derivative is the difference quotient."""
+def test_ciou_gradient_equals_that_of_the_paper():
+    """Compares with difference quotients for a constant weight of the aspect penalty."""
     box, other = np.array([10.0, 10, 30, 70]), np.array([12.0, 20, 62, 40])
     variable = tf.constant(box)
     with tf.GradientTape() as tape:
@@ -111,7 +111,7 @@ def test_ciou_gradient_is_that_of_the_paper():
             for function in (lambda b: boxes.diou(b, other).numpy(), penalty)
         ]
         assert gradient[i].numpy() == pytest.approx(quotients[0] - weight * quotients[1], abs=1e-8)
-        assert abs(weight * quotients[1]) > 1e-4  # the aspect term does reach the prediction
+        assert abs(weight * quotients[1]) > 1e-4  # the gradient of the aspect penalty is not 0
 
 
 @pytest.mark.parametrize("kind", boxes.IOU_TYPES)

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""fpn_configs: the published node lists, and what makes any list a pyramid."""
+"""Tests of fpn_configs: the published node lists, and properties of every pyramid."""
 
 import pytest
 from hypothesis import given
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from efficientdet import fpn_configs
 
-# (level, inputs) by node, as published.
+# Published (level, inputs) per node.
 BIFPN_3_7 = [
     *[(6, (3, 4)), (5, (2, 5)), (4, (1, 6)), (3, (0, 7))],
     *[(4, (1, 7, 8)), (5, (2, 6, 9)), (6, (3, 5, 10)), (7, (4, 11))],
@@ -40,7 +40,7 @@ def test_published_nodes(fpn_name, min_level, max_level, expected):
 
 
 @given(st.sampled_from(sorted(fpn_configs.FPNS)), st.integers(1, 5), st.integers(1, 5))
-def test_every_node_looks_back_and_every_map_is_used(fpn_name, min_level, more_levels):
+def test_nodes_use_earlier_maps_and_every_map_is_used(fpn_name, min_level, more_levels):
     max_level = min_level + more_levels
     nodes = fpn_configs.get_nodes(fpn_name, min_level, max_level)
     used = set()

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""heads: initial values, names, what levels share and what they do not."""
+"""Tests of heads: initial values, variable names, weights shared by levels, and drop connect."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def built(layer):
 
 @pytest.mark.parametrize("net_class, bias", [(ClassNet, -4.59512), (BoxNet, 0.0)])
 def test_initial_predictions(net_class, bias):
-    """-log((1 - 0.01) / 0.01): every class starts with a probability of 0.01."""
+    """The initial class bias is -log((1 - 0.01) / 0.01), a probability of 0.01."""
     net = built(net_class(6, **OPTIONS))
     np.testing.assert_allclose(net.predict.bias, np.full(6, bias), atol=1e-5)
     for outputs in net([tf.zeros([1, 3, 2, 4]), tf.zeros([1, 2, 1, 4])]):
@@ -28,8 +28,8 @@ def test_initial_predictions(net_class, bias):
 
 
 @pytest.mark.parametrize("separable_conv", [True, False])
-def test_spread_of_initial_kernels(separable_conv):
-    """Separable: variance 1 / fan_in, fan_in 9 (for Keras, 9 * channels) and F; plain: deviation 0.01."""
+def test_standard_deviation_of_initial_kernels(separable_conv):
+    """Separable: variance 1 / fan_in, pointwise fan_in = F; plain: standard deviation 0.01."""
     net = ClassNet(6, **{**OPTIONS, "filters": 64, "separable_conv": separable_conv}, name="class_net")
     net.build([(None, None, None, 64)] * 2)
     if separable_conv:
@@ -38,7 +38,7 @@ def test_spread_of_initial_kernels(separable_conv):
         np.testing.assert_allclose(np.std(net.convs[1].kernel), 0.01, rtol=0.05)
 
 
-def test_names_are_those_of_checkpoints():
+def test_variable_names_equal_those_of_checkpoints():
     for net, prefix in (
         (ClassNet(6, **OPTIONS, name="class_net"), "class"),
         (BoxNet(6, **OPTIONS, name="box_net"), "box"),
@@ -51,7 +51,7 @@ def test_names_are_those_of_checkpoints():
         }
 
 
-def test_levels_share_convolutions_but_not_normalization():
+def test_levels_share_convolutions_but_not_batch_normalization():
     net = built(ClassNet(6, **OPTIONS))
     x = tf.random.stateless_normal([1, 3, 3, 4], [1, 2])
     finer, coarser = net([x, x])
@@ -62,23 +62,23 @@ def test_levels_share_convolutions_but_not_normalization():
     assert np.abs(changed - coarser).max() > 0.01
 
 
-def test_repeats_are_added_to_their_input_only_with_a_survival_probability():
-    """The second repeat gives nothing (gamma 0, beta 0): what is left is its shortcut, or zeros and the bias."""
+def test_steps_have_a_shortcut_only_with_a_survival_probability():
+    """With gamma 0 and beta 0, the output of the second step is that of its shortcut, or 0."""
     x = tf.random.stateless_uniform([1, 3, 3, 4], [1, 2])
-    for survival_prob, alive in ((None, False), (0.9, True)):
+    for survival_prob, has_shortcut in ((None, False), (0.9, True)):
         net = built(BoxNet(6, **OPTIONS, survival_prob=survival_prob))
         for bn in net.bns[1]:
             bn.gamma.assign([0.0] * 4)
         outputs = net([x, x])[0]
-        assert np.any(outputs) == alive
-        if alive:
+        assert np.any(outputs) == has_shortcut
+        if has_shortcut:
             first = net.act(net.bns[0][0](net.convs[0](x)))
             np.testing.assert_allclose(outputs, net.predict(first), atol=1e-6)
 
 
 @pytest.mark.parametrize("recompute", [False, True])
 def test_each_step_of_each_level_has_its_own_draw(recompute):
-    """The steps after the first are dropped by the draws 0, without which they would double a map of ones."""
+    """Steps after the first are dropped where their draw is 0; otherwise x becomes x + x / 0.5."""
     net = built(ClassNet(4, **{**OPTIONS, "repeats": 3}, survival_prob=0.5, recompute=recompute))
     assert net.num_draws == 4
     identity = np.eye(4).reshape(1, 1, 4, 4)
@@ -90,7 +90,7 @@ def test_each_step_of_each_level_has_its_own_draw(recompute):
         for bn in bns:
             bn.batch_statistics = False
             bn.gamma.assign(np.full(4, np.sqrt(1.001)))  # undoes epsilon
-    # A step that survives makes x of x: x + x / 0.5. Draws of image 0, then 1: level 3 twice, level 4 twice.
+    # Draws per image: two steps at level 3, then two steps at level 4.
     draws = tf.constant([[0.0, 0.0, 0.9, 0.9], [0.9, 0.0, 0.0, 0.6]])
     finer, coarser = tf.function(net)([tf.ones([2, 2, 2, 4]), tf.ones([2, 1, 1, 4])], training=True, draws=draws)
     np.testing.assert_allclose(finer[:, 0, 0, 0], [1, 3], rtol=1e-5)
@@ -101,7 +101,7 @@ def test_each_step_of_each_level_has_its_own_draw(recompute):
 def test_number_of_draws(survival_prob, repeats, expected):
     net = built(BoxNet(6, **{**OPTIONS, "repeats": repeats}, survival_prob=survival_prob))
     assert net.num_draws == expected
-    assert len(net([tf.zeros([1, 2, 2, 4])] * 2, training=True)) == 2  # without draws it makes its own
+    assert len(net([tf.zeros([1, 2, 2, 4])] * 2, training=True)) == 2  # draws None: new random numbers
 
 
 def test_no_repeats():

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""losses: published values, the formulas of the papers written out, and edge cases."""
+"""Tests of losses: published values, comparison with the formulas of the papers, and edge cases."""
 
 import json
 import pathlib
@@ -22,7 +22,7 @@ ANCHORS = Anchors((128, 128), min_level=3, max_level=7, num_scales=3, aspect_rat
 
 @pytest.fixture(scope="module")
 def published():
-    """The published case: outputs, labels, normalizer and the losses it had."""
+    """Outputs, labels, normalizer and losses of the published case."""
     if not NUMBERS.exists():
         pytest.skip(f"needs {NUMBERS}")
     numbers = json.loads(NUMBERS.read_text())
@@ -67,12 +67,12 @@ def test_published_iou_losses(published, kind):
 
 
 @pytest.mark.parametrize("alpha, gamma, label_smoothing", [(0.25, 1.5, 0.0), (0.5, 2.0, 0.1), (0.25, 0.0, 0.0)])
-def test_focal_loss_is_the_formula(alpha, gamma, label_smoothing):
-    """Equation 5 with probabilities, in float64."""
+def test_focal_loss_equals_the_formula(alpha, gamma, label_smoothing):
+    """Compares with equation 5, computed from probabilities in float64."""
     rng = np.random.RandomState(0)
     logits = rng.normal(0, 4, (2, 3, 4, 2 * 5))
     targets = rng.randint(-1, 5, (2, 3, 4, 2))
-    y = np.eye(6)[targets][..., :5].reshape(logits.shape)  # the sixth row, and index -1, is background
+    y = np.eye(6)[targets][..., :5].reshape(logits.shape)  # the sixth row, also index -1, is background
     p = 1 / (1 + np.exp(-logits))
     smooth = y * (1 - label_smoothing) + 0.5 * label_smoothing
     cross_entropy = -smooth * np.log(p) - (1 - smooth) * np.log(1 - p)
@@ -96,7 +96,7 @@ def test_ignored_anchors_have_no_class_loss():
         return focal_loss(logits, tf.reshape(targets, [1, 1, 1, len(targets)]), **options)
 
     assert loss([-2, -2]) == 0
-    # Either anchor alone, and the loss of both is their sum.
+    # The loss of two anchors is the sum of their losses.
     np.testing.assert_allclose(loss([1, -2]) + loss([-2, -1]), loss([1, -1]), rtol=1e-6)
 
 
@@ -113,7 +113,7 @@ def test_focal_loss_and_gradient_are_finite(gamma, logit):
 
 
 def plain_focal_loss(logits, targets, alpha, gamma, label_smoothing, normalizer):
-    """Equation 5 in TensorFlow's own operations; targets [..., A], -2 ignored."""
+    """Equation 5 in TensorFlow operations with automatic gradients; targets [..., A], -2 is ignored."""
     targets = tf.repeat(targets, logits.shape[-1] // targets.shape[-1], axis=-1)
     classes = tf.range(logits.shape[-1]) % (logits.shape[-1] // 2)  # of two anchors
     y = tf.cast(targets == classes, logits.dtype)
@@ -125,8 +125,8 @@ def plain_focal_loss(logits, targets, alpha, gamma, label_smoothing, normalizer)
 
 
 @pytest.mark.parametrize("alpha, gamma, label_smoothing", [(0.25, 1.5, 0.0), (0.5, 2.0, 0.1), (0.25, 0.0, 0.2)])
-def test_the_gradient_of_the_focal_loss_is_that_of_the_formula(alpha, gamma, label_smoothing):
-    """By automatic differentiation of the formula, and by differences, both in float64."""
+def test_focal_loss_gradient_equals_that_of_the_formula(alpha, gamma, label_smoothing):
+    """Compares with automatic differentiation and with difference quotients of the formula, both in float64."""
     rng = np.random.RandomState(0)
     logits, direction = rng.normal(0, 2, (2, 2, 3, 2, 5 * 2))
     targets = rng.randint(-2, 5, (2, 3, 2, 2)).astype(np.int32)
@@ -150,14 +150,14 @@ def test_the_gradient_of_the_focal_loss_is_that_of_the_formula(alpha, gamma, lab
 
 
 @pytest.mark.parametrize("iou_loss_type", [None, "iou", "giou", "diou", "ciou"])
-def test_names_are_those_of_the_losses(published, iou_loss_type):
+def test_names_are_the_keys_of_the_result(published, iou_loss_type):
     losses = losses_of(published, iou_loss_type=iou_loss_type)
     assert tuple(losses) == names(OPTIONS._replace(iou_loss_type=iou_loss_type))
 
 
-def test_box_loss_by_hand():
+def test_box_loss_golden():
     outputs = tf.constant([[0.15, 1.0, 9.0, 0.0]])
-    targets = tf.constant([[0.1, -1.0, 0.0, 0.1]])  # quadratic, linear, not counted, at the corner
+    targets = tf.constant([[0.1, -1.0, 0.0, 0.1]])  # quadratic, linear, background, at delta
     expected = (0.5 * 0.05**2 + 0.1 * 2 - 0.5 * 0.1**2 + 0.5 * 0.1**2) / (4 * 3)
     np.testing.assert_allclose(box_loss(outputs, targets, delta=0.1, normalizer=3.0), expected, rtol=1e-5)
 
@@ -171,8 +171,8 @@ def test_background_has_no_box_loss_and_no_gradient():
     assert loss == 0 and not tape.gradient(loss, outputs).numpy().any()
 
 
-def test_iou_loss_by_hand():
-    # Anchor [0, 0, 8, 8]; target shifted by (4, 4), output by (4, 0): overlap 32 of 96.
+def test_iou_loss_golden():
+    # Anchor [0, 0, 8, 8]; target shifted by (4, 4), output by (4, 0): intersection 32, union 96.
     anchors = tf.constant([[0.0, 0, 8, 8]])
     targets, outputs = tf.constant([[[0.5, 0.5, 1e-7, 1e-7]]]), tf.constant([[[0.5, 0.0, 0.0, 0.0]]])
     loss = box_iou_loss(outputs, targets, anchors, iou_type="iou", normalizer=2.0)

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""preprocess: published inputs, windows, padding, and the way back."""
+"""Tests of preprocess: published network inputs, sizes, padding, and unnormalize."""
 
 import importlib.util
 import json
@@ -42,7 +42,7 @@ def test_published_input():
 
 @needs_reference
 @pytest.mark.parametrize("model, colors", [("efficientdet-d0", COLORS), ("efficientdet-lite0", LITE)])
-def test_published_input_of_an_image_that_is_not_square(model, colors):
+def test_published_input_of_a_nonsquare_image(model, colors):
     spec = importlib.util.spec_from_file_location("reference", REFERENCE / "reference.py")
     reference = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(reference)
@@ -52,7 +52,7 @@ def test_published_input_of_an_image_that_is_not_square(model, colors):
     np.testing.assert_allclose([image_scale], expected["pre_nonsquare_scale"], rtol=1e-6)
 
 
-def test_padding_is_zero_after_normalizing_and_minus_one_with_scale_range():
+def test_padding_is_zero_or_with_scale_range_minus_one():
     white = np.full((10, 20, 3), 255, np.uint8)
     output, _ = preprocess(white, (20, 20), **COLORS)
     np.testing.assert_allclose(
@@ -63,10 +63,10 @@ def test_padding_is_zero_after_normalizing_and_minus_one_with_scale_range():
     assert np.all(output[:10] == 1) and np.all(output[10:] == -1)
 
 
-def test_a_given_size_need_not_fit_nor_keep_the_aspect_ratio():
-    picture = image(30, 40)
-    output = to_input(picture, tf.constant([50, 45]), (50, 70), **RAW)
-    np.testing.assert_array_equal(output[:, :45], tf.image.resize(picture, [50, 45]))
+def test_to_input_accepts_any_size():
+    source = image(30, 40)
+    output = to_input(source, tf.constant([50, 45]), (50, 70), **RAW)
+    np.testing.assert_array_equal(output[:, :45], tf.image.resize(source, [50, 45]))
     assert output.shape == (50, 70, 3) and not output[:, 45:].numpy().any()
 
 
@@ -76,7 +76,7 @@ def test_every_image_fits(height, width, image_size):
     assert output.shape == (*image_size, 3)
     rows, columns = scaled_size((height, width), fit_scale((height, width), image_size)).numpy()
     assert np.all(output[:rows, :columns] == 9) and tf.reduce_sum(output) == rows * columns * 27
-    # The scaled image ends, but for the fraction of a pixel that is cut off, where the original does.
+    # Up to the fraction of a pixel that is rounded down, the scaled image covers the original.
     np.testing.assert_array_less(np.abs(np.array([rows, columns]) - [height, width] / image_scale), 1 + 1e-3)
 
 
@@ -94,36 +94,36 @@ def test_batch_equals_single_images_equals_function():
 
 
 @pytest.mark.parametrize("height, width", [(30, 40), (200, 300)])
-def test_floats_give_what_bytes_give_without_a_branch(height, width):
-    """What TFLite and ONNX take: neither has an op that resizes uint8 to float32, or one that only asserts a shape."""
+def test_float_images_equal_uint8_images_and_need_no_branch(height, width):
+    """TFLite and ONNX can neither resize uint8 to float32 nor assert a shape."""
     spec = tf.TensorSpec([1, None, None, 3], tf.float32)
     function = tf.function(lambda batch: preprocess(batch, (64, 64), **COLORS), input_signature=[spec], autograph=False)
     graph = function.get_concrete_function()
     assert not {op.type for op in graph.graph.get_operations()} & {"If", "StatelessIf", "EnsureShape"}
     assert graph.structured_outputs[0].shape == (1, 64, 64, 3)
-    picture = image(height, width)[np.newaxis]
-    expected, image_scale = preprocess(picture, (64, 64), **COLORS)
-    output, float_scale = graph(tf.constant(picture, tf.float32))
+    images = image(height, width)[np.newaxis]
+    expected, image_scale = preprocess(images, (64, 64), **COLORS)
+    output, float_scale = graph(tf.constant(images, tf.float32))
     np.testing.assert_allclose(output, expected, atol=1e-5)
     assert float_scale == image_scale
 
 
-def test_normalize_by_hand():
+def test_normalize_golden():
     np.testing.assert_allclose(normalize(tf.constant([[255.0, 127, 0]]), 127, 128), [[1, 0, -127 / 128]])
     np.testing.assert_allclose(normalize(tf.constant([[3.0, 4, 5]]), (1, 2, 3), (1, 2, 4)), [[2, 1, 0.5]])
 
 
 @pytest.mark.parametrize("colors", [COLORS, LITE, RAW, {**RAW, "scale_range": True}], ids=str)
-def test_unnormalize_is_the_inverse_of_preprocess(colors):
-    picture = image(20, 32)
-    shown = unnormalize(preprocess(picture, (32, 32), **colors)[0], **colors).numpy()
-    assert shown.dtype == np.uint8
-    np.testing.assert_array_equal(shown[:20], picture)
-    np.testing.assert_array_equal(shown[20:], np.broadcast_to(np.round(colors["mean_rgb"]), (12, 32, 3)))
+def test_unnormalize_inverts_preprocess(colors):
+    source = image(20, 32)
+    restored = unnormalize(preprocess(source, (32, 32), **colors)[0], **colors).numpy()
+    assert restored.dtype == np.uint8
+    np.testing.assert_array_equal(restored[:20], source)
+    np.testing.assert_array_equal(restored[20:], np.broadcast_to(np.round(colors["mean_rgb"]), (12, 32, 3)))
 
 
-def test_unnormalize_by_hand():
+def test_unnormalize_golden():
     rgb = {"mean_rgb": (1, 2, 3), "stddev_rgb": (1, 2, 4)}
     np.testing.assert_array_equal(unnormalize(tf.constant([2, 1, 0.5]), **rgb, scale_range=False), [3, 4, 5])
-    # (x + 1) * 255 / 2 = 127.5, 0, 255; then 128.5 rounded to the even number, 2, and 1023 clipped.
+    # (x + 1) * 255 / 2 is 127.5, 0, 255, so x * stddev + mean is 128.5 (rounded to even), 2 and 1023 (clipped).
     np.testing.assert_array_equal(unnormalize(tf.constant([0.0, -1, 1]), **rgb, scale_range=True), [128, 2, 255])

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""targets: published assignments, the rules by hand, and a slow and plain assigner as a second opinion."""
+"""Tests of targets: published assignments, the rules by hand, and comparison with plain implementations."""
 
 import json
 import pathlib
@@ -26,7 +26,7 @@ def labeler(size=128):
 
 
 def flat(cls_targets, box_targets):
-    """Targets of all levels as [N] and [N, 4]."""
+    """Concatenates the targets of all levels to [N] and [N, 4]."""
     return (
         np.concatenate([level.numpy().ravel() for level in cls_targets]),
         np.concatenate([level.numpy().reshape(-1, 4) for level in box_targets]),
@@ -59,7 +59,7 @@ def test_published_labels():
 
 @needs_reference
 def test_published_batch():
-    """The three images of the published training step; the last one is empty."""
+    """The three images of the published training step; the last one has no boxes."""
     train = np.load(REFERENCE / "train.npz")
     images = [
         (
@@ -88,7 +88,7 @@ def test_no_boxes():
     assert cls_flat.dtype == np.int32 and set(cls_flat) == {-1} and not box_flat.any() and num_positives == 0
 
 
-def test_a_box_that_overlaps_nothing_well_still_has_its_best_anchor():
+def test_a_box_below_the_threshold_has_its_best_anchor():
     anchors = labeler().anchors
     cls_flat, box_flat = flat(*labeler().label(tf.constant([[60.0, 60, 64, 66]]), tf.constant([3]))[:2])
     (index,) = np.flatnonzero(cls_flat >= 0)
@@ -97,9 +97,9 @@ def test_a_box_that_overlaps_nothing_well_still_has_its_best_anchor():
     assert box_flat[index].all()
 
 
-def test_of_two_boxes_with_one_best_anchor_the_first_has_it():
+def test_the_first_of_two_boxes_gets_their_common_best_anchor():
     anchor = labeler().anchors.boxes[500]
-    near, exact = anchor + np.array([0, 0, 1, 0]), anchor  # the second fits better, and yet the first has it
+    near, exact = anchor + np.array([0, 0, 1, 0]), anchor  # although the IoU of the second is higher
     cls_flat, _ = flat(*labeler().label(tf.constant([near, exact], tf.float32), tf.constant([7, 8]))[:2])
     assert cls_flat[500] == 6
     cls_flat, _ = flat(*labeler().label(tf.constant([exact, near], tf.float32), tf.constant([8, 7]))[:2])
@@ -107,8 +107,8 @@ def test_of_two_boxes_with_one_best_anchor_the_first_has_it():
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 56)] * 2, *[st.integers(1, 64)] * 2, st.integers(1, 9)), max_size=4))
-def test_equals_a_plain_assigner(objects):
-    """The rules, one anchor after the other, in NumPy; whole pixels, so that both see the same IoUs."""
+def test_equals_a_plain_assignment(objects):
+    """Applies the rules in NumPy; with integer coordinates, both compute the same IoUs."""
     boxes = np.array([[y, x, y + h, x + w] for y, x, h, w, _ in objects], np.float32).reshape(-1, 4)
     classes = np.array([o[4] for o in objects], np.int32)
     small = AnchorLabeler(Anchors((64, 64), **{**DEFAULTS, "num_scales": 1, "aspect_ratios": [1.0]}))
@@ -116,7 +116,7 @@ def test_equals_a_plain_assigner(objects):
     expected = np.full(len(overlaps), -1)
     if objects:
         expected[:] = np.where(overlaps.max(1) >= 0.5, classes[overlaps.argmax(1)] - 1, -1)
-        for k in reversed(range(len(objects))):  # the lowest is the last to write
+        for k in reversed(range(len(objects))):  # so that the first box is written last
             expected[overlaps[:, k].argmax()] = classes[k] - 1
     cls_targets, box_targets, num_positives = small.label(boxes, classes)
     cls_flat, box_flat = flat(cls_targets, box_targets)
@@ -124,8 +124,8 @@ def test_equals_a_plain_assigner(objects):
     assert num_positives == np.sum(expected >= 0) and not box_flat[expected < 0].any()
 
 
-def dense(anchors, boxes):
-    """[N]: the box of every anchor, or -1, from the matrix of all IoUs."""
+def dense_match(anchors, boxes):
+    """Returns the box of every anchor or -1, [N], from the matrix of all IoUs."""
     num_boxes = len(boxes)
     overlaps = np.pad(box_ops.pairwise_iou(boxes, anchors.boxes).numpy(), [[0, 1], [0, 0]])
     matches = np.where(overlaps.max(0) >= 0.5, overlaps.argmax(0), -1)
@@ -137,7 +137,7 @@ def dense(anchors, boxes):
 @pytest.mark.parametrize("num_boxes", [0, 1, 13, 100, 500])
 @pytest.mark.parametrize("change", [{}, {"anchor_scale": 0.5}, {"num_scales": 2, "aspect_ratios": [1.0, [1.4, 0.7]]}])
 def test_equals_the_matrix_of_all_ious(num_boxes, change):
-    """Bit for bit, in the ties that rounding breaks too; with small anchors some boxes overlap none at all."""
+    """Bit for bit, including ties broken by rounding; some boxes overlap no small anchor."""
     rng = np.random.RandomState(num_boxes)
     anchors = Anchors((160, 96), **{**DEFAULTS, **change})
     size = np.tile(anchors.image_size, 2)
@@ -151,7 +151,7 @@ def test_equals_the_matrix_of_all_ious(num_boxes, change):
         matches = np.full(len(anchors.boxes), -1)
         positives, matched = match(boxes)
         matches[positives] = matched
-        np.testing.assert_array_equal(matches, dense(anchors, boxes))
+        np.testing.assert_array_equal(matches, dense_match(anchors, boxes))
 
 
 def test_eager_equals_function_equals_dataset():
