@@ -34,8 +34,9 @@ MAX_PIXEL_SEARCHES = 300  # images whose pixels are searched for evidence of swa
 FIELDS = {"bytes_list": "text or bytes", "float_list": "floats", "int64_list": "whole numbers"}
 FIELD_OF = {tf.string: "bytes_list", tf.float32: "float_list", tf.int64: "int64_list"}
 BOX_SIDES = tuple(f"image/object/{side}" for side in tfrecord.BOX_SIDES)
-LABEL = "image/object/class/label"
-READ_IN_TRAINING = (*BOX_SIDES, LABEL, "image/object/is_crowd", "image/object/area")
+LABEL, IS_CROWD = "image/object/class/label", "image/object/is_crowd"
+REQUIRED = (*BOX_SIDES, LABEL)  # for every object
+READ_IN_TRAINING = (*REQUIRED, IS_CROWD, "image/object/area")
 
 NOT_DECODABLE = "hold an image that does not decode"
 JPEG_START, PNG_START = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
@@ -199,16 +200,16 @@ def facts_of(
         features = _parse(serialized)
         encoded = _value(features, "image/encoded", "bytes_list")
         sides = [_values(features, name, "float_list") for name in BOX_SIDES]
-        is_crowd = _values(features, "image/object/is_crowd", "int64_list")
+        is_crowd = _values(features, IS_CROWD, "int64_list")
         unread = _check_lengths(features, len(sides[0]))
         names = [] if "class/text" in unread else _values(features, "image/object/class/text", "bytes_list")
         boxes = np.array(sides, np.float64).T.reshape(-1, 4)
         image, size = _image(encoded) if decode_images else (None, _header(encoded))
         stored_size = tuple(_value(features, f"image/{side}", "int64_list") for side in ("height", "width"))
-        source_id = (_value(features, "image/source_id", "bytes_list") or b"").decode("utf-8", "replace")
-        filename = (_value(features, "image/filename", "bytes_list") or b"").decode("utf-8", "replace")
+        texts = [_value(features, name, "bytes_list") or b"" for name in ("image/source_id", "image/filename")]
     except _Fault as fault:
         return RecordFacts(where, *fault.args)
+    source_id, filename = (text.decode("utf-8", "replace") for text in texts)
     has_source_id = bool(source_id)
     if regenerate_source_id or not has_source_id:
         source_id = tfrecord.fingerprint(encoded).numpy().decode()
@@ -262,18 +263,16 @@ def _value(features, name: str, field: str):
 
 def _check_lengths(features, num_boxes: int) -> str:
     """Checks the lengths of the columns that training reads; returns the wrong ones of the other columns."""
-    unread, wrong = [], []
-    for name in sorted(name for name in features if name.startswith("image/object/")):
-        feature = features[name]
-        length = len(getattr(feature, feature.WhichOneof("kind") or "int64_list").value)
-        required = name in BOX_SIDES or name == LABEL
-        if length != num_boxes and (length or required):
-            (wrong if name in READ_IN_TRAINING else unread).append(f"{length} {name.removeprefix('image/object/')}")
-    if num_boxes:
-        wrong += [f"0 {name.removeprefix('image/object/')}" for name in (*BOX_SIDES, LABEL) if name not in features]
-    if wrong:
-        raise _Fault("have columns that differ in length", f"{num_boxes} bbox/ymin, {', '.join(wrong)}")
-    return ", ".join(unread)
+    wrong = {True: [], False: []}  # by whether training reads the column
+    for name in sorted({*features, *REQUIRED}):
+        if name.startswith("image/object/"):
+            feature = features.get(name, tf.train.Feature())
+            length = len(getattr(feature, feature.WhichOneof("kind") or "int64_list").value)
+            if length != num_boxes and (length or name in REQUIRED):
+                wrong[name in READ_IN_TRAINING].append(f"{length} {name.removeprefix('image/object/')}")
+    if wrong[True]:
+        raise _Fault("have columns that differ in length", f"{num_boxes} bbox/ymin, {', '.join(wrong[True])}")
+    return ", ".join(wrong[False])
 
 
 def _image(encoded: bytes) -> tuple[np.ndarray, tuple[int, int]]:
