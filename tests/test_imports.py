@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Who may import whom: one direction through the packages and through the files of each, one Keras."""
+"""Tests of imports: one direction through packages and files, one Keras, light modules."""
 
 import ast
 import fnmatch
@@ -13,7 +13,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-# From the bottom up: a file imports only what stands in a line above its own. A package's name is its __init__.py.
+# Bottom up: a file imports only modules listed above it. The name of a package stands for its __init__.py.
 ORDER = [
     "backbone.choices",
     "backbone.layers",
@@ -129,14 +129,14 @@ def module_name(path):
 
 
 def rank(module):
-    """The line of a module in ORDER, or None; its own name counts before a pattern."""
+    """Returns the index of a module in ORDER, or None; exact names take precedence over patterns."""
     if module in ORDER:
         return ORDER.index(module)
     return next((i for i, pattern in enumerate(ORDER) if fnmatch.fnmatchcase(module, pattern)), None)
 
 
 def imports(tree):
-    """Yields (statement, dotted name) for all that a tree imports, in functions too; `from a import b` is a.b."""
+    """Yields (statement, dotted name) for all imports, including those in functions; `from a import b` yields a.b."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((node, alias.name) for alias in node.names)
@@ -145,7 +145,7 @@ def imports(tree):
 
 
 def our_module(name):
-    """The longest part of a dotted name that is a file or a package of ours, or None."""
+    """Returns the longest prefix of a dotted name that is a file or package of this repository, or None."""
     parts = name.split(".")
     if parts[0] not in [*PACKAGES, "testdata", "tests", "main", "model_inspect"]:
         return None
@@ -192,8 +192,8 @@ def test_keras_is_tf_keras(path):
 
 
 @pytest.mark.parametrize("path", PROGRAM, ids=module_name)
-def test_what_the_program_does_not_need_to_run(path):
-    """Addons is a reference of the tests; OpenCV wants libGL, which a server that trains need not have."""
+def test_optional_packages_are_not_imported(path):
+    """TensorFlow Addons is a test reference; OpenCV needs libGL, which training servers often lack."""
     tree = ast.parse(path.read_text())
     in_functions = [f for f in ast.walk(tree) if isinstance(f, ast.FunctionDef)]
     late = {id(node) for function in in_functions for node in ast.walk(function)}
@@ -203,7 +203,7 @@ def test_what_the_program_does_not_need_to_run(path):
 
 
 @pytest.mark.parametrize("path", [p for p in PROGRAM if p.parent.name in PACKAGES[:2]], ids=module_name)
-def test_the_detector_knows_no_files_flags_or_clocks(path):
+def test_the_detector_uses_no_files_flags_or_clocks(path):
     banned = {"argparse", "datetime", "glob", "io", "os", "pathlib", "shutil", "tempfile", "time"}
     if path.name == "hparams.py":  # reads the YAML file given by --hparams
         banned -= {"os"}
@@ -212,7 +212,7 @@ def test_the_detector_knows_no_files_flags_or_clocks(path):
 
 
 def test_config_needs_only_the_standard_library_and_yaml():
-    """As do the modules that it imports, so that a typing error is reported before TensorFlow is imported."""
+    """So do the modules that it imports: invalid flags are reported before TensorFlow is imported."""
     modules = ["efficientdet.config"]
     for module in modules:
         for node, name in imports(ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())):
@@ -229,13 +229,13 @@ def test_config_needs_only_the_standard_library_and_yaml():
     [
         ("from efficientdet import boxes", "efficientdet.anchors", True),
         ("from efficientdet.boxes import area", "efficientdet.anchors", True),
-        ("from efficientdet import model", "efficientdet.anchors", False),  # a file further down
-        ("import tf2.training.trainer", "dataset.dataloader", False),  # a package further down
-        ("def late():\n    import tf2", "dataset.dataloader", False),  # hidden in a function
+        ("from efficientdet import model", "efficientdet.anchors", False),  # a later file
+        ("import tf2.training.trainer", "dataset.dataloader", False),  # a later package
+        ("def late():\n    import tf2", "dataset.dataloader", False),  # in a function
         ("from tests import conftest", "main", False),
     ],
 )
-def test_order_tells_up_from_down(source, module, allowed):
+def test_order_detects_upward_imports(source, module, allowed):
     [(_, name)] = imports(ast.parse(source))
     position = rank(our_module(name))
     assert (position is not None and position < rank(module)) == allowed
@@ -244,7 +244,7 @@ def test_order_tells_up_from_down(source, module, allowed):
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 @pytest.mark.parametrize("script", ["main.py", "model_inspect.py", "dataset/create_coco_tfrecord.py"])
 def test_installed_packages_of_the_same_names_do_not_shadow_ours(tmp_path, script, before):
-    """PyPI has a package `dataset`; without __init__.py ours would lose to it, wherever it is on sys.path."""
+    """PyPI has a package `dataset`, which would take precedence over ours without __init__.py."""
     for package in PACKAGES:
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text("raise ImportError('another package of this name')\n")

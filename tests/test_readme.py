@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""README.md, docs/ and configs/: commands, flags, keys, links and files that they name exist."""
+"""Tests of README.md, docs/ and configs/: their commands, flags, keys, links and files exist."""
 
 import pathlib
 import re
@@ -37,7 +37,7 @@ SECTIONS = (
 
 
 def lines(path: pathlib.Path) -> list[str]:
-    """What stands in the code blocks of a document, continued lines joined; of a config, its head comment."""
+    """Returns the lines of all code blocks, with continued lines joined; for a config, those of its header comment."""
     text = path.read_text()
     if path.name == "Makefile":
         text = text.replace("$(RUN)", "    python").replace("\t", "    ").replace("$(DEMO_MODEL)", "")
@@ -52,13 +52,13 @@ def lines(path: pathlib.Path) -> list[str]:
 
 
 def commands(path: pathlib.Path) -> list[list[str]]:
-    """The commands `python script.py --flags` of a document, as a shell would split them."""
+    """Returns the commands `python script.py --flags` of a document, split like a shell does."""
     found = [re.match(r"(?:taskset -c 0 )?python (\S+\.py.*)$", line) for line in lines(path)]
     return [shlex.split(match[1]) for match in found if match]
 
 
 def flags_of(script: str) -> set[str]:
-    """Names of the flags that a script defines, read from its source."""
+    """Returns the names of the flags that a script defines, parsed from its source."""
     source = (ROOT / script).read_text()
     if "command.define_flags()" in source:
         source += (ROOT / "dataset" / "convert" / "command.py").read_text()
@@ -68,12 +68,12 @@ def flags_of(script: str) -> set[str]:
 
 
 def python_call() -> str:
-    """The Python of README.md."""
+    """Returns the Python example of README.md."""
     return re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
 
 
 def typed(arguments: list[str]) -> dict[str, str]:
-    """{flag: value} of a command."""
+    """Returns {flag: value} of a command."""
     return dict(word.lstrip("-").partition("=")[::2] for word in arguments if word.startswith("--"))
 
 
@@ -81,17 +81,17 @@ def name_of(path):
     return str(path.relative_to(ROOT))
 
 
-def test_the_readme_has_the_published_sections_by_their_numbers():
+def test_the_readme_has_the_published_sections():
     assert re.findall(r"^## (\d+)\. (.*)$", README, re.MULTILINE) == [(str(i + 1), s) for i, s in enumerate(SECTIONS)]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
-def test_nothing_in_a_block_of_commands_is_overlooked(path):
+def test_every_line_of_a_code_block_is_a_known_command(path):
     for line in lines(path):
         if line.startswith(("@inproceedings", "}")) or re.match(r"\w+ = \{", line):  # the citation
             continue
         program = re.sub(r"^taskset -c 0 ", "", line).split()[0]
-        assert program in PROGRAMS, f"{path.name}: what is {line!r}?"
+        assert program in PROGRAMS, f"{path.name}: unknown program in {line!r}"
         if program == "make":
             targets = [word for word in shlex.split(line, comments=True)[1:] if "=" not in word]
             assert all(re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE) for target in targets)
@@ -107,7 +107,7 @@ def test_commands_use_flags_that_exist(path):
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
-def test_what_commands_pass_on_is_read(path):
+def test_hparams_of_commands_are_valid(path):
     for _script, *arguments in commands(path):
         flags = typed(arguments)
         if "model_name" in flags and not flags.get("hparams", "").startswith("shop"):
@@ -117,7 +117,7 @@ def test_what_commands_pass_on_is_read(path):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_configs_load_and_say_what_came_of_them(path):
+def test_configs_load_and_state_their_results(path):
     config = config_lib.load("efficientdet-lite0", str(path))
     label_map.check(label_map.resolve(config.label_map), config.num_classes)
     head = re.match(r"(#.*\n)+", path.read_text())[0]
@@ -125,7 +125,7 @@ def test_configs_load_and_say_what_came_of_them(path):
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
-def test_links_lead_somewhere(path):
+def test_links_exist(path):
     text = path.read_text()
     for target, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", text):
         if target.startswith("https://"):
@@ -137,7 +137,7 @@ def test_links_lead_somewhere(path):
         assert not anchor or anchor in slugs, f"{path.name} links to {target}#{anchor}"
 
 
-def test_the_picture_of_the_layout_is_the_tree():
+def test_the_layout_in_the_readme_matches_the_tree():
     picture = re.search(r"^```\n(main\.py .*?)^```$", README, re.MULTILINE | re.DOTALL)[1]
     shown, folders = set(), []
     for line in picture.splitlines():

@@ -1,9 +1,9 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Every command of README.md and docs/ is run, on a handful of small pictures and with networks of the same names.
+"""Tests that run every command of README.md and docs/, on a few small images and with tiny networks.
 
-What is not at hand (GPUs, TPUs, other machines, buckets) and what measures for minutes is left to test_readme.py, which
-reads its flags.
+Commands that need GPUs, TPUs, other machines or buckets, or that measure for minutes, are only checked by
+test_readme.py.
 """
 
 import ast
@@ -28,11 +28,11 @@ from efficientdet import config as config_lib
 
 ROOT = test_readme.ROOT
 TINY = {"image_size": 64, "fpn_num_filters": 8, "fpn_cell_repeats": 1, "box_class_repeats": 1}
-# Of a training, one step; what is typed last counts.
-FEW = ["--num_examples_per_epoch=4", "--train_batch_size=4", "--num_epochs=1"]
-NOT_HERE = ("--strategy=", "gs://", "tf2/benchmarks/", "tests/kill_training")
+# One training step; the last occurrence of a flag counts.
+ONE_STEP = ["--num_examples_per_epoch=4", "--train_batch_size=4", "--num_epochs=1"]
+SKIPPED = ("--strategy=", "gs://", "tf2/benchmarks/", "tests/kill_training")
 RELEASED = ("efficientdet-d0", "efficientdet-d4", "efficientdet-lite0")
-# What one command writes another reads, wherever they stand in the documents.
+# Patterns of commands in the order of their execution, because some read files that others write.
 ORDER = (
     "wget",
     "unzip",
@@ -46,15 +46,15 @@ ORDER = (
 
 
 def all_lines() -> list[str]:
-    """The commands of all documents, each once, in an order in which they can be run."""
+    """Returns the commands of all documents, without duplicates, in an order in which they can run."""
     found = [line for path in test_readme.DOCUMENTS for line in test_readme.lines(path)]
     wanted = re.compile(r"(taskset -c 0 )?python \S+\.py|wget|unzip|tar|mkdir")
-    found = [line for line in dict.fromkeys(found) if wanted.match(line) and not any(n in line for n in NOT_HERE)]
+    found = [line for line in dict.fromkeys(found) if wanted.match(line) and not any(part in line for part in SKIPPED)]
     return sorted(found, key=lambda line: next(i for i, pattern in enumerate(ORDER) if re.search(pattern, line)))
 
 
 def run(folder: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess:
-    """Runs a script in the sandbox, where weights have released names, and nothing is downloaded."""
+    """Runs a script in the sandbox, which contains tiny weights with released names; downloads fail."""
     environment = {"EFFICIENTDET_CACHE": str(folder / "cache"), "EFFICIENTDET_WEIGHTS_URL": "http://127.0.0.1:9"}
     return subprocess.run(
         [sys.executable, *arguments],
@@ -68,7 +68,7 @@ def run(folder: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory):
-    """A folder like a clone, with stand-ins for the data and the downloads that the documents name."""
+    """A folder like a clone, with small replacements of the data and downloads that the documents name."""
     folder = tmp_path_factory.mktemp("clone")
     for path in ROOT.iterdir():
         if path.name not in ("demo", "tutorial") and not path.name.startswith("."):
@@ -77,14 +77,14 @@ def sandbox(tmp_path_factory):
     shutil.copy(ROOT / "testdata" / "img1.jpg", folder / "photo.jpg")
     assert run(folder, "dataset/create_sample_data.py", "--output_dir=shapes", "--num_images=4").returncode == 0
     groundtruth = json.loads((folder / "shapes" / "annotations.json").read_text())
-    pictures = sorted((folder / "shapes" / "images").iterdir())
-    make_coco(folder / "downloads", pictures, groundtruth)
-    make_voc(folder / "VOCdevkit" / "BCCD", pictures, groundtruth, ["RBC", "WBC", "Platelets"])
-    make_voc(folder / "VOCdevkit" / "SHOP", pictures, groundtruth, ["bottle", "box", "can"])
-    make_voc(folder / "downloads" / "VOCdevkit" / "VOC2012", pictures, groundtruth, ["cat", "dog", "person"])
+    images = sorted((folder / "shapes" / "images").iterdir())
+    make_coco(folder / "downloads", images, groundtruth)
+    make_voc(folder / "VOCdevkit" / "BCCD", images, groundtruth, ["RBC", "WBC", "Platelets"])
+    make_voc(folder / "VOCdevkit" / "SHOP", images, groundtruth, ["bottle", "box", "can"])
+    make_voc(folder / "downloads" / "VOCdevkit" / "VOC2012", images, groundtruth, ["cat", "dog", "person"])
     with tarfile.open(folder / "downloads" / "VOCtrainval_11-May-2012.tar", "w") as archive:
         archive.add(folder / "downloads" / "VOCdevkit", "VOCdevkit")
-    make_shop(folder, pictures, groundtruth)
+    make_shop(folder, images, groundtruth)
     make_video(folder / "street.mp4")
     for name in RELEASED:
         write = ["--runmode=ckpt", "--ckpt_path=_", f"--model_name={name}", f"--export_ckpt=cache/{name}/model"]
@@ -93,15 +93,15 @@ def sandbox(tmp_path_factory):
     return folder
 
 
-def make_coco(folder: pathlib.Path, pictures: list[pathlib.Path], groundtruth: dict) -> None:
-    """The archives of COCO, of a few pictures."""
+def make_coco(folder: pathlib.Path, images: list[pathlib.Path], groundtruth: dict) -> None:
+    """Writes archives like those of COCO, with a few images."""
     folder.mkdir()
     info = {key: groundtruth[key] for key in ("images", "categories")}
     files = {
         "annotations_trainval2017.zip": {"annotations/instances_val2017.json": json.dumps(groundtruth)},
         "image_info_test2017.zip": {"annotations/image_info_test-dev2017.json": json.dumps(info)},
         **{
-            f"{name}.zip": {f"{name}/{path.name}": path.read_bytes() for path in pictures}
+            f"{name}.zip": {f"{name}/{path.name}": path.read_bytes() for path in images}
             for name in ("val2017", "test2017")
         },
     }
@@ -111,13 +111,13 @@ def make_coco(folder: pathlib.Path, pictures: list[pathlib.Path], groundtruth: d
                 archive.writestr(member, content)
 
 
-def make_voc(folder: pathlib.Path, pictures: list[pathlib.Path], groundtruth: dict, names: list[str]) -> None:
-    """A folder of Pascal VOC, whose every list has every picture."""
+def make_voc(folder: pathlib.Path, images: list[pathlib.Path], groundtruth: dict, names: list[str]) -> None:
+    """Writes a folder like Pascal VOC; every split contains all images."""
     for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (folder / name).mkdir(parents=True)
     for name in ("train", "val", "trainval", "test"):
-        (folder / "ImageSets" / "Main" / f"{name}.txt").write_text("".join(f"{path.stem}\n" for path in pictures))
-    for path, image in zip(pictures, groundtruth["images"]):
+        (folder / "ImageSets" / "Main" / f"{name}.txt").write_text("".join(f"{path.stem}\n" for path in images))
+    for path, image in zip(images, groundtruth["images"]):
         shutil.copy(path, folder / "JPEGImages")
         objects = ""
         for row in groundtruth["annotations"]:
@@ -130,13 +130,13 @@ def make_voc(folder: pathlib.Path, pictures: list[pathlib.Path], groundtruth: di
         (folder / "Annotations" / f"{path.stem}.xml").write_text(text)
 
 
-def make_shop(folder: pathlib.Path, pictures: list[pathlib.Path], groundtruth: dict) -> None:
-    """The data of one's own in docs/own_data.md, as COCO and YOLO have them, and its config."""
+def make_shop(folder: pathlib.Path, images: list[pathlib.Path], groundtruth: dict) -> None:
+    """Writes the data of docs/own_data.md in COCO and YOLO format, and its config."""
     (folder / "shop_images").mkdir()
     for split in ("train", "val"):
         (folder / "shop_yolo" / "images" / split).mkdir(parents=True)
         (folder / "shop_yolo" / "labels" / split).mkdir(parents=True)
-    for path, image in zip(pictures, groundtruth["images"]):
+    for path, image in zip(images, groundtruth["images"]):
         rows, size = [], np.array([image["width"], image["height"]] * 2)
         for row in groundtruth["annotations"]:
             if row["image_id"] == image["id"]:
@@ -155,7 +155,7 @@ def make_shop(folder: pathlib.Path, pictures: list[pathlib.Path], groundtruth: d
 
 
 def make_video(path: pathlib.Path) -> None:
-    """Four frames."""
+    """Writes a video of four frames."""
     import cv2
 
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 5, (96, 64))
@@ -165,7 +165,7 @@ def make_video(path: pathlib.Path) -> None:
 
 
 def tiny(folder: pathlib.Path, hparams: str) -> str:
-    """A config with the keys of --hparams, of a network that is small."""
+    """Writes a config with the keys of --hparams and a tiny network; returns its path."""
     if hparams.endswith(".yaml"):
         hparams = str(folder / hparams)
     keys = {**config_lib.read_hparams(hparams), **TINY}
@@ -175,13 +175,13 @@ def tiny(folder: pathlib.Path, hparams: str) -> str:
 
 
 def arguments_of(folder: pathlib.Path, line: str) -> list[str]:
-    """A line's script and flags, made small: networks, trainings, and what lies in /tmp, which comes to the sandbox."""
+    """Returns script and flags of a line, with a tiny network, one training step, and /tmp inside of the sandbox."""
     words = shlex.split(re.sub(r"^(taskset -c 0 )?python ", "", line).replace("/tmp/", f"{folder}/tmp/"))
     flags = test_readme.typed(words)
     if words[0] in ("main.py", "model_inspect.py") and ("saved_model_dir" not in flags or "ckpt_path" in flags):
         words.append(f"--hparams={tiny(folder, flags.get('hparams', ''))}")
     if "train_file_pattern" in flags:
-        words += FEW
+        words += ONE_STEP
     for name in ("bm_runs", "num_calibration_steps", "num_images"):
         if name in flags:
             words.append(f"--{name}=2")
@@ -189,7 +189,7 @@ def arguments_of(folder: pathlib.Path, line: str) -> list[str]:
 
 
 def run_shell_line(folder: pathlib.Path, line: str) -> bool:
-    """wget, unzip, tar and mkdir, with what was made above in place of downloads; whether it was one of them."""
+    """Runs wget, unzip, tar and mkdir, without downloading; returns False for another program."""
     program, *words = shlex.split(line)
     if program == "wget":
         shutil.copy(folder / "downloads" / words[0].rsplit("/", 1)[-1], folder)
@@ -213,7 +213,7 @@ def test_a_command_runs(sandbox, line):
         return
     script, *flags = arguments_of(sandbox, line)
     prefix = test_readme.typed(flags).get("output_path") or test_readme.typed(flags).get("output_file_prefix")
-    if prefix:  # of the three forms of the same data each writes its own shards
+    if prefix:  # the same data are converted from three formats, with different numbers of shards
         for path in sandbox.glob(f"{prefix}-*"):
             path.unlink()
     result = run(sandbox, script, *flags)
@@ -228,11 +228,11 @@ def test_a_command_runs(sandbox, line):
         "model_dir",
     ):
         target = test_readme.typed(flags).get(name)
-        assert target is None or (sandbox / target).exists(), f"{line} wrote no {target}"
+        assert target is None or (sandbox / target).exists(), f"{line} did not write {target}"
 
 
 @pytest.mark.slow
-def test_the_python_call_runs(sandbox):
+def test_the_python_example_runs(sandbox):
     name = 'tf2.load("efficientdet-d0"'
     code = test_readme.python_call().replace(name, f"{name}, hparams={tiny(sandbox, '')!r}, min_score_thresh=0")
     result = run(
@@ -242,9 +242,9 @@ def test_the_python_call_runs(sandbox):
     assert set(ast.literal_eval(result.stdout)) <= {label_map.name_of(label_map.COCO, i) for i in range(1, 91)}
 
 
-def test_the_lines_are_found():
+def test_commands_are_found():
     found = all_lines()
     assert len(found) > 40
     for part in ("main.py --mode=eval", "--runmode=onnx", "dataset/create_yolo", "check_tfrecords", "wget http"):
         assert any(part in line for line in found), part
-    assert label_map.resolve("voc")[8] == "cat"  # the classes of the stand-in for VOC are VOC's
+    assert label_map.resolve("voc")[8] == "cat"  # `sandbox` uses classes of VOC

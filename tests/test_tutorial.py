@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""tutorial.ipynb: what is committed is whole, small and tidy; run from top to bottom, a detector comes of it."""
+"""Tests of tutorial.ipynb: the committed outputs are complete and small; a run from top to bottom trains a detector."""
 
 import csv
 import os
@@ -18,30 +18,30 @@ from test_readme import flags_of
 from dataset import scenes
 from efficientdet import boxes as box_ops
 
-WHY = "the notebook's tools are installed where Colab is, on Python 3.12 and later"
-nbformat = pytest.importorskip("nbformat", reason=WHY)
-NotebookClient = pytest.importorskip("nbclient", reason=WHY).NotebookClient
-TransformerManager = pytest.importorskip("IPython.core.inputtransformer2", reason=WHY).TransformerManager
+REASON = "the tools of notebooks are installed for Python 3.12 and later, as on Colab"
+nbformat = pytest.importorskip("nbformat", reason=REASON)
+NotebookClient = pytest.importorskip("nbclient", reason=REASON).NotebookClient
+TransformerManager = pytest.importorskip("IPython.core.inputtransformer2", reason=REASON).TransformerManager
 
 ROOT = pathlib.Path(__file__).parents[1]
 PATH = ROOT / "tutorial.ipynb"
 NOTEBOOK = nbformat.read(PATH, as_version=nbformat.NO_CONVERT)
 CODE = [cell for cell in NOTEBOOK.cells if cell.cell_type == "code"]
-ABSL_FLAGS = {"verbosity"}  # which every script has
+ABSL_FLAGS = {"verbosity"}  # accepted by every script
 
 
 def printed(cells) -> str:
-    """All that code cells printed."""
+    """Returns the printed output of code cells."""
     return "".join(output.text for cell in cells for output in cell.outputs if output.output_type == "stream")
 
 
 def aps_of(text: str) -> dict[str, float]:
-    """{start: AP50} of the two trainings that the notebook compares."""
+    """Returns {start: AP50} of the two training runs that the notebook compares."""
     found = re.findall(r"^(from random weights|fine-tuned) .* AP50 ([\d.]+)$", text, re.MULTILINE)
     return {start: float(value) for start, value in found}
 
 
-def test_it_is_committed_as_it_ran_from_top_to_bottom():
+def test_committed_outputs_are_of_one_complete_run():
     nbformat.validate(NOTEBOOK)
     assert NOTEBOOK.nbformat == 4
     assert [cell.execution_count for cell in CODE] == list(range(1, len(CODE) + 1))
@@ -53,7 +53,7 @@ def test_it_is_committed_as_it_ran_from_top_to_bottom():
     assert PATH.stat().st_size < 700_000  # bytes
 
 
-def test_it_tells_nothing_of_the_machine_it_ran_on():
+def test_outputs_contain_no_local_paths_or_warnings():
     everything = "\n".join([*(cell.source for cell in NOTEBOOK.cells), printed(CODE)])
     assert not re.findall(r"(?<![\w.:/])/(?:tmp|home|root|work|usr|var|Users|content)\b.*", everything)
     assert not re.findall(r"(?i)\bTODO\b|\bFIXME\b|warning|traceback|^error.*", everything, re.MULTILINE)
@@ -77,20 +77,20 @@ def test_commands_use_flags_that_exist():
         assert typed <= flags_of(script) | ABSL_FLAGS, f"{script} has no {typed - flags_of(script)}"
 
 
-def test_links_lead_somewhere():
+def test_links_exist():
     for cell in NOTEBOOK.cells:
         for target in re.findall(r"\]\(([^)#]+)\)", cell.source) if cell.cell_type == "markdown" else []:
             assert target.startswith("https://") or (ROOT / target).exists(), f"the notebook links to {target}"
 
 
-def test_the_committed_outputs_show_that_fine_tuning_pays():
+def test_the_committed_outputs_show_the_gain_of_fine_tuning():
     aps = aps_of(printed(CODE))
     assert aps["fine-tuned"] > 0.3
     assert aps["fine-tuned"] > aps["from random weights"] + 0.1
 
 
 def run_first_cell(called: list[str], clone_to: pathlib.Path | None = None) -> dict:
-    """Runs the cell that installs, with a stand-in for the shell; returns its variables."""
+    """Runs the installation cell with a replacement of the shell; returns its variables."""
 
     def system(command: str):
         called.append(command)
@@ -102,7 +102,7 @@ def run_first_cell(called: list[str], clone_to: pathlib.Path | None = None) -> d
     return names
 
 
-def test_the_first_cell_installs_nothing_where_all_is_there(monkeypatch, capsys):
+def test_the_first_cell_installs_nothing_if_complete(monkeypatch, capsys):
     monkeypatch.setattr(os, "environ", dict(os.environ))
     monkeypatch.chdir(ROOT)
     called = []
@@ -111,7 +111,7 @@ def test_the_first_cell_installs_nothing_where_all_is_there(monkeypatch, capsys)
     assert "installed: nothing" in capsys.readouterr().out
 
 
-def test_the_first_cell_clones_and_installs_what_colab_lacks(monkeypatch, tmp_path):
+def test_the_first_cell_clones_and_installs_missing_packages(monkeypatch, tmp_path):
     versions = {"tensorflow": "2.20.0", "tensorboard": "2.20.0", "tf-keras": "2.19.0", "pycocotools": None}
     real = metadata.version
 
@@ -128,7 +128,7 @@ def test_the_first_cell_clones_and_installs_what_colab_lacks(monkeypatch, tmp_pa
     clone, install = called
     assert clone.startswith("git clone") and "https://github.com/{REPOSITORY} efficientdet-tf2" in clone
     assert install.endswith("-m pip install --quiet {packages}")
-    # TensorFlow is named with the version that it has, so that nothing else brings another one.
+    # TensorFlow is pinned to its installed version, so that no other package replaces it.
     assert shlex.split(names["packages"]) == ["tf-keras==2.20.*", "pycocotools>=2.0.8", "tensorflow==2.20.0"]
     assert pathlib.Path.cwd() == ROOT
 
@@ -136,17 +136,17 @@ def test_the_first_cell_clones_and_installs_what_colab_lacks(monkeypatch, tmp_pa
 @pytest.mark.slow
 @pytest.mark.both_lanes
 def test_from_top_to_bottom(monkeypatch, tmp_path):
-    for path in ROOT.iterdir():  # as in a clone; what the notebook writes stays here
+    for path in ROOT.iterdir():  # like a clone; files that the notebook writes stay in tmp_path
         if path.name not in ("demo", "tutorial") and not path.name.startswith("."):
             (tmp_path / path.name).symlink_to(path)
     for name in ("http_proxy", "https_proxy", "EFFICIENTDET_WEIGHTS_URL"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nothing answers
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # no server answers there
     notebook = nbformat.read(PATH, as_version=4)
-    # A command that fails is an error here; for readers its message is enough.
+    # In this test, a failing command is an error.
     notebook.cells.insert(0, nbformat.v4.new_code_cell("get_ipython().system_raise_on_error = True"))
     NotebookClient(
         notebook,
-        timeout=900,  # seconds a cell
+        timeout=900,  # seconds per cell
         kernel_name="python3",
         resources={"metadata": {"path": str(tmp_path)}},
         coalesce_streams=True,
@@ -162,15 +162,15 @@ def test_from_top_to_bottom(monkeypatch, tmp_path):
         assert float(list(csv.DictReader(file))[-1]["AP50"]) == pytest.approx(aps["fine-tuned"], abs=1e-3)
     assert len(re.findall(r"^(?:own\.tflite|saved_model|\S+_frozen\.pb) .* passed$", text, re.MULTILINE)) == 3
     assert (tmp_path / "tutorial/report/index.html").is_file()
-    assert share_found(tmp_path / "tutorial/own.tflite") > 0.4
+    assert recall(tmp_path / "tutorial/own.tflite") > 0.4
 
 
-def share_found(path: pathlib.Path, num_pictures: int = 40) -> float:
-    """Share of the objects of new pictures that an exported detector finds, with the right class and an IoU of 0.5."""
+def recall(path: pathlib.Path, num_images: int = 40) -> float:
+    """Returns the share of objects in new images that an exported detector finds, with class and IoU above 0.5."""
     from tf2.inference import drivers
 
     detector, found, total = drivers.open_artifact(str(path)), 0, 0
-    for index in range(num_pictures):
+    for index in range(num_images):
         scene = scenes.make_scene(seed=5, index=index, image_size=(270, 270))
         detections = detector.detect(scene.image)
         ious = box_ops.pairwise_iou(scene.boxes.astype(np.float32), detections.boxes.astype(np.float32)).numpy()
