@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""model_inspect.py as it is typed: what every run mode writes and prints."""
+"""model_inspect.py on the command line: files and output of every run mode."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from efficientdet import config as config_lib
 from tf2.export import checkpoints
 
 ROOT = pathlib.Path(__file__).parents[1]
-PICTURE = ROOT / "testdata" / "img1.jpg"
+IMAGE = ROOT / "testdata" / "img1.jpg"
 RECORD = ROOT / "testdata" / "sample.tfrecord"
 TINY = ["--model_name=efficientdet-lite0", "--min_score_thresh=0.0099"]
 TINY += ["--hparams=image_size=64,num_classes=3,fpn_num_filters=8,fpn_cell_repeats=1,box_class_repeats=1"]
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 
 def inspect(runmode, *flags, code=0):
-    """Output of a run mode that ends with an exit code."""
+    """Runs a mode; returns stdout if it succeeds as expected, and stderr if it fails as expected."""
     result = subprocess.run(
         [sys.executable, str(ROOT / "model_inspect.py"), f"--runmode={runmode}", *map(str, flags)],
         capture_output=True,
@@ -42,7 +42,7 @@ def files(folder):
 
 @pytest.fixture(scope="module")
 def checkpoint(spread_driver, tmp_path_factory):
-    """A checkpoint whose detections differ in score: of weights as they are born, rounding would choose the boxes."""
+    """A checkpoint whose detections differ in score; with initial weights rounding would decide which are kept."""
     prefix = str(tmp_path_factory.mktemp("checkpoint") / "model")
     config = config_lib.load("efficientdet-lite0", TINY[-1].removeprefix("--hparams="))
     checkpoints.export(spread_driver(config).model.net, prefix, format="name")
@@ -51,66 +51,66 @@ def checkpoint(spread_driver, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def saved_model(checkpoint, tmp_path_factory):
-    """A SavedModel with a frozen graph in it, and TFLite beside."""
+    """A SavedModel with a frozen graph in its folder, and a TFLite file beside it."""
     folder = tmp_path_factory.mktemp("exported")
     options = [*TINY, f"--ckpt_path={checkpoint}", f"--saved_model_dir={folder / 'saved_model'}"]
-    options += [f"--tflite_path={folder / 'model.tflite'}", f"--proof_images={PICTURE}"]
+    options += [f"--tflite_path={folder / 'model.tflite'}", f"--parity_images={IMAGE}"]
     printed = inspect("saved_model", *options)
     written = files(folder)
     graph = "saved_model/efficientdet-lite0_frozen.pb"
-    reports = {f"{name}.report.json" for name in ("saved_model", graph, "model.tflite")}
+    reports = {f"{name}.parity.json" for name in ("saved_model", graph, "model.tflite")}
     assert {"saved_model/saved_model.pb", graph, "model.tflite"} | reports < written
     assert printed.count("verdict: passed") == 3
-    assert json.loads((folder / "saved_model.report.json").read_text())["verdict"] == "passed"
+    assert json.loads((folder / "saved_model.parity.json").read_text())["verdict"] == "passed"
     return folder / "saved_model"
 
 
 def detections(*flags, runmode="saved_model_infer", folder):
-    """Scores and boxes of what a mode finds in the picture, and in one of another size."""
+    """Runs a mode on the image; returns its JSON output."""
     output = folder / f"{len(files(folder))}.json"
-    inspect(runmode, *flags, f"--input_image={PICTURE}", f"--output_json={output}")
+    inspect(runmode, *flags, f"--input_image={IMAGE}", f"--output_json={output}")
     return json.loads(output.read_text())
 
 
-def test_dry_writes_a_training(tmp_path):
+def test_dry(tmp_path):
     folder, name = tmp_path / "logdir", "efficientdet-lite0"
     printed = inspect("dry", *TINY, f"--logdir={folder}")
     written = files(folder)
-    wanted = {f"{name}.data-00000-of-00001", f"{name}.index", f"{name}.meta", "checkpoint", f"{name}_train.pb"}
-    assert wanted < written and [file for file in written - wanted if file.startswith("events.out.tfevents")]
-    assert len(written) == len(wanted) + 1 and "trainable parameters" in printed
+    expected = {f"{name}.data-00000-of-00001", f"{name}.index", "checkpoint"}
+    assert expected < written and [file for file in written - expected if file.startswith("events.out.tfevents")]
+    assert len(written) == len(expected) + 1 and "trainable parameters" in printed
     assert "exists already" in inspect("dry", *TINY, f"--logdir={folder}", code=1)
     inspect("ckpt", *TINY, f"--ckpt_path={folder}")
 
 
-def test_ckpt_writes_what_can_be_read(checkpoint, tmp_path):
+def test_ckpt_converts_to_every_format(checkpoint, tmp_path):
     for format, name in (("name", "a"), ("object", "b"), ("hdf5", "c.h5")):
         target = tmp_path / name
         options = [*TINY, f"--ckpt_path={checkpoint}", f"--export_ckpt={target}", f"--export_ckpt_format={format}"]
         assert f"export model to {target}\n" in inspect("ckpt", *options)
         inspect("ckpt", *TINY, f"--ckpt_path={target}")
     wrong = [flag.replace("num_classes=3", "num_classes=7") for flag in TINY]
-    sentence = inspect("ckpt", *wrong, f"--ckpt_path={checkpoint}", code=1)
-    assert "num_classes 7" in sentence and "num_classes=3" in sentence
+    message = inspect("ckpt", *wrong, f"--ckpt_path={checkpoint}", code=1)
+    assert "num_classes 7" in message and "num_classes=3" in message
 
 
-def test_freeze_writes_the_network(checkpoint, tmp_path):
+def test_freeze(checkpoint, tmp_path):
     inspect("freeze", *TINY, f"--ckpt_path={checkpoint}", f"--logdir={tmp_path}")
     assert {"efficientdet-lite0_frozen.pb", "savedmodel/saved_model.pb"} < files(tmp_path)
 
 
 @pytest.mark.both_lanes
-def test_files_of_every_kind_detect_as_their_checkpoint(checkpoint, saved_model, tmp_path):
+def test_exported_files_return_the_detections_of_their_checkpoint(checkpoint, saved_model, tmp_path):
     expected = detections(*TINY, f"--ckpt_path={checkpoint}", runmode="infer", folder=tmp_path)
-    kinds = [saved_model, saved_model / "efficientdet-lite0_frozen.pb", saved_model.parent / "model.tflite"]
-    for path in kinds:
+    paths = [saved_model, saved_model / "efficientdet-lite0_frozen.pb", saved_model.parent / "model.tflite"]
+    for path in paths:
         found = detections(f"--saved_model_dir={path}", "--min_score_thresh=0.0099", folder=tmp_path)
         [ours], [theirs] = found["images"], expected["images"]
         ours, theirs = (
             np.array([[*row["box"], 100 * row["score"]] for row in rows["detections"]]) for rows in (ours, theirs)
         )
         assert len(theirs) > 10 and abs(len(ours) - len(theirs)) <= 2
-        # All but a few, which suppression may choose by rounding.
+        # Except for a few, which rounding may change in NMS.
         nearest = np.abs(ours[:, np.newaxis] - theirs).max(axis=-1).min(axis=-1)
         assert np.mean(nearest < 0.1) >= 0.9
 
@@ -126,20 +126,20 @@ def test_benchmarks_print_the_published_lines(saved_model, tmp_path):
         assert json.loads(report.read_text())["runs"] == 2
 
 
-def test_tensorrt_comes_last_and_says_what_to_do(checkpoint, tmp_path):
+def test_tensorrt_fails_last_with_a_hint(checkpoint, tmp_path):
     target = tmp_path / "saved_model"
-    flags = [*TINY, f"--ckpt_path={checkpoint}", f"--saved_model_dir={target}", "--tensorrt=FP16", "--noproof"]
-    sentence = inspect("saved_model", *flags, code=1)
-    assert "error: --tensorrt " in sentence and "--runmode=onnx" in sentence
+    flags = [*TINY, f"--ckpt_path={checkpoint}", f"--saved_model_dir={target}", "--tensorrt=FP16", "--noparity"]
+    message = inspect("saved_model", *flags, code=1)
+    assert "error: --tensorrt " in message and "--runmode=onnx" in message
     assert (target / "saved_model.pb").exists() and (target / "efficientdet-lite0_frozen.pb").exists()
 
 
-def test_int8_is_held_against_its_checkpoint(checkpoint, tmp_path):
+def test_int8_is_compared_with_its_checkpoint(checkpoint, tmp_path):
     flags = [*TINY, f"--ckpt_path={checkpoint}", f"--saved_model_dir={tmp_path / 'saved'}", "--tflite=INT8"]
     flags += [f"--tflite_path={tmp_path / 'model.tflite'}", "--tflite_content=network", f"--file_pattern={RECORD}"]
     flags += ["--num_calibration_steps=4", f"--val_file_pattern={RECORD}", "--max_ap_drop=1"]
     printed = inspect("saved_model", *flags)
-    report = json.loads((tmp_path / "model.tflite.report.json").read_text())
+    report = json.loads((tmp_path / "model.tflite.parity.json").read_text())
     assert report["findings"]["AP drop"]["passed"] and report["ap"]["images"] == 8
     assert os.path.getsize(tmp_path / "model.tflite") < 6e6 and "AP drop" in printed
 
@@ -151,7 +151,7 @@ def test_onnx(checkpoint, tmp_path):
     assert f"writing file to {target}\n" in printed and "verdict: passed" in printed
 
 
-def test_a_video(saved_model, tmp_path):
+def test_video(saved_model, tmp_path):
     cv2 = pytest.importorskip("cv2")
     source, target = tmp_path / "in.mp4", tmp_path / "out.mp4"
     writer = cv2.VideoWriter(str(source), cv2.VideoWriter_fourcc(*"mp4v"), 10.0, (96, 64))

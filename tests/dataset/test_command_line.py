@@ -127,9 +127,23 @@ def test_drawing_options_follow_flags_then_hparams_then_defaults(script, tmp_pat
         flags.FLAGS.unparse_flags()
         command_line.parse(["model_inspect.py", "--runmode=bm", *words])
         config = script.load_config()
-        drawing = script.drawing(config)
+        drawing = script.drawing_options(config)
         found = config.nms_configs.method, drawing["min_score_thresh"], drawing["max_boxes_to_draw"]
         assert found == expected, words
+
+
+@pytest.mark.parametrize("script", ["model_inspect"], indirect=True)
+def test_the_former_names_of_the_parity_flags_are_aliases(script):
+    for word, images in (("parity", "parity_images"), ("proof", "proof_images")):
+        flags.FLAGS.unparse_flags()
+        command_line.parse(["model_inspect.py", f"--no{word}", f"--{images}=x.jpg"])
+        assert flags.FLAGS.parity is False and flags.FLAGS.parity_images == "x.jpg"
+        assert command_line.unused("bm") == ["parity", "parity_images"] and command_line.unused("onnx") == []
+        flags.FLAGS.unparse_flags()
+        command_line.parse(["model_inspect.py", f"--{word}"])
+        assert flags.FLAGS.parity is True and flags.FLAGS.parity_images is None
+    text = command_line.help_text("", 100)
+    assert "--[no]parity " in text and "--parity_images=" in text and "proof" not in text
 
 
 def test_help_fits_the_terminal(script):
@@ -191,7 +205,7 @@ def test_scripts_report_flags_without_effect(tmp_path):
     for script, words, message in (
         ("main.py", ["--mode=eval", "--train_batch_size=8"], "--train_batch_size has no effect with --mode=eval"),
         ("model_inspect.py", ["--runmode=bm", "--output_csv=x"], "--output_csv has no effect with --runmode=bm"),
-        ("model_inspect.py", ["--hparams=mixed_precision=true"], "mixed_precision is for training"),
+        ("model_inspect.py", ["--hparams=mixed_precision=true"], "mixed_precision applies to training only"),
     ):
         failing = ["--hparams=num_classes=3,label_map=voc"] if "hparams" not in words[0] else []
         result = run_script(script, *words, *failing, *(["--runmode=infer"] if not failing else []), cwd=tmp_path)

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Verbs behind the run modes ckpt and dry: checkpoints in every published format, and the graph of a training."""
+"""The run modes ckpt and dry: writes checkpoints in every published format, and the training graph."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -10,30 +10,60 @@ import h5py
 import tensorflow as tf
 import tf_keras as keras
 from absl import logging
-from tensorflow.core.framework.graph_pb2 import GraphDef
-from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from dataset import files
 from dataset.files import reason_of, staging_folder
 from efficientdet.config import Config
 from efficientdet.model import EfficientDetNet
+from tf2.inference.drivers import KerasDriver
 from tf2.weights import checkpoint
 from tf2.weights.checkpoint import AVERAGE
+from tf2.weights.object_keys import object_keys
 
 STATE = "checkpoint"  # the file that names the newest checkpoint of a folder
 SUFFIXES = (".data-00000-of-00001", ".index")
-DRY_SUFFIXES = (*SUFFIXES, ".meta", "_train.pb")
+
+
+def run(
+    config: Config,
+    ckpt_path: str | None,
+    *,
+    logdir: str | None = None,
+    export_ckpt: str | None = None,
+    format: str = "name",
+) -> None:
+    """Loads a checkpoint, and writes it again.
+
+    Args:
+        config: of the detector.
+        ckpt_path: see `checkpoint.find`; None for random weights.
+        logdir: folder for the files of `dry`; None skips these.
+        export_ckpt: prefix of the checkpoint to write, see `export`; None skips it.
+        format: of that checkpoint, a key of FORMATS.
+
+    Raises:
+        ValueError: if a target exists or the checkpoint does not fit; the targets are checked first.
+    """
+    if logdir:
+        check_dry(config, logdir)
+    if export_ckpt:
+        check_target(export_ckpt, format)
+    net = KerasDriver(config, ckpt_path).model.net
+    if logdir:
+        dry(net, logdir)
+    if export_ckpt:
+        export(net, export_ckpt, format=format)
 
 
 def check_target(prefix: str, format: str = "name") -> None:
-    """Finds what would keep `export` from writing, before any work.
+    """Checks that `export` can write, before any work.
 
     Args:
-        prefix: of the checkpoint; of the format hdf5 the file itself.
+        prefix: of the checkpoint; for hdf5 the path of the file.
         format: a key of FORMATS.
 
     Raises:
-        TargetError: if the target exists, its folder cannot be written to, or its name is one of another format.
+        TargetError: if the target exists, its folder cannot be written to, or its name belongs to another format.
     """
     if prefix.endswith("/") or os.path.isdir(prefix):
         raise files.TargetError(
@@ -41,7 +71,7 @@ def check_target(prefix: str, format: str = "name") -> None:
         )
     if (format == "hdf5") != prefix.endswith(".h5"):
         raise files.TargetError(
-            f"a checkpoint of the format hdf5 has a name that ends in .h5, and no other has; "
+            f"the name of a checkpoint must end in .h5 for the format hdf5, and only for it; "
             f"got the name {prefix} and the format {format}"
         )
     for suffix in [""] if format == "hdf5" else SUFFIXES:
@@ -49,72 +79,70 @@ def check_target(prefix: str, format: str = "name") -> None:
 
 
 def export(net: EfficientDetNet, prefix: str, *, format: str = "name") -> list[str]:
-    """Writes the weights of a network as a checkpoint, and prints where.
+    """Writes the weights of a network as a checkpoint, and prints its prefix.
 
-    A state file `checkpoint`, which lets loaders take the folder for the prefix, is written beside it, unless there is
-    one already: another checkpoint then stays the newest of that folder.
+    A state file `checkpoint` is written beside it, so that loaders accept the folder in place of the prefix. An
+    existing state file is kept: the folder then still means the older checkpoint.
 
     Args:
         net: the network.
         prefix: see `check_target`.
-        format: "name" for one entry a variable and one a moving average, both with the same value, as in the released
-            checkpoints; "object" for TensorFlow 2's object-based format; "hdf5" for that of Keras.
+        format: "name": one entry per variable and one per moving average, both with the same value, as in the released
+            checkpoints; "object": TensorFlow 2's object-based format; "hdf5": Keras' HDF5 format.
 
     Returns:
-        The files written.
+        The written files.
 
     Raises:
         TargetError: see `check_target`.
-        OSError: if it cannot be written; nothing is left of it.
+        OSError: if it cannot be written; no partial file is left.
     """
     check_target(prefix, format)
-    written = _write_whole(prefix, lambda path: FORMATS[format](net, path), has_state=format != "hdf5")
+    written = _write_atomically(prefix, lambda path: FORMATS[format](net, path), has_state=format != "hdf5")
     print(f"export model to {prefix}", flush=True)
     return written
 
 
 def check_dry(config: Config, logdir: str) -> None:
-    """Raises TargetError if a file that `dry` writes exists already, or if `logdir` cannot become a folder."""
+    """Raises TargetError if a checkpoint of `dry` already exists, or if `logdir` cannot be created."""
     if not os.path.isdir(logdir):
         files.check_target(logdir)
         return
-    for suffix in DRY_SUFFIXES:
+    for suffix in SUFFIXES:
         files.check_target(os.path.join(logdir, config.name + suffix))
 
 
 def dry(net: EfficientDetNet, logdir: str) -> list[str]:
-    """Writes what a training would begin with, and prints the files and the number of parameters.
+    """Writes the start of a training; prints the files and the numbers of parameters.
 
-    In the files of TensorFlow 1: the weights, a name-based checkpoint; the graph of the network in training as
-    {model}_train.pb, a GraphDef that begins at the placeholder `input`; the same with the means to restore the weights
-    as {model}.meta, for `tf.compat.v1.train.import_meta_graph`; the same for TensorBoard as an event file.
+    The files are a name-based checkpoint {model} of the weights, and an event file with the training graph for
+    TensorBoard, which starts at the placeholder `input`.
 
     Args:
         net: the network.
-        logdir: a folder, made where it does not exist.
+        logdir: a folder, created if it does not exist.
 
     Returns:
-        The files written.
+        The written files.
 
     Raises:
         TargetError: see `check_dry`.
-        OSError: if they cannot be written; nothing is left of them.
+        OSError: if they cannot be written; no partial file is left.
     """
     check_dry(net.config, logdir)
-    graph_def, meta_graph = _training_graph(net.config)
+    images = tf.TensorSpec([None, *net.config.image_size, 3], tf.float32, name="input")
+    step = tf.function(lambda images: net(images, training=True), input_signature=[images], autograph=False)
+    graph = step.get_concrete_function().graph
 
     def write(prefix: str) -> None:
         _write_names(net, prefix)
-        for suffix, message in (("_train.pb", graph_def), (".meta", meta_graph)):
-            with open(prefix + suffix, "wb") as file:
-                file.write(message.SerializeToString())
         writer = tf.summary.create_file_writer(os.path.dirname(prefix))
         with writer.as_default():
-            tf.summary.graph(graph_def)
+            tf.summary.graph(graph)
         writer.close()
 
     os.makedirs(logdir, exist_ok=True)
-    written = _write_whole(os.path.join(logdir, net.config.name), write)
+    written = _write_atomically(os.path.join(logdir, net.config.name), write)
     for file in written:
         print(f"writing file to {file}")
     trainable, total = num_parameters(net)
@@ -123,20 +151,8 @@ def dry(net: EfficientDetNet, logdir: str) -> list[str]:
 
 
 def num_parameters(net: EfficientDetNet) -> tuple[int, int]:
-    """Numbers of trainable parameters and of all, the statistics of batch normalization included."""
+    """Numbers of trainable parameters and of all parameters, including the statistics of batch normalization."""
     return tuple(sum(v.shape.num_elements() for v in group) for group in (net.trainable_weights, net.weights))
-
-
-def _training_graph(config: Config) -> tuple[GraphDef, MetaGraphDef]:
-    """The network in training as a graph of TensorFlow 1, alone and with what restores its variables."""
-    with tf.Graph().as_default() as graph:
-        net = EfficientDetNet(config)
-        images = tf.compat.v1.placeholder(tf.float32, [None, *config.image_size, 3], name="input")
-        # Nothing in a layer needs AutoGraph, which would take most of the time.
-        tf.autograph.experimental.do_not_convert(net)(images, training=True)
-        graph_def = graph.as_graph_def()
-        saver = tf.compat.v1.train.Saver(checkpoint.named_variables(net))
-        return graph_def, saver.export_meta_graph(clear_devices=True)
 
 
 def _write_names(net: EfficientDetNet, prefix: str) -> None:
@@ -146,14 +162,14 @@ def _write_names(net: EfficientDetNet, prefix: str) -> None:
 
 
 def _write_objects(net: EfficientDetNet, prefix: str) -> None:
-    """Writes the object-based format, by the published attributes instead of those of this program."""
+    """Writes the object-based format with the published attribute paths, which differ from those of this code."""
     variables = checkpoint.named_variables(net)
-    keys = checkpoint.object_keys(variables)
+    keys = object_keys(variables)
     tf.train.Checkpoint(**_tree({key: variables[name] for key, name in keys.items()})).write(prefix)
 
 
 def _write_hdf5(net: EfficientDetNet, path: str) -> None:
-    """Writes HDF5 as Keras does, which reads it by order: the published backbone has its stem behind the blocks."""
+    """Writes Keras' HDF5 format. Keras reads it by order, and the published backbone lists its stem last."""
     with h5py.File(path, "w") as file:
         file.attrs["backend"] = "tensorflow"
         file.attrs["keras_version"] = keras.__version__
@@ -171,7 +187,7 @@ FORMATS = {"name": _write_names, "object": _write_objects, "hdf5": _write_hdf5}
 
 
 def _tree(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dictionaries of a flat one whose keys are paths."""
+    """Nested dictionaries from a flat one whose keys are paths."""
     tree = {}
     for path, leaf in leaves.items():
         *folders, name = path.split("/")
@@ -182,18 +198,15 @@ def _tree(leaves: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _write_whole(prefix: str, write: Callable[[str], None], has_state: bool = True) -> list[str]:
-    """Has the files of a checkpoint written in a folder of their own, and moves them to where they belong.
-
-    The index comes last but for the state file: data without one are no checkpoint.
-    """
+def _write_atomically(prefix: str, write: Callable[[str], None], has_state: bool = True) -> list[str]:
+    """Writes the files of a checkpoint to a staging folder, then moves them to their place."""
     directory, name = os.path.split(prefix)
     try:
-        with staging_folder(prefix, _state_last) as folder:
+        with staging_folder(prefix, _completing_last) as folder:
             write(os.path.join(folder, name))
             if has_state:
                 _write_state(directory, folder, name)
-            written = sorted(os.listdir(folder), key=_state_last)
+            written = sorted(os.listdir(folder), key=_completing_last)
         return [os.path.join(directory, file) for file in written]
     except tf.errors.OpError as error:
         raise OSError(
@@ -201,16 +214,16 @@ def _write_whole(prefix: str, write: Callable[[str], None], has_state: bool = Tr
         ) from error
 
 
-def _state_last(file: str) -> tuple:
-    """Sorts the files of a checkpoint: without its index it is none, and the state file names complete ones."""
+def _completing_last(file: str) -> tuple:
+    """Sort key: the index completes a checkpoint, and the state file must name complete ones."""
     return file == STATE, file.endswith(".index"), file
 
 
 def _write_state(directory: str, unfinished: str, name: str) -> None:
-    """Writes a state file to `unfinished`, where `directory` has none."""
+    """Writes a state file to `unfinished` if `directory` has none."""
     if os.path.exists(os.path.join(directory, STATE)):
         logging.warning(
-            "%s stays as it is, so that folder means another checkpoint: give this one by its prefix, %s",
+            "%s is kept and names another checkpoint: load this one by its prefix, %s",
             *(os.path.join(directory, file) for file in (STATE, name)),
         )
         return

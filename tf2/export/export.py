@@ -1,77 +1,105 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Verb behind the exporting run modes: writes the files asked for, and holds each against its checkpoint."""
+"""The exporting run modes: writes the requested files, and checks each for parity with its checkpoint."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
+from typing import Any
+
+from absl import logging
 
 from dataset import records
+from dataset.check import checks
 from dataset.dataloader import InputReader
 from dataset.files import check_target
 from efficientdet.config import Config
 from efficientdet.model import EfficientDetModel
-from tf2.export import onnx as export_onnx
-from tf2.export import saved_model
-from tf2.export import tflite as export_tflite
-from tf2.inference import signatures
+from tf2.evaluation.evaluator import Evaluation
+from tf2.export import onnx, parity, saved_model, tflite
+from tf2.inference import images, signatures
 from tf2.inference.drivers import KerasDriver
 from tf2.inference.metadata import ExportError, Metadata
-
-# Puts one artifact to the proof, and raises ValueError if it fails: (path).
-Prove = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Targets:
-    """What is written; a path that is None is left out."""
+    """The files to write; those that are None are skipped."""
 
     saved_model_dir: str | None = None
     frozen_graph: str | None = None  # a .pb file
     tflite: str | None = None  # a .tflite file
     onnx: str | None = None  # an .onnx file
-    tensorrt_dir: str | None = None  # saved_model_dir, converted
-    content: str = "detector"  # of all but tflite: detector or network
+    tensorrt_dir: str | None = None  # the SavedModel of saved_model_dir, converted
+    content: str = "detector"  # of all files except tflite: detector or network
     tflite_content: str = "detector"  # a key of CONTENTS
     tflite_precision: str = "FP32"  # one of PRECISIONS
     tensorrt_precision: str = "FP32"  # one of PRECISIONS
-    batch_size: int = 1  # pictures a call; 0 for any number
-    file_pattern: str | None = None  # TFRecords, in whose images INT8 sees the ranges of its tensors
-    num_calibration_steps: int = 500  # images of them at most
+    batch_size: int = 1  # images per call; 0 for any number
+    file_pattern: str | None = None  # TFRecords with calibration images for INT8
+    num_calibration_steps: int = 500  # maximum number of calibration images
+
+
+@dataclasses.dataclass(frozen=True)
+class ParityOptions:
+    """The data of the parity check, see `parity.check`."""
+
+    input_image: str | None = None  # see `images.find_images`; None generates images
+    evaluation: Evaluation | None = None  # records to compare AP on; None skips AP
+    max_ap_drop: float = parity.MAX_AP_DROP
+
+
+def run(config: Config, ckpt_path: str | None, targets: Targets, parity_options: ParityOptions | None) -> None:
+    """Exports a checkpoint; everything that can be checked is checked before the network is built.
+
+    Args:
+        config: of the detector, with the NMS that exported detectors apply.
+        ckpt_path: see `checkpoint.find`; None for random weights.
+        targets: files to write.
+        parity_options: data of the parity check; None skips the check.
+
+    Raises:
+        ValueError: see `check` and `write`; also if images or records of the parity check cannot be read.
+    """
+    check(config, targets)
+    arguments = _parity_arguments(config, parity_options) if parity_options else {}
+    driver = KerasDriver(config, ckpt_path)
+    write(driver, targets, functools.partial(parity.check, driver, **arguments) if parity_options else None)
 
 
 def check(config: Config, targets: Targets) -> None:
-    """Finds what cannot be written, before any work.
+    """Checks the targets before any work.
 
     Raises:
         TargetError: if a target exists.
-        ExportError: if a format does not have what it is asked for.
-        DataError: if there are no records to see the ranges of INT8 in.
+        ExportError: if a format does not support the request.
+        DataError: if INT8 lacks records with calibration images.
     """
     for path in (targets.saved_model_dir, targets.frozen_graph, targets.tflite, targets.onnx, targets.tensorrt_dir):
-        # Some lie in the first, which is still to be made.
+        # Targets inside saved_model_dir have a folder that does not exist yet.
         if path and not path.startswith(f"{targets.saved_model_dir}/"):
             check_target(path)
     if targets.tflite:
-        export_tflite.check(targets.tflite, _tflite(config, targets), targets.batch_size)
+        tflite.check(targets.tflite, _tflite_metadata(config, targets), targets.batch_size)
     if targets.onnx:
-        export_onnx.check(targets.onnx, Metadata(config, targets.content))
+        onnx.check(targets.onnx, Metadata(config, targets.content))
     if "INT8" in (targets.tflite_precision, targets.tensorrt_precision):
         if not targets.file_pattern:
-            raise ExportError("INT8 needs images that show the range of every tensor: give --file_pattern of TFRecords")
+            raise ExportError("INT8 needs calibration images: give --file_pattern of TFRecords")
         records.find_files(targets.file_pattern)
 
 
-def run(driver: KerasDriver, targets: Targets, prove: Prove | None) -> None:
-    """Writes all targets, and prints what it writes; what fails, or fails its proof, does not stop those after it.
+def write(driver: KerasDriver, targets: Targets, check_parity: Callable[[str], Any] | None) -> None:
+    """Writes all targets, and prints their files; a failed target does not stop the remaining ones.
 
     Args:
         driver: with the weights.
         targets: that passed `check`.
-        prove: puts a file to the proof; None does not.
+        check_parity: called with the path of each written file; None skips the check.
 
     Raises:
         ExportError: if a format cannot be written here.
-        ValueError: if a file failed its proof, or several things failed; names them all.
+        ValueError: if a file fails its parity check, or several targets fail; the message names all of them.
     """
     config, failures = driver.config, []
     model = signatures.frozen(driver.model, targets.batch_size)
@@ -81,43 +109,49 @@ def run(driver: KerasDriver, targets: Targets, prove: Prove | None) -> None:
         (targets.saved_model_dir, lambda path: saved_model.saved_model(model, path, metadata, **options)),
         (targets.frozen_graph, lambda path: saved_model.frozen_graph(model, path, metadata, **options)),
         (targets.tflite, lambda path: _write_tflite(model, path, metadata, targets)),
-        (targets.onnx, lambda path: export_onnx.write(model, path, metadata, **options)),
+        (targets.onnx, lambda path: onnx.write(model, path, metadata, **options)),
         (targets.tensorrt_dir, lambda path: _write_tensorrt(path, metadata, targets)),
     )
-    for path, write in jobs:
+    for path, write_target in jobs:
         if path is None:
             continue
         try:
-            for file in write(path):
+            for file in write_target(path):
                 print(f"writing file to {file}", flush=True)
-            if prove:
-                prove(path)
+            if check_parity:
+                check_parity(path)
         except ValueError as error:
             failures.append(error)
     if failures:
         raise failures[0] if len(failures) == 1 else ValueError("; ".join(map(str, failures)))
 
 
-def _tflite(config: Config, targets: Targets, checkpoint: str = "") -> Metadata:
-    """What the TFLite file will be."""
+def _parity_arguments(config: Config, options: ParityOptions) -> dict[str, Any]:
+    """Reads the images and checks the records; returns keyword arguments of `parity.check`."""
+    paths = images.find_images(options.input_image) if options.input_image else []
+    arguments = {"images": [images.read_image(path) for path in paths], "max_ap_drop": options.max_ap_drop}
+    if options.evaluation:
+        for warning in checks.quick(options.evaluation.val_file_pattern, config, options.evaluation.val_json_file):
+            logging.warning("%s", warning)
+    return arguments | {"evaluation": options.evaluation}
+
+
+def _tflite_metadata(config: Config, targets: Targets, checkpoint: str = "") -> Metadata:
     return Metadata(config, targets.tflite_content, targets.tflite_precision, checkpoint)
 
 
 def _write_tflite(model: EfficientDetModel, path: str, metadata: Metadata, targets: Targets) -> list[str]:
-    representative = None
+    inputs = None
     if targets.tflite_precision == "INT8":
-        representative = export_tflite.representative_inputs(
-            targets.file_pattern, metadata.config, targets.num_calibration_steps
-        )
-    metadata = _tflite(metadata.config, targets, metadata.checkpoint)
-    return export_tflite.write(model, path, metadata, representative=representative)
+        inputs = tflite.calibration_inputs(targets.file_pattern, metadata.config, targets.num_calibration_steps)
+    metadata = _tflite_metadata(metadata.config, targets, metadata.checkpoint)
+    return tflite.write(model, path, metadata, calibration_inputs=inputs)
 
 
 def _write_tensorrt(path: str, metadata: Metadata, targets: Targets) -> list[str]:
-    pictures = None
+    batches = None
     if targets.tensorrt_precision == "INT8":
-        reader = InputReader(targets.file_pattern, metadata.config)
-        pictures = reader.pictures(targets.num_calibration_steps).map(lambda picture, _: picture)
-        pictures = pictures.batch(1).as_numpy_iterator()
+        dataset = InputReader(targets.file_pattern, metadata.config).original_images(targets.num_calibration_steps)
+        batches = dataset.map(lambda image, _: image).batch(1).as_numpy_iterator()
     metadata = dataclasses.replace(metadata, precision=targets.tensorrt_precision)
-    return saved_model.tensorrt(targets.saved_model_dir, path, metadata, pictures=pictures)
+    return saved_model.tensorrt(targets.saved_model_dir, path, metadata, calibration_batches=batches)

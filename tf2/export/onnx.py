@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Export to ONNX: a whole detector, or the network alone, of standard operators."""
+"""Export to ONNX with standard operators: a whole detector, or the network alone."""
 
 import contextlib
 import logging
@@ -16,30 +16,30 @@ from efficientdet.model import EfficientDetModel
 from tf2.inference import runtimes, signatures
 from tf2.inference.metadata import CONTENTS, METADATA_KEY, ExportError, Metadata
 
-OPSET = 17  # of the standard operators; ONNX Runtime 1.12 and TensorRT 8.6 have it
-DIMENSIONS = ("batch", "height", "width")  # names of those that are free
-TRIAL_SIZE = (33, 57)  # of the picture that a new file is tried with: odd, not square, smaller than any network input
+OPSET = 17  # of the standard operators; supported from ONNX Runtime 1.12 and TensorRT 8.6 on
+DIMENSIONS = ("batch", "height", "width")  # names of the dynamic dimensions
+TRIAL_SIZE = (33, 57)  # (height, width) of the image for the first run: odd, not square, smaller than network inputs
 
 
 def write(model: EfficientDetModel, path: str, metadata: Metadata, *, batch_size: int = 1) -> list[str]:
-    """Writes an ONNX file of float32, with the standard operators of opset 17 alone.
+    """Writes an ONNX file in float32, using only the standard operators of opset 17.
 
-    By `metadata.content`:
-        detector: see `detector`; H and W of a picture are free.
-        network: `serving.network`.
+    The function depends on `metadata.content`:
+        detector: `signatures.detector` for images of any height and width.
+        network: `signatures.network`.
 
     Args:
-        model: a frozen one, see `serving.frozen`.
-        path: a file that does not exist, *.onnx.
-        metadata: of the file, put into its metadata_props.
-        batch_size: pictures a call; 0 for any number.
+        model: from `signatures.frozen`.
+        path: of a new file, *.onnx.
+        metadata: stored in the file's metadata_props.
+        batch_size: images per call; 0 for any number.
 
     Returns:
-        The file written.
+        The written file.
 
     Raises:
         TargetError: if the target exists.
-        ExportError: if ONNX cannot do it; see `check`.
+        ExportError: if the model cannot be exported, see `check`.
     """
     check_target(path)
     check(path, metadata)
@@ -53,33 +53,33 @@ def write(model: EfficientDetModel, path: str, metadata: Metadata, *, batch_size
     _describe(proto, metadata)
     with atomic_path(path) as temporary:
         onnx.save(proto, temporary)
-        _try(temporary, metadata, batch_size or 1)
+        _run_once(temporary, metadata, batch_size or 1)
     return [path]
 
 
 def check(path: str, metadata: Metadata) -> None:
-    """Raises ExportError for what ONNX has not, and for missing packages; asked before the work begins."""
+    """Raises ExportError, before any work, if ONNX does not support the request or if packages are missing."""
     if not path.endswith(".onnx"):
-        raise ExportError(f"an ONNX file is told by its name: expected *.onnx, got {path}")
+        raise ExportError(f"an ONNX file is recognized by its name: expected *.onnx, got {path}")
     if metadata.content not in ("detector", "network") or metadata.precision != "FP32":
         raise ExportError(
             f"an ONNX file holds a detector or a network in FP32, got {metadata.content} in {metadata.precision}"
         )
-    # tf2onnx would make it hard NMS without a word.
+    # tf2onnx would silently turn it into hard NMS.
     if metadata.content == "detector" and metadata.config.nms_configs.method == "gaussian":
-        raise ExportError("ONNX has no gaussian NMS; use --nms_method=hard, or the content network")
+        raise ExportError("ONNX has no gaussian NMS; use --nms_method=hard, or --onnx_content=network")
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
         import tf2onnx  # noqa: F401
     except ImportError as error:
         raise ExportError(
-            f"ONNX needs packages of its own: python -m pip install -r requirements-onnx.txt ({error})"
+            f"ONNX needs additional packages: python -m pip install -r requirements-onnx.txt ({error})"
         ) from error
 
 
 def _convert(function: ConcreteFunction):
-    """The onnx.ModelProto of a function, checked."""
+    """Converts a function to an onnx.ModelProto, and checks it."""
     import onnx
     from tf2onnx import convert
 
@@ -87,24 +87,24 @@ def _convert(function: ConcreteFunction):
     try:
         with _quiet_tf2onnx():
             proto, _ = convert.from_function(
-                tf.function(function, autograph=False),  # one that is still to be traced is wanted
+                tf.function(function, autograph=False),  # tf2onnx expects a function that it can trace itself
                 [signature],
                 opset=OPSET,
                 custom_op_handlers={"ResizeNearestNeighbor": (_convert_nearest, [])},
             )
-        # tf2onnx also declares operators of machine learning that no node is of.
+        # tf2onnx also declares the operator set ai.onnx.ml, which no node uses.
         del proto.opset_import[:]
         proto.opset_import.append(onnx.helper.make_opsetid("", OPSET))
         onnx.checker.check_model(proto, full_check=True)
-    except Exception as error:  # tf2onnx has no kind of its own, and those of onnx derive from Exception alone
+    except Exception as error:  # tf2onnx and onnx raise classes without a common base
         raise ExportError(f"TensorFlow's graph could not be converted to ONNX: {reason_of(error)}") from error
     return proto
 
 
 def _convert_nearest(graph, node, name, args) -> None:
-    """Converts ResizeNearestNeighbor in a graph of tf2onnx: out[i] = x[floor(i * before / after)], on two axes.
+    """Converts ResizeNearestNeighbor in a tf2onnx graph: out[i] = x[floor(i * before / after)] on both axes.
 
-    Its own way is Resize by factors, which are exact for whole factors only: 3 pixels times float32(5 / 3) are not 5.
+    tf2onnx itself uses Resize with factors, which is exact for integer factors only: 3 * float32(5 / 3) is not 5.
     """
     before, after = np.array(graph.get_shape(node.input[0])[1:3]), node.inputs[1].get_tensor_value(as_list=False)
     outputs = {"outputs": node.output, "shapes": node.output_shapes, "dtypes": node.output_dtypes}
@@ -122,7 +122,7 @@ def _convert_nearest(graph, node, name, args) -> None:
 
 
 def _describe(proto, metadata: Metadata) -> None:
-    """Says what the model is, and names what tf2onnx gave numbers to."""
+    """Adds the metadata, and names the graph and its dynamic dimensions."""
     import onnx
 
     onnx.helper.set_model_props(proto, {METADATA_KEY: metadata.to_json()})
@@ -135,21 +135,21 @@ def _describe(proto, metadata: Metadata) -> None:
                 dimension.dim_param = name
 
 
-def _try(path: str, metadata: Metadata, batch_size: int) -> None:
-    """Opens a file and runs it once: shapes that do not fit fail only then."""
+def _run_once(path: str, metadata: Metadata, batch_size: int) -> None:
+    """Loads a file and runs it once, because mismatched shapes fail only then."""
     if metadata.content == "detector":
         inputs = np.zeros([batch_size, *TRIAL_SIZE, 3], np.uint8)
     else:
         inputs = np.zeros([batch_size, *metadata.config.image_size, 3], np.float32)
     try:
         runtimes.Onnx(path).run(inputs)
-    except Exception as error:  # of ONNX Runtime's own kinds, which derive from Exception alone
-        raise ExportError(f"ONNX Runtime cannot run what was converted: {reason_of(error)}") from error
+    except Exception as error:  # ONNX Runtime's classes derive directly from Exception
+        raise ExportError(f"ONNX Runtime cannot run the converted file: {reason_of(error)}") from error
 
 
 @contextlib.contextmanager
 def _quiet_tf2onnx() -> Iterator[None]:
-    """Leaves out what tf2onnx logs of operators it does not know: an error tells them."""
+    """Suppresses the log of tf2onnx about unknown operators, which the error names as well."""
     logger = logging.getLogger("tf2onnx")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

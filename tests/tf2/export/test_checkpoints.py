@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""export_checkpoint: what is written in one format reads as in any other, and looks as the published files do."""
+"""checkpoints: every format holds the same values and looks like the published files; the files of --runmode=dry."""
 
 import contextlib
 import io
@@ -20,6 +20,7 @@ from testdata import reference_weights
 from tf2.export import checkpoints
 from tf2.weights import checkpoint
 from tf2.weights.checkpoint import AVERAGE, OBJECT_GRAPH, OBJECT_VALUE, CheckpointError
+from tf2.weights.object_keys import object_keys
 
 ROOT = pathlib.Path(__file__).parents[3]
 PUBLISHED = ROOT.parent / "shared" / "reference" / "checkpoints"
@@ -59,7 +60,7 @@ def test_round_trip(net, values, format, tmp_path, capsys):
     assert capsys.readouterr().out == f"export model to {prefix}\n"
     names = ["model.h5"] if format == "hdf5" else [*PAIR, "checkpoint"]
     assert files == [str(tmp_path / name) for name in names] and sorted(os.listdir(tmp_path)) == sorted(names)
-    # By its name and, but for HDF5, by its folder.
+    # Found by its prefix and, except for HDF5, by its folder.
     for path in (prefix, *([str(tmp_path)] if format != "hdf5" else [])):
         read = checkpoint.read(path, values)
         assert read.format == FORMATS[format]
@@ -68,7 +69,7 @@ def test_round_trip(net, values, format, tmp_path, capsys):
 
 @pytest.mark.parametrize("source", NAMES)
 @pytest.mark.parametrize("target", NAMES)
-def test_any_format_out_of_any_other(net, other_net, values, source, target, tmp_path):
+def test_conversion_between_all_formats(net, other_net, values, source, target, tmp_path):
     first, second = (str(tmp_path / f"{i}{NAMES[format]}") for i, format in enumerate((source, target)))
     checkpoints.export(net, first, format=source)
     for variable in other_net.weights:
@@ -78,15 +79,15 @@ def test_any_format_out_of_any_other(net, other_net, values, source, target, tmp
     assert_same_values(checkpoint.read(second, values).values, values)
 
 
-def test_variable_and_average_both_hold_the_value(net, values, tmp_path):
+def test_variable_and_average_hold_the_same_value(net, values, tmp_path):
     checkpoints.export(net, str(tmp_path / "model"))
     assert_same_values(
         checkpoint.read_entries(str(tmp_path / "model")), values | {name + AVERAGE: v for name, v in values.items()}
     )
 
 
-def test_objects_as_tensorflow_writes_them(net, values, tmp_path):
-    """tf.train.Checkpoint reads them into a tree of its own; the graph of objects names each variable."""
+def test_tensorflow_reads_object_based_checkpoints(net, values, tmp_path):
+    """tf.train.Checkpoint restores a tree of its own from them; the object graph names each variable."""
     prefix = str(tmp_path / "model")
     checkpoints.export(net, prefix, format="object")
     classes = tf.Module()
@@ -98,7 +99,7 @@ def test_objects_as_tensorflow_writes_them(net, values, tmp_path):
     assert [child.local_name for child in graph.nodes[0].children] == [
         *("backbone", "box_net", "class_net", "fpn_cells", "resample_layers")
     ]
-    assert full_names(graph) == {key + OBJECT_VALUE: name for key, name in checkpoint.object_keys(values).items()}
+    assert full_names(graph) == {key + OBJECT_VALUE: name for key, name in object_keys(values).items()}
 
 
 def object_graph(prefix):
@@ -111,16 +112,16 @@ def full_names(graph):
 
 
 @pytest.mark.parametrize("format", ["name", "object"])
-def test_a_state_file_that_is_there_stays(net, values, format, tmp_path, caplog):
+def test_an_existing_state_file_is_kept(net, values, format, tmp_path, caplog):
     checkpoints.export(net, str(tmp_path / "first"))
     state = (tmp_path / "checkpoint").read_bytes()
     files = checkpoints.export(net, str(tmp_path / "model"), format=format)
     assert files == [str(tmp_path / name) for name in PAIR] and (tmp_path / "checkpoint").read_bytes() == state
-    assert f"give this one by its prefix, {tmp_path}/model" in caplog.text
+    assert f"load this one by its prefix, {tmp_path}/model" in caplog.text
     assert checkpoint.find(str(tmp_path)) == str(tmp_path / "first")
 
 
-def test_in_the_working_directory(net, values, tmp_path, monkeypatch):
+def test_a_prefix_without_a_folder(net, values, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert checkpoints.export(net, "model") == [*PAIR, "checkpoint"]
     assert checkpoint.find(".") == "./model"
@@ -135,24 +136,28 @@ def test_in_the_working_directory(net, values, tmp_path, monkeypatch):
         ("/half", "object", "half.index exists already"),
         ("/old.h5", "hdf5", "old.h5 exists already"),
         ("/old.h5/model", "name", "old.h5 cannot be written to"),
-        ("/model", "hdf5", r"hdf5 has a name that ends in .h5.*; got the name .*/model and the format hdf5"),
-        ("/model.h5", "object", r"no other has; got the name .*/model.h5 and the format object"),
+        (
+            "/model",
+            "hdf5",
+            r"must end in .h5 for the format hdf5, and only .*; got the name .*/model and the format hdf5",
+        ),
+        ("/model.h5", "object", r"and only for it; got the name .*/model.h5 and the format object"),
     ],
 )
 def test_targets_that_cannot_be_written(net, prefix, format, message, tmp_path):
     for name in ("old.data-00000-of-00001", "half.index", "old.h5"):
-        (tmp_path / name).write_bytes(b"theirs")
+        (tmp_path / name).write_bytes(b"existing")
     before = sorted(os.listdir(tmp_path))
     for check in (checkpoints.check_target, lambda *args: checkpoints.export(net, args[0], format=args[1])):
         with pytest.raises(TargetError, match=message) as error:
             check(f"{tmp_path}{prefix}", format)
         assert "\n" not in str(error.value)
-    assert sorted(os.listdir(tmp_path)) == before and (tmp_path / "half.index").read_bytes() == b"theirs"
+    assert sorted(os.listdir(tmp_path)) == before and (tmp_path / "half.index").read_bytes() == b"existing"
 
 
 @pytest.mark.parametrize("kind", [OSError, tf.errors.ResourceExhaustedError])
-def test_nothing_is_left_of_a_write_that_fails(net, kind, tmp_path, monkeypatch):
-    """The leftover of a kill goes, too."""
+def test_a_failed_write_leaves_nothing(net, kind, tmp_path, monkeypatch):
+    """Files left by a killed process are removed, too."""
 
     def full(prefix, entries):
         pathlib.Path(f"{prefix}.data-00000-of-00001").write_bytes(b"half")
@@ -166,7 +171,7 @@ def test_nothing_is_left_of_a_write_that_fails(net, kind, tmp_path, monkeypatch)
     assert os.listdir(tmp_path) == []
 
 
-def test_other_num_classes_is_refused_with_both_numbers(net, tmp_path):
+def test_another_num_classes_is_an_error_with_both_numbers(net, tmp_path):
     checkpoints.export(net, str(tmp_path / "model"))
     with pytest.raises(CheckpointError, match=r"with num_classes 21 .* num_classes 3: set --hparams=num_classes=3, or"):
         checkpoint.load_net(net.config.override({"num_classes": 21}), str(tmp_path / "model"))
@@ -176,23 +181,23 @@ def test_other_num_classes_is_refused_with_both_numbers(net, tmp_path):
 
 @pytest.fixture(scope="module")
 def dried(net, tmp_path_factory):
-    """The folder, what `dry` returned, and what it printed."""
+    """The folder, the return value of `dry`, and its output."""
     folder, output = tmp_path_factory.mktemp("dry") / "log", io.StringIO()
     with contextlib.redirect_stdout(output):
         files = checkpoints.dry(net, f"{folder}/")
     return folder, files, output.getvalue()
 
 
-def test_dry_writes_the_published_files(values, dried):
+def test_dry_writes_a_checkpoint_and_an_event_file(values, dried):
     folder, files, _ = dried
     names = sorted(path.name for path in folder.iterdir())
     assert sorted(files) == [str(folder / name) for name in names]
-    assert names[:5] == ["checkpoint", *(f"efficientdet-lite0{end}" for end in sorted(checkpoints.DRY_SUFFIXES))]
-    assert len(names) == 6 and names[5].startswith("events.out.tfevents.")
+    assert names[:3] == ["checkpoint", *(f"efficientdet-lite0{suffix}" for suffix in checkpoints.SUFFIXES)]
+    assert len(names) == 4 and names[3].startswith("events.out.tfevents.")
     assert_same_values(checkpoint.read(str(folder), values).values, values)
 
 
-def test_dry_prints_files_and_number_of_parameters(values, dried):
+def test_dry_prints_files_and_numbers_of_parameters(values, dried):
     total = sum(value.size for value in values.values())
     statistics = sum(value.size for name, value in values.items() if "/moving_" in name)
     assert dried[2].splitlines() == [
@@ -201,34 +206,24 @@ def test_dry_prints_files_and_number_of_parameters(values, dried):
     ]
 
 
-def test_the_meta_graph_restores_the_checkpoint(values, dried):
-    prefix = str(dried[0] / "efficientdet-lite0")
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        tf.compat.v1.train.import_meta_graph(f"{prefix}.meta").restore(session, prefix)
-        variables = tf.compat.v1.global_variables()
-        restored = session.run({variable.op.name: variable for variable in variables})
-    assert_same_values(restored, values)
-
-
-def test_the_graph_is_one_of_training(dried):
-    """It takes its input by the published name; batch normalization looks at the batch."""
-    graph_def = tf.compat.v1.GraphDef.FromString((dried[0] / "efficientdet-lite0_train.pb").read_bytes())
+def test_the_graph_is_that_of_training(dried):
+    """Its input has the published name; batch normalization uses the statistics of the batch."""
+    [path] = dried[0].glob("events.out.tfevents.*")
+    [graph] = [event.graph_def for event in tf.compat.v1.train.summary_iterator(str(path)) if event.graph_def]
+    graph_def = tf.compat.v1.GraphDef.FromString(graph)
     nodes = {node.name: node for node in graph_def.node}
     sizes = [dim.size for dim in nodes["input"].attr["shape"].shape.dim]
     assert nodes["input"].op == "Placeholder" and sizes == [-1, 64, 64, 3]
     norms = [node for node in graph_def.node if node.op == "FusedBatchNormV3"]
     assert norms and all(node.attr["is_training"].b for node in norms)
-    (path,) = dried[0].glob("events.out.tfevents.*")
-    graphs = [event.graph_def for event in tf.compat.v1.train.summary_iterator(str(path)) if event.graph_def]
-    assert [{node.name for node in tf.compat.v1.GraphDef.FromString(graph).node} for graph in graphs] == [nodes.keys()]
 
 
-@pytest.mark.parametrize("suffix", checkpoints.DRY_SUFFIXES)
-def test_dry_finds_what_is_there(net, suffix, tmp_path):
+@pytest.mark.parametrize("suffix", checkpoints.SUFFIXES)
+def test_dry_does_not_overwrite(net, suffix, tmp_path):
     checkpoints.check_dry(net.config, str(tmp_path))
     checkpoints.check_dry(net.config, str(tmp_path / "new"))
     target = tmp_path / f"efficientdet-lite0{suffix}"
-    target.write_bytes(b"theirs")
+    target.write_bytes(b"existing")
     for path, message in (
         (tmp_path, f"{target} exists already"),
         (target, "exists already"),
@@ -243,7 +238,7 @@ def test_dry_finds_what_is_there(net, suffix, tmp_path):
 
 @pytest.fixture(scope="module")
 def lite0(tmp_path_factory):
-    """The published weights, read from the name-based checkpoint, and a folder with each format written from them."""
+    """A network with the published weights, read from the name-based checkpoint, and a folder with all formats."""
     if not PUBLISHED.exists():
         pytest.skip(f"needs {PUBLISHED}")
     net = checkpoint.load_net(config_lib.load("efficientdet-lite0"), str(PUBLISHED / "tf1" / "efficientdet-lite0"))
@@ -257,7 +252,7 @@ def lite0(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.both_lanes
 def test_published_objects(lite0):
-    """Keys, shapes, values, and the names in the graph of objects."""
+    """Keys, shapes, values, and the names in the object graph."""
     ours, theirs = str(lite0[1] / "object" / "model"), str(PUBLISHED / "tf2" / "efficientdet-lite0" / "emackpt-1")
     entries = [checkpoint.read_entries(prefix) for prefix in (ours, theirs)]
     for of_one in entries:
@@ -269,7 +264,7 @@ def test_published_objects(lite0):
 @pytest.mark.slow
 @pytest.mark.both_lanes
 def test_published_hdf5(lite0):
-    """Layers and, in each, weights in the published order, by which Keras reads them."""
+    """Layers and, within each, weights in the published order, by which Keras reads them."""
     with h5py.File(lite0[1] / "hdf5" / "model.h5") as ours, h5py.File(PUBLISHED / "efficientdet-lite0.h5") as theirs:
         assert ours.attrs.keys() == theirs.attrs.keys() and ours.keys() == theirs.keys()
         assert list(ours.attrs["layer_names"]) == list(theirs.attrs["layer_names"])
@@ -284,7 +279,7 @@ def test_published_hdf5(lite0):
 @pytest.mark.slow
 @pytest.mark.both_lanes
 def test_published_names(lite0):
-    """All but the step; here the plain values are as good as the averages."""
+    """All entries except the step; the plain values equal the averages here."""
     theirs = checkpoint.read_entries(str(PUBLISHED / "tf1" / "efficientdet-lite0" / "model.ckpt-12345"))
     averages = {name.removesuffix(AVERAGE): value for name, value in theirs.items() if name.endswith(AVERAGE)}
     both = averages | {name + AVERAGE: value for name, value in averages.items()}

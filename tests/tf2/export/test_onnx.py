@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""export_onnx: an ONNX file answers as the driver that it was made of, with standard operators alone."""
+"""onnx: an ONNX file returns the detections of its driver, using only standard operators."""
 
 import importlib
 import itertools
@@ -28,32 +28,16 @@ onnx = importlib.import_module("onnx")
 
 ROOT = pathlib.Path(__file__).parents[3]
 HARD = {"method": "hard", "score_thresh": 0.5, "max_output_size": 20}
-BOUND = 1e-4  # of |difference| / max(1, |value|) of raw outputs
+BOUND = 1e-4  # on |difference| / max(1, |value|) of raw outputs
 
 
 @pytest.fixture(scope="module")
-def light(tiny_config):
-    """Models whose network is one product of matrices, and so converts in no time."""
-    colors = np.random.RandomState(0).randn(3, 9 * (3 + 4)).astype(np.float32)
-
-    def net(inputs, training=False):
-        maps = [inputs[:, :: 2**level, :: 2**level] @ colors for level in range(3, 8)]
-        return [x[..., :27] for x in maps], [x[..., 27:] for x in maps]
-
-    def build(post_mode="global", **nms_configs):
-        config = tiny_config.override({"image_size": "96x64", "nms_configs": HARD | nms_configs})
-        return EfficientDetModel(config, net, post_mode=post_mode)
-
-    return build
+def detector(light_model, tmp_path_factory):
+    """The driver of an exported detector."""
+    return export(light_model(), tmp_path_factory.mktemp("detector"), "detector")
 
 
-@pytest.fixture(scope="module")
-def detector(light, tmp_path_factory):
-    """An exported one."""
-    return export(light(), tmp_path_factory.mktemp("detector"), "detector")
-
-
-def pictures(count, *size):
+def random_images(count, *size):
     return np.random.RandomState(count).randint(0, 256, (count, *size, 3), np.uint8)
 
 
@@ -69,41 +53,41 @@ def path_of(exported):
 
 
 def largest_difference(ours, theirs):
-    """Of two pairs of lists of outputs, in parts of max(1, |value|)."""
+    """Largest |a - b| / max(1, |b|) of two pairs of lists of outputs."""
     pairs = zip(itertools.chain(*ours), itertools.chain(*theirs), strict=True)
     return max(np.max(np.abs(a - b) / np.maximum(1, np.abs(b))) for a, b in pairs)
 
 
 def agreement(ours, theirs, tolerance):
-    """The part of the detections of one picture, in any order, that both have."""
+    """Share of the detections of one image, in any order, that both have."""
     rows, others = (np.column_stack([d.classes, d.boxes, d.scores]) for d in (ours, theirs))
     distance = np.abs(rows[:, np.newaxis] - others).max(-1)
     return min(np.mean(distance.min(0) < tolerance), np.mean(distance.min(1) < tolerance))
 
 
-def test_a_network_gives_the_raw_outputs(tiny_config, spread_driver, tmp_path):
-    # 320 pixels are 5 and 3 on the last two levels: tf2onnx's own nearest neighbour makes 4 of 3.
+def test_raw_outputs_of_a_network(tiny_config, spread_driver, tmp_path):
+    # 320 pixels are 5 and 3 on the last two levels; tf2onnx's own nearest-neighbor op turns 3 into 4.
     driver = spread_driver(tiny_config.override({"image_size": "320x64", "nms_configs": HARD}))
     exported = export(signatures.frozen(driver.model), tmp_path, "network")
     inputs = np.random.RandomState(0).randn(1, 64, 320, 3).astype(np.float32)
     assert largest_difference(exported.network(inputs), driver.network(inputs)) < BOUND
-    picture = pictures(1, 50, 130)[0]
-    assert agreement(exported.detect(picture), driver.detect(picture), 1e-3) == 1
+    [image] = random_images(1, 50, 130)
+    assert agreement(exported.detect(image), driver.detect(image), 1e-3) == 1
     nodes = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
-    # Where [B, H, W, C] meets ONNX's [B, C, H, W], and nowhere else: at the input and 2 * 5 outputs.
+    # Between [B, H, W, C] and ONNX's [B, C, H, W] only at the input and the 2 * 5 outputs.
     assert nodes.count("Transpose") <= 11 and nodes.count("Conv") > 50
 
 
 @pytest.mark.parametrize("size", [(720, 1280), (300, 200), (33, 57)])
-def test_a_detector_takes_pictures_of_any_size(light, detector, size):
-    picture = pictures(1, *size)
-    boxes, scores, classes, valid_len = (value[0] for value in light()(tf.constant(picture)))
+def test_a_detector_accepts_images_of_any_size(light_model, detector, size):
+    image = random_images(1, *size)
+    boxes, scores, classes, valid_len = (value[0] for value in light_model()(tf.constant(image)))
     expected = Detections(boxes[:valid_len], scores[:valid_len], classes[:valid_len], valid_len)
-    assert agreement(detector.detect(picture[0]), expected, 1e-2) == 1  # of a pixel
+    assert agreement(detector.detect(image[0]), expected, 1e-2) == 1  # pixels
 
 
-def test_a_detector_holds_standard_operators_and_says_what_it_is(light, detector):
-    assert detector.metadata == Metadata(light().config, "detector", "FP32", "model.ckpt-1")
+def test_operators_and_metadata_of_a_detector(light_model, detector):
+    assert detector.metadata == Metadata(light_model().config, "detector", "FP32", "model.ckpt-1")
     proto = onnx.load(path_of(detector))
     assert [(opset.domain, opset.version) for opset in proto.opset_import] == [("", 17)]
     assert {node.domain for node in proto.graph.node} == {""}
@@ -133,12 +117,12 @@ def test_a_detector_holds_standard_operators_and_says_what_it_is(light, detector
         ("per_class", {"max_nms_inputs": 50}, 1, [1]),
     ],
 )
-def test_batches_and_suppressions(light, tmp_path, post_mode, nms_configs, batch_size, counts):
-    model = light(post_mode, **nms_configs)
+def test_batch_sizes_and_nms_options(light_model, tmp_path, post_mode, nms_configs, batch_size, counts):
+    model = light_model(post_mode, **nms_configs)
     exported = export(model, tmp_path, "detector", batch_size=batch_size)
     assert exported.runtime.batch_size == (batch_size or None)
     for count in counts:
-        images = pictures(count, 50, 130)
+        images = random_images(count, 50, 130)
         expected = signatures.named(model(tf.constant(images)))
         outputs = exported.runtime.run(images)
         assert sorted(outputs) == sorted(expected) and np.all(expected["num_detections"] > 0)
@@ -147,8 +131,8 @@ def test_batches_and_suppressions(light, tmp_path, post_mode, nms_configs, batch
             np.testing.assert_allclose(outputs[name], value, rtol=1e-4, atol=2e-3)
 
 
-def test_nearest_pixels_are_those_of_tensorflow():
-    """Growing to the next level, over several levels, and by a whole factor on one side."""
+def test_nearest_neighbor_resizing_equals_tensorflow():
+    """Upsampling to the next level, over several levels, and by an integer factor on one side."""
     sizes = [(before, after) for after in range(2, 34) for before in {-(-after // 2), -(-after // 4)} if before < after]
     sizes = list(zip(sizes, reversed(sizes)))
 
@@ -172,14 +156,14 @@ def test_nearest_pixels_are_those_of_tensorflow():
         np.testing.assert_array_equal(outputs[f"y{i}"], expected)
 
 
-def test_how_many_threads_compute(detector):
+def test_number_of_threads(detector):
     path = path_of(detector)
     assert runtimes.Onnx(path, num_threads=1)._session.get_session_options().intra_op_num_threads == 1
-    assert runtimes.Onnx(path)._session.get_session_options().intra_op_num_threads == 0  # a core each
+    assert runtimes.Onnx(path)._session.get_session_options().intra_op_num_threads == 0  # one per core
 
 
 @pytest.mark.parametrize(
-    "path, changes, sentence",
+    "path, changes, message",
     [
         ("a.pb", {}, r"expected \*.onnx, got .*a.pb"),
         ("a.onnx", {"content": "detection_op"}, "a detector or a network in FP32, got detection_op in FP32"),
@@ -187,19 +171,19 @@ def test_how_many_threads_compute(detector):
         ("a.onnx", {"method": "gaussian"}, "no gaussian NMS; use --nms_method=hard"),
     ],
 )
-def test_what_onnx_has_not_is_refused(tiny_config, tmp_path, path, changes, sentence):
+def test_unsupported_requests(tiny_config, tmp_path, path, changes, message):
     config = tiny_config.override({"nms_configs": {"method": changes.pop("method", "hard")}})
-    with pytest.raises(ExportError, match=sentence):
+    with pytest.raises(ExportError, match=message):
         export_onnx.write(None, str(tmp_path / path), Metadata(config, **changes))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_network_has_no_nms(tiny_config):
+def test_a_network_may_have_any_nms_method(tiny_config):
     config = tiny_config.override({"nms_configs": {"method": "gaussian"}})
     export_onnx.check("a.onnx", Metadata(config, "network"))
 
 
-def test_a_missing_package_is_named(tiny_config, monkeypatch):
+def test_the_error_names_a_missing_package(tiny_config, monkeypatch):
     config = tiny_config.override({"nms_configs": HARD})
     for package in ("onnx", "onnxruntime", "tf2onnx"):
         with monkeypatch.context() as patch:
@@ -208,15 +192,15 @@ def test_a_missing_package_is_named(tiny_config, monkeypatch):
                 export_onnx.check("a.onnx", Metadata(config))
 
 
-def test_a_target_that_exists_is_kept(tiny_config, tmp_path):
+def test_an_existing_target_is_kept(tiny_config, tmp_path):
     (tmp_path / "a.onnx").write_text("kept")
     with pytest.raises(TargetError, match="exists already"):
         export_onnx.write(None, str(tmp_path / "a.onnx"), Metadata(tiny_config))
     assert (tmp_path / "a.onnx").read_text() == "kept"
 
 
-def test_what_does_not_convert_is_told(light, tmp_path, capfd, caplog):
-    model = light()
+def test_an_op_that_onnx_lacks_is_an_error(light_model, tmp_path, capfd, caplog):
+    model = light_model()
     strange = EfficientDetModel(model.config, lambda x, training=False: ([tf.math.betainc(x, x, x)], [x]))
     with pytest.raises(ExportError, match=r"could not be converted to ONNX: .*Betainc") as raised:
         export_onnx.write(strange, str(tmp_path / "a.onnx"), Metadata(model.config, "network"))
@@ -233,15 +217,15 @@ def test_whole_models(name, tmp_path):
     for key, value in reference_weights.weights(np.load(ROOT / "testdata" / f"{name}.npz")).items():
         if key in variables:
             variables[key].assign(value)
-    picture = np.asarray(PIL.Image.open(ROOT / "testdata" / "img1.jpg").convert("RGB"))
+    image = np.asarray(PIL.Image.open(ROOT / "testdata" / "img1.jpg").convert("RGB"))
     model = signatures.frozen(driver.model)
     exported = export(model, tmp_path, "network")
-    inputs = driver.model.preprocess(picture)[0].numpy()[np.newaxis]
-    # Rounding in these weights, which nothing trained: Keras itself is 2e-4 off the same graph in float64.
+    inputs = driver.model.preprocess(image)[0].numpy()[np.newaxis]
+    # These random weights amplify rounding: Keras itself differs by 2e-4 from the same graph in float64.
     assert largest_difference(exported.network(inputs), driver.network(inputs)) < 10 * BOUND
     (tmp_path / "model.onnx").unlink()
-    # Half a pixel of 640; some of the hundred score the same, and may change places with those left out.
-    assert agreement(export(model, tmp_path, "detector").detect(picture), driver.detect(picture), 0.5) >= 0.95
+    # Half a pixel of 640; some of the hundred have equal scores, and may be swapped with boxes that are left out.
+    assert agreement(export(model, tmp_path, "detector").detect(image), driver.detect(image), 0.5) >= 0.95
 
 
 QUICK = "efficientdet-lite3x"
@@ -254,5 +238,5 @@ QUICK = "efficientdet-lite3x"
 def test_every_model_converts_and_runs(name, tmp_path):
     config = config_lib.load(name, image_size=128, nms_configs=HARD)
     exported = export(signatures.frozen(drivers.KerasDriver(config, None).model), tmp_path, "detector")
-    outputs = exported.runtime.run(pictures(1, 128, 100))
+    outputs = exported.runtime.run(random_images(1, 128, 100))
     assert outputs["detections"].shape == (1, 20, 7) and np.all(np.isfinite(outputs["detections"]))

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""proof: a faithful file passes, each kind of fault is caught and named; and the AP of any driver over records."""
+"""parity: correct files pass, every kind of fault is detected and named; AP of any driver over records."""
 
 import io
 import json
@@ -21,12 +21,11 @@ from efficientdet.postprocess import Detections, to_rows
 from tf2.evaluation import evaluator
 from tf2.evaluation.evaluator import Evaluation
 from tf2.export import parity
-from tf2.inference import drivers, runtimes
-from tf2.inference import signatures as serving
+from tf2.inference import drivers, runtimes, signatures
 from tf2.inference.metadata import METADATA_FILE, Metadata, append_zip
 from tf2.weights import checkpoint
 
-FOUND, OWN = "agreement of the checkpoint's detections", "agreement of the file's detections"
+OF_CHECKPOINT, OF_FILE = "agreement of the checkpoint's detections", "agreement of the file's detections"
 SAMPLE = str(pathlib.Path(__file__).parents[3] / "testdata" / "sample.tfrecord")
 
 
@@ -37,7 +36,7 @@ def few_runs(monkeypatch):
 
 @pytest.fixture(scope="module")
 def reference(tiny_config):
-    """A tiny checkpoint that detects a few dozen boxes of all scores, other ones in other pictures."""
+    """A tiny checkpoint that detects a few dozen boxes of all scores, different ones per image."""
     keras.utils.set_random_seed(0)
     nms_configs = {"score_thresh": 0.4, "method": "hard", "iou_thresh": 0.3}
     driver = drivers.KerasDriver(tiny_config.override({"nms_configs": nms_configs, "label_map": {2: "b"}}), None)
@@ -57,7 +56,7 @@ def images():
 
 
 def with_config(reference, values):
-    """The same network, used by another config."""
+    """A driver of the same network with another config."""
     driver = drivers.KerasDriver.__new__(drivers.KerasDriver)
     config = reference.config.override(values)
     driver.model, driver.network = EfficientDetModel(config, reference.model.net), reference.network
@@ -66,7 +65,7 @@ def with_config(reference, values):
 
 
 class Exported:
-    """Stands in for the runtime of a file: what a driver computes, through a fault on the way in or out."""
+    """The runtime of an exported file: the results of a driver, with changed inputs or outputs."""
 
     batch_size = 1
 
@@ -84,21 +83,23 @@ class Exported:
 
 @pytest.fixture
 def check(reference, images, tmp_path, monkeypatch):
-    """Holds an Exported against the reference; returns the sheet, or the error and the report."""
+    """Returns a function that checks an Exported; it returns the report, or the error message and the findings."""
 
-    def run(content="detector", change=lambda outputs: outputs, *, driver=None, told=None, fails=False, **options):
+    def run(content="detector", change=lambda outputs: outputs, *, driver=None, declared=None, fails=False, **options):
         path = tmp_path / "model.tflite"
         path.write_bytes(bytes(1234))
         inputs = {key: options.pop(key) for key in ("change_inputs",) if key in options}
         runtime = Exported(driver or reference, content, change, **inputs)
-        told = Metadata((told or reference).config, content, options.pop("precision", "FP32"), "model.ckpt-7")
-        exported = drivers.ArtifactDriver(runtime, told)
+        config, precision = (declared or reference).config, options.pop("precision", "FP32")
+        exported = drivers.ArtifactDriver(runtime, Metadata(config, content, precision, "model.ckpt-7"))
         monkeypatch.setattr(parity.drivers, "open_artifact", lambda path: exported)
         options = {"images": images, **options}
-        report = tmp_path / "model.tflite.report.json"
+        report = tmp_path / "model.tflite.parity.json"
         if not fails:
             return parity.check(reference, str(path), **options)
-        with pytest.raises(parity.ProofError, match=rf"^{path} does not compute .*; see {report}$") as raised:
+        with pytest.raises(
+            parity.ParityError, match=rf"^{path} differs from its checkpoint: .*; see {report}$"
+        ) as raised:
             parity.check(reference, str(path), **options)
         content = json.loads(report.read_text())
         assert content["verdict"] == "failed" and list(tmp_path.iterdir()) in ([path, report], [report, path])
@@ -107,31 +108,31 @@ def check(reference, images, tmp_path, monkeypatch):
     return run
 
 
-def test_a_faithful_detector_passes(check, reference, images):
-    sheet = check()
-    raw, ours, theirs = sheet.findings
-    assert sheet.verdict == "passed" and raw.value is None and raw.text == "the file does not give them"
+def test_a_correct_detector_passes(check, reference, images):
+    report = check()
+    raw, ours, theirs = report.findings
+    assert report.verdict == "passed" and raw.value is None and raw.text == "the file does not contain them"
     assert ours.value == theirs.value == 1 and ours.passed and theirs.passed
     counts = [reference.detect(image).valid_len for image in images]
     assert ours.compared == theirs.compared == sum(counts) > 10
-    assert f"{sum(counts)} of {sum(counts)} rows, their largest difference 0 " in ours.text
+    assert f"{sum(counts)} of {sum(counts)} detections, largest difference 0 " in ours.text
 
 
-def test_a_faithful_network_passes(check, images):
-    sheet = check("network", lambda outputs: {name: x * (1 + 1e-6) for name, x in outputs.items()})
-    raw, ours, theirs = sheet.findings
-    # By hand: levels of 8, 4, 2, 1, 1 pixels a side have 86 places of 9 anchors with 3 logits and 4 codes.
+def test_a_correct_network_passes(check, images):
+    report = check("network", lambda outputs: {name: x * (1 + 1e-6) for name, x in outputs.items()})
+    raw, ours, theirs = report.findings
+    # By hand: levels with sides of 8, 4, 2, 1, 1 have 86 locations with 9 anchors, each with 3 logits and 4 codes.
     assert raw.compared == len(images) * 86 * 9 * 7
     assert 0 < raw.value < 3e-6 and raw.bound == 1e-4 and raw.passed and ours.passed and theirs.passed
 
 
 def test_the_report_and_the_table(check, tmp_path, capsys):
-    sheet = check(precision="FP16")
-    report = json.loads((tmp_path / "model.tflite.report.json").read_text())
+    result = check(precision="FP16")
+    report = json.loads((tmp_path / "model.tflite.parity.json").read_text())
     assert report["verdict"] == "passed" and report["bytes"] == 1234 and report["checkpoint"] == "random weights"
     assert report["artifact"] == str(tmp_path / "model.tflite")
-    assert list(report["findings"]) == ["raw outputs", FOUND, OWN]
-    assert report["findings"][OWN]["bound"] == 0.9
+    assert list(report["findings"]) == ["raw outputs", OF_CHECKPOINT, OF_FILE]
+    assert report["findings"][OF_FILE]["bound"] == 0.9
     assert report["nms"]["method"] == "hard" and report["nms"]["iou_thresh"] == 0.3
     assert report["nms"]["score_thresh"] == 0.4 and report["nms"]["max_output_size"] == 100
     assert report["pictures"] == {"source": "given", "sizes": ["80x96", "150x40"]}
@@ -139,21 +140,21 @@ def test_the_report_and_the_table(check, tmp_path, capsys):
     assert latency["runs"] == 2 and latency["picture"] == "80x96"
     assert 0 < latency["artifact"]["median_ms"] <= latency["artifact"]["p99_ms"]
     assert 0 < latency["checkpoint"]["median_ms"] <= latency["checkpoint"]["p99_ms"]
-    assert report["metadata"] == json.loads(sheet.metadata.to_json())
+    assert report["metadata"] == json.loads(result.metadata.to_json())
     assert set(report["versions"]) == {"efficientdet", "python", "tensorflow", "numpy"}
     printed = capsys.readouterr().out
-    assert printed == "".join(f"{line}\n" for line in sheet.table())
+    assert printed == "".join(f"{line}\n" for line in result.table())
     for text in ("(detector, FP16) against random weights", "method hard, iou_thresh 0.3, score_thresh 0.4", "1,234 b"):
         assert text in printed
 
 
 def columns(*order):
-    """Rows [index, ymin, xmin, ymax, xmax, score, class] with their columns in another order."""
+    """Reorders the columns of rows [index, ymin, xmin, ymax, xmax, score, class]."""
     return lambda rows: rows[..., list(order)]
 
 
 def add(column, value):
-    """Something added to a column of all rows that are no padding."""
+    """Adds a value to a column of all rows except padding."""
 
     def change(rows):
         rows = rows.copy()
@@ -183,64 +184,67 @@ FINE = {
     "name, precision",
     [(name, "FP32") for name in (*GROSS, *FINE)] + [(name, "FP16") for name in GROSS],
 )
-def test_faults_of_a_detector_are_caught(check, name, precision):
+def test_faults_of_a_detector_are_detected(check, name, precision):
     error, findings = check(fails=True, precision=precision, **(GROSS | FINE)[name])
-    failed = findings[FOUND]
+    failed = findings[OF_CHECKPOINT]
     assert failed["value"] < failed["bound"] and failed["passed"] is False
-    assert f"{FOUND}: {failed['value']:.3g} against a bound of {failed['bound']:g}" in error
-    assert "picture" in failed["text"] and "of the checkpoint, nearest of the file: " in failed["text"]
+    assert f"{OF_CHECKPOINT}: {failed['value']:.3g} (bound {failed['bound']:g})" in error
+    assert "image" in failed["text"] and "of the checkpoint, nearest of the file: " in failed["text"]
 
 
-def test_what_is_told_of_a_fault_is_the_strongest_row_and_its_nearest(check, reference, images):
+def test_the_error_shows_the_best_unmatched_detection_and_its_nearest(check, reference, images):
     error, _ = check(fails=True, change=add(6, 1))
-    best = max((reference.detect(image) for image in images), key=lambda found: found.scores[0])
+    best = max((reference.detect(image) for image in images), key=lambda detections: detections.scores[0])
     row = f"score {best.scores[0]:.5f}, box \\[{best.boxes[0][0]:.2f}, .*\\]"
     text = f"class {best.classes[0]}, {row} of the checkpoint, nearest of the file: class {best.classes[0] + 1}, {row}"
     assert re.search(text, error)
 
 
-def test_detections_that_only_the_file_has_are_caught(check, reference):
+def test_additional_detections_of_the_file_are_detected(check, reference):
     loose = with_config(reference, {"nms_configs": {"iou_thresh": 0.9}})
     error, findings = check(fails=True, driver=loose)
-    assert findings[OWN]["passed"] is False and "of the file, nearest of the checkpoint: class" in error
+    assert findings[OF_FILE]["passed"] is False and "of the file, nearest of the checkpoint: class" in error
 
 
 @pytest.mark.parametrize(
-    "values, told",
+    "values, message",
     [
-        ({"nms_configs": {"score_thresh": 0.6}}, r"nms_configs is {'score_thresh': 0.6} and not {'score_thresh': 0.4}"),
-        ({"nms_configs": {"iou_thresh": 0.2}}, "nms_configs is {'iou_thresh': 0.2} and not {'iou_thresh': 0.3}"),
+        (
+            {"nms_configs": {"score_thresh": 0.6}},
+            r"nms_configs is {'score_thresh': 0.6}, expected {'score_thresh': 0.4}",
+        ),
+        ({"nms_configs": {"iou_thresh": 0.2}}, "nms_configs is {'iou_thresh': 0.2}, expected {'iou_thresh': 0.3}"),
         ({"nms_configs": {"max_output_size": 5}}, "nms_configs is"),
-        ({"mean_rgb": 0}, r"mean_rgb is \[0.0, 0.0, 0.0\] and not \[127.0, 127.0, 127.0\]"),
+        ({"mean_rgb": 0}, r"mean_rgb is \[0.0, 0.0, 0.0\], expected \[127.0, 127.0, 127.0\]"),
         ({"stddev_rgb": 64}, "stddev_rgb is"),
-        ({"label_map": {1: "b"}}, "other class names"),
+        ({"label_map": {1: "b"}}, "class names"),
     ],
 )
-def test_another_config_is_caught_in_what_the_file_says_and_in_what_it_does(check, reference, values, told):
+def test_another_config_is_detected_in_metadata_and_in_results(check, reference, values, message):
     driver = with_config(reference, values)
-    error, findings = check(fails=True, driver=driver, told=driver)
-    assert list(findings) == ["config"] and re.search(f"config: not that of the checkpoint: {told}", error)
+    error, findings = check(fails=True, driver=driver, declared=driver)
+    assert list(findings) == ["config"] and re.search(f"config: differs from the checkpoint: {message}", error)
     if "label_map" not in values and "max_output_size" not in str(values):
         _, findings = check(fails=True, driver=driver)
-        assert findings[FOUND]["passed"] is False
+        assert findings[OF_CHECKPOINT]["passed"] is False
 
 
 def scaled(name, factor=1.01):
     return lambda outputs: outputs | {name: outputs[name] * np.float32(factor)}
 
 
-def test_a_scaled_output_is_caught_and_named(check):
+def test_a_scaled_output_is_named(check):
     error, findings = check("network", scaled("box_predict_2"), fails=True)
     raw = findings["raw outputs"]
     assert 1e-4 < raw["value"] <= 0.0101 and raw["passed"] is False
     number = r"-?\d+\.\d+"
-    assert re.match(rf"box_predict_2\[\d, \d, \d+\] of picture [01] is {number} and not {number}$", raw["text"])
+    assert re.match(rf"box_predict_2\[\d, \d, \d+\] of image [01] is {number}, expected {number}$", raw["text"])
     assert raw["text"] in error
     raw, *_ = check("network", scaled("box_predict_2", 1.001), precision="FP16").findings
     assert raw.bound == 0.01 and 1e-4 < raw.value < 0.0011 and raw.passed
 
 
-def test_one_wrong_value_is_found_where_it_is(check, reference, images):
+def test_a_single_wrong_value_is_located(check, reference, images):
     def change(outputs):
         outputs["class_predict_0"][0, 3, 5, 7] += 100
         return outputs
@@ -249,36 +253,36 @@ def test_one_wrong_value_is_found_where_it_is(check, reference, images):
     inputs, _ = reference.stages["preprocess"](images[:1])
     value = reference.network(inputs)[0][0].numpy()[0, 3, 5, 7]
     assert findings["raw outputs"]["text"] == (
-        f"class_predict_0[3, 5, 7] of picture 0 is {value + np.float32(100):.7g} and not {value:.7g}"
+        f"class_predict_0[3, 5, 7] of image 0 is {value + np.float32(100):.7g}, expected {value:.7g}"
     )
     assert findings["raw outputs"]["value"] == pytest.approx(100 / max(1, abs(value)), rel=1e-5)
 
 
 @pytest.mark.parametrize(
-    "dropped, told",
+    "dropped, message",
     [
-        (["class_predict_4", "box_predict_4"], r"class_predict_4 of the file is None, .* \(1, 1, 1, 27\)"),
-        (["class_predict_4"], "class_predict_4 of the file is None"),
-        (["box_predict_1"], "the file gives no box_predict_1"),
+        (["class_predict_4", "box_predict_4"], r"class_predict_4 in the file None, .* \(1, 1, 1, 27\)"),
+        (["class_predict_4"], "class_predict_4 in the file None"),
+        (["box_predict_1"], "the file has no output box_predict_1"),
     ],
 )
-def test_a_dropped_output_is_caught(check, dropped, told):
+def test_a_missing_output_is_detected(check, dropped, message):
     def drop(outputs):
         return {name: x for name, x in outputs.items() if name not in dropped}
 
     error, findings = check("network", drop, fails=True)
     assert list(findings) == ["raw outputs"] and findings["raw outputs"]["value"] is None
-    assert re.search(told, error)
+    assert re.search(message, error)
 
 
-def test_another_number_of_classes_is_caught(check):
+def test_another_number_of_classes_is_detected(check):
     error, _ = check("network", lambda outputs: {name: x[..., :18] for name, x in outputs.items()}, fails=True)
-    assert "class_predict_0 of the file is (1, 8, 8, 18), of the checkpoint (1, 8, 8, 27)" in error
+    assert "shape of class_predict_0 in the file (1, 8, 8, 18), in the checkpoint (1, 8, 8, 27)" in error
 
 
 @pytest.mark.parametrize("precision", ["FP32", "FP16", "INT8"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_not_a_number_fails_in_every_precision(check, precision, value):
+def test_non_finite_values_fail_in_every_precision(check, precision, value):
     def change(outputs):
         outputs["box_predict_0"][0, 0, 0, 0] = value
         return outputs
@@ -286,20 +290,20 @@ def test_what_is_not_a_number_fails_in_every_precision(check, precision, value):
     _, findings = check("network", change, fails=True, precision=precision)
     assert findings["raw outputs"]["value"] == "inf" and "box_predict_0[0, 0, 0]" in findings["raw outputs"]["text"]
     error, findings = check(fails=True, precision=precision, change=add(2, value))
-    assert "the file's detections in picture 0 are not all finite" in error
+    assert "the file's detections in image 0 are not all finite" in error
 
 
 def test_int8_is_judged_by_ap_alone(check):
-    sheet = check("network", scaled("box_predict_2"), precision="INT8")
-    assert sheet.verdict == "not judged" and [finding.passed for finding in sheet.findings] == [None] * 4
-    assert sheet.findings[0].value > 1e-4 and sheet.findings[1].value > 0.9
-    assert sheet.findings[-1].text == "not judged: needs --val_file_pattern"
+    report = check("network", scaled("box_predict_2"), precision="INT8")
+    assert report.verdict == "not judged" and [finding.passed for finding in report.findings] == [None] * 4
+    assert report.findings[0].value > 1e-4 and report.findings[1].value > 0.9
+    assert report.findings[-1].text == "no verdict: needs --val_file_pattern"
 
 
 @pytest.mark.parametrize(
     "precision, max_ap_drop, passes", [("INT8", 0.02, False), ("FP32", 0.02, False), ("INT8", 1, True)]
 )
-def test_a_drop_of_ap_is_judged(check, monkeypatch, reference, precision, max_ap_drop, passes):
+def test_verdict_on_the_drop_of_ap(check, monkeypatch, reference, precision, max_ap_drop, passes):
     figures = iter([{"AP": 0.5, "AP50": 0.8, "AR": 0}, {"AP": 0.47, "AP50": 0.7, "AR": 0}])
 
     def run_driver(driver, evaluation):
@@ -308,16 +312,16 @@ def test_a_drop_of_ap_is_judged(check, monkeypatch, reference, precision, max_ap
     monkeypatch.setattr(parity.evaluator, "run_driver", run_driver)
     options = {"precision": precision, "evaluation": Evaluation("val-*"), "max_ap_drop": max_ap_drop}
     if passes:
-        sheet = check(**options)
-        assert sheet.verdict == "passed" and sheet.facts["ap"]["images"] == 72
+        report = check(**options)
+        assert report.verdict == "passed" and report.facts["ap"]["images"] == 72
         return
     error, findings = check(fails=True, **options)
     assert findings["AP drop"]["value"] == pytest.approx(0.03) and findings["AP drop"]["compared"] == 72
-    assert "AP drop: 0.03 against a bound of 0.02, AP 0.4700, AP50 0.7000 against the checkpoint's AP 0.5000" in error
+    assert "AP drop: 0.03 (bound 0.02), AP 0.4700, AP50 0.7000; checkpoint AP 0.5000" in error
 
 
 def detections(*rows):
-    """Detections of rows (class, score, box)."""
+    """Detections from rows (class, score, box)."""
     classes, scores, boxes = zip(*rows) if rows else ([], [], [])
     return Detections(np.reshape(boxes, [-1, 4]), np.float64(scores), np.int32(classes), len(rows))
 
@@ -326,7 +330,7 @@ BOX, FAR = (10, 10, 30, 50), (100, 100, 140, 120)
 
 
 @pytest.mark.parametrize(
-    "other, agree, difference",
+    "other, matched, difference",
     [
         ([(1, 0.9, BOX)], [True], 0),
         ([(2, 0.9, BOX)], [False], 0),
@@ -336,23 +340,23 @@ BOX, FAR = (10, 10, 30, 50), (100, 100, 140, 120)
         ([(1, 0.9, (10.6, 10, 30, 50))], [False], 0),
         ([(1, 0.9, FAR)], [False], 0),
         ([], [], 0),
-        ([(1, 0.905, BOX), (1, 0.9, BOX)], [False, True], 0),  # the closest, and only one
+        ([(1, 0.905, BOX), (1, 0.9, BOX)], [False, True], 0),  # only the closest one
     ],
 )
-def test_rows_that_agree(other, agree, difference):
-    rows, columns, largest = parity._agreeing(detections((1, 0.9, BOX)), detections(*other), 0.01)
-    assert columns.tolist() == agree and rows.tolist() == [any(agree)]
+def test_matching(other, matched, difference):
+    rows, columns, largest = parity._match(detections((1, 0.9, BOX)), detections(*other), 0.01)
+    assert columns.tolist() == matched and rows.tolist() == [any(matched)]
     assert largest == pytest.approx(difference)
 
 
-def test_a_point_is_compared_in_pixels():
+def test_a_box_without_area_is_compared_in_pixels():
     point = (5, 5, 5, 5)
-    rows, _, largest = parity._agreeing(detections((1, 0.9, point)), detections((1, 0.9, (5.005, 5, 5, 5))), 0.01)
+    rows, _, largest = parity._match(detections((1, 0.9, point)), detections((1, 0.9, (5.005, 5, 5, 5))), 0.01)
     assert rows.all() and largest == pytest.approx(0.005)
 
 
 @pytest.mark.parametrize(
-    "nms_configs, scores, border",
+    "nms_configs, scores, cutoff",
     [
         ({"score_thresh": 0.4}, [0.9, 0.6], 0.4),
         ({"score_thresh": 0.4, "max_output_size": 2}, [0.9, 0.6], 0.6),
@@ -361,47 +365,47 @@ def test_a_point_is_compared_in_pixels():
         ({"score_thresh": 0.4}, [], 0.4),
     ],
 )
-def test_the_border_of_being_kept(tiny_config, nms_configs, scores, border):
+def test_score_cutoff(tiny_config, nms_configs, scores, cutoff):
     found = detections(*((1, score, BOX) for score in scores))
-    assert parity._border(found, tiny_config.override({"nms_configs": nms_configs})) == border
+    assert parity._score_cutoff(found, tiny_config.override({"nms_configs": nms_configs})) == cutoff
 
 
-def test_rows_at_the_border_do_not_count_when_they_are_missing(tiny_config):
+def test_unmatched_detections_near_the_cutoff_are_not_counted(tiny_config):
     config = tiny_config.override({"nms_configs": {"score_thresh": 0.4}})
     ours = detections((1, 0.9, BOX), (1, 0.405, FAR))
-    # By hand: scores differ by 0.003, so that rounding may have taken 0.006 off the row that is missing.
+    # By hand: scores differ by 0.003, so rounding may have reduced the score of the missing detection by 0.006.
     found, own = parity._agreement([ours], [detections((1, 0.897, BOX))], config, 0.01, 0.99)
     assert (found.value, found.compared, own.value, own.compared) == (1, 1, 1, 1)
-    assert "1 more at the border of being kept" in found.text and "border" not in own.text
-    # By 0.002 only; and not at all, where every row of a wrong file would be at the border.
+    assert "1 more within rounding of the score cutoff" in found.text and "cutoff" not in own.text
+    # By 0.002 only; and without any match, when every detection of a wrong file would be near the cutoff.
     for score, box in ((0.898, BOX), (0.9, FAR)):
         found, _ = parity._agreement([ours], [detections((1, score, box))], config, 0.01, 0.99)
-        assert found.compared == 2 and found.passed is False and "border" not in found.text
+        assert found.compared == 2 and found.passed is False and "cutoff" not in found.text
 
 
-def test_no_detection_is_told(tiny_config):
+def test_no_detections_give_no_verdict(tiny_config):
     config = tiny_config.override({"nms_configs": {"score_thresh": 0.4}})
     for finding in parity._agreement([detections()], [detections()], config, 1e-4, 0.99):
         assert finding.value is None and finding.passed is None
-        assert finding.text.startswith("says nothing: no detection above 0.4; give --proof_images, or a lower")
+        assert finding.text.startswith("no verdict: no detection above 0.4; give --parity_images, or a lower")
 
 
-def test_generated_pictures_are_the_same_always():
-    pictures = parity.generated_pictures()
-    assert [picture.shape[:2] for picture in pictures] == list(parity.GENERATED_SIZES)
-    for picture, again in zip(pictures, parity.generated_pictures()):
-        assert picture.dtype == np.uint8 and picture.std() > 10
-        np.testing.assert_array_equal(picture, again)
+def test_generated_images_are_reproducible():
+    images = parity.generated_images()
+    assert [image.shape[:2] for image in images] == list(parity.GENERATED_SIZES)
+    for image, again in zip(images, parity.generated_images()):
+        assert image.dtype == np.uint8 and image.std() > 10
+        np.testing.assert_array_equal(image, again)
 
 
-def png(picture):
+def png(image):
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
+    Image.fromarray(image).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 class ByColor:
-    """Stands in for a driver: one box a picture, as tall as its color says."""
+    """A driver that detects one box per image, whose height is the value of its first pixel."""
 
     def __init__(self, config):
         self.config, self.names, self.batches = config, {1: "square"}, []
@@ -414,17 +418,23 @@ class ByColor:
         return Detections(boxes, np.full([count, 1], 0.9), np.ones([count, 1], np.int32), np.ones(count, np.int32))
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 9])
-def test_a_driver_is_evaluated_on_the_pictures_as_they_are_stored(tiny_config, tmp_path, batch_size, capsys):
-    path, heights = str(tmp_path / "records"), [20, 30, 40, 50, 60]
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    """Records of five images of different sizes with one box each, the third of them damaged."""
+    path = str(tmp_path_factory.mktemp("data") / "records")
     with tf.io.TFRecordWriter(path) as writer:
-        for i, height in enumerate(heights):
+        for i, height in enumerate([20, 30, 40, 50, 60]):
             size = (80 + i, 100 + i)
             encoded = png(np.full((*size, 3), height, np.uint8)) if i != 2 else b"damaged"
             box = (0, 0, height / size[0], 10 / size[1])
             writer.write(tfrecord.encode(tfrecord.Record(encoded, *size, "f", str(i), "png", [box], [1])))
+    return path
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 9])
+def test_a_driver_is_evaluated_on_the_original_images(tiny_config, records, batch_size, capsys):
     driver = ByColor(tiny_config)
-    result = evaluator.run_driver(driver, Evaluation(path, batch_size=batch_size))
+    result = evaluator.run_driver(driver, Evaluation(records, batch_size=batch_size))
     metrics = result.metric.result()
     assert result.num_images == 4 and [size for batch in driver.batches for size in batch] == [
         (80, 100),
@@ -435,56 +445,59 @@ def test_a_driver_is_evaluated_on_the_pictures_as_they_are_stored(tiny_config, t
     assert max(map(len, driver.batches)) == min(batch_size, 4)
     assert metrics["AP"] == pytest.approx(1) and metrics["AP_/square"] == pytest.approx(1)
     assert not capsys.readouterr().out
-    assert evaluator.run_driver(driver, Evaluation(path, num_samples=2)).num_images == 2
 
 
-def test_ap_is_taken_of_both(check, reference):
-    sheet = check(evaluation=Evaluation(SAMPLE))
-    ours, theirs = (sheet.facts["ap"][name] for name in ("checkpoint", "artifact"))
+def test_a_driver_is_evaluated_on_some_images(tiny_config, records):
+    assert evaluator.run_driver(ByColor(tiny_config), Evaluation(records, num_samples=2)).num_images == 2
+
+
+def test_ap_of_both(check, reference):
+    report = check(evaluation=Evaluation(SAMPLE))
+    ours, theirs = (report.facts["ap"][name] for name in ("checkpoint", "artifact"))
     assert ours == theirs and 0 <= ours["AP"] <= ours["AP50"] < 0.5  # of a random network
-    assert sheet.facts["ap"]["images"] == 8 and sheet.findings[-1].value == 0 and sheet.findings[-1].passed
+    assert report.facts["ap"]["images"] == 8 and report.findings[-1].value == 0 and report.findings[-1].passed
 
 
 class ExportedSavedModel(Exported, runtimes.SavedModel):
-    """Stands in for one signature of a SavedModel."""
+    """One signature of a SavedModel."""
 
 
 def test_a_saved_model_is_compared_in_both_signatures(reference, images, tmp_path, monkeypatch):
     other = with_config(reference, {"mean_rgb": 0})
-    signatures = {None: (other, "detector"), "network": (reference, "network")}
+    contents = {None: (other, "detector"), "network": (reference, "network")}
     monkeypatch.setattr(
         parity.drivers,
         "open_artifact",
         lambda path, content=None: drivers.ArtifactDriver(
-            ExportedSavedModel(*signatures[content]), Metadata(reference.config, signatures[content][1])
+            ExportedSavedModel(*contents[content]), Metadata(reference.config, contents[content][1])
         ),
     )
     (tmp_path / "saved_model").mkdir()
-    with pytest.raises(parity.ProofError, match=f"computes: {FOUND}: 0.* against a bound of 0.99"):
+    with pytest.raises(parity.ParityError, match=rf"checkpoint: {OF_CHECKPOINT}: 0.* \(bound 0.99\)"):
         parity.check(reference, f"{tmp_path}/saved_model/", images=images)
-    findings = json.loads((tmp_path / "saved_model.report.json").read_text())["findings"]
+    findings = json.loads((tmp_path / "saved_model.parity.json").read_text())["findings"]
     assert findings["raw outputs"]["passed"] is True and findings["raw outputs"]["value"] == 0
 
 
 @pytest.mark.slow
 def test_a_saved_model_passes(reference, images, tmp_path):
     path, model = tmp_path / "saved_model", reference.model
-    signatures = {"serving_default": serving.detector(model), "network": serving.network(model.net, model.config)}
+    functions = {"serving_default": signatures.detector(model), "network": signatures.network(model.net, model.config)}
     module = tf.Module()
     module.parts = [model, model.net]
-    tf.saved_model.save(module, str(path), signatures=signatures)
+    tf.saved_model.save(module, str(path), signatures=functions)
     (path / "assets.extra").mkdir()
     (path / "assets.extra" / METADATA_FILE).write_text(Metadata(reference.config).to_json())
-    sheet = parity.check(reference, str(path), images=images)
-    assert sheet.verdict == "passed" and [finding.passed for finding in sheet.findings] == [True] * 3
-    assert sheet.findings[0].value < 1e-4 and sheet.facts["bytes"] > 1e6
+    report = parity.check(reference, str(path), images=images)
+    assert report.verdict == "passed" and [finding.passed for finding in report.findings] == [True] * 3
+    assert report.findings[0].value < 1e-4 and report.facts["bytes"] > 1e6
 
 
 @pytest.mark.slow
 def test_a_tflite_file_of_the_network_passes(reference, images, tmp_path):
-    function = serving.network(reference.model.net, reference.config)
+    function = signatures.network(reference.model.net, reference.config)
     path = tmp_path / "network.tflite"
     path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([function], reference.model.net).convert())
     append_zip(str(path), Metadata(reference.config, "network"))
-    sheet = parity.check(reference, str(path), images=images)
-    assert sheet.verdict == "passed" and sheet.findings[0].compared == len(images) * 86 * 9 * 7
+    report = parity.check(reference, str(path), images=images)
+    assert report.verdict == "passed" and report.findings[0].compared == len(images) * 86 * 9 * 7

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""export_tensorflow: SavedModel and frozen graph answer as the driver they were made of; TF-TRT where it can be."""
+"""saved_model: SavedModel and frozen graph return the detections of their driver; the calls of TF-TRT."""
 
 import io
 import os
@@ -12,9 +12,8 @@ import pytest
 import tensorflow as tf
 
 from dataset.files import TargetError, files_in
-from tf2.export import saved_model as export_tensorflow
-from tf2.inference import drivers
-from tf2.inference import signatures as serving
+from tf2.export import saved_model
+from tf2.inference import drivers, signatures
 from tf2.inference.metadata import ArtifactError, ExportError, Metadata
 
 SIZES = ((96, 96), (50, 130), (96, 96))
@@ -26,7 +25,7 @@ def driver(tiny_config, spread_driver):
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     return [np.random.RandomState(i).randint(0, 256, (*size, 3), np.uint8) for i, size in enumerate(SIZES)]
 
 
@@ -36,14 +35,14 @@ def pictures():
     ids="batch_size={}".format,
 )
 def exported(request, driver, tmp_path_factory):
-    """(batch_size, path of a SavedModel, path of a frozen graph)."""
+    """Returns (batch_size, path of a SavedModel, path of a frozen graph)."""
     folder, batch_size = tmp_path_factory.mktemp("exported"), request.param
-    model, metadata = serving.frozen(driver.model, batch_size), Metadata(driver.config, checkpoint="here")
-    saved_model, frozen_graph = str(folder / "saved_model"), str(folder / "frozen.pb")
-    written = export_tensorflow.saved_model(model, saved_model, metadata, batch_size=batch_size)
-    assert written == files_in(saved_model) and os.path.join(saved_model, "saved_model.pb") in written
-    assert export_tensorflow.frozen_graph(model, frozen_graph, metadata, batch_size=batch_size) == [frozen_graph]
-    return batch_size, saved_model, frozen_graph
+    model, metadata = signatures.frozen(driver.model, batch_size), Metadata(driver.config, checkpoint="here")
+    path, frozen_graph = str(folder / "saved_model"), str(folder / "frozen.pb")
+    written = saved_model.saved_model(model, path, metadata, batch_size=batch_size)
+    assert written == files_in(path) and os.path.join(path, "saved_model.pb") in written
+    assert saved_model.frozen_graph(model, frozen_graph, metadata, batch_size=batch_size) == [frozen_graph]
+    return batch_size, path, frozen_graph
 
 
 def assert_equal(detections, expected):
@@ -51,24 +50,24 @@ def assert_equal(detections, expected):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_files_answer_as_their_driver(driver, exported, pictures):
+def test_files_return_the_detections_of_their_driver(driver, exported, images):
     batch_size, *paths = exported
-    expected = driver.serve(pictures)
+    expected = driver.serve(images)
     assert np.all(expected.valid_len > 0)
     for path in paths:
         detector = drivers.open_artifact(path)
         assert detector.metadata == Metadata(driver.config, checkpoint="here")
         assert detector.runtime.batch_size == (batch_size or None)
-        assert_equal(detector.serve(pictures), expected)  # of two sizes, and not a multiple of the batch
+        assert_equal(detector.serve(images), expected)  # of two sizes, and not a multiple of the batch
 
 
-def test_a_saved_model_gives_detections_by_name_and_raw_outputs(driver, exported, pictures):
+def test_signatures_of_a_saved_model(driver, exported, images):
     batch_size, path, _ = exported
     count = batch_size or 3
-    signatures = tf.saved_model.load(path).signatures
-    assert set(signatures) == {"serving_default", "encoded", "network"}
-    outputs = signatures["serving_default"](image_arrays=tf.constant(np.stack(pictures[:1] * count)))
-    rows, expected = outputs["detections"].numpy(), driver.serve(pictures[:1])
+    functions = tf.saved_model.load(path).signatures
+    assert set(functions) == {"serving_default", "encoded", "network"}
+    outputs = functions["serving_default"](image_arrays=tf.constant(np.stack(images[:1] * count)))
+    rows, expected = outputs["detections"].numpy(), driver.serve(images[:1])
     assert rows.shape == (count, 15, 7)
     np.testing.assert_array_equal(rows[..., 0], np.arange(count)[:, None].repeat(15, 1))
     np.testing.assert_array_equal(rows[..., 1:5], outputs["detection_boxes"])
@@ -77,29 +76,29 @@ def test_a_saved_model_gives_detections_by_name_and_raw_outputs(driver, exported
     np.testing.assert_array_equal(outputs["num_detections"], expected.valid_len.repeat(count))
 
     network = drivers.open_artifact(path, content="network")
-    inputs, _ = driver.stages["preprocess"](pictures)
+    inputs, _ = driver.stages["preprocess"](images)
     for ours, theirs in zip(network.network(inputs), driver.network(inputs), strict=True):
         for level, expected_level in zip(ours, theirs, strict=True):
             np.testing.assert_allclose(level, expected_level, rtol=1e-4, atol=1e-4)
 
 
-def test_encoded_pictures_may_differ_in_size(driver, exported, pictures):
-    batch_size, saved_model, frozen_graph = exported
+def test_encoded_images_may_differ_in_size(driver, exported, images):
+    batch_size, path, frozen_graph = exported
 
-    def encode(picture):
+    def encode(image):
         buffer = io.BytesIO()
-        PIL.Image.fromarray(picture).save(buffer, "PNG")
+        PIL.Image.fromarray(image).save(buffer, "PNG")
         return buffer.getvalue()
 
-    chosen = pictures[: batch_size or 3]
-    outputs = tf.saved_model.load(saved_model).signatures["encoded"](tf.constant([encode(x) for x in chosen]))
+    chosen = images[: batch_size or 3]
+    outputs = tf.saved_model.load(path).signatures["encoded"](tf.constant([encode(x) for x in chosen]))
     expected = driver.serve(chosen)
     np.testing.assert_allclose(outputs["detection_boxes"], expected.boxes, rtol=1e-4, atol=1e-4)
 
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:  # as readers of the published graph do
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:  # like readers of the published graph
         graph_def = tf.compat.v1.GraphDef.FromString(pathlib.Path(frozen_graph).read_bytes())
         tf.graph_util.import_graph_def(graph_def, name="")
-        chosen = pictures[:1] * len(chosen)  # of one size
+        chosen = images[:1] * len(chosen)  # of one size
         encoded = session.run("detections:0", {"image_files:0": [encode(x) for x in chosen]})
         decoded = session.run("detections:0", {"image_arrays:0": np.stack(chosen)})
     np.testing.assert_array_equal(encoded, decoded)
@@ -108,32 +107,32 @@ def test_encoded_pictures_may_differ_in_size(driver, exported, pictures):
 
 @pytest.mark.slow
 @pytest.mark.both_lanes
-def test_the_network_alone(driver, tmp_path, pictures):
-    model, metadata = serving.frozen(driver.model, 0), Metadata(driver.config, "network")
-    saved_model, frozen_graph = str(tmp_path / "savedmodel"), str(tmp_path / "frozen.pb")
-    export_tensorflow.saved_model(model, saved_model, metadata, batch_size=0)
-    export_tensorflow.frozen_graph(model, frozen_graph, metadata, batch_size=0)
-    [signature] = tf.saved_model.load(saved_model).signatures.values()
+def test_the_network_alone(driver, tmp_path, images):
+    model, metadata = signatures.frozen(driver.model, 0), Metadata(driver.config, "network")
+    folder, frozen_graph = str(tmp_path / "savedmodel"), str(tmp_path / "frozen.pb")
+    saved_model.saved_model(model, folder, metadata, batch_size=0)
+    saved_model.frozen_graph(model, frozen_graph, metadata, batch_size=0)
+    [signature] = tf.saved_model.load(folder).signatures.values()
     assert set(signature.structured_input_signature[1]) == {"input"}
     names = {f"{head}_predict_{i}" for head in ("class", "box") for i in range(5)}
     assert set(signature.structured_outputs) == names
     nodes = {node.name for node in tf.compat.v1.GraphDef.FromString(pathlib.Path(frozen_graph).read_bytes()).node}
     levels = ["", *(f"_{i}" for i in range(1, 5))]
     assert {f"{h}_net/{h}-predict{level}/BiasAdd" for h in ("class", "box") for level in levels} | {"input"} <= nodes
-    for path in (saved_model, frozen_graph):
-        assert_equal(drivers.open_artifact(path).serve(pictures), driver.serve(pictures))
+    for path in (folder, frozen_graph):
+        assert_equal(drivers.open_artifact(path).serve(images), driver.serve(images))
 
 
-def test_what_exists_is_refused(driver, tmp_path):
+def test_existing_targets_are_kept(driver, tmp_path):
     (tmp_path / "file").write_text("kept")
     metadata = Metadata(driver.config)
-    for write in (export_tensorflow.saved_model, export_tensorflow.frozen_graph):
+    for write in (saved_model.saved_model, saved_model.frozen_graph):
         with pytest.raises(TargetError, match=f"{tmp_path / 'file'} exists already; remove it"):
             write(None, str(tmp_path / "file"), metadata)
     assert (tmp_path / "file").read_text() == "kept"
 
 
-def test_a_file_that_is_cut_off_is_told(exported, tmp_path):
+def test_truncated_files_are_errors(exported, tmp_path):
     *_, frozen_graph = exported
     content = pathlib.Path(frozen_graph).read_bytes()
     (tmp_path / "half.pb").write_bytes(content[: len(content) // 2])
@@ -144,18 +143,18 @@ def test_a_file_that_is_cut_off_is_told(exported, tmp_path):
         drivers.open_artifact(str(tmp_path))
 
 
-def test_tensorrt_is_asked_of_the_build_and_the_machine(monkeypatch):
+def test_tensorrt_needs_a_build_and_a_gpu(monkeypatch):
     monkeypatch.setattr(tf.sysconfig, "get_build_info", lambda: {"is_tensorrt_build": False})
     with pytest.raises(ExportError, match=r"needs a TensorFlow built with TensorRT.*--runmode=onnx"):
-        export_tensorflow.check_tensorrt()
+        saved_model.check_tensorrt()
     monkeypatch.setattr(tf.sysconfig, "get_build_info", lambda: {"is_tensorrt_build": True})
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
-    with pytest.raises(ExportError, match="on the GPU they run on, and TensorFlow sees none; use --runmode=onnx"):
-        export_tensorflow.check_tensorrt()
+    with pytest.raises(ExportError, match="on the GPU they run on, but TensorFlow finds no GPU; use --runmode=onnx"):
+        saved_model.check_tensorrt()
 
 
 class FakeConverter:
-    """TF-TRT's, as far as it is called."""
+    """The used part of TF-TRT's converter."""
 
     def __init__(self, **options):
         self.options, self.calls = options, []
@@ -170,19 +169,20 @@ class FakeConverter:
 
 
 @pytest.mark.parametrize("precision, calls", [("FP16", [None]), ("INT8", [[["image_arrays"]] * 3])])
-def test_how_tensorrt_is_called(driver, tmp_path, monkeypatch, precision, calls):
-    monkeypatch.setattr(export_tensorflow, "check_tensorrt", lambda: None)
+def test_calls_of_tensorrt(driver, tmp_path, monkeypatch, precision, calls):
+    monkeypatch.setattr(saved_model, "check_tensorrt", lambda: None)
     monkeypatch.setattr(tf.experimental.tensorrt, "Converter", FakeConverter)
     metadata = Metadata(driver.config, precision=precision)
     batches = (np.zeros([1, 9, 9, 3], np.uint8) for _ in range(3))
     target = str(tmp_path / "tensorrt")
-    written = export_tensorflow.tensorrt("saved", target, metadata, pictures=batches if precision == "INT8" else None)
+    calibration = {"calibration_batches": batches} if precision == "INT8" else {}
+    written = saved_model.tensorrt("saved", target, metadata, **calibration)
     assert FakeConverter.last.options["precision_mode"] == precision and FakeConverter.last.calls == calls
     assert FakeConverter.last.options["use_calibration"] == (precision == "INT8")
     assert [os.path.relpath(path, target) for path in written] == ["assets.extra/efficientdet.json", "saved_model.pb"]
 
 
-def test_int8_of_tensorrt_needs_pictures(driver, tmp_path, monkeypatch):
-    monkeypatch.setattr(export_tensorflow, "check_tensorrt", lambda: None)
-    with pytest.raises(ExportError, match="needs pictures to calibrate with: give --file_pattern"):
-        export_tensorflow.tensorrt("saved", str(tmp_path / "t"), Metadata(driver.config, precision="INT8"))
+def test_int8_of_tensorrt_needs_calibration_images(driver, tmp_path, monkeypatch):
+    monkeypatch.setattr(saved_model, "check_tensorrt", lambda: None)
+    with pytest.raises(ExportError, match="needs calibration images: give --file_pattern"):
+        saved_model.tensorrt("saved", str(tmp_path / "t"), Metadata(driver.config, precision="INT8"))

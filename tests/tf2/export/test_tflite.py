@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""export_tflite: a TFLite file answers as the driver that it was made of, in every content and precision."""
+"""tflite: a TFLite file returns the detections of its driver, for every content and precision."""
 
 import itertools
 import json
@@ -28,7 +28,7 @@ ROOT = pathlib.Path(__file__).parents[3]
 SHARED = ROOT.parent / "shared"
 SAMPLE = str(ROOT / "testdata" / "sample.tfrecord")
 HARD = {"method": "hard", "score_thresh": 0.5, "max_output_size": 20}
-# Largest |difference| / max(1, |value|) of raw outputs. In 8 bits a rough one: what counts there is AP.
+# On |difference| / max(1, |value|) of raw outputs. For INT8 only a rough bound, as AP is what matters there.
 BOUNDS = {"FP32": 1e-4, "FP16": 1e-2, "INT8": 0.15}
 
 
@@ -44,16 +44,16 @@ def model(driver):
 
 @pytest.fixture(scope="module")
 def images():
-    """Pictures of two sizes; the network input is 64 pixels high and 96 wide."""
+    """Images of two sizes; the network input is 64 pixels high and 96 wide."""
     return [
         np.random.RandomState(i).randint(0, 256, (*size, 3), np.uint8) for i, size in enumerate([(50, 130), (99, 64)])
     ]
 
 
-def export(model, folder, content, precision, representative=None):
+def export(model, folder, content, precision, calibration_inputs=None):
     path = str(folder / "model.tflite")
     metadata = Metadata(model.config, content, precision, "model.ckpt-1")
-    assert tflite.write(model, path, metadata, representative=representative) == [path]
+    assert tflite.write(model, path, metadata, calibration_inputs=calibration_inputs) == [path]
     return drivers.open_artifact(path)
 
 
@@ -62,7 +62,7 @@ def inputs_of(driver, images):
 
 
 def detections_of(outputs):
-    """Of one picture, by the names of a detector's outputs; the rows say the same."""
+    """Detections of one image from the named outputs of a detector, which must equal its rows."""
     columns = [outputs[f"detection_{name}"][0] for name in ("boxes", "scores", "classes")]
     np.testing.assert_array_equal(outputs["detections"][0, :, 1:], np.column_stack(columns))
     valid_len = outputs["num_detections"][0]
@@ -70,7 +70,7 @@ def detections_of(outputs):
 
 
 def assert_same_detections(ours, theirs, tolerance=1e-3):
-    """Of one picture each, in any order."""
+    """Compares the detections of one image, in any order."""
     assert ours.valid_len == theirs.valid_len > 0
     rows, others = (np.column_stack([d.classes, d.boxes, d.scores]) for d in (ours, theirs))
     distance = np.abs(rows[:, np.newaxis] - others).max(-1)
@@ -78,10 +78,10 @@ def assert_same_detections(ours, theirs, tolerance=1e-3):
 
 
 @pytest.mark.parametrize("precision", ["FP32", "FP16", "INT8"])
-def test_the_network_gives_the_raw_outputs(driver, model, images, tmp_path, precision, capfd):
+def test_raw_outputs_of_the_network(driver, model, images, tmp_path, precision, capfd):
     inputs = inputs_of(driver, images)
     exported = export(model, tmp_path, "network", precision, inputs if precision == "INT8" else None)
-    assert capfd.readouterr() == ("", "")  # TFLite prints what no log level stops
+    assert capfd.readouterr() == ("", "")  # TFLite itself prints messages at any log level
     details = exported.runtime._input
     assert details["shape"].tolist() == [1, 64, 96, 3]
     assert details["dtype"] == (np.uint8 if precision == "INT8" else np.float32)
@@ -97,8 +97,8 @@ def test_the_network_gives_the_raw_outputs(driver, model, images, tmp_path, prec
 
 
 @pytest.mark.parametrize("method, max_nms_inputs", [("hard", 0), ("gaussian", 0)])
-def test_a_detector_takes_pictures_of_any_size(model, images, tmp_path, method, max_nms_inputs):
-    # A low threshold: what is only weakened has to be among the detections.
+def test_a_detector_accepts_images_of_any_size(model, images, tmp_path, method, max_nms_inputs):
+    # A low threshold, so that boxes with reduced scores are among the detections.
     nms_configs = {"method": method, "max_nms_inputs": max_nms_inputs, "score_thresh": 0.1, "max_output_size": 500}
     config = model.config.override({"nms_configs": nms_configs})
     model = EfficientDetModel(config, model.net)
@@ -121,7 +121,7 @@ def test_a_detector_in_half_precision(driver, model, images, tmp_path):
         np.testing.assert_allclose(ours.scores[:5], theirs.scores[:5], atol=1e-2)
 
 
-def test_the_detection_op_detects_as_hard_nms(driver, model, images, tmp_path):
+def test_the_detection_op_equals_hard_nms(driver, model, images, tmp_path):
     exported = export(model, tmp_path, "detection_op", "FP32")
     for image in images:
         assert_same_detections(exported.detect(image), driver.detect(image))
@@ -134,7 +134,7 @@ def test_the_detection_op_detects_as_hard_nms(driver, model, images, tmp_path):
     }
     count = int(outputs["output_0"][0])
     assert set(outputs["output_2"][0, :count]) <= {0.0, 1.0, 2.0}
-    # The second picture is higher than the input: in parts of it, the boxes lie in its left half.
+    # The second image is taller than the input and fills its left part only; boxes are in [0, 1] of the input.
     boxes = exported.runtime.run(inputs_of(driver, images)[1])["output_3"][0, :count]
     assert np.median(boxes) < 1
 
@@ -147,8 +147,8 @@ def test_the_detection_op_of_a_quantized_network(driver, model, images, tmp_path
         np.testing.assert_allclose(ours.scores[:5], theirs.scores[:5], atol=0.03)
 
 
-def test_the_attributes_of_the_op_are_those_of_the_config(model):
-    # As in the published export.
+def test_the_attributes_of_the_op_follow_the_config(model):
+    # The same text as in the published export.
     assert tflite._op_attributes(model) == (
         'name: "TFLite_Detection_PostProcess" '
         'attr { key: "max_detections" value { i: 20 } } '
@@ -162,55 +162,58 @@ def test_the_attributes_of_the_op_are_those_of_the_config(model):
     )
 
 
-def test_a_file_says_what_it_is(driver, model, tmp_path):
+def test_metadata_of_a_file(light_model, tmp_path):
+    model = light_model()
     exported = export(model, tmp_path, "network", "FP16")
-    assert exported.metadata == Metadata(driver.config, "network", "FP16", "model.ckpt-1")
+    assert exported.metadata == Metadata(model.config, "network", "FP16", "model.ckpt-1")
     assert [file.name for file in tmp_path.iterdir()] == ["model.tflite"]
     plain = tf.lite.TFLiteConverter.from_concrete_functions([signatures.network(model.net, model.config)], tf.Module())
     (tmp_path / "plain.tflite").write_bytes(plain.convert())
     with pytest.raises(ArtifactError, match="has no metadata; give --model_name and --hparams"):
         drivers.open_artifact(str(tmp_path / "plain.tflite"))
-    assert drivers.open_artifact(str(tmp_path / "plain.tflite"), driver.config).metadata.content == "network"
+    assert drivers.open_artifact(str(tmp_path / "plain.tflite"), model.config).metadata.content == "network"
 
 
 @pytest.mark.parametrize(
-    "changes, nms_configs, sentence",
+    "changes, nms_configs, message",
     [
         ({"content": "detector", "precision": "INT8"}, {}, "choose the content detection_op or network, or FP16"),
         ({"content": "detection_op"}, {"method": "gaussian"}, "has no gaussian NMS; use --nms_method=hard"),
-        ({}, {"method": "gaussian", "max_nms_inputs": 9}, "takes every anchor with its best class, got nms_configs"),
+        ({}, {"method": "gaussian", "max_nms_inputs": 9}, "uses only the best class of each anchor, got nms_configs"),
         ({"content": "detection_op"}, {"max_nms_inputs": 10}, "got nms_configs.max_nms_inputs=10; set it to 0"),
         ({"content": "network", "precision": "INT8"}, {}, "give --file_pattern"),
     ],
 )
-def test_what_tflite_has_not_is_refused(driver, tmp_path, changes, nms_configs, sentence):
+def test_unsupported_requests(driver, tmp_path, changes, nms_configs, message):
     metadata = Metadata(driver.config.override({"nms_configs": nms_configs}), **changes)
-    with pytest.raises(ExportError, match=sentence):
+    with pytest.raises(ExportError, match=message):
         tflite.write(None, str(tmp_path / "a.tflite"), metadata)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_names_and_batches_that_tflite_has_not(driver):
+def test_unsupported_names_and_batch_sizes(driver):
     with pytest.raises(ExportError, match=r"expected \*.tflite, got a.lite"):
         tflite.check("a.lite", Metadata(driver.config))
-    with pytest.raises(ExportError, match="one picture a call, got --batch_size=0"):
+    with pytest.raises(ExportError, match="one image per call, got --batch_size=0"):
         tflite.check("a.tflite", Metadata(driver.config), batch_size=0)
 
 
-def test_a_target_that_exists_is_kept(driver, tmp_path):
+def test_an_existing_target_is_kept(driver, tmp_path):
     (tmp_path / "a.tflite").write_text("kept")
     with pytest.raises(TargetError, match="exists already"):
         tflite.write(None, str(tmp_path / "a.tflite"), Metadata(driver.config))
     assert (tmp_path / "a.tflite").read_text() == "kept"
 
 
-def test_ranges_of_no_picture_are_no_ranges(model, tmp_path):
-    with pytest.raises(ExportError, match="and there are none"):
-        tflite.write(model, str(tmp_path / "a.tflite"), Metadata(model.config, "network", "INT8"), representative=[])
+def test_int8_without_calibration_images(light_model, tmp_path):
+    model = light_model()
+    metadata = Metadata(model.config, "network", "INT8")
+    with pytest.raises(ExportError, match="needs calibration images, but the records have none; check --file_pattern"):
+        tflite.write(model, str(tmp_path / "a.tflite"), metadata, calibration_inputs=[])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_does_not_convert_is_told(model, tmp_path):
+def test_an_op_that_tflite_lacks_is_an_error(model, tmp_path):
     strange = EfficientDetModel(model.config, _strange)
     with pytest.raises(ExportError, match=r"TensorFlow could not convert to TFLite: .*Betainc") as raised:
         tflite.write(strange, str(tmp_path / "a.tflite"), Metadata(model.config, "network"))
@@ -221,20 +224,20 @@ def _strange(images, training=False):
     return [tf.math.betainc(images, images, images)], [images]  # TFLite has no such op
 
 
-def test_representative_inputs_are_those_of_the_evaluation(driver):
-    representative = list(tflite.representative_inputs(SAMPLE, driver.config, 3))
+def test_calibration_inputs_equal_those_of_the_evaluation(driver):
+    inputs = list(tflite.calibration_inputs(SAMPLE, driver.config, 3))
     reader = dataloader.InputReader(SAMPLE, driver.config)
     expected = [images.numpy() for images, _ in reader.evaluation(1, 3)]
     assert len(expected) == 3 and expected[0].shape == (1, 64, 96, 3)
-    np.testing.assert_array_equal(representative, expected)
+    np.testing.assert_array_equal(inputs, expected)
     with pytest.raises(ValueError, match="no file matches"):
-        tflite.representative_inputs("none-*", driver.config, 3)
+        tflite.calibration_inputs("none-*", driver.config, 3)
 
 
 @pytest.mark.slow
 @pytest.mark.both_lanes
 def test_d0_whole(tmp_path):
-    # Not lite0: with its reference weights, float32 itself differs by 3e-4 from float64.
+    # Not lite0, whose float32 results with reference weights differ by 3e-4 from float64.
     figures = np.load(ROOT / "testdata" / "efficientdet-d0.npz")
     config = config_lib.load("efficientdet-d0", image_size=int(figures["image_size"]), nms_configs={"method": "hard"})
     driver = drivers.KerasDriver(config, None)
@@ -243,8 +246,8 @@ def test_d0_whole(tmp_path):
         if key in variables:
             variables[key].assign(value)
     model = signatures.frozen(driver.model)
-    picture = reference_weights.image()
-    [inputs] = inputs_of(driver, [picture])
+    image = reference_weights.image()
+    [inputs] = inputs_of(driver, [image])
     # With these weights, rounding the checkpoint's kernels to 16 bits changes its own outputs by 0.013.
     for precision, bound in (("FP32", 1e-4), ("FP16", 0.02)):
         (tmp_path / precision).mkdir()
@@ -256,12 +259,12 @@ def test_d0_whole(tmp_path):
     for content in ("detector", "detection_op"):
         (tmp_path / content).mkdir()
         exported = export(model, tmp_path / content, content, "FP32")
-        assert_same_detections(exported.detect(picture), driver.detect(picture), tolerance=0.05)
+        assert_same_detections(exported.detect(image), driver.detect(image), tolerance=0.05)
 
 
 @pytest.mark.slow
-def test_8_bits_keep_the_precision_of_blood_cells(tmp_path):
-    """All 72 test pictures, the same NMS and threshold; calibrated on pictures of training."""
+def test_int8_keeps_ap_on_blood_cells(tmp_path):
+    """On all 72 test images with the same NMS and threshold; calibrated on training images."""
     weights, data = SHARED / "weights" / "efficientdet-lite0-bccd", SHARED / "data" / "VOCdevkit"
     if not weights.exists() or not data.exists():
         pytest.skip(f"needs {weights} and {data}")
@@ -277,6 +280,6 @@ def test_8_bits_keep_the_precision_of_blood_cells(tmp_path):
     expected = evaluator.run_driver(driver, evaluation)
     ap = expected.metric.result()["AP"]
     assert expected.num_images == 72 and ap == pytest.approx(0.388, abs=0.001)
-    representative = tflite.representative_inputs(str(tmp_path / "trainval-*"), config, 100)
-    exported = export(signatures.frozen(driver.model), tmp_path, "detection_op", "INT8", representative)
+    inputs = tflite.calibration_inputs(str(tmp_path / "trainval-*"), config, 100)
+    exported = export(signatures.frozen(driver.model), tmp_path, "detection_op", "INT8", inputs)
     assert evaluator.run_driver(exported, evaluation).metric.result()["AP"] > ap - 0.02
