@@ -38,6 +38,11 @@ def randomized(config):
     return net
 
 
+@pytest.fixture(scope="module")
+def net(tiny_config):
+    return randomized(tiny_config)
+
+
 def normal(*shape):
     return np.random.RandomState(1).randn(*shape).astype(np.float32)
 
@@ -103,9 +108,9 @@ def test_published_names(tiny_config, max_level, levels):
             assert nodes[name].op == "BiasAdd"
 
 
-def test_a_detector_with_a_loop_freezes(tiny_config):
+def test_a_detector_with_a_loop_freezes(tiny_config, net):
     """A detector of any batch size: NMS runs in a map, the network outside of it."""
-    model = EfficientDetModel(tiny_config, randomized(tiny_config))
+    model = EfficientDetModel(tiny_config, net)
     function = signatures.detector(model, batch_size=0)
     frozen = graph.freeze(function)
     names = {node.name for node in frozen.graph_def.node}
@@ -116,9 +121,9 @@ def test_a_detector_with_a_loop_freezes(tiny_config):
     assert difference({k: v.numpy() for k, v in outputs.items()}, {k: v.numpy() for k, v in expected.items()}) < 5e-4
 
 
-def test_a_frozen_network_freezes_again_within_a_function(tiny_config):
+def test_a_frozen_network_freezes_again_within_a_function(tiny_config, net):
     """As in exports: all signatures share one frozen network."""
-    model = EfficientDetModel(tiny_config, randomized(tiny_config))
+    model = EfficientDetModel(tiny_config, net)
     function = signatures.network(signatures.frozen(model).net, tiny_config, 1, name="input")
     frozen = graph.freeze(function)
     once = graph.freeze(signatures.network(model.net, tiny_config, 1, name="input"))
@@ -220,8 +225,7 @@ def test_an_output_name_in_use():
         graph.freeze(traced(function, [2]))
 
 
-def test_a_signature_of_a_saved_model(tiny_config, tmp_path):
-    net = randomized(tiny_config)
+def test_a_signature_of_a_saved_model(tiny_config, net, tmp_path):
     function = signatures.network(net, tiny_config, 0)
     frozen = graph.to_function(graph.freeze(function))
     tf.saved_model.save(tf.Module(), str(tmp_path), signatures={"network": frozen})
