@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Makes img1.jpg, a sample picture, and sample.tfrecord with sample.json, eight small ones, in this folder.
+"""Makes the synthetic files of this folder: img1.jpg, and sample.tfrecord with sample.json, eight small images.
 
 python testdata/make_testdata.py
 """
@@ -18,7 +18,7 @@ from dataset import scenes
 from dataset.convert import sample_data
 
 SEED = 1
-IMG1_INDEX = 6  # a picture of this seed with all three classes, some of them overlapping
+IMG1_INDEX = 6  # an image of this seed with all three classes and overlapping objects
 NUM_IMAGES = 8
 
 

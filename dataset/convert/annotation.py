@@ -70,6 +70,12 @@ def to_record(annotation: Annotation, image: ImageFile, notes: ConversionNotes, 
     Boxes are clipped to the image; those that are not finite, empty, inverted or outside are left out. EXIF orientation
     is applied to boxes and masks only if the annotated size shows that they refer to the stored pixels.
 
+    Args:
+        annotation: image with its objects.
+        image: content of the image file, see `image_file.read`.
+        notes: notes of this image, extended in place.
+        include_masks: stores instance masks; objects without a valid one are left out.
+
     Raises:
         ImageError: if the annotated size differs from the image's.
     """

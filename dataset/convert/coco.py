@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""COCO annotations to TFRecords; category ids and image ids are kept."""
+"""Conversion of COCO annotations to TFRecords; category ids and image ids are kept."""
 
 import collections
 import dataclasses
@@ -75,11 +75,8 @@ def load(
     categories = rows(object_annotations_file, "categories", "id", "name")
     _check_ids(categories, f"{object_annotations_file}: categories")
     for i, category in enumerate(categories):
-        if (
-            type(category["id"]) is not int
-            or not 0 <= category["id"] <= MAX_CATEGORY_ID
-            or not _is_text(category["name"])
-        ):
+        is_id = type(category["id"]) is int and 0 <= category["id"] <= MAX_CATEGORY_ID
+        if not is_id or not _is_text(category["name"]):
             raise DataError(
                 f"{object_annotations_file}: expected categories[{i}] with an id in [0, {MAX_CATEGORY_ID}] and a name"
             )
@@ -166,7 +163,7 @@ def convert(
         if _is_of(image_ids, row) and _is_text(row.get("caption")):
             captions[row["image_id"]].append(row["caption"])
         else:
-            notes.note("captions left out: not a text, or of images that are not listed", _label(row))
+            notes.note("captions left out: not a string, or of images that are not listed", _label(row))
 
     def read(image: Mapping, notes: ConversionNotes) -> Annotation:
         return read_annotation(source, image, objects.get(image["id"], []), captions.get(image["id"], []), notes)
@@ -201,7 +198,7 @@ def read_annotation(
     """
     name = image["file_name"]
     if not _is_text(name):
-        raise ImageError("file name is not a text", f"expected a file name for image {image['id']}, got {name!r}")
+        raise ImageError("file name is not a string", f"expected a file name for image {image['id']}, got {name!r}")
     size = [image.get(side) or 0 for side in ("height", "width")]
     if not all(_is_number(side) for side in size):
         shown = reprlib.repr(size)
@@ -240,9 +237,8 @@ def find_fault(row: Mapping, category_names: Mapping[int, str]) -> str | None:
 
 
 def _is_number(value: object) -> bool:
-    return type(value) is float or (
-        type(value) is int and abs(value) < 2**63
-    )  # very large integers do not fit into a float
+    # Very large integers cannot be converted to float.
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
 
 
 def _to_object(row: Mapping, category_names: Mapping[int, str]) -> AnnotatedObject:

@@ -107,9 +107,9 @@ def find(folder: Path, name: str) -> Path:
         raise ImageError("invalid file name", f"{name!r} cannot be the name of a file: {error}") from error
     is_inside = target.is_relative_to(os.path.realpath(folder))
     if os.path.isabs(name) or not is_inside:
-        is_link = not os.path.isabs(name) and Path(os.path.normpath(name)).parts[0] != ".."
-        problem = f"is a link to {target}, outside {folder}" if is_link else f"is not a relative path inside {folder}"
-        raise ImageError("file is outside its folder", f"{name!r} {problem}; copy the file into that folder")
+        is_linked = not os.path.isabs(name) and Path(os.path.normpath(name)).parts[0] != ".."
+        problem = f"is linked to {target}, outside" if is_linked else "is not a relative path inside"
+        raise ImageError("file is outside its folder", f"{name!r} {problem} {folder}; copy the file into that folder")
     if not os.path.isfile(path):
         raise ImageError("file is missing", f"file {path} does not exist")
     return path

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Pascal VOC annotations to TFRecords and a COCO groundtruth file."""
+"""Conversion of Pascal VOC annotations to TFRecords and a COCO groundtruth file."""
 
 import collections
 import dataclasses

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""YOLO text labels to TFRecords, a COCO groundtruth file and a label map."""
+"""Conversion of YOLO text labels to TFRecords, a COCO groundtruth file and a label map."""
 
 import collections
 import dataclasses

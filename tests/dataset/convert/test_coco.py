@@ -223,7 +223,7 @@ def test_captions_and_list_of_images(folder):
     report, raw = convert(folder, image_info_file=info, caption_annotations_file=captions)
     assert len(raw) == 1
     assert reasons(report) == {
-        "captions left out: not a text, or of images that are not listed": ["annotation 3", "annotation 4"]
+        "captions left out: not a string, or of images that are not listed": ["annotation 3", "annotation 4"]
     }
     assert [text.decode() for text in feature(raw[0], "image/caption")] == ["ein Hund", "一只狗"]
 

@@ -321,9 +321,9 @@ def test_find_rejects(folder, name, reason):
     [
         (
             "link.jpg",
-            "'link.jpg' is a link to {folder}/elsewhere/secret.jpg, outside {folder}/images",
+            "'link.jpg' is linked to {folder}/elsewhere/secret.jpg, outside {folder}/images",
         ),
-        ("door/secret.jpg", "'door/secret.jpg' is a link to {folder}/elsewhere/secret.jpg, outside"),
+        ("door/secret.jpg", "'door/secret.jpg' is linked to {folder}/elsewhere/secret.jpg, outside"),
         (
             "../elsewhere/secret.jpg",
             "'../elsewhere/secret.jpg' is not a relative path inside {folder}/images; copy the file",
