@@ -6,7 +6,7 @@ import contextlib
 import functools
 import io
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -52,6 +52,12 @@ class EvaluatedImage(NamedTuple):
     groundtruth: ImageGroundtruth
 
 
+def mean_valid(values: np.ndarray) -> float:
+    """Returns the mean of precision or recall, without entries of -1, which have no groundtruth; -1 if all are."""
+    values = values[values > -1]
+    return float(values.mean()) if values.size else -1.0
+
+
 class CocoMetric:
     """COCO's twelve metrics and the AP of every named class, over all added images.
 
@@ -82,10 +88,8 @@ class CocoMetric:
         if self.backend not in BACKENDS:
             raise ValueError(f"backend {backend!r} is not installed; available: {', '.join(BACKENDS)}")
         self._annotations = []  # dicts as in COCO's files, from val_json_file or the batches
-        self._source_ids = []  # per image
-        self._detections = []  # per image (image id, boxes, scores, classes)
-        self._image_ids = set()
-        self._evaluated = None  # (COCOeval, its printed summary) of all images added so far
+        self._images = {}  # {image id: (source id, Detections as in EvaluatedImage)} of all images added so far
+        self._evaluation = None  # COCOeval of these images
         self._file_ids = None  # {source id: image id} of val_json_file
         self._file_categories = set()
         if val_json_file is not None:
@@ -123,14 +127,12 @@ class CocoMetric:
         if self._file_ids is None and groundtruth is None:
             raise ValueError("groundtruth is needed: pass it with every batch, or a val_json_file to CocoMetric")
         source_ids = [str(source_id) for source_id in source_ids]
-        image_ids = self._register(source_ids)
-        self._source_ids += source_ids
-        self._evaluated = None
-        boxes, scores, classes, valid_len = (np.asarray(field) for field in detections)
-        for i, (image_id, length) in enumerate(zip(image_ids, valid_len)):
+        image_ids = self._image_ids_of(source_ids)
+        self._evaluation = None
+        *columns, valid_len = (np.asarray(field) for field in detections)
+        for i, (image_id, source_id, length) in enumerate(zip(image_ids, source_ids, valid_len)):
             # Copies, because a slice would keep the padding of the whole batch in memory.
-            rows = (array[i, : int(length)].copy() for array in (boxes, scores, classes))
-            self._detections.append((image_id, *rows))
+            self._images[image_id] = source_id, Detections(*(column[i, :length].copy() for column in columns), length)
             if self._file_ids is None:
                 self._annotations += _annotations_of(image_id, groundtruth[i])
 
@@ -145,15 +147,10 @@ class CocoMetric:
         """
         evaluation = self.evaluation()
         metrics = {name: float(value) for name, value in zip(METRICS, evaluation.stats)}
-        # Looked up by category id: a named class may lack groundtruth, and an unnamed one may have some.
-        positions = {category: position for position, category in enumerate(evaluation.params.catIds)}
+        precision = evaluation.eval["precision"][..., 0, -1]  # all areas, 100 detections
         for category, name in self.names.items():
-            precision = np.empty(0)
-            if category in positions:
-                # [IoU threshold, recall, class, area range, detections per image]: all areas, 100 detections.
-                precision = evaluation.eval["precision"][:, :, positions[category], 0, -1]
-            found = precision[precision > -1]
-            metrics[f"AP_/{name}"] = float(found.mean()) if found.size else -1.0
+            # Selected by category id: a named class may lack groundtruth, and an unnamed one may have some.
+            metrics[f"AP_/{name}"] = mean_valid(precision[..., np.equal(evaluation.params.catIds, category)])
         return metrics
 
     def evaluation(self) -> COCOeval:
@@ -164,13 +161,25 @@ class CocoMetric:
             of METRICS; and `eval`: precision and scores [IoU threshold, recall, K, area range, detections per image],
             recall [IoU threshold, K, area range, detections per image], -1 without groundtruth.
         """
-        return self._evaluate()[0]
+        if self._evaluation is None:
+            if not self._images:
+                raise ValueError("no image was added, so there is nothing to score: check the validation file pattern")
+            logging.info("computing AP with %s", self.backend)
+            truth, found = self._collect()
+            evaluation = COCOeval(iouType="bbox")
+            evaluation.params.catIds = sorted(self._file_categories | truth.keys())
+            with contextlib.redirect_stdout(io.StringIO()):
+                evaluation.eval = _accumulate(BACKENDS[self.backend], truth, found, evaluation.params)
+                evaluation.summarize()
+            self._evaluation = evaluation
+        return self._evaluation
 
     def table(self) -> str:
         """Returns the twelve metrics as printed by pycocotools, then a line per named class; raises as `result`."""
-        _, summary = self._evaluate()
-        per_class = {name: value for name, value in self.result().items() if name not in METRICS}
-        return "\n".join([summary, *(f" {name:<40} = {value:0.3f}" for name, value in per_class.items())])
+        with contextlib.redirect_stdout(io.StringIO()) as summary:
+            self.evaluation().summarize()
+        per_class = [f" {name:<40} = {value:0.3f}" for name, value in self.result().items() if name not in METRICS]
+        return "\n".join([summary.getvalue().rstrip("\n"), *per_class])
 
     def images(self) -> list[EvaluatedImage]:
         """Returns all added images in the order in which they were added."""
@@ -178,10 +187,8 @@ class CocoMetric:
         for row in self._annotations:
             rows[row["image_id"]].append(row)
         return [
-            EvaluatedImage(
-                source_id, Detections(boxes, scores, classes, np.int32(len(scores))), _groundtruth_of(rows[image_id])
-            )
-            for source_id, (image_id, boxes, scores, classes) in zip(self._source_ids, self._detections, strict=True)
+            EvaluatedImage(source_id, detections, _groundtruth_of(rows[image_id]))
+            for image_id, (source_id, detections) in self._images.items()
         ]
 
     def coco_results(self) -> list[dict[str, Any]]:
@@ -190,13 +197,15 @@ class CocoMetric:
         image_id is that of `val_json_file`, or the source id without one, as an integer if it is a number. bbox is
         [xmin, ymin, width, height] in pixels, rounded to two decimals; scores are rounded to five.
         """
-        rows = []
-        for source_id, (image_id, boxes, scores, classes) in zip(self._source_ids, self._detections, strict=True):
+        results = []
+        for image_id, (source_id, (boxes, scores, classes, _)) in self._images.items():
             if self._file_ids is None:
                 image_id = int(source_id) if source_id.isdecimal() else source_id
-            for row in _results_of(image_id, boxes, scores, classes):
-                rows.append({**row, "bbox": [round(x, 2) for x in row["bbox"]], "score": round(row["score"], 5)})
-        return rows
+            for box, score, category in zip(box_ops.to_xywh(boxes).tolist(), scores.tolist(), classes.tolist()):
+                box = [round(x, 2) for x in box]
+                row = {"image_id": image_id, "category_id": int(category), "bbox": box, "score": round(score, 5)}
+                results.append(row)
+        return results
 
     def _read_file(self, val_json_file: str) -> None:
         """Reads the groundtruth and keeps only what is needed; most of the file are masks, which are not."""
@@ -210,67 +219,38 @@ class CocoMetric:
             )
         self._file_ids = {str(image["id"]): image["id"] for image in content["images"]}
         self._file_categories = {category["id"] for category in content["categories"]}
-        self._annotations = [
-            # area and iscrowd are optional in files
-            {
-                "area": row["bbox"][2] * row["bbox"][3],
-                "iscrowd": 0,
-                **{key: row[key] for key in ANNOTATION_KEYS if key in row},
-            }
-            for row in content["annotations"]
-        ]
+        for row in content["annotations"]:
+            defaults = {"area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0}  # optional in files
+            self._annotations.append(defaults | {key: row[key] for key in ANNOTATION_KEYS if key in row})
 
-    def _register(self, source_ids: list[str]) -> list[int]:
+    def _image_ids_of(self, source_ids: list[str]) -> list[int]:
         """Returns image ids for a batch: those of the file, or consecutive numbers, as records may lack unique ids."""
         if self._file_ids is None:
-            image_ids = [len(self._image_ids) + i for i in range(1, len(source_ids) + 1)]
-        else:
-            unknown = [source_id for source_id in source_ids if source_id not in self._file_ids]
-            if unknown:
-                raise ValueError(
-                    f"{self.val_json_file} has no images with the source ids {unknown[:5]} (its own are like "
-                    f"{list(self._file_ids)[:5]}): pass the JSON file that belongs to these records"
-                )
-            image_ids = [self._file_ids[source_id] for source_id in source_ids]
-            twice = [
-                image_id
-                for i, image_id in enumerate(image_ids)
-                if image_id in self._image_ids or image_id in image_ids[:i]
-            ]
-            if twice:
-                raise ValueError(
-                    f"source ids {twice[:5]} were added twice: add every image of {self.val_json_file} once"
-                )
-        self._image_ids.update(image_ids)
+            return [len(self._images) + i for i in range(1, len(source_ids) + 1)]
+        unknown = [source_id for source_id in source_ids if source_id not in self._file_ids]
+        if unknown:
+            raise ValueError(
+                f"{self.val_json_file} has no images with the source ids {unknown[:5]} (its own are like "
+                f"{list(self._file_ids)[:5]}): pass the JSON file that belongs to these records"
+            )
+        image_ids = [self._file_ids[source_id] for source_id in source_ids]
+        twice = [image_id for image_id, count in Counter(image_ids).items() if count > 1 or image_id in self._images]
+        if twice:
+            raise ValueError(f"source ids {twice[:5]} were added twice: add every image of {self.val_json_file} once")
         return image_ids
-
-    def _evaluate(self) -> tuple[COCOeval, str]:
-        """Returns `evaluation` and its printed summary; cached until the next batch is added."""
-        if self._evaluated is None:
-            if not self._image_ids:
-                raise ValueError("no image was added, so there is nothing to score: check the validation file pattern")
-            logging.info("computing AP with %s", self.backend)
-            truth, found = self._collect()
-            evaluation = COCOeval(iouType="bbox")
-            evaluation.params.catIds = sorted(self._file_categories | truth.keys())
-            evaluation.eval = _accumulate(BACKENDS[self.backend], truth, found, evaluation.params)
-            with contextlib.redirect_stdout(io.StringIO()) as printed:
-                evaluation.summarize()
-            self._evaluated = evaluation, printed.getvalue().rstrip("\n")
-        return self._evaluated
 
     def _collect(self) -> tuple[dict[int, list[dict[str, Any]]], dict[str, np.ndarray]]:
         """Returns the annotations of the added images by category, and the columns of all detections by name."""
         # Detections with equal scores are ordered by image id. Ranks, because the backends need integers.
-        ranks = {image_id: rank for rank, image_id in enumerate(sorted(self._image_ids))}
+        ranks = {image_id: rank for rank, image_id in enumerate(sorted(self._images))}
         truth = defaultdict(list)
         for row in self._annotations:
             if row["image_id"] in ranks:
                 truth[row["category_id"]].append({**row, "image_id": ranks[row["image_id"]]})
-        image_ids, boxes, scores, classes = zip(*self._detections)
+        boxes, scores, classes, lengths = zip(*(detections for _, detections in self._images.values()))
         bbox = box_ops.to_xywh(np.concatenate(boxes))
         found = {
-            "image_id": np.repeat([ranks[image_id] for image_id in image_ids], [len(column) for column in scores]),
+            "image_id": np.repeat([ranks[image_id] for image_id in self._images], lengths),
             "category_id": np.concatenate(classes).astype(np.int64),
             "bbox": bbox,
             "area": bbox[:, 2] * bbox[:, 3],
@@ -296,10 +276,9 @@ def _accumulate(
         columns = (column[chosen].tolist() for column in found.values())
         rows = [dict(zip(found, row)) for row in zip(*columns)]
         images = {row["image_id"] for row in truth[category] + rows}
-        with contextlib.redirect_stdout(io.StringIO()):
-            evaluation = backend(_coco_of(images, truth[category]), _coco_of(images, rows), "bbox")
-            evaluation.evaluate()
-            evaluation.accumulate()
+        evaluation = backend(_coco_of(images, truth[category]), _coco_of(images, rows), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
         for name, array in arrays.items():
             array[..., k, :, :] = evaluation.eval[name][..., 0, :, :]
     return arrays
@@ -337,12 +316,3 @@ def _groundtruth_of(rows: Sequence[Mapping[str, Any]]) -> ImageGroundtruth:
         area=np.array([row["area"] for row in rows], np.float64),
         difficult=np.array([row.get("difficult", 0) for row in rows], bool),
     )
-
-
-def _results_of(image_id: int, boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray) -> list[dict]:
-    """Converts the detections of one image to COCO's results."""
-    rows = zip(box_ops.to_xywh(boxes).tolist(), scores.tolist(), classes.tolist())
-    return [
-        {"image_id": image_id, "category_id": int(category), "bbox": box, "score": score}
-        for box, score, category in rows
-    ]

@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,21 +84,13 @@ class Evaluator:
         return metric.result()
 
     def evaluate(self, net: Network) -> Result:
-        """Runs one pass over the dataset.
-
-        Args:
-            net: network with the weights to evaluate. The same network with new weights is not traced again.
-        """
+        """Runs one pass over the dataset; the same network with new weights is not traced again."""
         batches = (((images, labels["image_scale"]), labels) for images, labels in dataloader.batches(self._dataset))
         settings = suppression(self.config, classes="each by itself", clip=False)
         return _evaluate(self._metric(), batches, self._detector(net), self.evaluation.num_samples, settings)
 
     def draw_images(self, net: Network, count: int = 4) -> dict[str, np.ndarray]:
-        """Draws detections on the first images of the records, or on the config's sample_image if it is set.
-
-        Args:
-            net: as in `evaluate`.
-            count: number of images taken from the records.
+        """Draws detections on the first `count` images of the records, or on the config's sample_image if it is set.
 
         Returns:
             {source_id: [H, W, 3] uint8}, images of the records as network inputs, including the padding; or {file
@@ -149,10 +141,6 @@ def run_driver(driver: Driver, evaluation: Evaluation) -> Result:
     Unlike in an `Evaluator`, detections come from the driver's own suppression and score threshold, are clipped at the
     image border, and are computed from the stored images.
 
-    Args:
-        driver: a checkpoint or an exported file.
-        evaluation: data and options.
-
     Raises:
         ValueError: if no record matches the pattern or can be read, the JSON file has no groundtruth, or flip is set.
     """
@@ -161,9 +149,8 @@ def run_driver(driver: Driver, evaluation: Evaluation) -> Result:
             "flip needs the outputs of the network: evaluate a checkpoint or an exported network, without as_served"
         )
     metric = CocoMetric(driver.names, evaluation.val_json_file)
-    examples = dataloader.batches(
-        InputReader(evaluation.val_file_pattern, driver.config).original_images(evaluation.num_samples)
-    )
+    reader = InputReader(evaluation.val_file_pattern, driver.config)
+    examples = dataloader.batches(reader.original_images(evaluation.num_samples))
 
     def batches():
         while batch := list(itertools.islice(examples, evaluation.batch_size)):
@@ -175,55 +162,35 @@ def run_driver(driver: Driver, evaluation: Evaluation) -> Result:
 
 
 def suppression(config: Config, *, classes: str = "all at once", clip: bool = True) -> dict[str, Any]:
-    """Describes the suppression in force, with defaults resolved, as values that JSON can hold.
+    """Describes the suppression of a detector, with defaults resolved, as values that JSON can hold.
 
     Args:
-        config: config of the detector.
         classes: "all at once" if boxes of all classes compete with each other, or "each by itself".
         clip: True if boxes are clipped at the image border.
     """
-    nms_configs = config.nms_configs
-    is_soft = nms_configs.method == "gaussian"
-    score = nms_configs.min_score
+    nms = config.nms_configs
     return {
-        "method": nms_configs.method,
-        **({"sigma": nms_configs.soft_sigma} if is_soft else {"iou_thresh": nms_configs.hard_iou_thresh}),
-        "score_thresh": score if math.isfinite(score) else None,
-        "max_nms_inputs": nms_configs.max_nms_inputs,
-        "max_output_size": nms_configs.max_output_size,
+        "method": nms.method,
+        **({"sigma": nms.soft_sigma} if nms.method == "gaussian" else {"iou_thresh": nms.hard_iou_thresh}),
+        "score_thresh": nms.min_score if math.isfinite(nms.min_score) else None,
+        "max_nms_inputs": nms.max_nms_inputs,
+        "max_output_size": nms.max_output_size,
         "classes": classes,
         "clip": clip,
     }
 
 
-class _StageTimer:
-    """Measures seconds per stage."""
-
-    def __init__(self):
-        self.seconds = {}
-
-    @contextlib.contextmanager
-    def measure(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
-
-    def measure_iteration(self, stage: str, items: Iterable) -> Iterator:
-        """Yields the items and measures the time until each of them is available."""
-        iterator, end = iter(items), object()
-        while True:
-            with self.measure(stage):
-                item = next(iterator, end)
-            if item is end:
-                return
-            yield item
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Adds the duration of the block to the seconds of a stage."""
+    start = time.perf_counter()
+    yield
+    seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
 def _evaluate(
     metric: CocoMetric,
-    batches: Iterable[tuple[Any, dict[str, tf.Tensor]]],
+    batches: Iterator[tuple[Any, dict[str, tf.Tensor]]],
     stages: Mapping[str, Callable[[Any], Any]],
     num_samples: int | None,
     settings: dict[str, Any],
@@ -231,51 +198,47 @@ def _evaluate(
     """Runs batches through the stages of a detector and adds the detections and labels to a metric."""
     known = [n for n in (metric.num_file_images, num_samples) if n is not None]
     total = min(known) if metric.num_file_images is not None else None
-    count, timer = 0, _StageTimer()
+    count, seconds = 0, {}
     with tqdm.tqdm(desc="evaluating", unit="image", total=total) as bar:
-        for state, labels in timer.measure_iteration(READ, batches):
+        while True:
+            with _timed(seconds, READ):
+                batch = next(batches, None)
+            if batch is None:
+                break
+            state, labels = batch
             for name, stage in stages.items():
-                with timer.measure(name):
+                with _timed(seconds, name):
                     state = stage(state)
                     tf.test.experimental.sync_devices()  # a GPU still computes when the call returns
-            with timer.measure(METRIC):
+            with _timed(seconds, METRIC):
                 labels = {name: column.numpy() for name, column in labels.items()}
+                labels["boxes"] = labels["boxes_image"]
                 source_ids = [source_id.decode(errors="replace") for source_id in labels["source_id"]]
-                metric.add(source_ids, state, _by_image(labels))
+                metric.add(source_ids, state, [dict(zip(labels, row)) for row in zip(*labels.values())])
             if not count:
-                timer.seconds = {FIRST_BATCH: sum(timer.seconds.values())}
+                seconds = {FIRST_BATCH: sum(seconds.values())}
             count += len(source_ids)
             bar.update(len(source_ids))
-    with timer.measure(METRIC):
+    with _timed(seconds, METRIC):
         metric.result()  # cached by the metric
     if count == num_samples:
         logging.info("stopped after the requested %d images; the records may contain more", count)
-    return Result(metric, count, timer.seconds, settings)
-
-
-def _by_image(labels: dict) -> list[dict]:
-    """Splits the groundtruth of a batch into one mapping per image."""
-    columns = {name: labels[name] for name in ("classes", "is_crowd", "area", "difficult")}
-    columns["boxes"] = labels["boxes_image"]
-    return [{name: column[i] for name, column in columns.items()} for i in range(len(labels["source_id"]))]
+    return Result(metric, count, seconds, settings)
 
 
 def read_images(reader: InputReader, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """Reads some images of the records again, as they are stored.
+    """Reads some images of an evaluation again, as they are stored.
 
     Args:
-        reader: reader of the evaluation.
-        indices: positions of the images in its pass, from 0.
+        reader: reader of the records.
+        indices: positions of the images in the evaluation, from 0.
 
     Yields:
         (index, [H, W, 3] uint8), in ascending order of the index.
     """
-    missing = set(indices)
-    for i, (image, _) in enumerate(dataloader.batches(reader.original_images())):
-        if not missing:
-            return
-        if i in missing:
-            missing.remove(i)
+    examples = enumerate(dataloader.batches(reader.original_images()))
+    for i, (image, _) in itertools.islice(examples, max(indices, default=-1) + 1):
+        if i in indices:
             yield i, image.numpy()
 
 
