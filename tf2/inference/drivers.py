@@ -103,12 +103,14 @@ class KerasDriver(Driver):
         Raises:
             CheckpointError: if there is no checkpoint, or it does not match the network.
         """
-        if ckpt_path is not None and ckpt_path not in published.ARCHIVES:
-            ckpt_path = checkpoint.find(ckpt_path)  # resolved once: training may add checkpoints to a directory
-        self.model = EfficientDetModel(
-            config, checkpoint.load_net(config, ckpt_path) if ckpt_path is not None else None
-        )
+        if ckpt_path is not None:
+            # Before the seconds that building takes, and only once: training may add checkpoints to a directory.
+            prefix = checkpoint.find(ckpt_path)
+            ckpt_path = ckpt_path if ckpt_path in published.ARCHIVES else prefix
         self.ckpt_path = ckpt_path
+        self.model = EfficientDetModel(config)
+        if ckpt_path is not None:
+            checkpoint.restore(self.model.net, ckpt_path)
         self.network = network_function(self.model.net)
         super().__init__(config, stages(self.model, self.network))
 

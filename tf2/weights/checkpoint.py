@@ -10,6 +10,7 @@ There are three formats, recognized by the content of the file, not by its name:
 """
 
 import dataclasses
+import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -20,7 +21,6 @@ import tensorflow as tf
 from absl import logging
 
 from dataset.files import reason_of
-from efficientdet.config import Config
 from efficientdet.model import EfficientDetNet
 from tf2.weights import published, structure
 from tf2.weights.object_keys import object_keys
@@ -78,25 +78,23 @@ def find(path: str) -> str:
     if os.path.basename(path) == "checkpoint" and not tf.io.gfile.isdir(path):
         path = os.path.dirname(path) or "."
     if tf.io.gfile.isdir(path):
-        prefix = latest(path)
-        if prefix is None:
-            raise CheckpointError(
-                f"no checkpoint in {path}; expected a state file `checkpoint` and the files it names, "
-                f"but the directory holds {_abbreviate(_list(path)) or 'nothing'}"
-            )
-        return prefix
-    if re.search(r"\.(index|data-\d+-of-\d+)$", path) and tf.io.gfile.exists(path):
-        return find(re.sub(r"\.(index|data-\d+-of-\d+)$", "", path))
+        if prefix := latest(path):
+            return prefix
+        raise CheckpointError(
+            f"no checkpoint in {path}; expected a state file `checkpoint` and the files it names, "
+            f"but the directory holds {_abbreviate(tf.io.gfile.listdir(path)) or 'nothing'}"
+        )
     if tf.io.gfile.exists(path):
-        return path
+        prefix = re.sub(r"\.(index|data-\d+-of-\d+)$", "", path)
+        return path if prefix == path else find(prefix)
     if path in published.ARCHIVES:
         return find(published.fetch(path))
-    names = "".join(f", or {name}" for name in published.similar(path))
+    names = "".join(f", or {name}" for name in difflib.get_close_matches(path, published.ARCHIVES, cutoff=0.8))
     raise CheckpointError(f"no checkpoint at {path}; give a directory, a prefix (x of x.index) or an .h5 file{names}")
 
 
 def latest(directory: str) -> str | None:
-    """Returns the prefix of the newest checkpoint of a directory, or None; see `prefixes`."""
+    """Returns the first of `prefixes`, or None."""
     return next(iter(prefixes(directory)), None)
 
 
@@ -111,8 +109,9 @@ def prefixes(directory: str) -> list[str]:
         CheckpointError: if the state file names checkpoints, but none exists.
     """
     listed = _listed(directory)[::-1]
-    others = [file.removesuffix(".index") for file in _list(directory) if re.fullmatch(rf"{PREFIX}-\d+\.index", file)]
-    others = [os.path.join(directory, name) for name in sorted(others, key=step_of, reverse=True)]
+    files = tf.io.gfile.listdir(directory) if tf.io.gfile.isdir(directory) else []
+    others = [os.path.join(directory, match[1]) for f in files if (match := re.fullmatch(rf"({PREFIX}-\d+)\.index", f))]
+    others.sort(key=step_of, reverse=True)
     candidates = [prefix for path in listed for prefix in (os.path.join(directory, os.path.basename(path)), path)]
     found = [prefix for prefix in dict.fromkeys([*candidates, *others]) if tf.io.gfile.exists(prefix + ".index")]
     if listed and not found:
@@ -164,11 +163,7 @@ def read(path: str, names: Iterable[str]) -> Checkpoint:
             return _read_objects(prefix, reader, names)
         return _read_names(prefix, reader)
     except READ_ERRORS as error:
-        raise _unreadable(prefix, error) from error
-
-
-def _unreadable(prefix: str, error: Exception) -> CheckpointError:
-    return CheckpointError(f"cannot read {prefix}: {reason_of(error)}")
+        raise CheckpointError(f"cannot read {prefix}: {reason_of(error)}") from error
 
 
 def _read_names(prefix: str, reader) -> Checkpoint:
@@ -180,13 +175,11 @@ def _read_names(prefix: str, reader) -> Checkpoint:
 
 
 def _read_objects(prefix: str, reader, names: Iterable[str]) -> Checkpoint:
-    keys = object_keys(names)
-    values = {}
+    keys, values = object_keys(names), {}
     for key in reader.get_variable_to_shape_map():
         path = key.removesuffix(OBJECT_VALUE)
-        if path == key or ".OPTIMIZER_SLOT" in key or path.startswith(("optimizer/", "save_counter")):
-            continue
-        values[keys.get(path, path)] = reader.get_tensor(key)
+        if path != key and ".OPTIMIZER_SLOT" not in key and not path.startswith(("optimizer/", "save_counter")):
+            values[keys.get(path, path)] = reader.get_tensor(key)
     # The file does not record whether these are averages; the published trainer named averaged checkpoints emackpt-*.
     return Checkpoint(prefix, "object-based", os.path.basename(prefix).startswith("emackpt"), values)
 
@@ -211,7 +204,7 @@ def read_entries(prefix: str, names: Iterable[str] | None = None) -> dict[str, n
     """Reads the entries of a name-based checkpoint unchanged, including training state.
 
     Args:
-        prefix: of the checkpoint.
+        prefix: path of the checkpoint without suffix.
         names: entries to read, if they exist; None for all.
 
     Raises:
@@ -222,7 +215,7 @@ def read_entries(prefix: str, names: Iterable[str] | None = None) -> dict[str, n
         found = reader.get_variable_to_shape_map().keys()
         return {name: np.asarray(reader.get_tensor(name)) for name in (found if names is None else found & set(names))}
     except READ_ERRORS as error:
-        raise _unreadable(prefix, error) from error
+        raise CheckpointError(f"cannot read {prefix}: {reason_of(error)}") from error
 
 
 def write_entries(prefix: str, entries: Mapping[str, np.ndarray]) -> None:
@@ -240,12 +233,7 @@ def is_readable(prefix: str) -> bool:
 
 
 def assign(variables: Mapping[str, tf.Variable], checkpoint: Checkpoint) -> LoadReport:
-    """Assigns the values of a checkpoint to all variables of the same name and shape.
-
-    Args:
-        variables: {official name: variable}.
-        checkpoint: from `read`.
-    """
+    """Assigns the values of a checkpoint to the variables, by official name, of the same shape."""
     report = LoadReport([], [], [], sorted(checkpoint.values.keys() - variables.keys()))
     for name, variable in variables.items():
         value = checkpoint.values.get(name)
@@ -280,61 +268,36 @@ def restore(
         CheckpointError: if less than a tenth of the variables can be loaded; without `partial`, also if any variable
             cannot be loaded, or if the checkpoint has further variables in parts of this network.
     """
-    if path in published.ARCHIVES:
-        published.check_colors(path, net.config.colors)
+    published.check_colors(path, net.config.colors)
     variables = {name: v for name, v in named_variables(net).items() if name.startswith(scope)}
     checkpoint = read(path, variables)
     if source_scope is not None:
-        renamed = {
-            scope + k.removeprefix(source_scope): v for k, v in checkpoint.values.items() if k.startswith(source_scope)
-        }
-        checkpoint = dataclasses.replace(checkpoint, values=renamed)
+        names = [name for name in checkpoint.values if name.startswith(source_scope)]
+        values = {scope + name.removeprefix(source_scope): checkpoint.values[name] for name in names}
+        checkpoint = dataclasses.replace(checkpoint, values=values)
     report = assign(variables, checkpoint)
     logging.info("%s", summary(checkpoint, report, len(variables)))
-    problem = remedy = ""
+    skipped = report.mismatched + report.missing
+    # Without a check of the surplus, a network with fewer cells or unweighted fusion would load without a missing
+    # variable and detect nonsense; so would lite0 from an object-based d0, whose keys do not name the backbone.
+    parts = {"backbone", "resample_layers", *(name.split("/")[0] for name in variables)}
+    surplus = [name for name in report.unused if name.split("/")[0] in parts]
+    remedy = "set --model_name and --hparams as in its training"
     if len(report.loaded) < 0.1 * len(variables):
         problem = f"fits {net.name} in {len(report.loaded)} of {len(variables)} variables"
         remedy = "choose --model_name accordingly, or another checkpoint"
-    elif not partial and (skipped := report.mismatched + report.missing):
+    elif skipped and not partial:
         problem = f"lacks {len(skipped)} of the {len(variables)} variables of {net.name} with num_classes "
         problem += f"{net.config.num_classes} ({_abbreviate(skipped)})"
-        remedy = _remedy(checkpoint, report)
-    elif not (partial or scope) and (surplus := _surplus(report, variables)):
+        if not report.missing and all(line.startswith("class_net/class-predict/") for line in report.mismatched):
+            classes = structure.num_classes(checkpoint.values)
+            remedy = f"set --hparams=num_classes={classes}, or choose another checkpoint"
+    elif surplus and not (partial or scope):
         problem = f"has {len(surplus)} variables that {net.name} as configured does not have ({_abbreviate(surplus)})"
-        remedy = "set --model_name and --hparams as in its training"
-    if problem:
-        model = structure.looks_like(checkpoint.values)
-        raise CheckpointError(f"{checkpoint.path} {problem}; it looks like {model}: {remedy}")
-    return checkpoint
-
-
-def load_net(config: Config, path: str) -> EfficientDetNet:
-    """Builds the network of a config and loads a checkpoint.
-
-    Raises:
-        CheckpointError: if there is no checkpoint, or it does not match the network, see `restore`.
-    """
-    find(path)  # an error before the seconds that building takes
-    net = EfficientDetNet(config)
-    restore(net, path)
-    return net
-
-
-def _remedy(checkpoint: Checkpoint, report: LoadReport) -> str:
-    """Returns the advice for a checkpoint that does not match: num_classes, if nothing else differs."""
-    if report.missing or any(not line.startswith("class_net/class-predict/") for line in report.mismatched):
-        return "set --model_name and --hparams as in its training"
-    return f"set --hparams=num_classes={structure.num_classes(checkpoint.values)}, or choose another checkpoint"
-
-
-def _surplus(report: LoadReport, variables: Mapping[str, tf.Variable]) -> list[str]:
-    """Returns the unused variables of a checkpoint that belong to parts of the network.
-
-    Without this check, a network with fewer cells or unweighted fusion would load without a missing variable and detect
-    nonsense; so would lite0 from an object-based d0, whose keys do not name the backbone.
-    """
-    parts = {"backbone", "resample_layers", *(name.split("/")[0] for name in variables)}
-    return [name for name in report.unused if name.split("/")[0] in parts]
+    else:
+        return checkpoint
+    model = structure.looks_like(checkpoint.values)
+    raise CheckpointError(f"{checkpoint.path} {problem}; it looks like {model}: {remedy}")
 
 
 def named_variables(net: EfficientDetNet) -> dict[str, tf.Variable]:
@@ -351,13 +314,9 @@ def summary(checkpoint: Checkpoint, report: LoadReport, total: int) -> str:
     """Returns a few lines of text about the variables loaded from a checkpoint."""
     kind = "moving averages" if checkpoint.averaged else "plain values, no moving averages"
     lines = [f"{checkpoint.path} ({checkpoint.format}, {kind}): {len(report.loaded)} of {total} variables loaded"]
-    for what, items in (
-        ("skipped, other shape", report.mismatched),
-        ("missing in the checkpoint", report.missing),
-        ("unused", report.unused),
-    ):
-        if items:
-            lines.append(f"  {what}: {len(items)} ({_abbreviate(items)})")
+    others = {"skipped, other shape": report.mismatched, "missing in the checkpoint": report.missing}
+    others["unused"] = report.unused
+    lines += [f"  {what}: {len(items)} ({_abbreviate(items)})" for what, items in others.items() if items]
     return "\n".join(lines)
 
 
@@ -374,16 +333,9 @@ def saved(directory: str) -> list[str]:
 def _listed(directory: str) -> list[str]:
     try:
         state = tf.train.get_checkpoint_state(directory)
-    except ValueError:
-        return []
+    except ValueError:  # damaged
+        state = None
     if state is None:
         return []
     newest = state.model_checkpoint_path
     return [*(path for path in state.all_model_checkpoint_paths if path != newest), newest]
-
-
-def _list(directory: str) -> list[str]:
-    try:
-        return tf.io.gfile.listdir(directory)
-    except tf.errors.NotFoundError:
-        return []

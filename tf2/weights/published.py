@@ -3,7 +3,6 @@
 """Published weights by name: downloaded once, unpacked within limits, and kept in a cache."""
 
 import datetime
-import difflib
 import errno
 import gzip
 import hashlib
@@ -39,7 +38,7 @@ CHUNK = 2**20  # bytes
 MAX_FILES, MAX_BYTES = 1000, 4 * 2**30  # per archive, packed or not; the largest published one has about 0.6 GiB
 MAX_HEADER = 2**20  # bytes; tarfile reads headers at once
 # Raised for an invalid URL, by connections, servers and truncated responses.
-DOWNLOAD_ERRORS = (urllib.error.URLError, http.client.HTTPException, ValueError, OSError)
+DOWNLOAD_ERRORS = (http.client.HTTPException, ValueError, OSError)
 ARCHIVE_ERRORS = (
     *(tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError),
     *(FileExistsError, NotADirectoryError, ValueError, RecursionError),
@@ -52,7 +51,7 @@ class WeightsError(ValueError):
 
 
 def fetch(name: str) -> str:
-    """Returns the folder of a published checkpoint; downloads and unpacks the archive the first time.
+    """Returns the folder that contains a published checkpoint; downloads and unpacks the archive the first time.
 
     NAME.json beside the folder records the URL, size, SHA-256 and date of the archive. It is kept if the folder is
     removed; a later download must be identical. An interrupted download leaves no folder.
@@ -74,7 +73,10 @@ def fetch(name: str) -> str:
                 record = _download(name, url, archive)
                 _compare(name, record, record_file)
                 _unpack(archive, unpacked, url)
-                _write_record(record, record_file, unfinished)
+                if not record_file.is_file():
+                    temporary = Path(unfinished, "record")
+                    temporary.write_text(json.dumps(record, indent=1))
+                    temporary.replace(record_file)
                 if not folder.is_dir():  # unless another process was faster
                     unpacked.rename(folder)
         except OSError as error:
@@ -83,12 +85,10 @@ def fetch(name: str) -> str:
                     f"cannot keep the published weights {name} in {cache} ({error.strerror or error}); make room and "
                     f"check the permissions there, or set {CACHE} to another folder"
                 ) from error
-    return _checkpoint_folder(folder)
-
-
-def similar(name: str) -> list[str]:
-    """Returns published names with a similar spelling."""
-    return difflib.get_close_matches(name, ARCHIVES, n=3, cutoff=0.8)
+    indices = sorted(folder.rglob("*.index"), key=lambda path: (len(path.parts), path))
+    if not indices:
+        raise WeightsError(f"{folder} contains no checkpoint; remove the folder to download it again")
+    return str(indices[0].parent)  # a folder within, whose name differs between archives
 
 
 def model_of(name: str) -> tuple[str, dict[str, Any]]:
@@ -110,14 +110,11 @@ def model_of(name: str) -> tuple[str, dict[str, Any]]:
 
 
 def check_colors(name: str, colors: Mapping[str, Any]) -> None:
-    """Checks that weights trained with AdvProp get the color range of their training.
+    """Raises WeightsError if published weights trained with AdvProp would get another range of colors.
 
     Args:
-        name: of published weights, or any other text.
-        colors: mean_rgb, stddev_rgb and scale_range of a config.
-
-    Raises:
-        WeightsError: if they do not.
+        name: name of published weights, or another path.
+        colors: mean_rgb, stddev_rgb and scale_range of the config.
     """
     if name in ARCHIVES and name.endswith("-advprop") and colors != ADVPROP_COLORS:
         raise WeightsError(
@@ -157,22 +154,13 @@ def _download(name: str, url: str, path: Path) -> dict[str, Any]:
 
 def _compare(name: str, record: Mapping[str, Any], record_file: Path) -> None:
     """Raises WeightsError if an earlier download of the same name was another file."""
-    if not record_file.is_file():
-        return
-    earlier = json.loads(record_file.read_text())
+    earlier = json.loads(record_file.read_text()) if record_file.is_file() else record
     if any(record[key] != earlier[key] for key in ("bytes", "sha256")):
         raise WeightsError(
             f"{record['url']} has changed: {record['bytes']} bytes with SHA-256 {record['sha256'][:12]}..; the "
             f"download from {earlier['url']} on {earlier['date']} had {earlier['bytes']} bytes with "
             f"{earlier['sha256'][:12]}..; if you trust the new {name}, remove {record_file}"
         )
-
-
-def _write_record(record: Mapping[str, Any], record_file: Path, unfinished: str) -> None:
-    if not record_file.is_file():
-        temporary = Path(unfinished, "record")
-        temporary.write_text(json.dumps(record, indent=1))
-        temporary.replace(record_file)
 
 
 class _BoundedGzip(gzip.GzipFile):
@@ -211,11 +199,3 @@ def _checked(members: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         if len(names) > MAX_FILES or num_bytes > MAX_BYTES:
             raise ValueError(f"it contains more than {MAX_FILES} files or {MAX_BYTES} bytes")
         yield member
-
-
-def _checkpoint_folder(folder: Path) -> str:
-    """Returns the folder that contains the checkpoint; its name differs between archives."""
-    indices = sorted(folder.rglob("*.index"), key=lambda path: (len(path.parts), path))
-    if not indices:
-        raise WeightsError(f"{folder} contains no checkpoint; remove the folder to download it again")
-    return str(indices[0].parent)

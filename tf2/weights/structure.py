@@ -20,20 +20,16 @@ def looks_like(values: Mapping[str, np.ndarray]) -> str:
     Returns:
         Text such as "efficientdet-d6 or efficientdet-d7 with num_classes 90".
     """
-    heads = {"class_net/class-predict/bias", "box_net/box-predict/bias"}
-    if not heads <= values.keys():
+    if not {"class_net/class-predict/bias", "box_net/box-predict/bias"} <= values.keys():
         backbones = sorted({name.split("/")[0] for name in values if name.startswith("efficientnet-")})
         return f"a backbone, {backbones[0]}" if backbones else "no EfficientDet"
+    kernel = next(name for name in values if re.match(r"class_net/(class-predict|classes)/(pointwise_)?kernel", name))
     structure = (
         _count(r"(?:efficientnet-[^/]+/blocks_|backbone/_blocks/)(\d+)/", values),
         any(re.search(r"/_?se/", name) for name in values),
         _count(r"fpn_cells/(?:cell_|cells/)(\d+)/", values),
         _count(r"class_net/(?:class-|conv_ops/)(\d+)/", values),
-        next(
-            value.shape[-2]
-            for name, value in values.items()
-            if re.match(r"class_net/(?:class-predict|classes)/(?:point|ker)", name)
-        ),
+        values[kernel].shape[-2],
         any("/WSM" in name for name in values),
     )
     models = [name for name in config_lib.MODELS if _structure(config_lib.load(name)) == structure]

@@ -18,6 +18,7 @@ from efficientdet import config as config_lib
 from efficientdet.model import EfficientDetNet
 from testdata import reference_weights
 from tf2.export import checkpoints
+from tf2.inference.drivers import KerasDriver
 from tf2.weights import checkpoint
 from tf2.weights.checkpoint import AVERAGE, OBJECT_GRAPH, OBJECT_VALUE, CheckpointError
 from tf2.weights.object_keys import object_keys
@@ -174,9 +175,9 @@ def test_a_failed_write_leaves_nothing(net, kind, tmp_path, monkeypatch):
 def test_another_num_classes_is_an_error_with_both_numbers(net, tmp_path):
     checkpoints.export(net, str(tmp_path / "model"))
     with pytest.raises(CheckpointError, match=r"with num_classes 21 .* num_classes 3: set --hparams=num_classes=3, or"):
-        checkpoint.load_net(net.config.override({"num_classes": 21}), str(tmp_path / "model"))
+        KerasDriver(net.config.override({"num_classes": 21}), str(tmp_path / "model"))
     with pytest.raises(CheckpointError, match="set --model_name and --hparams as in its training"):
-        checkpoint.load_net(net.config.override({"num_classes": 21, "num_scales": 2}), str(tmp_path / "model"))
+        KerasDriver(net.config.override({"num_classes": 21, "num_scales": 2}), str(tmp_path / "model"))
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +242,7 @@ def lite0(tmp_path_factory):
     """A network with the published weights, read from the name-based checkpoint, and a folder with all formats."""
     if not PUBLISHED.exists():
         pytest.skip(f"needs {PUBLISHED}")
-    net = checkpoint.load_net(config_lib.load("efficientdet-lite0"), str(PUBLISHED / "tf1" / "efficientdet-lite0"))
+    net = KerasDriver(config_lib.load("efficientdet-lite0"), str(PUBLISHED / "tf1" / "efficientdet-lite0")).model.net
     folder = tmp_path_factory.mktemp("lite0")
     for format in NAMES:
         (folder / format).mkdir()
