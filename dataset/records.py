@@ -4,14 +4,13 @@
 
 import re
 import struct
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
+from tensorflow.python.lib.io.tf_record import tf_record_random_reader
 
 from dataset import tfrecord
 from dataset.files import reason_of
@@ -28,7 +27,8 @@ FILE_FORMATS = {  # by the first bytes of a file
     b"[": "JSON",
     b"<": "XML or HTML",
 }
-NOT_ZERO = re.compile(rb"[^\0]")
+ZEROS = re.compile(rb"\0\0\0\0+")
+BLOCK_BYTES = 1 << 20
 
 
 def find_files(file_pattern: str) -> list[str]:
@@ -112,22 +112,14 @@ class RecordFiles:
         return f"record {position[1]} of {self.files[position[0]]}"
 
     def _read_behind(self, file_index: np.int64, number: np.int64, offset: np.int64) -> tuple[np.ndarray, np.ndarray]:
-        """Reads the intact records from a byte offset on, where record `number` is damaged or the file ends.
-
-        Returns:
-            Indices [K] and records [K]; every other frame is counted as damaged.
-        """
-        with tf.io.gfile.GFile(self.files[file_index], "rb") as file:
-            file.seek(int(offset))
-            content = file.read()
-        frames = list(_split_frames(content))
-        if offset == 0 and len(frames) == 1 and _record_length(content, 0) is None:  # no valid header in the file
-            frames = [(b"", _file_format(content) or reason) for _, reason in frames]
-        records = dict(_intact_records([frame for frame, _ in frames])) if frames else {}
-        for i, (_, reason) in enumerate(frames):
-            if i not in records:
-                self._add_damaged((file_index, number + i), reason or "its checksum is wrong")
-        return np.array([number + i for i in records], np.int64), np.array(list(records.values()), object)
+        """Returns indices [K] and contents [K] of the intact records from a byte offset on; counts the damaged ones."""
+        records = {}
+        for i, (record, reason) in enumerate(_records_from(self.files[file_index], int(offset)), start=number):
+            if reason:
+                self._add_damaged((file_index, i), reason)
+            else:
+                records[i] = record
+        return np.array(list(records), np.int64), np.array(list(records.values()), object)
 
     def _add_undecodable(self, position: np.ndarray, record: bytes) -> np.bool_:
         """Counts a record that cannot be decoded as damaged, with the reason that TensorFlow gives; returns False."""
@@ -140,11 +132,7 @@ class RecordFiles:
         return np.False_
 
     def _add_damaged(self, position: Sequence[int], reason: str) -> None:
-        """Adds a record to `damaged` and logs it.
-
-        Raises:
-            DataError: if more than max_damaged records are damaged.
-        """
+        """Adds a record to `damaged` and logs it; raises DataError if that is one too many."""
         position = (int(position[0]), int(position[1]))
         is_new = position not in self.damaged  # False from the second round of training on
         self.damaged[position] = reason
@@ -161,48 +149,60 @@ class RecordFiles:
             logging.warning(message, self.name(position), reason, count, limit)
 
 
-def _split_frames(content: bytes) -> Iterator[tuple[bytes, str]]:
-    """Yields (frame, "") for every complete frame, and (b"", reason) for damaged bytes between them."""
-    start = 0
-    while start < len(content):
-        length = _record_length(content, start)
-        if length is None:
-            end = _find_header(content, start + 1)
-            yield b"", f"its length field is damaged; {end - start} bytes up to the next record are lost"
-        else:
-            end = start + FRAME_BYTES + length
-            missing = end - len(content)
-            yield (b"", f"{missing} bytes are missing at its end") if missing > 0 else (content[start:end], "")
-        start = end
+def _records_from(path: str, offset: int) -> Iterator[tuple[bytes, str]]:
+    """Yields (record, "") for every intact record from a byte offset on, and (b"", reason) for every damaged one."""
+    size = tf.io.gfile.stat(path).length
+    reader = tf_record_random_reader(path)
+    with tf.io.gfile.GFile(path, "rb") as file:
+        while offset < size:
+            try:
+                record, offset = reader.read(offset)
+                reason = ""
+            except (tf.errors.DataLossError, IndexError):  # IndexError: the file ends within a header
+                record = b""
+                offset, reason = _skip_damage(file, offset, size)
+            yield record, reason
 
 
-def _file_format(content: bytes) -> str:
-    """Returns an error message with the format of a file that is not a TFRecord file, or "" if it is not recognized."""
-    start = content[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
-    name = next((name for prefix, name in FILE_FORMATS.items() if start.startswith(prefix)), "")
-    return f"the file is {name}, not a TFRecord file" if name else ""
+def _skip_damage(file: tf.io.gfile.GFile, start: int, size: int) -> tuple[int, str]:
+    """Returns the offset of the next record after damage at `start`, and the reason of the damage."""
+    file.seek(start)
+    head = file.read(64)
+    length = _record_length(head[:HEADER_BYTES])
+    if length is not None:
+        end = start + FRAME_BYTES + length
+        return end, "its checksum is wrong" if end <= size else f"{end - size} bytes are missing at its end"
+    end = _find_header(file, start + 1)
+    reason = f"its length field is damaged; {end - start} bytes up to the next record are lost"
+    if end - start == size:  # no valid header in the file
+        head = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+        formats = [name for prefix, name in FILE_FORMATS.items() if head.startswith(prefix)]
+        reason = f"the file is {formats[0]}, not a TFRecord file" if formats else reason
+    return end, reason
 
 
-def _find_header(content: bytes, start: int) -> int:
-    """Returns the position of the first valid header from `start` on, or the length of the content if there is none.
+def _find_header(file: tf.io.gfile.GFile, start: int) -> int:
+    """Returns the offset of the first valid header from `start` on, or the size of the file if there is none.
 
-    Only positions with zeros in bytes 4 to 7, the upper half of any length below 4 GB, are tested.
+    Only positions with zeros in bytes 4 to 7, the upper half of any length below 4 GB, are tested. A header is never
+    all zeros: within the long runs of zeros of preallocated files, only the first and last positions are tested.
     """
-    while (zeros := content.find(b"\0\0\0\0", start + 4)) >= 0:
-        if _record_length(content, zeros - 4) is not None:
-            return zeros - 4
-        start = zeros - 3
-        # A header is never all zeros. Preallocated files contain long runs of zeros, which would take minutes to test
-        # byte by byte.
-        if not any(content[start : start + HEADER_BYTES]):
-            other = NOT_ZERO.search(content, start + HEADER_BYTES)
-            start = other.start() - HEADER_BYTES + 1 if other else len(content)
-    return len(content)
+    file.seek(start)
+    content = b""
+    while block := file.read(BLOCK_BYTES):
+        content += block
+        for zeros in ZEROS.finditer(content):
+            positions = range(max(zeros.start() - 4, 0), zeros.end() - 7)
+            for position in (*positions[:4], *positions[4:][-4:]):
+                if _record_length(content[position : position + HEADER_BYTES]) is not None:
+                    return start + position
+        start += max(len(content) - HEADER_BYTES + 1, 0)
+        content = content[-HEADER_BYTES + 1 :]  # may be the beginning of a header
+    return start + len(content)
 
 
-def _record_length(content: bytes, start: int) -> int | None:
-    """Returns the length of the record whose header is at `start`, or None if the header is incomplete or damaged."""
-    header = content[start : start + HEADER_BYTES]
+def _record_length(header: bytes) -> int | None:
+    """Returns the length of a record, or None if its header is incomplete or damaged."""
     if len(header) < HEADER_BYTES:
         return None
     length, checksum = struct.unpack("<QI", header)
@@ -218,16 +218,3 @@ def _masked_crc32c(data: bytes) -> int:
             crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
     crc ^= 0xFFFFFFFF
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def _intact_records(frames: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Yields (index of the frame, record) for every frame whose checksums are right, as verified by TensorFlow."""
-    with tempfile.TemporaryDirectory() as folder:  # one file per frame, as reading a file ends at its first error
-        for i, frame in enumerate(frames):
-            Path(folder, str(i)).write_bytes(frame)
-
-        def read(i: tf.Tensor) -> tf.data.Dataset:
-            path = tf.strings.join([folder, tf.strings.as_string(i)], "/")
-            return tf.data.TFRecordDataset(path).ignore_errors().map(lambda record: (i, record))
-
-        yield from tf.data.Dataset.range(len(frames)).flat_map(read).as_numpy_iterator()

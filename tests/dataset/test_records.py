@@ -60,9 +60,11 @@ def test_wrong_checksums(tmp_path, records, bad):
     assert damaged == dict.fromkeys(bad, "its checksum is wrong")
 
 
+@pytest.mark.parametrize("block", [5, 64, records_lib.BLOCK_BYTES])
 @pytest.mark.parametrize("number", [0, 4, 11])
 @pytest.mark.parametrize("byte", [0, 7, 9], ids=["length", "length, upper half", "checksum of the length"])
-def test_damaged_length_loses_one_record(tmp_path, records, number, byte):
+def test_damaged_length_loses_one_record(tmp_path, monkeypatch, records, number, byte, block):
+    monkeypatch.setattr(records_lib, "BLOCK_BYTES", block)
     path = write(tmp_path / "x", records)
     content = bytearray((tmp_path / "x").read_bytes())
     content[starts(records)[number] + byte] ^= 1
