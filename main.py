@@ -267,7 +267,6 @@ def run_training(config: config_lib.Config, strategy) -> dict[str, float]:
 def run_follow(config: config_lib.Config, strategy) -> dict[str, float]:
     """Runs --mode=eval parallel to a training run; returns the last metrics."""
     from tf2.evaluation import evaluator, follow
-    from tf2.training import train
 
     check_data(config)
     return follow.evaluate_checkpoints(
@@ -276,7 +275,6 @@ def run_follow(config: config_lib.Config, strategy) -> dict[str, float]:
         FLAGS.model_dir,
         min_interval=FLAGS.min_eval_interval,
         timeout=FLAGS.eval_timeout,
-        on_result=train.EvaluationRecorder(FLAGS.model_dir),
     )
 
 

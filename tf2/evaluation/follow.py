@@ -1,31 +1,49 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluates the checkpoints of a running training as they are written."""
+"""Evaluates the checkpoints of a running training as they are written, and records the results."""
 
 import contextlib
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 
 from absl import logging
 
 from efficientdet.model import EfficientDetNet
 from tf2.evaluation.evaluator import Evaluator
 from tf2.training import model_dir as model_dir_lib
+from tf2.training.progress import EvaluationLog
 from tf2.weights import checkpoint
+from tf2.weights.checkpoint import CheckpointError
 
 POLL_SECONDS = 5  # between checks for a new checkpoint
 
 
+class EvaluationRecorder:
+    """Writes the results of a parallel evaluation to the model directory: event file, eval.csv and archive."""
+
+    def __init__(self, path: str):
+        self.log = EvaluationLog(path)
+        self.model_dir = model_dir_lib.ModelDir(path)
+        self.best_ap = self.model_dir.best_ap()
+
+    def record(self, prefix: str, step: int | None, results: Mapping[str, float]) -> None:
+        """Records the metrics of a checkpoint, unless it has no step; a failed write is logged as a warning."""
+        if step is None:
+            return
+        try:
+            self.log.write(step, results)
+            if results["AP"] > self.best_ap:
+                self.model_dir.archive(prefix, results)
+                self.best_ap = results["AP"]  # last: a checkpoint that could not be archived must not count
+        except (OSError, CheckpointError) as error:
+            logging.warning("%s", error)
+
+
 def evaluate_checkpoints(
-    evaluator: Evaluator,
-    model_dir: str,
-    *,
-    min_interval: float,
-    timeout: float,
-    on_result: Callable[[str, int | None, dict[str, float]], None],
+    evaluator: Evaluator, model_dir: str, *, min_interval: float, timeout: float
 ) -> dict[str, float]:
-    """Evaluates the newest checkpoint of a directory, then newer ones as a training writes them.
+    """Evaluates and records the newest checkpoint of a directory, then newer ones as a training writes them.
 
     Stops after the checkpoint of the training's last step (its entry `training/last_step`), after one without a step
     in its name, such as a released one, or when no newer one appears within `timeout`. A checkpoint that is deleted or
@@ -36,9 +54,6 @@ def evaluate_checkpoints(
         model_dir: directory of the checkpoints; it need not exist yet.
         min_interval: minimum seconds between the starts of two evaluations.
         timeout: seconds to wait for the first checkpoint, and for a newer one after each evaluation.
-        on_result: called after each evaluation with the prefix of a copy of the checkpoint, because the training may
-            have deleted it, its step, and the metrics. A checkpoint without a step in its name is not copied, and its
-            step is None.
 
     Returns:
         Metrics of the last evaluation.
@@ -46,12 +61,14 @@ def evaluate_checkpoints(
     Raises:
         CheckpointError: if no readable checkpoint appears within `timeout`, or it does not fit the network.
     """
+    recorder = EvaluationRecorder(model_dir)
     net = EfficientDetNet(evaluator.config)  # shared by all checkpoints, so that the evaluator traces it once
     prefix, step, results, not_before = None, -1, {}, time.monotonic()
     while True:
         logging.info("waiting up to %g s for a %s checkpoint in %s", timeout, "newer" if prefix else "first", model_dir)
         deadline = max(time.monotonic() + timeout, not_before)
         time.sleep(max(0.0, not_before - time.monotonic()))
+        # A copy, because the training may delete the checkpoint during its evaluation.
         with tempfile.TemporaryDirectory() as folder:
             loaded = _load_newer_checkpoint(net, model_dir, step, deadline, folder)
             if loaded is None:
@@ -59,11 +76,11 @@ def evaluate_checkpoints(
             not_before = time.monotonic() + min_interval
             prefix, step, last_step, copy = loaded
             results = evaluator.run(net)
-            on_result(copy, step, results)
+            recorder.record(copy, step, results)
         if step is None or (last_step is not None and step >= last_step):
             return results
     if prefix is None:
-        raise checkpoint.CheckpointError(
+        raise CheckpointError(
             f"no readable checkpoint appeared in {model_dir} within {timeout:g} s; "
             f"pass the --model_dir of a training, or a longer --eval_timeout"
         )
@@ -79,7 +96,7 @@ def evaluate_checkpoints(
 def _load_newer_checkpoint(
     net: EfficientDetNet, model_dir: str, step: int, deadline: float, folder: str
 ) -> tuple[str, int | None, int | None, str] | None:
-    """Waits for a checkpoint newer than a step, loads it, and copies it to a folder.
+    """Waits for a checkpoint newer than a step, loads it, and copies it to a folder if its name has a step.
 
     Returns:
         Its prefix, the step in its name or None, the last step of its training or None, and the prefix of the copy;
@@ -87,14 +104,18 @@ def _load_newer_checkpoint(
     """
     unreadable = None
     while True:
-        prefix, newest_step = _newest(model_dir)
+        prefix = newest_step = None
+        # Raised if the listed checkpoint is deleted or not there yet, or if its name has no step.
+        with contextlib.suppress(CheckpointError):
+            prefix = checkpoint.latest(model_dir)
+            newest_step = checkpoint.step_of(prefix) if prefix else None
         if prefix and (newest_step is None or newest_step > step):
             try:
                 last_step = checkpoint.read_entries(prefix, ["training/last_step"]).get("training/last_step")
                 checkpoint.restore(net, prefix)
                 copy = prefix if newest_step is None else model_dir_lib.copy(prefix, folder)
                 return prefix, newest_step, last_step, copy
-            except checkpoint.CheckpointError as error:
+            except CheckpointError as error:
                 if checkpoint.is_readable(prefix):  # it does not fit the network, and waiting would not help
                     raise
                 if prefix != unreadable:
@@ -103,13 +124,3 @@ def _load_newer_checkpoint(
         if time.monotonic() >= deadline:
             return None
         time.sleep(POLL_SECONDS)
-
-
-def _newest(model_dir: str) -> tuple[str | None, int | None]:
-    """Returns prefix and step of the newest checkpoint of a directory, None where there is none."""
-    prefix = step = None
-    # Raised if the listed checkpoint is deleted or not there yet, or if its name has no step.
-    with contextlib.suppress(checkpoint.CheckpointError):
-        prefix = checkpoint.latest(model_dir)
-        step = checkpoint.step_of(prefix) if prefix else None
-    return prefix, step

@@ -22,7 +22,7 @@ from tf2.training import model_dir
 from tf2.training import strategy as strategy_lib
 from tf2.training.interrupt import Interrupt
 from tf2.training.model_dir import ModelDir
-from tf2.training.progress import EvaluationLog, Profiler, Progress
+from tf2.training.progress import Profiler, Progress
 from tf2.training.trainer import Trainer
 from tf2.weights import checkpoint
 
@@ -405,38 +405,6 @@ class _Session:
         if self.num_workers > 1:
             is_early = self.trainer.any_worker(is_early)
         return results, is_early
-
-
-class EvaluationRecorder:
-    """Writes the results of a parallel evaluation to the model directory: event file, eval.csv and archive."""
-
-    def __init__(self, path: str):
-        """Opens the directory of a training run and reads the best AP so far.
-
-        Args:
-            path: the model directory.
-        """
-        self.model_dir = ModelDir(path)
-        self.best = BestResult(best_ap=self.model_dir.best_ap())
-        self.log = EvaluationLog(path)
-
-    def __call__(self, prefix: str, step: int | None, results: Mapping[str, float]) -> None:
-        """Records the metrics of a checkpoint; a failed write is logged as a warning.
-
-        Args:
-            prefix: prefix of the checkpoint.
-            step: its step; None for a released checkpoint, which is not recorded.
-            results: metrics by name.
-        """
-        if step is None:
-            return
-        try:
-            self.log.write(step, results)
-            if results["AP"] > self.best.best_ap:
-                self.model_dir.archive(prefix, results)
-            self.best.update(step, results["AP"])  # last: a checkpoint that could not be archived must not count
-        except (OSError, checkpoint.CheckpointError) as error:
-            logging.warning("%s", error)
 
 
 def _seed(training: Training, entries: Mapping[str, Any], num_workers: int) -> int:

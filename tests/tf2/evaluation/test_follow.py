@@ -1,7 +1,8 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""follow: the evaluated checkpoints, their times, and the end of following, with a simulated clock."""
+"""follow: the evaluated checkpoints, their times, and the end of following, with a simulated clock; the records."""
 
+import csv
 import pathlib
 import types
 
@@ -38,7 +39,8 @@ class Follower:
 
     def __init__(self, directory):
         self.directory, self.clock, self.seconds = directory, Clock(), 0
-        self.evaluations = []  # (start, step, AP)
+        self.evaluations = []  # (start, AP)
+        self.recorded = []  # (prefix, step, metrics)
         self.nets = []
         self.config = "config"
 
@@ -46,7 +48,7 @@ class Follower:
         assert config == "config"
         weights = [tf.Variable(tf.zeros(3), name="part/kernel")]
         self.nets.append(
-            types.SimpleNamespace(name="tiny", config=types.SimpleNamespace(num_classes=3), weights=weights)
+            types.SimpleNamespace(name="tiny", config=types.SimpleNamespace(num_classes=3, colors={}), weights=weights)
         )
         return self.nets[-1]
 
@@ -65,15 +67,14 @@ class Follower:
         return {"AP": value}
 
     def follow(self, **options):
-        calls = []
-        options = {"min_interval": 0, "timeout": 60, **options}
+        """Returns name and step of the recorded checkpoints."""
         results = follow.evaluate_checkpoints(
-            self, str(self.directory), on_result=lambda *args: calls.append(args), **options
+            self, str(self.directory), **{"min_interval": 0, "timeout": 60, **options}
         )
-        assert [row[2]["AP"] for row in calls] == [value for _, value in self.evaluations]
-        assert results == calls[-1][2]
+        assert [row[2]["AP"] for row in self.recorded] == [value for _, value in self.evaluations]
+        assert results == self.recorded[-1][2]
         assert len(self.nets) == 1
-        return [(pathlib.Path(prefix).name, step) for prefix, step, _ in calls]
+        return [(pathlib.Path(prefix).name, step) for prefix, step, _ in self.recorded]
 
 
 @pytest.fixture
@@ -81,7 +82,19 @@ def follower(tmp_path, monkeypatch):
     follower = Follower(tmp_path)
     monkeypatch.setattr(follow, "time", follower.clock)
     monkeypatch.setattr(follow, "EfficientDetNet", follower.net)
+    record = follow.EvaluationRecorder.record
+
+    def record_and_keep(recorder, *result):
+        follower.recorded.append(result)
+        record(recorder, *result)
+
+    monkeypatch.setattr(follow.EvaluationRecorder, "record", record_and_keep)
     return follower
+
+
+def recorded_aps(directory):
+    with open(directory / "eval.csv", newline="") as file:
+        return [float(row["AP"]) for row in csv.DictReader(file)]
 
 
 def named(*steps):
@@ -95,6 +108,7 @@ def test_training_is_followed_to_its_last_step(follower):
     follower.clock.at(75, follower.save, 40, 30)  # after the last step
     assert follower.follow() == named(10, 20, 30)
     assert follower.evaluations == [[0, 10], [20, 20], [70, 30]]
+    assert recorded_aps(follower.directory) == [10, 20, 30]
 
 
 def test_finished_training_is_evaluated_once(follower):
@@ -217,18 +231,19 @@ def test_checkpoint_deleted_while_it_is_read(follower, monkeypatch):
     assert follower.follow() == named(40)
 
 
-def test_copy_outlives_a_checkpoint_deleted_during_its_evaluation(follower):
+def test_copy_outlives_a_checkpoint_deleted_during_its_evaluation(follower, monkeypatch):
     follower.save(10, 40)
     follower.seconds = 30
     for i, step in enumerate((20, 30, 40)):
         follower.clock.at(5 + i, follower.save, step, 40)
     kept = {}
 
-    def keep(prefix, step, results):
+    def keep(recorder, prefix, step, results):
         assert not checkpoint.is_readable(str(follower.directory / "model.ckpt-10"))
         kept[step] = checkpoint.read_entries(prefix)["part/kernel"].tolist()
 
-    follow.evaluate_checkpoints(follower, str(follower.directory), min_interval=0, timeout=60, on_result=keep)
+    monkeypatch.setattr(follow.EvaluationRecorder, "record", keep)
+    follow.evaluate_checkpoints(follower, str(follower.directory), min_interval=0, timeout=60)
     assert kept == {10: [10, 10, 10], 40: [40, 40, 40]}
 
 
@@ -238,3 +253,41 @@ def test_checkpoint_of_another_network_is_an_error_at_once(follower):
     with pytest.raises(checkpoint.CheckpointError, match="fits tiny in 0 of 1 variables"):
         follower.follow()
     assert follower.clock.now == 1005
+
+
+@pytest.mark.parametrize("aps, kept", [([0.1, 0.3, 0.2], 2), ([0.3, 0.3, 0.1], 1)])
+def test_recorder_writes_the_results_of_a_parallel_evaluation(tmp_path, aps, kept):
+    for i, ap in enumerate(aps, 1):
+        prefix = ModelDir(str(tmp_path)).save(i, {"weight": np.float32(i)})
+        follow.EvaluationRecorder(str(tmp_path)).record(prefix, i, {"AP": ap})  # a new recorder, as after a restart
+    assert checkpoint.read_entries(checkpoint.latest(str(tmp_path / "archive"))) == {"weight": kept}
+    assert recorded_aps(tmp_path) == aps
+    events = [e for path in (tmp_path / "eval").iterdir() for e in tf.compat.v1.train.summary_iterator(str(path))]
+    assert {value.tag for event in events for value in event.summary.value} == {"AP"}
+
+
+def test_recorder_ignores_a_released_checkpoint(tmp_path):
+    follow.EvaluationRecorder(str(tmp_path)).record(str(tmp_path / "model"), None, {"AP": 0.5})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_recorder_logs_failed_writes_and_continues(tmp_path, caplog, monkeypatch):
+    caplog.set_level("INFO", logger="absl")
+    rename = tf.io.gfile.rename
+
+    def fail_for_eval_csv(source, target, overwrite=False):
+        if target.endswith("eval.csv"):
+            raise tf.errors.PermissionDeniedError(None, None, "no permission")
+        rename(source, target, overwrite)
+
+    prefix = ModelDir(str(tmp_path)).save(1, {"weight": np.float32(1)})
+    for name in ("eval", "archive"):  # files in place of directories
+        (tmp_path / name).touch()
+    monkeypatch.setattr(tf.io.gfile, "rename", fail_for_eval_csv)
+    recorder = follow.EvaluationRecorder(str(tmp_path))
+    recorder.record(prefix, 1, {"AP": 0.1})
+    paths = [f"{tmp_path}/eval", f"{tmp_path}/eval.csv", f"cannot keep model.ckpt-1 as the best in {tmp_path}"]
+    assert [line.split(":")[0] for line in caplog.messages] == paths
+    (tmp_path / "archive").unlink()
+    recorder.record(prefix, 1, {"AP": 0.05})  # lower, but the better one could not be archived
+    assert len(caplog.messages) == 3 and ModelDir(str(tmp_path)).best_ap() == 0.05

@@ -20,6 +20,7 @@ from absl import logging
 from dataset.dataloader import InputReader
 from efficientdet import config as config_lib
 from efficientdet.config import ConfigError
+from tf2.evaluation import follow
 from tf2.training import train
 from tf2.training.model_dir import ModelDir
 from tf2.weights import checkpoint
@@ -306,7 +307,7 @@ def test_archive_holds_the_first_best_checkpoint(trainers, tiny_config, tmp_path
 @pytest.mark.parametrize("last, kept", [(0.3, 1), (0.5, 8)])
 def test_a_better_checkpoint_of_a_parallel_evaluation_stays_archived(trainers, tiny_config, tmp_path, last, kept):
     directory = ModelDir(str(tmp_path))
-    train.EvaluationRecorder(str(tmp_path))(directory.save(1, {"weight": np.float32(1)}), 1, {"AP": 0.4})
+    follow.EvaluationRecorder(str(tmp_path)).record(directory.save(1, {"weight": np.float32(1)}), 1, {"AP": 0.4})
     (tmp_path / "checkpoint").unlink()
     for file in tmp_path.glob("model.ckpt-1.*"):
         file.unlink()
@@ -371,42 +372,6 @@ def test_a_kill_loses_no_evaluation(trainers, tiny_config, tmp_path, monkeypatch
         assert_same_entries(found, expected)
     for file in ("eval.csv", "archive/best_eval.txt", "best_objective.txt"):
         assert (tmp_path / "killed" / file).read_text() == (tmp_path / "uninterrupted" / file).read_text()
-
-
-@pytest.mark.parametrize("aps, kept", [([0.1, 0.3, 0.2], 2), ([0.3, 0.3, 0.1], 1)])
-def test_recorder_writes_the_results_of_a_parallel_evaluation(tmp_path, aps, kept):
-    for i, ap in enumerate(aps, 1):
-        prefix = ModelDir(str(tmp_path)).save(i, {"weight": np.float32(i)})
-        train.EvaluationRecorder(str(tmp_path))(prefix, i, {"AP": ap})  # a new recorder, as after a restart
-    assert newest_entries(tmp_path / "archive") == {"weight": kept}
-    assert [float(row["AP"]) for row in rows(tmp_path / "eval.csv")] == aps
-    assert tags(tmp_path / "eval") == {"AP"}
-
-
-def test_recorder_ignores_a_released_checkpoint(tmp_path):
-    train.EvaluationRecorder(str(tmp_path))(str(tmp_path / "model"), None, {"AP": 0.5})
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_recorder_logs_failed_writes_and_continues(tmp_path, logged, monkeypatch):
-    rename = tf.io.gfile.rename
-
-    def fail_for_eval_csv(source, target, overwrite=False):
-        if target.endswith("eval.csv"):
-            raise tf.errors.PermissionDeniedError(None, None, "no permission")
-        rename(source, target, overwrite)
-
-    prefix = ModelDir(str(tmp_path)).save(1, {"weight": np.float32(1)})
-    for name in ("eval", "archive"):  # files in place of directories
-        (tmp_path / name).touch()
-    monkeypatch.setattr(tf.io.gfile, "rename", fail_for_eval_csv)
-    recorder = train.EvaluationRecorder(str(tmp_path))
-    recorder(prefix, 1, {"AP": 0.1})
-    paths = [f"{tmp_path}/eval", f"{tmp_path}/eval.csv", f"cannot keep model.ckpt-1 as the best in {tmp_path}"]
-    assert [line.split(":")[0] for line in logged] == paths
-    (tmp_path / "archive").unlink()
-    recorder(prefix, 1, {"AP": 0.05})  # lower, but the better one could not be archived
-    assert len(logged) == 3 and ModelDir(str(tmp_path)).best_ap() == 0.05
 
 
 # Invalid input, changed configs and damaged files.
