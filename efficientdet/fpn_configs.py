@@ -46,15 +46,7 @@ def bifpn(min_level: int, max_level: int) -> list[Node]:
 
 
 def qufpn(min_level: int, max_level: int) -> list[Node]:
-    """Quad pyramid: the paths of a BiFPN, the same paths in the opposite direction, and their fusion per level.
-
-    Args:
-        min_level: finest level.
-        max_level: coarsest level.
-
-    Returns:
-        The nodes, in order of evaluation.
-    """
+    """Quad pyramid: the paths of a BiFPN, the same paths in the opposite direction, and their fusion per level."""
     graph = _Builder(min_level, max_level)
     last = _add_bifpn(graph, min_level, max_level)
 
@@ -96,15 +88,7 @@ FUSIONS = {
 
 
 def get_nodes(fpn_name: str | None, min_level: int, max_level: int) -> list[Node]:
-    """Returns the nodes of a pyramid by name.
-
-    Args:
-        fpn_name: a key of `FPNS`; None for bifpn.
-        min_level: finest level.
-        max_level: coarsest level.
-
-    Returns:
-        The nodes, in order of evaluation.
+    """Returns the nodes of a pyramid by name, a key of `FPNS`; None for bifpn.
 
     Raises:
         ValueError: if the name is unknown.
