@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tqdm
@@ -21,13 +21,6 @@ DEFAULT_RATE = 25.0  # frames per second; for sources without a frame rate, such
 MAX_RATE = 1000.0  # frames per second; higher values are clock ticks of some containers
 TITLE = "EfficientDet - q ends"
 QUIT_KEYS = (ord("q"), 27)  # 27: Escape
-
-
-class Source(NamedTuple):
-    """Properties of a video."""
-
-    rate: float  # frames per second
-    frames: int | None  # number of frames; None if unknown, as for a camera
 
 
 def run(
@@ -57,34 +50,28 @@ def run(
         ValueError: if the video cannot be read or written, or there is no display for a window.
     """
     cv2 = _opencv()
+    options = {"min_score_thresh": min_score_thresh, "max_boxes_to_draw": max_boxes_to_draw}
+    options["line_thickness"] = line_thickness
     count = 0
-    with _opened(input_video) as (capture, source), _sink(output_video, source.rate) as show:
-        progress = tqdm.tqdm(desc="detecting", unit="frame", total=source.frames)
-        with progress, _until_interrupted(lambda: count > 0):
-            while True:
-                more, frame = capture.read()
-                if not more:
-                    break
-                image = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-                boxes, scores, classes, _ = driver.detect(image)
-                drawn = visualize.draw_boxes(
-                    image,
-                    boxes,
-                    classes,
-                    scores,
-                    names=driver.names,
-                    min_score_thresh=min_score_thresh,
-                    max_boxes_to_draw=max_boxes_to_draw,
-                    line_thickness=line_thickness,
-                )
-                count += 1
-                progress.update()
-                if not show(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR)):
-                    break
+    with _opened(input_video) as (capture, rate, total), _sink(output_video, rate) as show:
+        try:
+            with tqdm.tqdm(desc="detecting", unit="frame", total=total) as progress:
+                while (result := capture.read())[0]:
+                    image = cv2.cvtColor(result[1], cv2.COLOR_BGR2RGB)
+                    boxes, scores, classes, _ = driver.detect(image)
+                    drawn = visualize.draw_boxes(image, boxes, classes, scores, names=driver.names, **options)
+                    count += 1
+                    progress.update()
+                    if not show(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR)):
+                        break
+        except KeyboardInterrupt:
+            if not count:
+                raise
+            logging.warning("interrupted: the video ends here")
         if not count:
             raise ValueError(f"{input_video} has no frame that OpenCV can decode; convert it, or give another file")
-    if source.frames and count < source.frames:
-        logging.warning("%d of %d frames of %s were processed", count, source.frames, input_video)
+    if total and count < total:
+        logging.warning("%d of %d frames of %s were processed", count, total, input_video)
     return count
 
 
@@ -98,19 +85,8 @@ def _opencv():
 
 
 @contextlib.contextmanager
-def _until_interrupted(has_begun: Callable[[], bool]) -> Iterator[None]:
-    """Ends the block at Ctrl-C, so that the video is completed; raises it if there is no frame yet."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if not has_begun():
-            raise
-        logging.warning("interrupted: the video ends here")
-
-
-@contextlib.contextmanager
-def _opened(input_video: str) -> Iterator[tuple[Any, Source]]:
-    """Yields OpenCV's capture of the source and its properties."""
+def _opened(input_video: str) -> Iterator[tuple[Any, float, int | None]]:
+    """Yields OpenCV's capture, frames per second, and the number of frames; None if unknown, as for a camera."""
     cv2 = _opencv()
     is_camera = input_video.isdigit()
     if not is_camera and not os.path.isfile(input_video):
@@ -124,14 +100,14 @@ def _opened(input_video: str) -> Iterator[tuple[Any, Source]]:
         if not 0 < rate <= MAX_RATE:  # also True for NaN
             logging.info("%s has no frame rate; using %g frames per second", input_video, DEFAULT_RATE)
             rate = DEFAULT_RATE
-        yield capture, Source(rate, frames if frames > 0 and not is_camera else None)
+        yield capture, rate, frames if frames > 0 and not is_camera else None
     finally:
         capture.release()
 
 
 @contextlib.contextmanager
 def _sink(output_video: str | None, rate: float) -> Iterator[Callable[[np.ndarray], bool]]:
-    """Yields a function that writes or shows a BGR frame, and returns False if the user ended the video."""
+    """Yields a function that writes a BGR frame to a file, or shows it, see `_window`."""
     if output_video is None:
         with _window() as show:
             yield show
@@ -146,6 +122,7 @@ def _sink(output_video: str | None, rate: float) -> Iterator[Callable[[np.ndarra
         if not writers:  # the size of the first frame; cameras and rotation may change the size of the source
             size = frame.shape[1::-1]
             writers.append(cv2.VideoWriter(temporary, cv2.VideoWriter_fourcc(*CODECS[suffix]), rate, size))
+            stack.callback(writers[0].release)
             if not writers[0].isOpened():
                 raise ValueError(f"OpenCV cannot write {output_video}; try another of {', '.join(CODECS)}")
         shapes.add(frame.shape[1::-1])
@@ -155,12 +132,8 @@ def _sink(output_video: str | None, rate: float) -> Iterator[Callable[[np.ndarra
         writers[0].write(frame)
         return True
 
-    with atomic_path(output_video) as temporary:
-        try:
-            yield write
-        finally:
-            for writer in writers:
-                writer.release()
+    with atomic_path(output_video) as temporary, contextlib.ExitStack() as stack:
+        yield write
 
 
 @contextlib.contextmanager
