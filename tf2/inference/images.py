@@ -70,25 +70,18 @@ def run(
     paths = find_images(input_image)
     targets = _image_targets(paths, outputs)
     written, failed, found = [], [], []
-    for start in tqdm.trange(0, len(paths), batch_size, desc="detecting", unit="batch"):
-        images = {}
-        for i, path in enumerate(paths[start : start + batch_size], start):
-            try:
-                images[i] = read_image(path)
-            except ImageError as error:
-                failed.append(str(error))
-        if not images:
-            continue
+    for images in _batches(paths, batch_size, failed):
         detections = driver.serve(list(images.values()))
-        for row, (i, image) in enumerate(images.items()):
-            boxes, scores, classes = (column[row] for column in detections[:3])
+        for (i, image), boxes, scores, classes in zip(images.items(), *detections[:3]):
             kept = np.flatnonzero(scores > min_score_thresh)[:max_boxes_to_draw]  # sorted by falling score
             rows = boxes[kept], classes[kept], scores[kept]
             found.append(_entry(i, paths[i], image, *rows, driver.names))
             if targets and max(image.shape) > MAX_JPEG_SIDE:
                 failed.append(f"{paths[i]} is listed but not drawn: a JPEG has at most {MAX_JPEG_SIDE} pixels per side")
             elif targets:
-                _draw(targets[i], image, *rows, driver.names, line_thickness)
+                options = {"min_score_thresh": 0, "max_boxes_to_draw": len(kept), "line_thickness": line_thickness}
+                drawn = visualize.draw_boxes(image, *rows, names=driver.names, **options)
+                PIL.Image.fromarray(drawn).save(targets[i], quality=92)
                 written.append(targets[i])
     for path, form in ((outputs.json, _to_json), (outputs.csv, _to_csv), (outputs.coco, _to_coco)):
         if path:
@@ -138,6 +131,19 @@ def read_image(path: str) -> np.ndarray:
     return image_file.read_pixels(Path(path))
 
 
+def _batches(paths: list[str], batch_size: int, failed: list[str]) -> Iterator[dict[int, np.ndarray]]:
+    """Yields the readable images of each batch by index, and adds the error messages of the others to `failed`."""
+    for start in tqdm.trange(0, len(paths), batch_size, desc="detecting", unit="batch"):
+        images = {}
+        for i, path in enumerate(paths[start : start + batch_size], start):
+            try:
+                images[i] = read_image(path)
+            except ImageError as error:
+                failed.append(str(error))
+        if images:
+            yield images
+
+
 def _read_list(path: str) -> Iterator[str]:
     """Yields the paths in a .txt file."""
     try:
@@ -156,9 +162,10 @@ def _image_targets(paths: list[str], outputs: OutputPaths) -> list[str]:
     """Checks all outputs, and returns the path to draw each image to; an empty list without `image_dir`."""
     files = [path for path in (outputs.json, outputs.csv, outputs.coco) if path]
     for path in files:
-        if os.path.isdir(path) or not os.path.isdir(os.path.dirname(os.path.abspath(path))):
+        folder = os.path.dirname(os.path.abspath(path))
+        if os.path.isdir(path) or not os.path.isdir(folder):
             raise ValueError(f"cannot write {path}: expected a file in a folder that exists")
-        check_folder(os.path.dirname(os.path.abspath(path)))
+        check_folder(folder)
     check_distinct(files, paths, "one of the inputs")
     if not outputs.image_dir:
         return []
@@ -178,26 +185,13 @@ def _image_targets(paths: list[str], outputs: OutputPaths) -> list[str]:
     return targets
 
 
-def _draw(path: str, image: np.ndarray, boxes, classes, scores, names, line_thickness: int | None) -> None:
-    """Writes an image with the given boxes drawn."""
-    options = {"names": names, "line_thickness": line_thickness, "min_score_thresh": 0.0}
-    drawn = visualize.draw_boxes(image, boxes, classes, scores, max_boxes_to_draw=len(boxes), **options)
-    PIL.Image.fromarray(drawn).save(path, quality=92)
-
-
 def _entry(i: int, path: str, image: np.ndarray, boxes, classes, scores, names) -> dict[str, Any]:
     """Returns the detections of one image, as in --output_json."""
-    rows = zip(boxes.tolist(), scores.tolist(), classes.tolist(), strict=True)
-    return {
-        "id": i,
-        "file": path,
-        "height": image.shape[0],
-        "width": image.shape[1],
-        "detections": [
-            {"box": box, "score": score, "class": class_id, "name": label_map.name_of(names, class_id)}
-            for box, score, class_id in rows
-        ],
-    }
+    detections = [
+        {"box": box, "score": score, "class": class_id, "name": label_map.name_of(names, class_id)}
+        for box, score, class_id in zip(boxes.tolist(), scores.tolist(), classes.tolist(), strict=True)
+    ]
+    return {"id": i, "file": path, "height": image.shape[0], "width": image.shape[1], "detections": detections}
 
 
 def _to_json(found: list[dict]) -> str:
