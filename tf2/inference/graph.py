@@ -181,7 +181,7 @@ def _name_outputs(nodes: Nodes, tensors: dict[str, str]) -> dict[str, str]:
     names = {}
     for output, tensor in tensors.items():
         if tensor in nodes and nodes[tensor].op != "Placeholder":  # excludes later outputs of a node, "split:1"
-            names.setdefault(tensor, _published(output))
+            names.setdefault(tensor, published_node(output))
     if taken := set(names.values()) & (nodes.keys() - names.keys()):
         raise ValueError(
             f"names of outputs are used by other nodes of the graph: {', '.join(sorted(taken))}; rename these nodes"
@@ -196,7 +196,7 @@ def _name_outputs(nodes: Nodes, tensors: dict[str, str]) -> dict[str, str]:
     return {output: _full(renamed(tensor)) for output, tensor in tensors.items()}
 
 
-def _published(output: str) -> str:
+def published_node(output: str) -> str:
     """Returns the node name of an output, as in published graphs."""
     match = re.fullmatch(r"(class|box)_predict_(\d+)", output)
     if not match:

@@ -66,10 +66,6 @@ class Metadata:
         }
         return json.dumps(text, indent=1, ensure_ascii=False)
 
-    def with_content(self, content: str) -> "Metadata":
-        """Returns the metadata of another content of the same file."""
-        return dataclasses.replace(self, content=content)
-
     @classmethod
     def from_json(cls, text: str | bytes, path: str) -> "Metadata":
         """Parses the text written by `to_json`.

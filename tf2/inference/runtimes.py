@@ -3,12 +3,13 @@
 """Runtimes: loading and calling of each kind of exported file."""
 
 import contextlib
+import dataclasses
 import os
 import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from dataset.files import reason_of
+from tf2.inference.graph import published_node
 from tf2.inference.metadata import METADATA_FILE, METADATA_KEY, ArtifactError, Metadata, read_zip
 
 # Lines of absl's log in Python, with and without app.run. Early lines of its log in C++ have the date 0000.
@@ -54,15 +56,17 @@ class SavedModel:
                 self._call, self._argument, self.batch_size = signature, argument, arguments[argument].shape[0]
                 break
         else:
+            signatures = [
+                f"{n}({', '.join(f.structured_input_signature[1])})" for n, f in self._loaded.signatures.items()
+            ]
             raise ArtifactError(
                 f"{path} is not a SavedModel of a detector: expected a signature with the input "
-                f"{'images' if content == 'network' else 'image_arrays'}, got "
-                f"{_signatures(self._loaded.signatures) or 'none'}"
+                f"{'images' if content == 'network' else 'image_arrays'}, got {'; '.join(signatures) or 'none'}"
             )
         file = os.path.join(path, "assets.extra", METADATA_FILE)
-        self.metadata = Metadata.from_json(_read(file), path) if tf.io.gfile.exists(file) else None
-        if self.metadata:
-            self.metadata = self.metadata.with_content(self.content)
+        self.metadata = None
+        if tf.io.gfile.exists(file):
+            self.metadata = dataclasses.replace(Metadata.from_json(_read(file), path), content=self.content)
 
     def run(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
         outputs = self._call(**{self._argument: tf.constant(inputs)})
@@ -79,18 +83,16 @@ class FrozenGraph:
         except DecodeError as error:
             raise ArtifactError(f"{path} is damaged, or not a frozen graph: {reason_of(error)}") from error
         nodes = {node.name: node for node in graph_def.node}
-        heads = {"class": "class_net/class-predict", "box": "box_net/box-predict"}
+        levels = [f"{head}_predict_{i}" for head in ("class", "box") for i in range(20)]
+        levels = {output: f"{published_node(output)}:0" for output in levels if published_node(output) in nodes}
         if "image_arrays" in nodes and "detections" in nodes:
             self.content, feed, fetches = "detector", "image_arrays", {"detections": "detections:0"}
-        elif "input" in nodes and f"{heads['class']}/BiasAdd" in nodes:
-            self.content, feed, fetches = "network", "input", {}
-            for head, scope in heads.items():
-                levels = [f"{scope}/BiasAdd", *(f"{scope}_{i}/BiasAdd" for i in range(1, 20))]
-                fetches |= {f"{head}_predict_{i}": f"{n}:0" for i, n in enumerate(n for n in levels if n in nodes)}
+        elif "input" in nodes and "class_predict_0" in levels:
+            self.content, feed, fetches = "network", "input", levels
         else:
             raise ArtifactError(
                 f"{path} is not the graph of a detector: expected the nodes image_arrays and detections, or input and "
-                f"{heads['class']}/BiasAdd, got {len(nodes)} other nodes"
+                f"{published_node('class_predict_0')}, got {len(nodes)} other nodes"
             )
         text = nodes.pop(METADATA_KEY, None)
         self.metadata = Metadata.from_json(text.attr["value"].tensor.string_val[0], path) if text else None
@@ -106,16 +108,13 @@ class FrozenGraph:
 
 
 class TFLite:
-    """A TFLite file, called by its signature; quantized inputs and outputs are converted from and to float."""
+    """A TFLite file, called by its signature; quantized inputs and outputs are converted from and to float.
+
+    The default of num_threads is 1. More threads use busy waiting: on a machine with other load, two took ten times as
+    long as one.
+    """
 
     def __init__(self, path: str, num_threads: int | None = None):
-        """Loads the file.
-
-        Args:
-            path: of the file.
-            num_threads: None for TFLite's default, 1. More threads use busy waiting: on a machine with other load, two
-                took ten times as long as one.
-        """
         self.num_threads = num_threads
         try:
             with quiet_tflite():
@@ -125,15 +124,10 @@ class TFLite:
         except (ValueError, RuntimeError) as error:
             raise ArtifactError(f"{path} cannot be loaded as a TFLite detector: {reason_of(error)}") from error
         inputs, self._outputs = self._signature.get_input_details(), self._signature.get_output_details()
-        (self._argument, self._input), *others = inputs.items()
+        outputs = [name.split(":")[0] for name in self._outputs]  # published files use names of tensors
         contents = {"detections": "detector", "output_0": "detection_op", "class_predict_0": "network"}
-        names = [name.split(":")[0] for name in self._outputs]  # published files use names of tensors
-        self.content = next((content for name, content in contents.items() if name in names), None)
-        if others or not self.content:
-            raise ArtifactError(
-                f"{path} is not the TFLite file of a detector: expected an output {' or '.join(contents)}, "
-                f"got {', '.join(self._outputs)}"
-            )
+        self.content = _content(f"{path} is not the TFLite file", contents, inputs=inputs, outputs=outputs)
+        [(self._argument, self._input)] = inputs.items()
         self.metadata = read_zip(path)
         shape = self._input["shape_signature"]
         self.batch_size = int(shape[0]) if shape[0] > 0 else None
@@ -163,15 +157,9 @@ def quiet_tflite() -> Iterator[None]:
 
 
 class Onnx:
-    """An ONNX file in ONNX Runtime, on the CPU."""
+    """An ONNX file in ONNX Runtime, on the CPU. The default of num_threads is one per core."""
 
     def __init__(self, path: str, num_threads: int | None = None):
-        """Loads the file.
-
-        Args:
-            path: of the file.
-            num_threads: None for one per core.
-        """
         try:
             import onnxruntime
         except ImportError as error:
@@ -187,12 +175,7 @@ class Onnx:
             raise ArtifactError(f"{path} cannot be loaded as ONNX: {reason_of(error)}") from error
         inputs, self._outputs = self._session.get_inputs(), [output.name for output in self._session.get_outputs()]
         contents = {"detections": "detector", "class_predict_0": "network"}
-        self.content = next((content for name, content in contents.items() if name in self._outputs), None)
-        if len(inputs) != 1 or not self.content:
-            raise ArtifactError(
-                f"{path} is not the ONNX file of a detector: expected an output {' or '.join(contents)}, "
-                f"got {', '.join(self._outputs)}"
-            )
+        self.content = _content(f"{path} is not the ONNX file", contents, inputs=inputs, outputs=self._outputs)
         self._argument = inputs[0].name
         text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         self.metadata = Metadata.from_json(text, path) if text else None
@@ -225,9 +208,11 @@ def load(path: str, content: str | None = None, num_threads: int | None = None) 
     kind = os.path.splitext(path)[1]
     if kind == ".pb":
         return FrozenGraph(path)
-    if kind not in (".tflite", ".onnx"):
-        raise ArtifactError(f"{path} is neither a SavedModel's folder nor a .pb, .tflite or .onnx file")
-    return (TFLite if kind == ".tflite" else Onnx)(path, num_threads)
+    if kind == ".tflite":
+        return TFLite(path, num_threads)
+    if kind == ".onnx":
+        return Onnx(path, num_threads)
+    raise ArtifactError(f"{path} is neither a SavedModel's folder nor a .pb, .tflite or .onnx file")
 
 
 def quantize(values: np.ndarray, details: dict) -> np.ndarray:
@@ -254,8 +239,10 @@ def _read(path: str) -> bytes:
         raise ArtifactError(f"{path} cannot be read: {reason_of(error)}") from error
 
 
-def _signatures(signatures: dict) -> str:
-    """Formats names and arguments of signatures for error messages."""
-    return "; ".join(
-        f"{name}({', '.join(signature.structured_input_signature[1])})" for name, signature in signatures.items()
-    )
+def _content(file: str, contents: dict[str, str], *, inputs: Collection, outputs: Collection[str]) -> str:
+    """Returns the content of a file, by the name of an output; `file` is "{path} is not the {kind} file"."""
+    found = [content for name, content in contents.items() if name in outputs]
+    if len(inputs) != 1 or not found:
+        expected, got = " or ".join(contents), ", ".join(outputs)
+        raise ArtifactError(f"{file} of a detector: expected an output {expected}, got {got}")
+    return found[0]
