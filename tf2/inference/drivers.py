@@ -119,24 +119,18 @@ class ArtifactDriver(Driver):
     """A detector from an exported file."""
 
     def __init__(self, runtime: runtimes.Runtime, metadata: Metadata):
-        """Adds the pre- and post-processing that the file does not contain.
-
-        Args:
-            runtime: of the file.
-            metadata: of the file.
-        """
+        """Adds the pre- and post-processing that the file does not contain."""
         self.runtime = runtime
         self.metadata = metadata
-        config = metadata.config
+        model = EfficientDetModel(metadata.config, self._levels)
         if metadata.content == "detector":
-            super().__init__(config, {"preprocess + network + NMS": self._detections})
-            return
-        model = EfficientDetModel(config, self._levels)
-        if metadata.content == "network":
-            self.network = self._levels
-            super().__init__(config, stages(model, self.network))
+            functions = {"preprocess + network + NMS": self._detections}
+        elif metadata.content == "detection_op":
+            functions = {"preprocess": _preprocessing(model), "network + NMS": self._op_detections}
         else:
-            super().__init__(config, {"preprocess": _preprocessing(model), "network + NMS": self._op_detections})
+            self.network = self._levels
+            functions = stages(model, self.network)
+        super().__init__(metadata.config, functions)
 
     def _levels(self, inputs, training=False) -> Levels:
         """Runs the network of the file."""
@@ -145,11 +139,9 @@ class ArtifactDriver(Driver):
 
     def _detections(self, images: list[np.ndarray]) -> Detections:
         """Runs a file that contains the whole detector, once per image size, as all images of a call share one."""
-        by_size = {}
-        for i, image in enumerate(images):
-            by_size.setdefault(image.shape, []).append(i)
         rows = {}
-        for members in by_size.values():
+        for shape in {image.shape for image in images}:
+            members = [i for i, image in enumerate(images) if image.shape == shape]
             rows |= zip(members, self._run(np.stack([images[i] for i in members]))["detections"])
         return _from_rows(np.stack([rows[i] for i in range(len(images))]))
 
@@ -170,12 +162,9 @@ class ArtifactDriver(Driver):
         size = self.runtime.batch_size or len(inputs)
         if size == len(inputs):
             return self.runtime.run(inputs)
-        outputs = []
-        for start in range(0, len(inputs), size):
-            part = inputs[start : start + size]
-            padded = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
-            outputs.append({name: value[: len(part)] for name, value in self.runtime.run(padded).items()})
-        return {name: np.concatenate([part[name] for part in outputs]) for name in outputs[0]}
+        padded = np.concatenate([inputs, np.repeat(inputs[-1:], -len(inputs) % size, axis=0)])
+        outputs = [self.runtime.run(part) for part in np.split(padded, len(padded) // size)]
+        return {name: np.concatenate([part[name] for part in outputs])[: len(inputs)] for name in outputs[0]}
 
 
 def load(
@@ -205,18 +194,17 @@ def load(
     Raises:
         ValueError: if a name, a key or the checkpoint does not exist or does not match.
     """
-    given = {"score_thresh": min_score_thresh, "method": nms_method}
-    given = {key: value for key, value in given.items() if value is not None}
+    nms = {"score_thresh": min_score_thresh, "method": nms_method}
+    nms = {"nms_configs": {key: value for key, value in nms.items() if value is not None}}
     model_or_path = os.fspath(model_or_path)
-    config = _config_of(model_or_path).override(config_lib.read_hparams(hparams), overrides, {"nms_configs": given})
+    config = _config_of(model_or_path).override(config_lib.read_hparams(hparams), overrides, nms)
     return KerasDriver(config, os.fspath(ckpt or model_or_path))
 
 
 def _config_of(model_or_path: str) -> config_lib.Config:
     """Returns the config of a training, a model or released weights, over the NMS defaults of inference."""
     defaults = {"nms_configs": config_lib.INFERENCE_NMS}
-    config = saved_config.read(model_or_path, defaults)
-    if config is not None:
+    if config := saved_config.read(model_or_path, defaults):
         return config
     if model_or_path in published.ARCHIVES:
         model_name, keys = published.model_of(model_or_path)
@@ -254,12 +242,9 @@ def open_artifact(
     """
     path = os.fspath(path)
     runtime = runtimes.load(path, content, num_threads)
-    metadata = runtime.metadata
-    if metadata is None:
-        if config is None:
-            raise ArtifactError(f"{path} has no metadata; give --model_name and --hparams, or in Python its config")
-        metadata = Metadata(config, runtime.content)
-    return ArtifactDriver(runtime, metadata)
+    if not (runtime.metadata or config):
+        raise ArtifactError(f"{path} has no metadata; give --model_name and --hparams, or in Python its config")
+    return ArtifactDriver(runtime, runtime.metadata or Metadata(config, runtime.content))
 
 
 def network_function(net: EfficientDetNet) -> Callable[[tf.Tensor], Levels]:
@@ -285,9 +270,8 @@ def stages(model: EfficientDetModel, network: Callable[[tf.Tensor], Levels]) -> 
 
 def _preprocessing(model: EfficientDetModel) -> Callable[[list[np.ndarray]], tuple[tf.Tensor, tf.Tensor]]:
     """Returns a function: images -> network inputs [B, height, width, 3], image_scales [B]."""
-    preprocess = tf.function(
-        model.preprocess, input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)], autograph=False
-    )
+    image = tf.TensorSpec([None, None, 3], tf.uint8)
+    preprocess = tf.function(model.preprocess, input_signature=[image], autograph=False)
 
     def stage(images):
         inputs, image_scales = zip(*(preprocess(image) for image in images))

@@ -94,7 +94,7 @@ def find(path: str) -> str:
 
 
 def latest(directory: str) -> str | None:
-    """Returns the first of `prefixes`, or None."""
+    """Returns the prefix of the newest checkpoint of a directory, or None; see `prefixes`."""
     return next(iter(prefixes(directory)), None)
 
 
