@@ -107,18 +107,13 @@ def _match_image(index: int, image: EvaluatedImage, min_score_thresh: float) -> 
                 partners[row] = candidates.argmax()
                 unmatched[candidates.argmax()] = False
 
-    matches = []
-    for detection, partner, is_ignored in zip(chosen.tolist(), partners.tolist(), matches_ignored):
-        if partner == NONE and is_ignored:
-            continue
-        object_class = NONE if partner == NONE else int(groundtruth.classes[partner])
-        area = 0.0 if partner == NONE else float(groundtruth.area[partner])
-        values = int(classes[detection]), object_class, float(scores[detection]), area
-        matches.append(Match(index, detection, partner, *values))
-    for missed in np.flatnonzero(unmatched).tolist():
-        object_class, area = int(groundtruth.classes[missed]), float(groundtruth.area[missed])
-        matches.append(Match(index, NONE, missed, NONE, object_class, 0.0, area))
-    return matches
+    counts = (partners != NONE) | ~matches_ignored
+    pairs = [*zip(chosen[counts].tolist(), partners[counts].tolist())]
+    pairs += [(NONE, missed) for missed in np.flatnonzero(unmatched).tolist()]
+    # Index NONE, which is -1, selects the appended values.
+    detected_classes, scores = np.append(classes, NONE).tolist(), np.append(scores, 0.0).tolist()
+    object_classes, areas = np.append(groundtruth.classes, NONE).tolist(), np.append(groundtruth.area, 0.0).tolist()
+    return [Match(index, d, o, detected_classes[d], object_classes[o], scores[d], areas[o]) for d, o in pairs]
 
 
 def coco_iou(boxes: np.ndarray, groundtruth: ImageGroundtruth) -> np.ndarray:
@@ -155,5 +150,5 @@ def counts(matrix: np.ndarray) -> list[Counts]:
     objects, detections, correct = matrix.sum(axis=1), matrix.sum(axis=0), matrix.diagonal()
     missed, false = matrix[:, -1], matrix[-1]
     columns = (objects, detections, correct, objects - correct - missed, missed, detections - correct - false, false)
-    rows = [[int(number) for number in row[:-1]] for row in columns]
-    return [Counts(*row) for row in zip(*rows)] + [Counts(*map(sum, rows))]
+    rows = np.transpose(columns)[:-1]
+    return [Counts(*row) for row in [*rows.tolist(), rows.sum(axis=0).tolist()]]

@@ -5,6 +5,7 @@
 import contextlib
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 
 from dataset import label_map
 from dataset.files import TargetError, atomic_path, check_folder, write_file
-from tf2.evaluation.coco_metric import METRICS, CocoMetric, EvaluatedImage
+from tf2.evaluation.coco_metric import CocoMetric, EvaluatedImage, mean_valid
 from tf2.evaluation.report import error_analysis, gallery, plots
 from tf2.evaluation.report import page as report_page
 from tf2.evaluation.report.error_analysis import MIN_IOU, NONE, Match
@@ -24,27 +25,22 @@ PAGE = "index.html"
 FOLDER = "report_files"  # beside the page, with its images
 MIN_SCORE = 0.5  # of detections that are counted and shown
 JPEG = {"quality": 90, "subsampling": 0}  # keeps thin colored lines sharp
-MEANINGS = dict(
-    zip(
-        METRICS,
-        [
-            "mean over IoU 0.50 to 0.95",
-            "IoU 0.50",
-            "IoU 0.75",
-            "small objects: area below 32x32 px",
-            "medium objects",
-            "large objects: area from 96x96 px",
-            "recall with 1 detection per image, mean over IoU 0.50 to 0.95",
-            "recall with 10 detections per image",
-            "recall with 100 detections per image",
-            "recall of small objects, 100 detections per image",
-            "recall of medium objects",
-            "recall of large objects",
-        ],
-    ),
-    VOC07_mAP="Pascal VOC 2007: IoU 0.50, 11 points",
-    VOC_mAP="Pascal VOC 2010 and later: IoU 0.50, all points",
-)
+MEANINGS = {
+    "AP": "mean over IoU 0.50 to 0.95",
+    "AP50": "IoU 0.50",
+    "AP75": "IoU 0.75",
+    "APs": "small objects: area below 32x32 px",
+    "APm": "medium objects",
+    "APl": "large objects: area from 96x96 px",
+    "ARmax1": "recall with 1 detection per image, mean over IoU 0.50 to 0.95",
+    "ARmax10": "recall with 10 detections per image",
+    "ARmax100": "recall with 100 detections per image",
+    "ARs": "recall of small objects, 100 detections per image",
+    "ARm": "recall of medium objects",
+    "ARl": "recall of large objects",
+    "VOC07_mAP": "Pascal VOC 2007: IoU 0.50, 11 points",
+    "VOC_mAP": "Pascal VOC 2010 and later: IoU 0.50, all points",
+}
 
 ReadImages = Callable[[Sequence[int]], Iterator[tuple[int, np.ndarray]]]
 Section = tuple[str, list[str]]  # heading, HTML elements
@@ -68,10 +64,9 @@ class _ReportData(NamedTuple):
     @property
     def precision(self) -> np.ndarray:
         """[IoU threshold, recall, C] for all of `names`; -1 for classes without objects."""
-        positions = [list(self.names).index(category) for category in self.evaluation.params.catIds]
         values = self.evaluation.eval["precision"][..., 0, -1]  # all sizes, 100 detections
         precision = np.full([*values.shape[:2], len(self.names)], -1.0)
-        precision[..., positions] = values
+        precision[..., np.isin(list(self.names), self.evaluation.params.catIds)] = values  # both ascending
         return precision
 
 
@@ -156,59 +151,50 @@ def _replace_report(directory: str) -> Iterator[Path]:
 
 def _metrics(data: _ReportData, folder: Path) -> list[str]:
     """Returns a table of COCO's and, if given, Pascal VOC's metrics, and a plot of AP and AR by object size."""
-    rows = [
-        (name, "no groundtruth" if value < 0 else value, MEANINGS[name])
-        for name, value in data.metrics.items()
-        if name in MEANINGS
-    ]
+    metrics = [(name, value) for name, value in data.metrics.items() if name in MEANINGS]
+    rows = [(name, "no groundtruth" if value < 0 else value, MEANINGS[name]) for name, value in metrics]
     params, arrays = data.evaluation.params, data.evaluation.eval
     precision, recall = arrays["precision"][..., -1], arrays["recall"][..., -1]  # 100 detections
-    values = {
-        "AP": [_mean(precision[..., size]) for size in range(len(params.areaRng))],
-        "AP50": [_mean(precision[0, ..., size]) for size in range(len(params.areaRng))],
-        "AR": [_mean(recall[..., size]) for size in range(len(params.areaRng))],
-    }
+    by_size = {"AP": precision, "AP50": precision[0], "AR": recall}  # the last dimension is the object size
+    values = {name: list(map(mean_valid, np.moveaxis(array, -1, 0))) for name, array in by_size.items()}
     areas = np.concatenate([image.groundtruth.area[~image.groundtruth.is_crowd] for image in data.images])
     sizes = [
         f"{name}\n{np.count_nonzero((low <= areas) & (areas <= high))} objects"
         for name, (low, high) in zip(params.areaRngLbl, params.areaRng)
     ]
-    plots.plot_by_size(values, sizes, folder / "by_size.png")
+    caption = "AP and AR (100 detections per image) by object size"
     return [
         report_page.table(["metric", "value", "meaning"], rows, (0, 2)),
-        report_page.figure(f"{FOLDER}/by_size.png", "AP and AR (100 detections per image) by object size"),
+        _figure(plots.plot_by_size(values, sizes), folder / "by_size.png", caption),
     ]
 
 
-def _mean(values: np.ndarray) -> float:
-    """Returns the mean of values other than -1, which stands for "no objects"; -1 if there are none."""
-    values = values[values > -1]
-    return float(values.mean()) if values.size else -1.0
+def _figure(plot: plots.Figure, path: Path, caption: str) -> str:
+    """Saves a plot and returns its HTML element."""
+    plot.savefig(path)
+    return report_page.figure(f"{FOLDER}/{path.name}", caption)
 
 
 def _classes(data: _ReportData, folder: Path) -> list[str]:
     """Returns a plot and a table of the metrics per class; Pascal VOC's are known for named classes only."""
     precision = data.precision
     columns = {"AP": precision.mean(axis=(0, 1)), "AP50": precision[0].mean(axis=0), "AP75": precision[5].mean(axis=0)}
-    for metric in ("VOC07_AP", "VOC_AP"):
-        if f"{metric.removesuffix('AP')}mAP" in data.metrics:
-            values = [data.metrics.get(f"{metric}_/{name}", -1.0) for name in data.names.values()]
-            columns[metric] = np.array(values)
-    rows = [(*item, *values) for item, *values in zip(data.names.items(), *map(np.ndarray.tolist, columns.values()))]
-    labels = plots.class_labels(data.names)
-    plots.plot_ap_by_class(columns["AP"], columns["AP50"], labels, folder / "ap_by_class.png")
+    for metric in ("VOC07", "VOC"):
+        if f"{metric}_mAP" in data.metrics:
+            columns[f"{metric}_AP"] = [data.metrics.get(f"{metric}_AP_/{name}", -1.0) for name in data.names.values()]
+    rows = [(*item, *values) for item, *values in zip(data.names.items(), *columns.values())]
+    plot = plots.plot_ap_by_class(columns["AP"], columns["AP50"], plots.class_labels(data.names))
     return [
-        report_page.figure(f"{FOLDER}/ap_by_class.png", "AP (dark) and AP50 (light) per class, lowest first"),
+        _figure(plot, folder / "ap_by_class.png", "AP (dark) and AP50 (light) per class, lowest first"),
         report_page.table(["id", "class", *columns], rows, (0, 1)),
         report_page.paragraph("A dash means that there are no objects of the class."),
     ]
 
 
 def _curves(data: _ReportData, folder: Path) -> list[str]:
-    precision = data.precision[[0, 5]]  # at IoU 0.5 and 0.75
-    plots.plot_precision_recall(precision, plots.class_labels(data.names), folder / "curves.png")
+    plot = plots.plot_precision_recall(data.precision[[0, 5]], plots.class_labels(data.names))  # at IoU 0.5 and 0.75
     caption = "Precision over recall of all detections; the area under a curve is the AP"
-    return [report_page.figure(f"{FOLDER}/curves.png", caption)]
+    return [_figure(plot, folder / "curves.png", caption)]
 
 
 def _counts(data: _ReportData, folder: Path) -> list[str]:
@@ -224,7 +210,6 @@ def _counts(data: _ReportData, folder: Path) -> list[str]:
     objects = [len(truth.classes) for truth in truths]
     ignored = sum(np.count_nonzero(truth.is_crowd | truth.difficult) for truth in truths)
     detections = [np.count_nonzero(image.detections.scores > data.min_score_thresh) for image in data.images]
-    plots.plot_boxes_per_image(objects, detections, folder / "boxes_per_image.png")
     return [
         report_page.paragraph(
             f"Detections with a score above {data.min_score_thresh:g}, matched with objects at an IoU of at least "
@@ -233,8 +218,9 @@ def _counts(data: _ReportData, folder: Path) -> list[str]:
             f"counted: {ignored} crowds and difficult objects, and the detections that match them."
         ),
         report_page.table(["id", "class", *(column.replace("_", " ") for column in columns)], rows, (0, 1)),
-        report_page.figure(
-            f"{FOLDER}/boxes_per_image.png",
+        _figure(
+            plots.plot_boxes_per_image(objects, detections),
+            folder / "boxes_per_image.png",
             f"Histogram of boxes per image: {sum(objects)} objects and {sum(detections)} detections with a score above "
             f"{data.min_score_thresh:g} in {len(objects)} images",
         ),
@@ -243,7 +229,6 @@ def _counts(data: _ReportData, folder: Path) -> list[str]:
 
 def _confusion(data: _ReportData, folder: Path) -> list[str]:
     num_classes, shown = len(data.names), plots.MAX_MATRIX_CLASSES
-    plots.plot_confusion(data.confusion, plots.class_labels(data.names), folder / "confusion.png")
     caption = (
         f"Classes of objects (rows) and of their detections (columns) at scores above {data.min_score_thresh:g} and an "
         f"IoU of at least {MIN_IOU:g}; the color is the fraction of the row. The last column counts missed objects, "
@@ -251,21 +236,22 @@ def _confusion(data: _ReportData, folder: Path) -> list[str]:
     )
     if num_classes > shown:
         caption += f" Of {num_classes} classes the {shown} with most confusions are shown."
-    return [report_page.figure(f"{FOLDER}/confusion.png", caption)]
+    plot = plots.plot_confusion(data.confusion, plots.class_labels(data.names))
+    return [_figure(plot, folder / "confusion.png", caption)]
 
 
 def _galleries(data: _ReportData, read_images: ReadImages, folder: Path) -> dict[str, Section]:
     """Writes all drawings, reading each image once, and returns the sections of the galleries."""
     galleries = gallery.select(data.images, data.matches, data.names)
-    numbered = [(part.name, i, entry) for part in galleries for i, entry in enumerate(part.entries, 1)]
-    missing = {entry.image for *_, entry in numbered}
+    missing = defaultdict(list)  # {position of the image: [(name of the drawing, entry)]}
+    for part in galleries:
+        for i, entry in enumerate(part.entries, 1):
+            missing[entry.image].append((f"{part.name}_{i:02}", entry))
     for index, pixels in read_images(sorted(missing)):
-        missing.remove(index)
-        for name, i, entry in numbered:
-            if entry.image == index:
-                drawings = gallery.draw(entry, data.images[index], pixels, data.names, data.min_score_thresh)
-                for suffix, drawing in zip(("", "_small"), drawings):
-                    Image.fromarray(drawing).save(folder / f"{name}_{i:02}{suffix}.jpg", **JPEG)
+        for name, entry in missing.pop(index):
+            drawings = gallery.draw(entry, data.images[index], pixels, data.names, data.min_score_thresh)
+            for suffix, drawing in zip(("", "_small"), drawings):
+                Image.fromarray(drawing).save(folder / f"{name}{suffix}.jpg", **JPEG)
     if missing:
         raise ValueError(
             f"images {sorted(missing)} cannot be read a second time; do not change the records during an evaluation"
