@@ -22,7 +22,7 @@ from absl import flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dataset import command_line
-from dataset.convert import coco, command, shards
+from dataset.convert import coco, command
 
 FLAGS = flags.FLAGS
 
@@ -40,26 +40,17 @@ def define_flags() -> None:
     command.define_flags()
 
 
+@command.translate_errors()
 def main() -> None:
     command.hide_gpus()
-    with command.translate_errors():
-        source = coco.load(
-            FLAGS.image_dir,
-            image_info_file=FLAGS.image_info_file,
-            object_annotations_file=FLAGS.object_annotations_file,
-            caption_annotations_file=FLAGS.caption_annotations_file,
-        )
-        names = source.label_map()
-        report = coco.convert(
-            source,
-            FLAGS.output_file_prefix,
-            include_masks=FLAGS.include_masks,
-            num_shards=FLAGS.num_shards,
-            **command.flag_values(),
-        )
-        suffix = f" and {shards.write_label_map(FLAGS.output_file_prefix, names)}" if names else ""
-    print(report)
-    print(f"wrote {FLAGS.output_file_prefix}-*-of-{FLAGS.num_shards:05d}.tfrecord{suffix}")
+    source = coco.load(
+        FLAGS.image_dir,
+        image_info_file=FLAGS.image_info_file,
+        object_annotations_file=FLAGS.object_annotations_file,
+        caption_annotations_file=FLAGS.caption_annotations_file,
+    )
+    prefix, has_classes = FLAGS.output_file_prefix, bool(source.label_map)
+    command.convert(source, prefix, with_label_map=has_classes, include_masks=FLAGS.include_masks)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from absl import flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dataset import command_line
+from dataset import label_map as label_map_lib
 from dataset.convert import command, pascal, shards
 from dataset.tfrecord import DataError
 
@@ -53,36 +54,34 @@ def define_flags() -> None:
     command.define_flags()
 
 
+@command.translate_errors()
 def main() -> None:
     command.hide_gpus()
     years = ["VOC2007", "VOC2012"] if FLAGS.year == "merged" else [FLAGS.year]
     voc_sets = [pascal.VocSet(Path(FLAGS.data_dir, year), FLAGS.set, FLAGS.annotations_dir) for year in years]
-    with command.translate_errors():
-        if FLAGS.collect_label_map and FLAGS.label_map_json_path:
-            raise DataError("expected one of --collect_label_map and --label_map_json_path, got both")
-        label_map = pascal.VOC_LABEL_MAP
-        if FLAGS.label_map_json_path:
-            label_map = pascal.load_label_map(FLAGS.label_map_json_path)
-        if FLAGS.collect_label_map:
-            label_map = pascal.collect_label_map(voc_sets)
-        report = pascal.convert(
-            voc_sets,
-            FLAGS.output_path,
-            label_map=label_map,
-            ignore_difficult_instances=FLAGS.ignore_difficult_instances,
-            num_shards=FLAGS.num_shards,
-            num_images=FLAGS.num_images,
-            **command.flag_values(),
-        )
-        names = {class_id: name for name, class_id in label_map.items()}
-        collected = shards.write_label_map(FLAGS.output_path, names) if FLAGS.collect_label_map else None
-    print(report)
-    groundtruth = shards.companion_path(FLAGS.output_path, "json")
-    print(f"wrote {FLAGS.output_path}-*-of-{FLAGS.num_shards:05d}.tfrecord and {groundtruth}")
-    if collected:
+    if FLAGS.collect_label_map and FLAGS.label_map_json_path:
+        raise DataError("expected one of --collect_label_map and --label_map_json_path, got both")
+    label_map = label_map_lib.VOC
+    if FLAGS.label_map_json_path:
+        label_map = pascal.load_label_map(FLAGS.label_map_json_path)
+    if FLAGS.collect_label_map:
+        label_map = pascal.collect_label_map(voc_sets)
+    source = pascal.load(
+        voc_sets,
+        label_map=label_map,
+        ignore_difficult_instances=FLAGS.ignore_difficult_instances,
+        num_images=FLAGS.num_images,
+    )
+    try:
+        command.convert(source, FLAGS.output_path, with_label_map=False)
+    except DataError as error:
+        hint = "; use --label_map_json_path for other classes, or --collect_label_map for those of the annotations"
+        raise DataError(f"{error}{hint if pascal.UNKNOWN_CLASS in str(error) else ''}") from error
+    if FLAGS.collect_label_map:
+        path = shards.write_label_map(FLAGS.output_path, label_map)
         print(
-            f"wrote {collected}; for other sets pass --label_map_json_path={collected}, for training "
-            f"--hparams=label_map={collected},num_classes={max(names)}"
+            f"wrote {path}; for other sets pass --label_map_json_path={path}, for training "
+            f"--hparams=label_map={path},num_classes={max(label_map)}"
         )
 
 

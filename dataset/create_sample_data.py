@@ -57,16 +57,16 @@ def parse_image_size(text: str) -> tuple[int, int]:
     return int(sides[-1]), int(sides[0])
 
 
+@command.translate_errors()
 def main() -> None:
     command.hide_gpus()
-    with command.translate_errors():
-        report = sample_data.create(
-            FLAGS.output_dir,
-            num_images=FLAGS.num_images,
-            image_size=parse_image_size(FLAGS.image_size),
-            seed=FLAGS.seed,
-            prefix=FLAGS.prefix,
-        )
+    report = sample_data.create(
+        FLAGS.output_dir,
+        num_images=FLAGS.num_images,
+        image_size=parse_image_size(FLAGS.image_size),
+        seed=FLAGS.seed,
+        prefix=FLAGS.prefix,
+    )
     print(report)
     shards = f"{FLAGS.prefix}-*-of-{sample_data.NUM_SHARDS:05d}.tfrecord"
     print(f"wrote {FLAGS.output_dir}/images, annotations.json and {shards}")

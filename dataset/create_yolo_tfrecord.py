@@ -22,7 +22,7 @@ from absl import flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dataset import command_line
-from dataset.convert import command, shards, yolo
+from dataset.convert import command, yolo
 
 FLAGS = flags.FLAGS
 
@@ -37,17 +37,10 @@ def define_flags() -> None:
     command.define_flags()
 
 
+@command.translate_errors()
 def main() -> None:
     command.hide_gpus()
-    with command.translate_errors():
-        source = yolo.load(FLAGS.data_yaml, FLAGS.split)
-        report = yolo.convert(source, FLAGS.output_path, num_shards=FLAGS.num_shards, **command.flag_values())
-    print(report)
-    prefix = Path(FLAGS.output_path)
-    print(
-        f"wrote {prefix}-*-of-{FLAGS.num_shards:05d}.tfrecord, {shards.companion_path(prefix, 'json')} and "
-        f"{shards.companion_path(prefix, 'label_map', '.yaml')}"
-    )
+    command.convert(yolo.load(FLAGS.data_yaml, FLAGS.split), FLAGS.output_path, with_label_map=True)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ import tensorflow as tf
 from PIL import Image
 
 from dataset import tfrecord
-from dataset.convert import coco, pascal
+from dataset.convert import coco, pascal, shards
+from dataset.convert.annotation import Source
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = WIDTH, HEIGHT = 48, 32
@@ -141,7 +142,7 @@ XMLS = {  # annotations of plain images: (content, kept, reported), see Case
 }
 
 
-def as_voc(root: Path) -> pascal.VocSet:
+def as_voc(root: Path) -> Source:
     make_images(root / "JPEGImages")
     for folder in ("Annotations", "ImageSets/Main"):
         (root / folder).mkdir(parents=True)
@@ -154,10 +155,10 @@ def as_voc(root: Path) -> pascal.VocSet:
     (root / "secret.xml").write_text(xml([BOX]))  # the file that ../secret would read
     ids = [name.removesuffix(Path(name).suffix) for name in IMAGES] + [*XMLS, "no annotation"]
     (root / "ImageSets/Main/train.txt").write_text("\n".join(ids))
-    return pascal.VocSet(root, "train")
+    return pascal.load([pascal.VocSet(root, "train")], label_map={1: "dog"})
 
 
-def as_coco(root: Path) -> coco.CocoSource:
+def as_coco(root: Path) -> Source:
     make_images(root / "images")
     images, annotations = [], []
     for image_id, (name, case) in enumerate(IMAGES.items(), start=1):
@@ -172,12 +173,6 @@ def as_coco(root: Path) -> coco.CocoSource:
     return coco.load(root / "images", object_annotations_file=root / "instances.json")
 
 
-def convert(source, prefix: Path, **options):
-    if isinstance(source, coco.CocoSource):
-        return coco.convert(source, prefix, **options)
-    return pascal.convert([source], prefix, label_map={"dog": 1}, **options)
-
-
 @pytest.fixture(scope="module", params=[as_voc, as_coco], ids=["voc", "coco"])
 def source(request, tmp_path_factory):
     return request.param(tmp_path_factory.mktemp("hostile") / "data")
@@ -187,7 +182,7 @@ def source(request, tmp_path_factory):
 def converted(source, tmp_path_factory):
     """A folder with the output of one conversion of the hostile inputs; its prefix is "out"."""
     folder = tmp_path_factory.mktemp("converted")
-    convert(source, folder / "out", num_shards=2, num_threads=1, max_bad_fraction=1)
+    shards.write_shards(source, folder / "out", num_shards=2, num_threads=1, max_bad_fraction=1)
     return folder
 
 
@@ -205,7 +200,7 @@ def read_records(folder: Path) -> dict[str, tuple[tf.train.Example, dict]]:
 
 def test_every_input_is_converted_or_reported(source, converted):
     expected = {name: (case.kept, case.reported) for name, case in IMAGES.items()}
-    if isinstance(source, pascal.VocSet):
+    if source.write_groundtruth:  # VOC
         expected |= {f"{name}.jpg": result for name, (_, *result) in XMLS.items()}
         expected["no annotation.jpg"] = None, True
     records = read_records(converted)
@@ -247,7 +242,7 @@ def test_boxes_match_the_object_in_the_image(converted):
 
 
 def test_groundtruth_file_matches_the_records(source, converted):
-    if isinstance(source, coco.CocoSource):
+    if not source.write_groundtruth:  # COCO
         assert not (converted / "json_out.json").exists()  # the annotations are the groundtruth
         return
     content, records = json.loads((converted / "json_out.json").read_text()), read_records(converted)
@@ -262,7 +257,7 @@ def test_groundtruth_file_matches_the_records(source, converted):
 
 
 def test_output_does_not_depend_on_the_number_of_threads(source, converted, tmp_path):
-    convert(source, tmp_path / "out", num_shards=2, num_threads=4, max_bad_fraction=1)
+    shards.write_shards(source, tmp_path / "out", num_shards=2, num_threads=4, max_bad_fraction=1)
     names = sorted(path.name for path in converted.iterdir())
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     for name in names:
@@ -271,23 +266,23 @@ def test_output_does_not_depend_on_the_number_of_threads(source, converted, tmp_
 
 def test_too_many_damaged_inputs_are_an_error(source, tmp_path):
     with pytest.raises(tfrecord.DataError) as error:
-        convert(source, tmp_path / "out", num_shards=2)
+        shards.write_shards(source, tmp_path / "out", num_shards=2)
     assert "\n" not in str(error.value) and "max_bad_fraction" in str(error.value)
     assert not list(tmp_path.glob("out*")) and not (tmp_path / "json_out.json").exists()
 
 
 SLOW_RUN = """
 import signal, sys, time
-from dataset.convert import coco
+from dataset.convert import coco, shards
 signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
 read = coco.read_annotation
-def slow(*arguments):
+def slow(*arguments, **options):
     print("reading", flush=True)
     time.sleep(0.3)  # 36 images: 11 s
-    return read(*arguments)
+    return read(*arguments, **options)
 coco.read_annotation = slow
 source = coco.load("images", object_annotations_file="instances.json")
-coco.convert(source, "out/train", num_shards=2, num_threads=1, max_bad_fraction=1)
+shards.write_shards(source, "out/train", num_shards=2, num_threads=1, max_bad_fraction=1)
 """
 
 
@@ -301,6 +296,6 @@ def test_an_interrupted_conversion_leaves_no_complete_files(tmp_path, stop):
         rest, _ = run.communicate(timeout=20)
     assert run.returncode != 0 and rest.count("reading") < 10
     assert not list((tmp_path / "data/out").glob("train*"))
-    convert(source, tmp_path / "data/out/train", num_shards=2, num_threads=1, max_bad_fraction=1)
+    shards.write_shards(source, tmp_path / "data/out/train", num_shards=2, num_threads=1, max_bad_fraction=1)
     names = sorted(path.name for path in (tmp_path / "data/out").iterdir())
     assert names == ["report_train.json", "train-00000-of-00002.tfrecord", "train-00001-of-00002.tfrecord"]

@@ -1,20 +1,21 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Annotated images, the common form of all source formats, and their conversion to records."""
+"""Datasets and annotated images, the common form of all source formats, and their conversion to records."""
 
 import dataclasses
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 from pycocotools import mask as mask_lib
 
-from dataset.convert.conversion_report import ConversionNotes
+from dataset.convert.conversion_report import ConversionReport
 from dataset.convert.image_file import EXIF_TRANSPOSES, ImageError, ImageFile
+from dataset.files import reason_of
 from dataset.tfrecord import Record
 
 CLIP_TOLERANCE = 0.1  # pixels beyond the border that are clipped without a note, such as rounding of fractions
@@ -64,8 +65,49 @@ class Annotation:
     captions: Sequence[str] = ()
 
 
-def to_record(annotation: Annotation, image: ImageFile, notes: ConversionNotes, include_masks: bool = False) -> Record:
-    """Converts an annotated image to a record; changes and left out boxes are added to the notes.
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A dataset in a source format."""
+
+    items: Sequence  # one per image, in the order of the records
+    read: Callable[[Any, ConversionReport], Annotation]  # reads an item; an ImageError leaves the image out
+    label_map: Mapping[int, str]  # ids from 1
+    report: ConversionReport  # notes on the whole dataset
+    write_groundtruth: bool = True  # False if the dataset is a COCO groundtruth file; else source ids are integers
+
+
+def number_images(images: Sequence[tuple[str, tuple]], report: ConversionReport) -> list[tuple]:
+    """Returns the items of images that are listed as (name, item), with source ids "1", "2", ... appended.
+
+    An image that is listed more than once is returned once and noted.
+    """
+    report.note_duplicates("images listed more than once, written once", (name for name, _ in images))
+    return [(*item, str(number)) for number, item in enumerate(dict(images).values(), start=1)]
+
+
+def read_lines(path: Path, kind: str) -> list[str]:
+    """Returns the lines of a text file, without spaces around them.
+
+    Raises:
+        ImageError: if the file cannot be read; `kind` names it, such as "label file".
+    """
+    try:
+        return [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{kind} is unreadable", f"cannot read {kind} {path}: {reason_of(error)}") from error
+
+
+def parse_numbers(texts: Sequence[str]) -> tuple[float, ...] | None:
+    """Returns numbers, or None if a text is not a finite number."""
+    try:
+        numbers = tuple(map(float, texts))
+    except ValueError:
+        return None
+    return numbers if all(map(math.isfinite, numbers)) else None
+
+
+def to_record(annotation: Annotation, image: ImageFile, report: ConversionReport, include_masks: bool) -> Record:
+    """Converts an annotated image to a record; changes and left out boxes are added to the report.
 
     Boxes are clipped to the image; those that are not finite, empty, inverted or outside are left out. EXIF orientation
     is applied to boxes and masks only if the annotated size shows that they refer to the stored pixels.
@@ -73,32 +115,37 @@ def to_record(annotation: Annotation, image: ImageFile, notes: ConversionNotes, 
     Args:
         annotation: image with its objects.
         image: content of the image file, see `image_file.read`.
-        notes: notes of this image, extended in place.
+        report: report of this image, extended in place.
         include_masks: stores instance masks; objects without a valid one are left out.
 
     Raises:
         ImageError: if the annotated size differs from the image's.
     """
     if image.change:
-        notes.note(f"images re-encoded: {image.change}", annotation.filename)
-    orientation = _box_orientation(annotation, image, notes)
+        report.note(f"images re-encoded: {image.change}", annotation.filename)
+    orientation = _box_orientation(annotation, image, report)
     size = image.stored_size if orientation else (image.height, image.width)  # in which the boxes are given
     kept, boxes_norm, masks, seen = [], [], [], set()
     for item in annotation.objects:
         where = f"{item.label} of {annotation.filename}"
         try:
             mask = [encode_mask(item.segmentation, size, orientation)] if include_masks else []
-            box_norm = _to_box_norm(item.box, annotation.normalized, size, where, notes)
+            box_norm = _to_box_norm(item.box, annotation.normalized, size, where, report)
         except ValueError as error:
-            notes.leave_out_box(str(error), where)
+            report.leave_out_box(str(error), where)
             continue
         masks += mask
         if (item.box, item.class_id) in seen:
-            notes.note("duplicate boxes, kept", where)
+            report.note("duplicate boxes, kept", where)
         seen.add((item.box, item.class_id))
+        if item.area is not None and not 0 <= item.area <= MAX_AREA:  # also true for NaN
+            report.note("invalid areas, replaced by those of the boxes", where)
+            item = item._replace(area=None)
         kept.append(item)
         boxes_norm.append(transpose_box_norm(box_norm, orientation))
     boxes_norm = np.array(boxes_norm, np.float32).reshape(-1, 4)
+    ymin, xmin, ymax, xmax = boxes_norm.astype(np.float64).T
+    box_areas = np.round((ymax - ymin) * image.height * (xmax - xmin) * image.width, 3).tolist()
     return Record(
         encoded=image.encoded,
         height=image.height,
@@ -110,7 +157,7 @@ def to_record(annotation: Annotation, image: ImageFile, notes: ConversionNotes, 
         classes=[item.class_id for item in kept],
         class_names=[item.class_name for item in kept],
         is_crowd=[item.is_crowd for item in kept if item.is_crowd is not None],
-        area=_object_areas(kept, boxes_norm, image, annotation.filename, notes),
+        area=[area if item.area is None else float(item.area) for item, area in zip(kept, box_areas)],
         masks=masks,
         difficult=[item.difficult for item in kept if item.difficult is not None],
         truncated=[item.truncated for item in kept if item.truncated is not None],
@@ -119,12 +166,8 @@ def to_record(annotation: Annotation, image: ImageFile, notes: ConversionNotes, 
     )
 
 
-def _box_orientation(annotation: Annotation, image: ImageFile, notes: ConversionNotes) -> int:
-    """Returns the EXIF orientation to apply to the boxes; 0 if they refer to the upright image.
-
-    Raises:
-        ImageError: if the annotated size is neither that of the stored pixels nor that of the upright image.
-    """
+def _box_orientation(annotation: Annotation, image: ImageFile, report: ConversionReport) -> int:
+    """Returns the EXIF orientation to apply to the boxes; 0 if they refer to the upright image."""
     upright, size = (image.height, image.width), annotation.size
     if size is not None and size not in (upright, image.stored_size):
         annotated, actual = f"{size[1]:g}x{size[0]:g}", f"{image.width}x{image.height}"
@@ -135,20 +178,16 @@ def _box_orientation(annotation: Annotation, image: ImageFile, notes: Conversion
     if image.orientation == 1 or not annotation.objects:
         return 0
     if size is None or image.stored_size == upright:
-        notes.note(EXIF_AMBIGUOUS, annotation.filename)
+        report.note(EXIF_AMBIGUOUS, annotation.filename)
         return 0
     if size == upright:
         return 0
-    notes.note(EXIF_APPLIED, annotation.filename)
+    report.note(EXIF_APPLIED, annotation.filename)
     return image.orientation
 
 
-def _to_box_norm(box: Box, normalized: bool, size: tuple[int, int], where: str, notes: ConversionNotes) -> Box:
-    """Returns a box as [ymin, xmin, ymax, xmax] in [0, 1], clipped.
-
-    Raises:
-        ValueError: if the box cannot be used; the message is the reason for the report.
-    """
+def _to_box_norm(box: Box, normalized: bool, size: tuple[int, int], where: str, report: ConversionReport) -> Box:
+    """Returns a box as [ymin, xmin, ymax, xmax] in [0, 1], clipped; a ValueError states the reason to leave it out."""
     if not all(math.isfinite(coordinate) for coordinate in box):
         raise ValueError("boxes that are not finite numbers")
     height, width = size
@@ -166,7 +205,7 @@ def _to_box_norm(box: Box, normalized: bool, size: tuple[int, int], where: str, 
         raise ValueError("boxes that are empty or inverted")
     if is_clipped:
         lost = 1 - (ymax - ymin) * (xmax - xmin) / area
-        notes.note(HEAVILY_CLIPPED if lost > MAX_OUTSIDE else "boxes that extend beyond the image, clipped", where)
+        report.note(HEAVILY_CLIPPED if lost > MAX_OUTSIDE else "boxes that extend beyond the image, clipped", where)
     return box_norm
 
 
@@ -184,22 +223,6 @@ def transpose_box_norm(box_norm: Box, orientation: int) -> Box:
         7: (1 - xmax, 1 - ymax, 1 - xmin, 1 - ymin),  # right, bottom
         8: (1 - xmax, ymin, 1 - xmin, ymax),  # left, bottom
     }.get(orientation, box_norm)
-
-
-def _object_areas(
-    objects: Sequence[AnnotatedObject], boxes_norm: np.ndarray, image: ImageFile, filename: str, notes: ConversionNotes
-) -> list[float]:
-    """Returns the areas of objects in square pixels: the annotated area if there is a valid one, else the box area."""
-    ymin, xmin, ymax, xmax = boxes_norm.astype(np.float64).T
-    box_areas = np.round((ymax - ymin) * image.height * (xmax - xmin) * image.width, 3)
-    areas = []
-    for item, box_area in zip(objects, box_areas.tolist()):
-        area = item.area
-        if area is not None and not 0 <= area <= MAX_AREA:  # also true for NaN
-            notes.note("invalid areas, replaced by those of the boxes", f"{item.label} of {filename}")
-            area = None
-        areas.append(box_area if area is None else float(area))
-    return areas
 
 
 def encode_mask(segmentation: Sequence | Mapping | None, size: tuple[int, int], orientation: int = 0) -> bytes:

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Flags and error handling shared by the conversion scripts."""
+"""Flags, steps and error handling shared by the conversion scripts."""
 
 import contextlib
 import sys
@@ -11,7 +11,8 @@ import tensorflow as tf
 from absl import flags
 
 from dataset import command_line
-from dataset.convert import image_file
+from dataset.convert import image_file, shards
+from dataset.convert.annotation import Source
 from dataset.files import reason_of
 from dataset.tfrecord import DataError
 
@@ -43,6 +44,21 @@ def define_flags() -> None:
 def flag_values() -> dict[str, Any]:
     """Returns the values of these flags, as keyword arguments of `shards.write_shards`."""
     return {name: getattr(FLAGS, name) for name in ("num_threads", "max_bad_fraction", "max_image_pixels")}
+
+
+def convert(source: Source, prefix: str, *, with_label_map: bool, include_masks: bool = False) -> None:
+    """Writes a dataset with the values of the flags, and prints the report and the written files."""
+    report = shards.write_shards(
+        source, prefix, num_shards=FLAGS.num_shards, include_masks=include_masks, **flag_values()
+    )
+    written = [f"{prefix}-*-of-{FLAGS.num_shards:05d}.tfrecord"]
+    if source.write_groundtruth:
+        written.append(shards.companion_path(prefix, "json"))
+    if with_label_map:
+        written.append(shards.write_label_map(prefix, source.label_map))
+    print(report)
+    *others, last = map(str, written)
+    print(f"wrote {', '.join(others)} and {last}" if others else f"wrote {last}")
 
 
 def hide_gpus() -> None:

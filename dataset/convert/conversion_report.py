@@ -4,6 +4,7 @@
 
 import collections
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 from dataset.convert.image_file import ImageError
@@ -26,49 +27,46 @@ class Reason:
         return f"{self.count} ({'; '.join(self.first[:num_names])}{more})"
 
 
-class ConversionNotes:
-    """Changes to one image or to the whole input, and images and boxes left out of it. Not thread-safe."""
+class ConversionReport:
+    """Images and boxes of a conversion, or of one image in it, that are written or left out. Not thread-safe."""
 
     def __init__(self):
         self.reasons: dict[str, Reason] = collections.defaultdict(Reason)
         self.left_out = {"images": collections.Counter(), "boxes": collections.Counter()}  # those of `reasons`
+        self.written = collections.Counter(images=0, boxes=0)
 
     def note(self, reason: str, name: str) -> None:
         """Adds an item that is kept, such as ("duplicate boxes, kept", "annotation 3 of 7.jpg")."""
-        entry = self.reasons[_join_lines(reason)]
+        entry = self.reasons[reason]
         entry.count += 1
-        entry.first = [*entry.first, _join_lines(name)][:NAMES_STORED]
+        name = " ".join(name.splitlines())  # file names and messages of libraries may have several
+        entry.first = [*entry.first, name][:NAMES_STORED]
+
+    def note_duplicates(self, reason: str, names: Iterable[str]) -> None:
+        """Adds every name that occurs more than once."""
+        for name, count in collections.Counter(names).items():
+            if count > 1:
+                self.note(reason, name)
 
     def leave_out_box(self, reason: str, name: str) -> None:
         """Adds a box that is not written."""
         self.note(reason, name)
-        self.left_out["boxes"][_join_lines(reason)] += 1
+        self.left_out["boxes"][reason] += 1
 
     def leave_out_image(self, error: ImageError) -> None:
         """Adds an image that is not written."""
         self.note(error.reason, str(error))
-        self.left_out["images"][_join_lines(error.reason)] += 1
+        self.left_out["images"][error.reason] += 1
 
-    def extend(self, notes: "ConversionNotes") -> None:
-        """Appends all entries of other notes."""
-        for reason, entry in notes.reasons.items():
+    def extend(self, report: "ConversionReport") -> None:
+        """Adds the entries of another report."""
+        for reason, entry in report.reasons.items():
             total = self.reasons[reason]
             total.count += entry.count
             total.first = [*total.first, *entry.first][:NAMES_STORED]
-        for kind, counts in notes.left_out.items():
+        for kind, counts in report.left_out.items():
             self.left_out[kind] += counts
-
-
-def _join_lines(text: str) -> str:
-    return " ".join(text.splitlines())  # file names and messages of libraries may have several
-
-
-class ConversionReport(ConversionNotes):
-    """Numbers of written images and boxes, and the notes of all images."""
-
-    def __init__(self):
-        super().__init__()
-        self.written = {"images": 0, "boxes": 0}
+        self.written.update(report.written)
 
     def num_left_out(self, kind: str) -> int:
         """Returns the number of "images" or "boxes" that are not written."""

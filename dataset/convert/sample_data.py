@@ -10,7 +10,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from dataset import scenes
-from dataset.convert import coco
+from dataset.convert import coco, shards
 from dataset.convert.conversion_report import ConversionReport
 
 NUM_SHARDS = 4
@@ -46,30 +46,16 @@ def create(
         height, width = image_size
         images.append({"id": image_id, "file_name": f"{image_id:06d}.jpg", "height": height, "width": width})
         Image.fromarray(scene.image).save(images_dir / images[-1]["file_name"], **scenes.JPEG_OPTIONS)
-        for class_id, box in zip(scene.classes.tolist(), scene.boxes.tolist(), strict=True):
-            annotations.append(_coco_annotation(len(annotations) + 1, image_id, class_id, box))
-    _remove_stale_images(images_dir, {image["file_name"] for image in images})
+        for class_id, (ymin, xmin, ymax, xmax) in zip(scene.classes.tolist(), scene.boxes.tolist(), strict=True):
+            ids = {"id": len(annotations) + 1, "image_id": image_id, "category_id": class_id}
+            box, area = [xmin, ymin, xmax - xmin, ymax - ymin], (xmax - xmin) * (ymax - ymin)
+            annotations.append({**ids, "bbox": box, "area": area, "iscrowd": 0})
+    file_names = {image["file_name"] for image in images}
+    for path in images_dir.glob("*.jpg"):  # of an earlier, larger run; other names are kept
+        if re.fullmatch(r"[0-9]{6}|[1-9][0-9]{6,}", path.stem) and path.name not in file_names:
+            path.unlink()
     categories = [{"id": class_id, "name": name} for class_id, name in scenes.CLASS_NAMES.items()]
     content = {"images": images, "annotations": annotations, "categories": categories}
     annotations_path.write_text(json.dumps(content), "utf-8")
     source = coco.load(images_dir, object_annotations_file=annotations_path)
-    return coco.convert(source, Path(output_dir, prefix), num_shards=num_shards)
-
-
-def _remove_stale_images(images_dir: Path, file_names: set[str]) -> None:
-    """Removes images of an earlier, larger run; keeps files with names that `create` does not write."""
-    for path in images_dir.glob("*.jpg"):
-        if re.fullmatch(r"[0-9]{6}|[1-9][0-9]{6,}", path.stem) and path.name not in file_names:
-            path.unlink()
-
-
-def _coco_annotation(annotation_id: int, image_id: int, class_id: int, box: list[int]) -> dict:
-    ymin, xmin, ymax, xmax = box
-    return {
-        "id": annotation_id,
-        "image_id": image_id,
-        "category_id": class_id,
-        "bbox": [xmin, ymin, xmax - xmin, ymax - ymin],
-        "area": (xmax - xmin) * (ymax - ymin),
-        "iscrowd": 0,
-    }
+    return shards.write_shards(source, Path(output_dir, prefix), num_shards=num_shards)

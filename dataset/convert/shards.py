@@ -4,13 +4,15 @@
 
 import collections
 import contextlib
+import functools
 import glob
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,20 +20,19 @@ import yaml
 from tqdm import tqdm
 
 from dataset import tfrecord
-from dataset.convert import annotation as annotation_lib
 from dataset.convert import image_file
-from dataset.convert.annotation import CORNERS_HINT, HEAVILY_CLIPPED, MAX_CLIPPED, MIN_CLIPPED, Annotation
-from dataset.convert.conversion_report import ConversionNotes, ConversionReport, Reason
+from dataset.convert.annotation import CORNERS_HINT, HEAVILY_CLIPPED, MAX_CLIPPED, MIN_CLIPPED, Source, to_record
+from dataset.convert.conversion_report import ConversionReport, Reason
 from dataset.convert.image_file import ImageError
 from dataset.files import reason_of, staging_folder, write_file
 from dataset.tfrecord import DataError, Record
 
 READ_AHEAD = 4  # results per thread that may wait for a slower image before them
-T = TypeVar("T")
 
 
-class ShardWriter:
-    """Context manager that writes records to `{prefix}-{shard:05d}-of-{num_shards:05d}.tfrecord`, in rotation.
+@contextlib.contextmanager
+def open_shards(prefix: str | Path, num_shards: int) -> Iterator[Callable[[bytes], None]]:
+    """Yields a function that appends a serialized record to `{prefix}-{shard:05d}-of-{num_shards:05d}.tfrecord`.
 
     Record i goes to shard i mod num_shards. Shards are written to a hidden folder, see `files.staging_folder`, and are
     moved to their final names only if the block ends without an error.
@@ -45,57 +46,32 @@ class ShardWriter:
             be opened.
         TargetError: if another process is writing to the same prefix.
     """
-
-    def __init__(self, prefix: str | Path, num_shards: int):
-        if num_shards < 1:
-            raise DataError(f"num_shards must be at least 1, got {num_shards}")
-        if not str(prefix) or str(prefix).endswith(os.sep):
-            raise DataError(f"expected a path prefix of shard names, such as data/train, got {str(prefix)!r}")
-        self.prefix = Path(prefix)
-        self.num_shards = num_shards
-        self.num_records = 0
-
-    def shard_path(self, shard: int) -> Path:
-        """Returns the final path of shard number `shard`, from 0."""
-        return self.prefix.with_name(f"{self.prefix.name}-{shard:05d}-of-{self.num_shards:05d}.tfrecord")
-
-    def __enter__(self) -> "ShardWriter":
-        self.prefix.parent.mkdir(parents=True, exist_ok=True)
-        self._check_other_shards()
-        with contextlib.ExitStack() as stack:
-            folder = stack.enter_context(staging_folder(str(self.prefix)))
-            self._writers = []
-            try:
-                for shard in range(self.num_shards):
-                    writer = tf.io.TFRecordWriter(os.path.join(folder, self.shard_path(shard).name))
-                    stack.callback(writer.close)
-                    self._writers.append(writer)
-            except tf.errors.OpError as error:
-                raise DataError(
-                    f"cannot open shard {len(self._writers)} of {self.num_shards}: {reason_of(error)}; all shards "
-                    "are open at the same time: lower num_shards, or raise `ulimit -n` if too many files are open"
-                ) from error
-            self._stack = stack.pop_all()
-        return self
-
-    def _check_other_shards(self) -> None:
-        """Raises a DataError if there are shards of another number, which `{prefix}*` would match too."""
-        expected = {self.shard_path(shard).name for shard in range(self.num_shards)}
-        pattern = "-[0-9][0-9][0-9][0-9][0-9]-of-[0-9][0-9][0-9][0-9][0-9].tfrecord"
-        for path in sorted(self.prefix.parent.glob(glob.escape(self.prefix.name) + pattern)):
-            if path.name not in expected:
-                raise DataError(
-                    f"{path} belongs to a run with another number of shards than {self.num_shards}, and a reader of "
-                    f"{self.prefix}* would read both; remove the old shards, or choose another name"
-                )
-
-    def write(self, serialized: bytes) -> None:
-        """Appends a serialized record to the next shard."""
-        self._writers[self.num_records % self.num_shards].write(serialized)
-        self.num_records += 1
-
-    def __exit__(self, *error):
-        return self._stack.__exit__(*error)
+    if num_shards < 1:
+        raise DataError(f"num_shards must be at least 1, got {num_shards}")
+    if not str(prefix) or str(prefix).endswith(os.sep):
+        raise DataError(f"expected a path prefix of shard names, such as data/train, got {str(prefix)!r}")
+    prefix = Path(prefix)
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    names = [f"{prefix.name}-{shard:05d}-of-{num_shards:05d}.tfrecord" for shard in range(num_shards)]
+    digits = "[0-9]" * 5
+    for path in sorted(prefix.parent.glob(f"{glob.escape(prefix.name)}-{digits}-of-{digits}.tfrecord")):
+        if path.name not in names:  # `{prefix}*` would match it too
+            raise DataError(
+                f"{path} belongs to a run with another number of shards than {num_shards}, and a reader of "
+                f"{prefix}* would read both; remove the old shards, or choose another name"
+            )
+    with staging_folder(str(prefix)) as folder, contextlib.ExitStack() as stack:
+        writers = []
+        try:
+            for name in names:
+                writers.append(stack.enter_context(tf.io.TFRecordWriter(os.path.join(folder, name))))
+        except tf.errors.OpError as error:
+            raise DataError(
+                f"cannot open shard {len(writers)} of {num_shards}: {reason_of(error)}; all shards "
+                "are open at the same time: lower num_shards, or raise `ulimit -n` if too many files are open"
+            ) from error
+        rotation = itertools.cycle(writers)
+        yield lambda serialized: next(rotation).write(serialized)
 
 
 def companion_path(prefix: str | Path, kind: str, suffix: str = ".json") -> Path:
@@ -117,8 +93,7 @@ def write_label_map(prefix: str | Path, names: Mapping[int, str]) -> Path:
 
 
 def write_shards(
-    items: Sequence[T],
-    read: Callable[[T, ConversionNotes], Annotation],
+    source: Source,
     prefix: str | Path,
     *,
     num_shards: int,
@@ -126,64 +101,60 @@ def write_shards(
     max_bad_fraction: float = 0.01,
     max_image_pixels: int = image_file.MAX_IMAGE_PIXELS,
     include_masks: bool = False,
-    groundtruth_categories: Mapping[str, int] | None = None,
-    notes: ConversionNotes | None = None,
 ) -> ConversionReport:
-    """Writes shards and `report_{name}.json`; the result does not depend on the number of threads.
+    """Writes shards, `report_{name}.json` and, if the source asks for it, COCO groundtruth `json_{name}.json`.
+
+    The result does not depend on the number of threads.
 
     Args:
-        items: one per image, in the order of the records.
-        read: (item, notes of the image) -> annotation. Called in threads; an ImageError leaves the image out.
+        source: dataset to convert.
         prefix: path prefix of the shard names.
         num_shards: number of TFRecord files, from 1.
         num_threads: images read concurrently; None for the number of CPU cores.
         max_bad_fraction: largest fraction of images, and of boxes, that may be left out; see also `find_excess`.
         max_image_pixels: larger images are left out.
         include_masks: writes instance masks too.
-        groundtruth_categories: {name: id}; if given, the records are also written to `json_{name}.json` as COCO
-            groundtruth, for which the source ids must be integers.
-        notes: notes on the whole input, which the report starts with.
 
     Raises:
         DataError: if no image can be written, too many images or boxes are left out, or too many boxes are clipped;
             only the report is written then.
     """
-    report = ConversionReport()
-    report.extend(notes or ConversionNotes())
-    groundtruth = None if groundtruth_categories is None else _empty_groundtruth(groundtruth_categories)
-
-    def convert(item: T) -> tuple[Record | None, bytes, ConversionNotes]:
-        image_notes = ConversionNotes()
-        try:
-            annotation = read(item, image_notes)
-            image = image_file.read(annotation.image_path, max_image_pixels)
-            record = annotation_lib.to_record(annotation, image, image_notes, include_masks)
-            return record, tfrecord.encode(record), image_notes
-        except ImageError as error:
-            image_notes = ConversionNotes()  # drops notes on the boxes of the image
-            image_notes.leave_out_image(error)
-            return None, b"", image_notes
-
-    with ShardWriter(prefix, num_shards) as writer:
-        with contextlib.closing(_map_in_order(convert, items, num_threads or os.cpu_count())) as results:
-            for record, serialized, image_notes in tqdm(
-                results, total=len(items), desc=Path(prefix).name, unit="image"
+    report, groundtruth = ConversionReport(), _empty_groundtruth(source.label_map)
+    report.extend(source.report)
+    convert = functools.partial(_convert_image, source, max_image_pixels, include_masks)
+    with open_shards(prefix, num_shards) as write:
+        with contextlib.closing(_map_in_order(convert, source.items, num_threads or os.cpu_count())) as results:
+            for record, serialized, image_report in tqdm(
+                results, total=len(source.items), desc=Path(prefix).name, unit="image"
             ):
-                report.extend(image_notes)
+                report.extend(image_report)
                 if record is not None:
-                    report.written["images"] += 1
-                    report.written["boxes"] += len(record.boxes_norm)
-                    writer.write(serialized)
-                    if groundtruth is not None:
+                    write(serialized)
+                    if source.write_groundtruth:
                         _add_to_groundtruth(groundtruth, record)
         # Written before the shards are moved, so that complete shards are never without these files.
         write_file(companion_path(prefix, "report"), json.dumps(report.to_json()))
-        excess = find_excess(report, max_bad_fraction)
-        if excess:
+        if excess := find_excess(report, max_bad_fraction):
             raise DataError(f"{excess}; the full report is {companion_path(prefix, 'report')}")
-        if groundtruth is not None:
+        if source.write_groundtruth:
             write_file(companion_path(prefix, "json"), json.dumps(groundtruth))
     return report
+
+
+def _convert_image(
+    source: Source, max_pixels: int, include_masks: bool, item: Any
+) -> tuple[Record | None, bytes, ConversionReport]:
+    report = ConversionReport()
+    try:
+        annotation = source.read(item, report)
+        image = image_file.read(annotation.image_path, max_pixels)
+        record = to_record(annotation, image, report, include_masks)
+    except ImageError as error:
+        report = ConversionReport()  # without notes on the boxes of the image
+        report.leave_out_image(error)
+        return None, b"", report
+    report.written.update(images=1, boxes=len(record.boxes_norm))
+    return record, tfrecord.encode(record), report
 
 
 def find_excess(report: ConversionReport, max_bad_fraction: float) -> str | None:
@@ -206,9 +177,9 @@ def find_excess(report: ConversionReport, max_bad_fraction: float) -> str | None
     return None
 
 
-def _empty_groundtruth(categories: Mapping[str, int]) -> dict[str, Any]:
-    rows = [{"supercategory": "none", "id": class_id, "name": name} for name, class_id in categories.items()]
-    return {"images": [], "type": "instances", "annotations": [], "categories": rows}
+def _empty_groundtruth(label_map: Mapping[int, str]) -> dict[str, Any]:
+    categories = [{"supercategory": "none", "id": class_id, "name": name} for class_id, name in label_map.items()]
+    return {"images": [], "type": "instances", "annotations": [], "categories": categories}
 
 
 def _add_to_groundtruth(groundtruth: dict[str, Any], record: Record) -> None:

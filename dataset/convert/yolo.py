@@ -1,21 +1,25 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Conversion of YOLO text labels to TFRecords, a COCO groundtruth file and a label map."""
+"""The reader of YOLO text labels."""
 
-import collections
-import dataclasses
-import math
+import functools
 import os
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dataset import label_map as label_map_lib
-from dataset.convert import image_file, shards
-from dataset.convert.annotation import AnnotatedObject, Annotation, Box
-from dataset.convert.conversion_report import ConversionNotes, ConversionReport
-from dataset.convert.image_file import ImageError
-from dataset.files import reason_of
+from dataset.convert import image_file
+from dataset.convert.annotation import (
+    AnnotatedObject,
+    Annotation,
+    Box,
+    Source,
+    number_images,
+    parse_numbers,
+    read_lines,
+)
+from dataset.convert.conversion_report import ConversionReport
 from dataset.tfrecord import DataError
 from efficientdet import config as config_lib
 from efficientdet import hparams
@@ -24,23 +28,15 @@ SPLITS = ("train", "val", "test")
 MAX_FRACTION = 1.5  # boxes may extend beyond the image; larger values are pixels
 
 
-@dataclasses.dataclass(frozen=True)
-class YoloSource:
-    """One split of a dataset."""
-
-    images: Sequence[tuple[Path, str]]  # (folder, name in the folder)
-    label_map: Mapping[int, str]  # ids from 1
-    duplicates: Sequence[Path] = ()  # images that several entries of the split contain
-
-
-def load(data_yaml: str | Path, split: str) -> YoloSource:
-    """Reads data.yaml and finds the images of a split.
+def load(data_yaml: str | Path, split: str) -> Source:
+    """Reads data.yaml and finds the images of a split; image ids count from 1.
 
     The key `path` is relative to the folder of data.yaml or, if that does not exist, to the working directory. The
     split, a folder of images, a .txt list of images or several of these, is relative to `path`.
 
     Raises:
-        DataError: if the file cannot be read, lacks the split or the names, or the split or `path` does not exist.
+        DataError: if the file cannot be read, lacks the split or the names, the split or `path` does not exist, or no
+            image has a label file.
     """
     try:
         content = hparams.read_yaml(str(data_yaml))
@@ -59,14 +55,17 @@ def load(data_yaml: str | Path, split: str) -> YoloSource:
             f"{data_yaml}: expected path to be a folder, and {split} a folder, a .txt list or several of them, got "
             f"{reprlib.repr(root)} and {reprlib.repr(entries)}"
         )
-    root = _find_root(Path(data_yaml).resolve().parent, root)
-    found = [(folder / name, (folder, name)) for entry in entries for folder, name in _find_images(root, entry)]
-    counts, images = collections.Counter(path for path, _ in found), list(dict(found).values())
-    if not images:
+    root, report = _find_root(Path(data_yaml).resolve().parent, root), ConversionReport()
+    found = [(str(folder / name), (folder, name)) for entry in entries for folder, name in _find_images(root, entry)]
+    items = number_images(found, report)
+    if not items:
         raise DataError(
             f"{split} of {data_yaml} has no image ({', '.join(image_file.SUFFIXES)}) in {', '.join(entries)}"
         )
-    return YoloSource(images, label_map, [path for path, count in counts.items() if count > 1])
+    labels = [label_path(folder / name) for folder, name, _ in items]
+    if not any(path.is_file() for path in labels):
+        raise DataError(f"none of the {len(labels)} images has a label file; expected files such as {labels[0]}")
+    return Source(items, functools.partial(read_annotation, label_map=label_map), label_map, report)
 
 
 def _find_root(folder: Path, path: str) -> Path:
@@ -98,13 +97,8 @@ def _find_images(root: Path, entry: str) -> list[tuple[Path, str]]:
     if path.is_dir():
         images = sorted(file for file in path.rglob("*") if file.suffix.lower() in image_file.SUFFIXES)
         return [(path, str(image.relative_to(path))) for image in [*images, *_missing_images(path, images)]]
-    try:
-        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"expected a folder of images or a list of them, cannot read {path}: {reason_of(error)}"
-        ) from error
-    return [(root, os.path.relpath(path.parent / line, root)) for line in lines]
+    lines = read_lines(path, "folder or list of images")
+    return [(root, os.path.relpath(path.parent / line, root)) for line in lines if line]
 
 
 def _missing_images(folder: Path, images: Sequence[Path]) -> list[Path]:
@@ -125,8 +119,34 @@ def label_path(image_path: Path) -> Path:
     return Path(*folders, name).with_suffix(".txt")
 
 
-def find_fault(values: Sequence[float] | None, label_map: Mapping[int, str]) -> str | None:
-    """Returns the reason why a row of a label file cannot be used, or None; see `_parse_row` for the values."""
+def read_annotation(
+    item: tuple[Path, str, str], report: ConversionReport, *, label_map: Mapping[int, str]
+) -> Annotation:
+    """Reads (folder, image in it, source id); invalid rows are left out and noted. No label file means no objects.
+
+    Raises:
+        ImageError: if the image is not in the folder, or the label file cannot be read.
+    """
+    folder, name, source_id = item
+    image_path, labels, rows, objects = image_file.find(folder, name), label_path(folder / name), [], []
+    if labels.exists():
+        rows = read_lines(labels, "label file")
+    else:
+        report.note("images without a label file: no objects", name)
+    for number, row in enumerate(rows, start=1):
+        if not row:
+            continue
+        values, label = parse_numbers(row.split()), f"line {number}"
+        if fault := _find_fault(values, label_map):
+            report.leave_out_box(fault, f"{label} of {name}")
+        else:
+            class_id = int(values[0]) + 1
+            objects.append(AnnotatedObject(_to_box(values[1:]), class_id, label_map[class_id], label))
+    return Annotation(image_path, name, source_id, None, objects, normalized=True)
+
+
+def _find_fault(values: Sequence[float] | None, label_map: Mapping[int, str]) -> str | None:
+    """Returns the reason why the numbers of a row cannot be used, or None."""
     if values is None:
         return "row has values that are not finite numbers"
     if len(values) == 6:
@@ -140,85 +160,9 @@ def find_fault(values: Sequence[float] | None, label_map: Mapping[int, str]) -> 
     return None
 
 
-def _parse_row(row: str) -> list[float] | None:
-    """Returns the class and coordinates of a row; None if they are not finite numbers."""
-    try:
-        values = [float(text) for text in row.split()]
-    except ValueError:
-        return None
-    return values if all(math.isfinite(value) for value in values) else None
-
-
 def _to_box(values: Sequence[float]) -> Box:
     """Converts cx, cy, width, height, or the corners x1, y1, x2, y2, ... of a polygon."""
     if len(values) == 4:
         x, y, width, height = values
         return x - width / 2, y - height / 2, x + width / 2, y + height / 2
     return min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
-
-
-def read_annotation(
-    folder: Path, name: str, source_id: str, *, label_map: Mapping[int, str], notes: ConversionNotes
-) -> Annotation:
-    """Returns an image with its objects; invalid rows are left out and noted. No label file means no objects.
-
-    Raises:
-        ImageError: if the image is not in the folder, or the label file cannot be read.
-    """
-    image_path, labels = image_file.find(folder, name), label_path(folder / name)
-    rows = []
-    if not labels.exists():
-        notes.note("images without a label file: no objects", name)
-    else:
-        try:
-            rows = labels.read_text("utf-8-sig").splitlines()
-        except (OSError, ValueError) as error:
-            reason = reason_of(error)
-            raise ImageError("label file is unreadable", f"cannot read labels {labels}: {reason}") from error
-    objects = []
-    for number, row in enumerate(rows, start=1):
-        values, label = _parse_row(row), f"line {number}"
-        fault = find_fault(values, label_map) if row.strip() else None
-        if fault:
-            notes.leave_out_box(fault, f"{label} of {name}")
-        elif values:
-            class_id = int(values[0]) + 1
-            objects.append(AnnotatedObject(_to_box(values[1:]), class_id, label_map[class_id], label))
-    return Annotation(image_path, name, source_id, None, objects, normalized=True)
-
-
-def convert(source: YoloSource, output_path: str | Path, *, num_shards: int = 32, **options) -> ConversionReport:
-    """Writes `{output_path}-*.tfrecord`, `json_{name}.json` and `label_map_{name}.yaml`; image ids count from 1.
-
-    Args:
-        source: see `load`.
-        output_path: path prefix of the shard names.
-        num_shards: number of TFRecord files, from 1.
-        **options: num_threads, max_bad_fraction and max_image_pixels of `shards.write_shards`.
-
-    Raises:
-        DataError: if the data cannot be converted; only the report is written then.
-    """
-    labels = [label_path(folder / name) for folder, name in source.images]
-    if not any(path.is_file() for path in labels):
-        raise DataError(f"none of the {len(labels)} images has a label file; expected files such as {labels[0]}")
-
-    notes = ConversionNotes()
-    for path in source.duplicates:
-        notes.note("images listed more than once, written once", str(path))
-
-    def read(item: tuple[int, tuple[Path, str]], notes: ConversionNotes) -> Annotation:
-        number, (folder, name) = item
-        return read_annotation(folder, name, str(number), label_map=source.label_map, notes=notes)
-
-    report = shards.write_shards(
-        list(enumerate(source.images, start=1)),
-        read,
-        output_path,
-        num_shards=num_shards,
-        groundtruth_categories={name: class_id for class_id, name in source.label_map.items()},
-        notes=notes,
-        **options,
-    )
-    shards.write_label_map(output_path, source.label_map)
-    return report

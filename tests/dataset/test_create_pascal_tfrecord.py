@@ -33,6 +33,11 @@ def make_voc(folder):
     [
         ({"output_path": "file/voc"}, "^error: .*file"),  # a file instead of a folder
         (
+            {},
+            r"^error: too many boxes left out: 1 of 1, .*class 'no' is not in the label map: 1 \(.*; "
+            "use --label_map_json_path for other classes, or --collect_label_map for those of the annotations$",
+        ),
+        (
             {"collect_label_map": True, "label_map_json_path": "x"},
             "^error: expected one of --collect_label_map and --label_map_json_path, got both$",
         ),

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from dataset import command_line, create_yolo_tfrecord
+from dataset import command_line, create_yolo_tfrecord, label_map
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,6 +40,7 @@ def test_command_runs_from_anywhere(tmp_path):
     assert "1 images, 1 boxes" in done.stdout
     assert "wrote out/val-*-of-00002.tfrecord, out/json_val.json and out/label_map_val.yaml" in done.stdout
     assert len(list((tmp_path / "out").glob("val*"))) == 2
+    assert label_map.resolve(str(tmp_path / "out" / "label_map_val.yaml")) == {1: "cat", 2: "dog"}
 
 
 def test_errors_are_reported(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from dataset import tfrecord
 from dataset.convert import annotation as annotation_lib
 from dataset.convert import image_file
 from dataset.convert.annotation import EXIF_AMBIGUOUS, EXIF_APPLIED, HEAVILY_CLIPPED, AnnotatedObject, Annotation
-from dataset.convert.conversion_report import ConversionNotes
+from dataset.convert.conversion_report import ConversionReport
 from dataset.convert.image_file import ImageError, ImageFile
 
 HEIGHT, WIDTH = 20, 40
@@ -31,13 +31,13 @@ def item(box=BOX, class_id=18, label="annotation 5", **changes):
 
 
 def to_record(*objects, image=None, size=(HEIGHT, WIDTH), include_masks=False, **changes):
-    """Returns the record of a.jpg, the notes as {reason: names}, and the number of boxes left out."""
-    notes = ConversionNotes()
+    """Returns the record of a.jpg, the report as {reason: names}, and the number of boxes left out."""
+    report = ConversionReport()
     annotation = Annotation(Path("images/a.jpg"), "a.jpg", "3", size, objects, **changes)
     image = image or ImageFile(b"bytes", "jpeg", HEIGHT, WIDTH)
-    record = annotation_lib.to_record(annotation, image, notes, include_masks)
-    reasons = {reason: entry.first for reason, entry in notes.reasons.items()}
-    return record, reasons, sum(notes.left_out["boxes"].values())
+    record = annotation_lib.to_record(annotation, image, report, include_masks)
+    reasons = {reason: entry.first for reason, entry in report.reasons.items()}
+    return record, reasons, sum(report.left_out["boxes"].values())
 
 
 def test_values_by_hand():

@@ -12,7 +12,7 @@ from PIL import Image
 from pycocotools import mask as mask_lib
 
 from dataset import tfrecord
-from dataset.convert import coco
+from dataset.convert import coco, shards
 from dataset.convert.annotation import HEAVILY_CLIPPED
 
 
@@ -40,7 +40,7 @@ def write_json(folder, annotations, name="instances.json", **changes):
 def convert(folder, *, include_masks=False, max_bad_fraction=0.0, **files):
     """Returns the written report, and the records."""
     source, options = coco.load(folder / "images", **files), {"include_masks": include_masks, "num_shards": 1}
-    coco.convert(source, folder / "out", num_threads=2, max_bad_fraction=max_bad_fraction, **options)
+    shards.write_shards(source, folder / "out", num_threads=2, max_bad_fraction=max_bad_fraction, **options)
     raw = list(tf.data.TFRecordDataset(str(folder / "out-00000-of-00001.tfrecord")).as_numpy_iterator())
     return json.loads((folder / "report_out.json").read_text()), raw
 
@@ -330,7 +330,7 @@ def test_label_map_contains_the_ids_from_1(folder):
         categories = [{"id": i, "name": name} for i, name in enumerate(names)]
         return coco.load(folder / "images", object_annotations_file=write_json(folder, [], categories=categories))
 
-    assert load("all", "dog", "cat").label_map() == {1: "dog", 2: "cat"} and load().label_map() == {}
+    assert load("all", "dog", "cat").label_map == {1: "dog", 2: "cat"} and load().label_map == {}
     for names in (["", "car", "car"], ["", " "]):
         with pytest.raises(tfrecord.DataError, match=r"^categories: .*; give each class a unique name$"):
-            load(*names).label_map()
+            load(*names)

@@ -11,7 +11,8 @@ from PIL import Image
 
 from dataset import command_line, tfrecord
 from dataset.convert import command, shards
-from dataset.convert.annotation import Annotation
+from dataset.convert.annotation import Annotation, Source
+from dataset.convert.conversion_report import ConversionReport
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,5 @@ def test_flag_values_are_arguments_of_write_shards(tmp_path, monkeypatch):
     Image.fromarray(np.zeros((8, 12, 3), np.uint8)).save(tmp_path / "a.png")
     annotation = Annotation(tmp_path / "a.png", "a.png", "0", None, [])
     with pytest.raises(tfrecord.DataError, match="too many pixels: 9 "):
-        shards.write_shards(
-            range(9), lambda i, notes: annotation, tmp_path / "out", num_shards=1, **command.flag_values()
-        )
+        source = Source(range(9), lambda i, report: annotation, {}, ConversionReport())
+        shards.write_shards(source, tmp_path / "out", num_shards=1, **command.flag_values())

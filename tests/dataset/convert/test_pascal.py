@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from dataset import tfrecord
-from dataset.convert import image_file, pascal
+from dataset import label_map, tfrecord
+from dataset.convert import image_file, pascal, shards
 
 ROOT = Path(__file__).resolve().parents[3]
 VOCDEVKIT = ROOT.parent / "shared" / "data" / "VOCdevkit"
@@ -33,11 +33,10 @@ def add_image(year, image_id, objects, *, size=(40, 20), filename=None, suffix="
         file.write(f"{image_id}\n\n")
 
 
-def convert(tmp_path, *years, name="out", **options):
+def convert(tmp_path, *years, name="out", max_bad_fraction=0, **options):
     """Returns the written report, the records and the groundtruth."""
-    sets = [pascal.VocSet(year, "train") for year in years]
-    options = {"label_map": pascal.VOC_LABEL_MAP, "num_shards": 1, "max_bad_fraction": 0, **options}
-    pascal.convert(sets, tmp_path / name, num_threads=2, **options)
+    source = pascal.load([pascal.VocSet(year, "train") for year in years], label_map=label_map.VOC, **options)
+    shards.write_shards(source, tmp_path / name, num_shards=1, num_threads=2, max_bad_fraction=max_bad_fraction)
     raw = list(tf.data.TFRecordDataset(str(tmp_path / f"{name}-00000-of-00001.tfrecord")).as_numpy_iterator())
     groundtruth = json.loads((tmp_path / f"json_{name}.json").read_text())
     return json.loads((tmp_path / f"report_{name}.json").read_text()), raw, groundtruth
@@ -206,7 +205,7 @@ def test_ids_with_folders_are_left_out(tmp_path, image_id):
     assert len(raw) == 1 and report["images_left_out"] == 1
 
 
-def test_unknown_classes_are_reported_with_the_flags_to_use(tmp_path):
+def test_unknown_classes_are_reported(tmp_path):
     dogs = [DOG.format(1, 2, 3, 4, "")] * 2
     add_image(tmp_path / "VOC", "a", [*dogs, dogs[0].replace("dog", "RBC"), dogs[0].replace("dog", "")])
     report, _, _ = convert(tmp_path, tmp_path / "VOC", max_bad_fraction=0.5)
@@ -214,7 +213,7 @@ def test_unknown_classes_are_reported_with_the_flags_to_use(tmp_path):
     assert reasons(report)["class 'RBC' is not in the label map"] == ["RBC [1, 2, 3, 4] of a.jpg"]
     shutil.rmtree(tmp_path / "VOC")
     add_image(tmp_path / "VOC", "a", [*dogs, dogs[0].replace("dog", "RBC")])
-    with pytest.raises(tfrecord.DataError, match=r"class 'RBC' .*--label_map_json_path .*--collect_label_map"):
+    with pytest.raises(tfrecord.DataError, match="class 'RBC' is not in the label map"):
         convert(tmp_path, tmp_path / "VOC", name="bad")
     assert not list(tmp_path.glob("bad*")) and not list(tmp_path.glob("json_bad*"))  # no incomplete shards
 
@@ -293,7 +292,7 @@ def test_collected_label_map_contains_the_classes_of_the_whole_folder(tmp_path):
     (tmp_path / "VOC/ImageSets/Main/train.txt").write_text("a")
     (tmp_path / "VOC/Annotations/broken.xml").write_text("<object><name>dog</name>")
     voc_set = pascal.VocSet(tmp_path / "VOC", "train")
-    assert pascal.collect_label_map([voc_set]) == {"RBC": 1, "WBC": 2, "yes": 3}
+    assert pascal.collect_label_map([voc_set]) == {1: "RBC", 2: "WBC", 3: "yes"}
     add_image(tmp_path / "empty", "a", [])
     with pytest.raises(tfrecord.DataError, match="names a class"):
         pascal.collect_label_map([pascal.VocSet(tmp_path / "empty", "train")])
@@ -302,10 +301,10 @@ def test_collected_label_map_contains_the_classes_of_the_whole_folder(tmp_path):
 @pytest.mark.parametrize(
     "text, expected",
     [
-        ('{"RBC": 1, "WBC": 2}', {"RBC": 1, "WBC": 2}),
-        ('{\n\t"background": 0,\n\t"RBC": 1}', {"RBC": 1}),
-        ("1: RBC\n2: WBC\n", {"RBC": 1, "WBC": 2}),
-        ("RBC: 3\n", {"RBC": 3}),
+        ('{"RBC": 1, "WBC": 2}', {1: "RBC", 2: "WBC"}),
+        ('{\n\t"background": 0,\n\t"RBC": 1}', {1: "RBC"}),
+        ("1: RBC\n2: WBC\n", {1: "RBC", 2: "WBC"}),
+        ("RBC: 3\n", {3: "RBC"}),
     ],
 )
 def test_load_label_map(tmp_path, text, expected):
@@ -338,9 +337,9 @@ def test_load_label_map_rejects(tmp_path, text, message):
 )
 def test_real_images(tmp_path, name, num_images, num_boxes):
     voc_set = pascal.VocSet(VOCDEVKIT / "BCCD", name)
-    label_map = pascal.collect_label_map([voc_set])
-    assert label_map == {"Platelets": 1, "RBC": 2, "WBC": 3}
-    pascal.convert([voc_set], tmp_path / name, label_map=label_map, num_shards=3)
+    names = pascal.collect_label_map([voc_set])
+    assert names == {1: "Platelets", 2: "RBC", 3: "WBC"}
+    shards.write_shards(pascal.load([voc_set], label_map=names), tmp_path / name, num_shards=3)
     report = json.loads((tmp_path / f"report_{name}.json").read_text())
     assert (report["images"], report["images_left_out"], report["boxes"]) == (num_images, 0, num_boxes)
     assert report["boxes_left_out"] == (0 if name == "test" else 2)

@@ -18,10 +18,10 @@ from PIL import Image
 
 from dataset import files, label_map, tfrecord
 from dataset.convert import shards
-from dataset.convert.annotation import AnnotatedObject, Annotation
-from dataset.convert.conversion_report import ConversionNotes, ConversionReport
+from dataset.convert.annotation import AnnotatedObject, Annotation, Source
+from dataset.convert.conversion_report import ConversionReport
 from dataset.convert.image_file import ImageError
-from dataset.convert.shards import ShardWriter
+from dataset.convert.shards import open_shards
 
 
 @pytest.fixture
@@ -37,21 +37,22 @@ def folder(tmp_path):
 def annotate(folder):
     """Returns a function that annotates image i with i % 3 objects; a box of image 4 and image 7 are left out."""
 
-    def read(i, notes):
+    def read(i, report):
         if i == 7:
             raise ImageError("images that are seven", f"image {i} is left out")
         time.sleep(0.01 * (i % 2))  # so that threads finish out of order
         objects = [AnnotatedObject((k, 1, k + 4, 5), k + 1, "ab"[k], f"object {k}") for k in range(i % 3)]
         if i == 4:
-            notes.leave_out_box("boxes of four", "object 1 of 4.png")
+            report.leave_out_box("boxes of four", "object 1 of 4.png")
         return Annotation(folder / "images" / f"{i}.png", f"{i}.png", str(i), (8, 12), objects)
 
     return read
 
 
-def convert(folder, items=range(10), name="out", **options):
+def convert(folder, items=range(10), name="out", report=None, write_groundtruth=False, **options):
     options = {"num_shards": 3, "max_bad_fraction": 0.5, **options}
-    return shards.write_shards(list(items), annotate(folder), folder / "new" / name, **options)
+    source = Source(items, annotate(folder), {1: "a", 2: "b"}, report or ConversionReport(), write_groundtruth)
+    return shards.write_shards(source, folder / "new" / name, **options)
 
 
 def written_files(folder):
@@ -64,7 +65,7 @@ def samples(folder, pattern="out-*"):
 
 
 def test_records_report_and_groundtruth(folder):
-    report = convert(folder, groundtruth_categories={"a": 1, "b": 2})
+    report = convert(folder, write_groundtruth=True)
     assert sorted(written_files(folder)) == [
         "json_out.json",
         *(f"out-{i:05d}-of-00003.tfrecord" for i in range(3)),
@@ -107,7 +108,7 @@ def test_records_report_and_groundtruth(folder):
 def test_output_does_not_depend_on_the_number_of_threads(folder):
     written = []
     for num_threads in (1, 4):
-        convert(folder, num_threads=num_threads, groundtruth_categories={"a": 1, "b": 2})
+        convert(folder, num_threads=num_threads, write_groundtruth=True)
         written.append(written_files(folder))
     assert written[0] == written[1]
 
@@ -141,27 +142,28 @@ def test_no_image_fails(folder):
 
 
 def test_notes_on_the_input_count(folder):
-    notes = ConversionNotes()
+    report = ConversionReport()
     for i in range(9):
-        notes.leave_out_box("unlisted", f"annotation {i}")
+        report.leave_out_box("unlisted", f"annotation {i}")
     with pytest.raises(tfrecord.DataError, match="too many boxes left out: 10 of 18, above"):
-        convert(folder, notes=notes)
+        convert(folder, report=report)
 
 
 def test_an_interrupted_run_leaves_no_file(folder):
-    def read(i, notes):
+    def read(i, report):
         if i == 5:
             raise KeyboardInterrupt
-        return annotate(folder)(i, notes)
+        return annotate(folder)(i, report)
 
     with pytest.raises(KeyboardInterrupt):
-        shards.write_shards(list(range(10)), read, folder / "new" / "out", num_shards=2, num_threads=2)
+        source = Source(range(10), read, {}, ConversionReport())
+        shards.write_shards(source, folder / "new" / "out", num_shards=2, num_threads=2)
     assert written_files(folder) == {}
 
 
 @pytest.mark.parametrize("name", ["train", "report", "json", "j", "label_map", "r"])
 def test_names_of_companion_files_do_not_match_the_prefix(folder, name):
-    convert(folder, name=name, groundtruth_categories={"a": 1, "b": 2})
+    convert(folder, name=name, write_groundtruth=True)
     shards.write_label_map(folder / "new" / name, {1: "a"})
     assert len(written_files(folder)) == 6
     assert len(list((folder / "new").glob(f"{name}*"))) == 3
@@ -186,9 +188,9 @@ def read_ids(path):
 
 
 def write(prefix, num_shards, num_records):
-    with ShardWriter(prefix, num_shards) as writer:
+    with open_shards(prefix, num_shards) as append:
         for i in range(num_records):
-            writer.write(encoded(i))
+            append(encoded(i))
 
 
 def test_records_are_written_to_shards_in_rotation(tmp_path):
@@ -200,8 +202,8 @@ def test_records_are_written_to_shards_in_rotation(tmp_path):
 
 def test_a_failed_run_leaves_old_shards_unchanged(tmp_path):
     write(tmp_path / "train", 2, 4)
-    with pytest.raises(KeyboardInterrupt), ShardWriter(tmp_path / "train", 2) as writer:
-        writer.write(encoded(9))
+    with pytest.raises(KeyboardInterrupt), open_shards(tmp_path / "train", 2) as append:
+        append(encoded(9))
         assert len(list(tmp_path.glob("train*"))) == 2  # the unfinished ones do not match
         raise KeyboardInterrupt
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"train-{i:05d}-of-00002.tfrecord" for i in range(2)]
@@ -255,10 +257,10 @@ def test_files_of_a_killed_run_are_removed(tmp_path):
 
 
 def test_concurrent_runs_cannot_write_the_same_shards(tmp_path):
-    with ShardWriter(tmp_path / "train", 1) as writer:
+    with open_shards(tmp_path / "train", 1) as append:
         with pytest.raises(files.TargetError, match=r"another run is writing .*train\*; wait for it"):
             write(tmp_path / "train", 1, 3)
-        writer.write(encoded(9))
+        append(encoded(9))
     assert read_ids(tmp_path / "train-00000-of-00001.tfrecord") == [9]
 
 
@@ -272,9 +274,9 @@ def test_shards_of_another_number_are_rejected(tmp_path):
 
 
 @pytest.mark.parametrize("prefix, num_shards, message", [("a", 0, "at least 1"), ("", 1, "path"), ("a/", 1, "path")])
-def test_shard_writer_rejects_invalid_arguments(prefix, num_shards, message):
-    with pytest.raises(tfrecord.DataError, match=message):
-        ShardWriter(prefix, num_shards)
+def test_open_shards_rejects_invalid_arguments(prefix, num_shards, message):
+    with pytest.raises(tfrecord.DataError, match=message), open_shards(prefix, num_shards):
+        pass
 
 
 def test_error_message_shows_one_name_per_reason():

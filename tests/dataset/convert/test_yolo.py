@@ -13,8 +13,8 @@ import tensorflow as tf
 import yaml
 from PIL import Image
 
-from dataset import label_map, tfrecord
-from dataset.convert import yolo
+from dataset import tfrecord
+from dataset.convert import shards, yolo
 
 
 def add_image(root, name, rows=None, *, split="train", size=(40, 20)):
@@ -35,7 +35,7 @@ def write_yaml(root, **changes):
 
 def convert(tmp_path, data_yaml, split="train", **options):
     """Returns the records and the written report."""
-    yolo.convert(yolo.load(data_yaml, split), tmp_path / "out", num_shards=1, num_threads=2, **options)
+    shards.write_shards(yolo.load(data_yaml, split), tmp_path / "out", num_shards=1, num_threads=2, **options)
     raw = list(tf.data.TFRecordDataset(str(tmp_path / "out-00000-of-00001.tfrecord")).as_numpy_iterator())
     return raw, json.loads((tmp_path / "report_out.json").read_text())
 
@@ -57,7 +57,6 @@ def test_values_by_hand(tmp_path):
     assert [(image["file_name"], image["id"]) for image in groundtruth["images"]] == [("a.jpg", 1), ("b.png", 2)]
     np.testing.assert_allclose([a["bbox"] for a in groundtruth["annotations"]], [[15, 5, 10, 10], [4, 4, 32, 12]])
     assert [(c["id"], c["name"]) for c in groundtruth["categories"]] == [(1, "cat"), (2, "dog")]
-    assert label_map.resolve(str(tmp_path / "label_map_out.yaml")) == {1: "cat", 2: "dog"}
     assert (report["images"], report["boxes"], report["reasons"]) == (2, 2, {})
 
 
@@ -148,7 +147,7 @@ def test_label_path(image, labels):
 
 
 def names_of(source):
-    return [name for _, name in source.images]
+    return [name for _, name, _ in source.items]
 
 
 def test_split_as_folders_and_lists(tmp_path):
