@@ -93,14 +93,11 @@ def _best_images(images: Sequence[EvaluatedImage], matches: Sequence[Match]) -> 
         by_image[pair.image].append(pair.is_correct)
     best = [index for index, is_correct in by_image.items() if any(is_correct)]
     best.sort(key=lambda index: (-np.mean(by_image[index]), -sum(by_image[index])))
-    return [
-        Entry(
-            index,
-            None,
-            [f"image {images[index].source_id}", f"correct: {sum(by_image[index])} of {len(by_image[index])} boxes"],
-        )
-        for index in best[:MAX_ENTRIES]
-    ]
+    entries = []
+    for index in best[:MAX_ENTRIES]:
+        fraction = f"correct: {sum(by_image[index])} of {len(by_image[index])} boxes"
+        entries.append(Entry(index, None, [f"image {images[index].source_id}", fraction]))
+    return entries
 
 
 class _Half(NamedTuple):
@@ -137,16 +134,18 @@ def draw(
         _Half(detections.boxes, detections.classes, detections.scores, names, match_detection),
     ]
 
-    whole = np.array([[0, 0, *pixels.shape[:2]]])
-    side = min(FULL_SIDE, max(pixels.shape[:2]))
-    full = _join([_draw_half(half, pixels, whole[0], whole, side, min_score_thresh) for half in halves])
+    def drawing(window, focus, side):
+        left, right = (_draw_half(half, pixels, window, focus, side, min_score_thresh) for half in halves)
+        return np.concatenate([left, np.full([len(left), GAP, 3], 255, np.uint8), right], axis=1)
+
+    whole = np.array([0, 0, *pixels.shape[:2]])
+    full = drawing(whole, whole[None], min(FULL_SIDE, whole.max()))
     if entry.match is None:
         small = Image.fromarray(full)
         small.thumbnail([2 * SMALL_SIDE + GAP, SMALL_SIDE])  # scaled with its labels, too small to be read
         return full, np.array(small)
     highlighted = np.array([half.boxes[half.highlighted] for half in halves if half.highlighted != NONE])
-    window = _window(highlighted, whole[0])
-    return full, _join([_draw_half(half, pixels, window, highlighted, SMALL_SIDE, min_score_thresh) for half in halves])
+    return full, drawing(_window(highlighted, whole), highlighted, SMALL_SIDE)
 
 
 def _window(boxes: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -160,15 +159,9 @@ def _window(boxes: np.ndarray, whole: np.ndarray) -> np.ndarray:
 def _draw_half(
     half: _Half, pixels: np.ndarray, window: np.ndarray, focus: np.ndarray, side: int, min_score_thresh: float
 ) -> np.ndarray:
-    """Draws boxes on a resized window of an image, with lines and text for the size of the result.
+    """Draws boxes on a window [4] of an image, resized to a longer side of `side` pixels.
 
-    Args:
-        half: boxes to draw.
-        pixels: [H, W, 3] uint8.
-        window: [4] int, pixels of the image.
-        focus: [F, 4]: boxes that overlap none of these are not drawn.
-        side: pixels, longer side of the result.
-        min_score_thresh: detections with this score or less are not drawn.
+    Lines and text have their final size. Boxes that overlap none of the boxes in focus [F, 4] are not drawn.
     """
     ymin, xmin, ymax, xmax = window.tolist()
     scale = side / max(ymax - ymin, xmax - xmin)
@@ -190,9 +183,3 @@ def _draw_half(
             line_thickness=thickness,
         )
     return image
-
-
-def _join(halves: Sequence[np.ndarray]) -> np.ndarray:
-    """Joins two images of equal size side by side."""
-    left, right = halves
-    return np.concatenate([left, np.full([len(left), GAP, 3], 255, np.uint8), right], axis=1)

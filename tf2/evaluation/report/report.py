@@ -81,9 +81,9 @@ def check(directory: str) -> None:
     check_folder(directory)
     page, folder = Path(directory, PAGE), Path(directory, FOLDER)
     is_report = page.is_file() and report_page.GENERATOR in page.read_text(encoding="utf-8", errors="replace")
-    if not is_report and (page.exists() or folder.exists()):
-        path = page if page.exists() else folder
-        raise TargetError(f"{path} exists and is not part of a report; remove it, or choose another folder")
+    for path in (page, folder):
+        if path.exists() and not is_report:
+            raise TargetError(f"{path} exists and is not part of a report; remove it, or choose another folder")
 
 
 def write(
