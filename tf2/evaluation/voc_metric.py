@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pascal VOC's average precision at IoU 0.5: 11-point interpolation (VOC2007) and all points (VOC2010 and later)."""
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -78,52 +79,33 @@ def score(images: Sequence[EvaluatedImage], names: Mapping[int, str] | None = No
         3.4.1 (http://host.robots.ox.ac.uk/pascal/VOC/voc2010/htmldoc/index.html), for all points.
     """
     names = {category: name for category, name in sorted((names or {}).items()) if category > 0}
-    object_classes = _concatenate([image.groundtruth.classes for image in images], np.int64)
-    is_ignored = _concatenate([image.groundtruth.is_crowd | image.groundtruth.difficult for image in images], bool)
-    scores = _concatenate([image.detections.scores for image in images], np.float64)
-    classes = _concatenate([image.detections.classes for image in images], np.int64)
-    offsets = np.cumsum([0, *(len(image.groundtruth.classes) for image in images)])
-    objects = _concatenate([_assign_objects(image, offset) for image, offset in zip(images, offsets)], np.int64)
-    counts = ~np.append(is_ignored, False)[objects]  # index -1, no object, selects the appended False
+    num_objects = Counter()  # by category
+    found = defaultdict(list)  # by category: (score, True for a true positive) of the detections that count
+    for (boxes, scores, classes, _), groundtruth in ((image.detections, image.groundtruth) for image in images):
+        is_ignored = groundtruth.is_crowd | groundtruth.difficult
+        for category, ignored in zip(groundtruth.classes.tolist(), is_ignored):
+            num_objects[category] += not ignored
+        iou = box_ops.numpy_iou(np.float64(boxes)[:, None], groundtruth.boxes)  # [D, K]
+        # An additional column of 0, because there may be no objects.
+        iou = np.pad(iou * (classes[:, None] == groundtruth.classes), [(0, 0), (0, 1)])
+        is_detected = np.zeros(iou.shape[1], bool)
+        for i in np.argsort(-scores, kind="stable"):
+            assigned, rows = iou[i].argmax(), found[int(classes[i])]
+            if iou[i, assigned] < MIN_IOU:
+                rows.append((scores[i], False))
+            elif not is_ignored[assigned]:
+                rows.append((scores[i], not is_detected[assigned]))
+                is_detected[assigned] = True
 
     results = {}
-    for category in sorted({*names, *object_classes.tolist(), *classes.tolist()}):
-        rows = np.flatnonzero((classes == category) & counts)
-        ranked = objects[rows[np.argsort(-scores[rows], kind="stable")]]
-        is_first = np.zeros(len(ranked), bool)
-        is_first[np.unique(ranked, return_index=True)[1]] = True
-        num_objects = int(np.count_nonzero((object_classes == category) & ~is_ignored))
-        results[category] = _class_result(is_first & (ranked >= 0), num_objects)
+    for category in sorted({*names, *num_objects, *found}):
+        ranked = sorted(found[category], key=lambda row: -row[0])
+        results[category] = _class_result(np.array([is_true for _, is_true in ranked], bool), num_objects[category])
     return VocResult(names, results)
 
 
-def _concatenate(arrays: Sequence[np.ndarray], dtype: type) -> np.ndarray:
-    return np.concatenate([np.empty(0, dtype), *arrays]).astype(dtype)
-
-
-def _assign_objects(image: EvaluatedImage, offset: int) -> np.ndarray:
-    """Returns the object of each of the image's D detections: [D] int, -1 for none.
-
-    Args:
-        image: detections and groundtruth of one image.
-        offset: added to the position of an object in the image, to number the objects of all images.
-    """
-    detections, groundtruth = image.detections, image.groundtruth
-    if not len(groundtruth.classes):
-        return np.full(len(detections.classes), -1)
-    iou = box_ops.numpy_iou(np.float64(detections.boxes)[:, None], groundtruth.boxes)  # [D, K]
-    iou[detections.classes[:, None] != groundtruth.classes] = 0
-    best = iou.argmax(axis=1)
-    return np.where(iou.max(axis=1) >= MIN_IOU, offset + best, -1)
-
-
 def _class_result(is_true: np.ndarray, num_objects: int) -> ClassResult:
-    """Computes the AP of a class.
-
-    Args:
-        is_true: [D] bool, True for a true positive, by descending score.
-        num_objects: number of objects that count.
-    """
+    """Computes the AP of a class from its detections by descending score: [D] bool, True for a true positive."""
     if not num_objects:
         return ClassResult(0, -1.0, -1.0)
     true_positives = np.cumsum(is_true)
