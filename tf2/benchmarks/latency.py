@@ -103,7 +103,7 @@ def bm(driver: Driver, options: Options = Options(), *, use_xla: bool = False) -
 def saved_model_benchmark(
     driver: Driver, input_image: str | None = None, options: Options = Options()
 ) -> dict[str, Any]:
-    """Times the way from image files to drawn boxes by stages, and prints the result.
+    """Times the pipeline from image files to drawn boxes by stage, and prints the result.
 
     The stages are `decode` (reads the files), those of the driver, and `draw`. `inference` is the sum of the driver's
     stages, which the two published lines show; `sum` is the sum of all.

@@ -9,7 +9,7 @@ r"""Measures the cost of training: time of a step and of the start, memory, and 
 
 step is a full training step of main.py on random images: L2 loss, both clips, moving averages, all metrics read.
 memory compares such steps with and without grad_checkpoint. cycles trains and evaluates repeatedly and reports whether
-memory grows. reading times the way from records to batches, without a cache.
+memory grows. reading times the input pipeline from records to batches, without a cache.
 
 Each result is printed beside the time of a matrix product of fixed size, and compared with the published code after
 scaling by it; `taskset` restricts the run to one core, as in the published code's measurement.
@@ -44,8 +44,6 @@ SAMPLE = ROOT / "testdata" / "sample.tfrecord"
 CYCLE_STEPS = 3
 WARM_UP_IMAGES = 320  # read before the clock starts
 MIN_SHARE = 0.005  # of the time of a step, for a kernel to be listed
-
-
 # The published code on one core. Seconds of a step (8 images; network, loss and SGD alone) and of the start (from
 # building to the end of the first step; None if not measured); images per second from records of 640x480 pixels.
 PUBLISHED_STEP = {
@@ -72,7 +70,7 @@ class Times(NamedTuple):
 
 
 def define_flags() -> None:
-    """Defines every flag; a function, so that importing this file defines none."""
+    """Defines all flags; not done at import time."""
     with command_line.group("Measurement"):
         flags.DEFINE_enum("what", "step", list(WHAT), "The quantity to measure.")
         flags.DEFINE_string("model_name", "efficientdet-lite0", f"One of {', '.join(config_lib.MODELS)}.")
@@ -89,6 +87,7 @@ def define_flags() -> None:
 
 
 def main() -> None:
+    """Prints the measurement."""
     if FLAGS.what == "reading" and not FLAGS.file_pattern:
         raise ValueError("--what=reading needs --file_pattern")
     for line in WHAT[FLAGS.what](config_lib.load(FLAGS.model_name, FLAGS.hparams)):

@@ -148,7 +148,7 @@ def check(
     facts = {
         "checkpoint": reference.ckpt_path or "random weights",
         "nms": evaluator.suppression(exported.config),
-        "pictures": {"source": source, "sizes": list(map(_size, images))},
+        "pictures": {"source": source, "sizes": [f"{image.shape[1]}x{image.shape[0]}" for image in images]},
         "bytes": sum(os.path.getsize(file) for file in files_in(path)),
         "versions": provenance.describe(exported)["versions"],
     }
@@ -158,7 +158,8 @@ def check(
         if finding.is_fatal:
             break
     else:
-        facts["latency"] = _latency({"artifact": exported, "checkpoint": reference}, images[0])
+        latency = _latency({"artifact": exported, "checkpoint": reference}, images[0])
+        facts["latency"] = {"picture": facts["pictures"]["sizes"][0], **latency}
         findings += _ap_drop(reference, exported, evaluation, max_ap_drop, facts)
     report = ParityReport(path, exported.metadata, facts, tuple(findings))
     write_file(report.report_path, report.to_json())
@@ -349,11 +350,7 @@ def _nearest(detections: Detections, k: int, others: Detections) -> str:
 
 
 def _ap_drop(
-    reference: KerasDriver,
-    exported: ArtifactDriver,
-    evaluation: Evaluation | None,
-    max_ap_drop: float,
-    facts: dict[str, Any],
+    reference: KerasDriver, exported: ArtifactDriver, evaluation: Evaluation | None, max_ap_drop: float, facts: dict
 ) -> Iterator[Finding]:
     """Yields the difference of the APs, which are added to `facts`."""
     if evaluation is None:
@@ -377,7 +374,7 @@ def _ap_drop(
 
 
 def _latency(detectors: dict[str, Driver], image: np.ndarray) -> dict[str, Any]:
-    """Times the way from one image to its detections, alternating between the detectors, after one run of each."""
+    """Times detection in one image, alternating between the detectors, after one untimed run of each."""
     seconds = {name: [] for name in detectors}
     for driver in detectors.values():
         driver.detect(image)
@@ -391,14 +388,9 @@ def _latency(detectors: dict[str, Driver], image: np.ndarray) -> dict[str, Any]:
             seconds[name].append(time.perf_counter() - start)
     quantiles = {name: 1000 * np.percentile(values, [50, 99]) for name, values in seconds.items()}
     return {
-        "picture": _size(image),
         "runs": len(seconds["artifact"]),
         **{name: {"median_ms": float(median), "p99_ms": float(p99)} for name, (median, p99) in quantiles.items()},
     }
-
-
-def _size(image: np.ndarray) -> str:
-    return f"{image.shape[1]}x{image.shape[0]}"
 
 
 def _value_and_bound(finding: Finding) -> str:

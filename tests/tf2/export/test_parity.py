@@ -20,9 +20,9 @@ from efficientdet.model import EfficientDetModel
 from efficientdet.postprocess import Detections, to_rows
 from tf2.evaluation import evaluator
 from tf2.evaluation.evaluator import Evaluation
-from tf2.export import parity
+from tf2.export import parity, saved_model, tflite
 from tf2.inference import drivers, runtimes, signatures
-from tf2.inference.metadata import METADATA_FILE, Metadata, append_zip
+from tf2.inference.metadata import Metadata
 from tf2.weights import checkpoint
 
 OF_CHECKPOINT, OF_FILE = "agreement of the checkpoint's detections", "agreement of the file's detections"
@@ -481,23 +481,16 @@ def test_a_saved_model_is_compared_in_both_signatures(reference, images, tmp_pat
 
 @pytest.mark.slow
 def test_a_saved_model_passes(reference, images, tmp_path):
-    path, model = tmp_path / "saved_model", reference.model
-    functions = {"serving_default": signatures.detector(model), "network": signatures.network(model.net, model.config)}
-    module = tf.Module()
-    module.parts = [model, model.net]
-    tf.saved_model.save(module, str(path), signatures=functions)
-    (path / "assets.extra").mkdir()
-    (path / "assets.extra" / METADATA_FILE).write_text(Metadata(reference.config).to_json())
-    report = parity.check(reference, str(path), images=images)
+    path = str(tmp_path / "saved_model")
+    saved_model.saved_model(signatures.frozen(reference.model), path, Metadata(reference.config))
+    report = parity.check(reference, path, images=images)
     assert report.verdict == "passed" and [finding.passed for finding in report.findings] == [True] * 3
     assert report.findings[0].value < 1e-4 and report.facts["bytes"] > 1e6
 
 
 @pytest.mark.slow
 def test_a_tflite_file_of_the_network_passes(reference, images, tmp_path):
-    function = signatures.network(reference.model.net, reference.config)
-    path = tmp_path / "network.tflite"
-    path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([function], reference.model.net).convert())
-    append_zip(str(path), Metadata(reference.config, "network"))
-    report = parity.check(reference, str(path), images=images)
+    path = str(tmp_path / "network.tflite")
+    tflite.write(signatures.frozen(reference.model), path, Metadata(reference.config, "network"))
+    report = parity.check(reference, path, images=images)
     assert report.verdict == "passed" and report.findings[0].compared == len(images) * 86 * 9 * 7
