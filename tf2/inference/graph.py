@@ -79,12 +79,7 @@ def to_function(graph: Graph) -> ConcreteFunction:
 
 
 def write(graph: Graph, path: str, metadata: Metadata) -> None:
-    """Writes a .pb file.
-
-    Args:
-        graph: from `freeze`.
-        path: a file that does not exist.
-        metadata: added to the graph as the string constant `METADATA_KEY`.
+    """Writes a .pb file, with the metadata as the string constant `METADATA_KEY`.
 
     Raises:
         TargetError: if the file exists.
@@ -112,17 +107,17 @@ def _bypass_identities(nodes: Nodes, fetches: list[str]) -> list[str]:
     for node in nodes.values():
         node.attr.pop("_class", None)  # would colocate a node with one that may be removed
         if node.op in IDENTITIES and not any(name.startswith("^") for name in node.input):
-            sources |= {_short(f"{node.name}:{i}"): _short(source) for i, source in enumerate(node.input)}
+            sources |= {f"{node.name}:{i}".removesuffix(":0"): source for i, source in enumerate(node.input)}
 
     def resolve(tensor):
-        while tensor in sources:
+        while (tensor := tensor.removesuffix(":0")) in sources:
             tensor = sources[tensor]
         return tensor
 
     for node in nodes.values():
         for i, name in enumerate(node.input):
-            node.input[i] = f"^{_node(resolve(name[1:]))}" if name.startswith("^") else resolve(_short(name))
-    return [resolve(_short(name)) for name in fetches]
+            node.input[i] = f"^{_node(resolve(name[1:]))}" if name.startswith("^") else resolve(name)
+    return list(map(resolve, fetches))
 
 
 def _evaluate_constants(nodes: Nodes, stateful: set[str], graph: tf.Graph) -> None:
@@ -161,19 +156,15 @@ def _fold_batch_norms(nodes: Nodes) -> None:
         scale = gamma / np.sqrt(variance + norm.attr["epsilon"].f)
         kernel = _value(nodes[conv.input[1]])
         channels = kernel.shape[2:] if conv.op == "DepthwiseConv2dNative" else kernel.shape[3:]
-        constants = {
-            f"{norm.name}/kernel": kernel * scale.reshape(channels),
-            f"{norm.name}/bias": (bias - mean) * scale + beta,
-        }
-        for name, value in constants.items():
-            nodes[name] = _constant(name, value.astype(kernel.dtype))
+        folded = {"kernel": kernel * scale.reshape(channels), "bias": (bias - mean) * scale + beta}
+        for name, value in folded.items():
+            nodes[f"{norm.name}/{name}"] = _constant(f"{norm.name}/{name}", value.astype(kernel.dtype))
         conv.input[1] = f"{norm.name}/kernel"
         # TensorFlow fuses a convolution with BiasAdd and a following swish into one oneDNN kernel. In TensorFlow 2.15
         # the fused kernels are slow, 70 ms in D0 instead of 50 + 22 ms; AddV2 prevents fusion. 2.21 is equally fast.
         op = "AddV2" if norm.name in swished else "BiasAdd"
-        nodes[norm.name] = tf.compat.v1.NodeDef(
-            name=norm.name, op=op, input=[conv.name, f"{norm.name}/bias"], attr={"T": norm.attr["T"]}
-        )
+        inputs = [conv.name, f"{norm.name}/bias"]
+        nodes[norm.name] = tf.compat.v1.NodeDef(name=norm.name, op=op, input=inputs, attr={"T": norm.attr["T"]})
 
 
 def _name_outputs(nodes: Nodes, tensors: dict[str, str]) -> dict[str, str]:
@@ -198,11 +189,8 @@ def _name_outputs(nodes: Nodes, tensors: dict[str, str]) -> dict[str, str]:
 
 def published_node(output: str) -> str:
     """Returns the node name of an output, as in published graphs."""
-    match = re.fullmatch(r"(class|box)_predict_(\d+)", output)
-    if not match:
-        return output
-    head, level = match.groups()
-    return f"{head}_net/{head}-predict{f'_{level}' if int(level) else ''}/BiasAdd"
+    output = re.sub(r"^(class|box)_predict_(\d+)$", r"\1_net/\1-predict_\2/BiasAdd", output)
+    return output.replace("-predict_0/", "-predict/")
 
 
 def _used(nodes: Nodes, tensors: list[str]) -> list[tf.compat.v1.NodeDef]:
@@ -226,11 +214,6 @@ def _constant(name: str, value) -> tf.compat.v1.NodeDef:
 
 def _value(constant: tf.compat.v1.NodeDef) -> np.ndarray:
     return tf.make_ndarray(constant.attr["value"].tensor)
-
-
-def _short(tensor: str) -> str:
-    """Returns the name of a tensor without ":0", as in the inputs of nodes."""
-    return tensor.removesuffix(":0")
 
 
 def _full(tensor: str) -> str:

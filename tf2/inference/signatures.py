@@ -16,11 +16,8 @@ from tf2.inference import graph
 def frozen(model: EfficientDetModel, batch_size: int = 1) -> EfficientDetModel:
     """Returns a model for inference whose network is frozen, with batch normalization folded into convolutions.
 
-    All signatures built from it share the network, so that a file contains the weights once.
-
-    Args:
-        model: the model.
-        batch_size: images per call; 0 for any number.
+    All signatures built from it share the network, so that a file contains the weights once. batch_size is the number
+    of images per call; 0 for any number.
     """
     frozen_net = graph.to_function(graph.freeze(network(model.net, model.config, batch_size)))
 
@@ -41,7 +38,6 @@ def detector(model: EfficientDetModel, batch_size: int = 1, *, resizes_float: bo
         num_detections: [B] int32; later entries of the other outputs are 0.
 
     Args:
-        model: the model.
         batch_size: images per call, B; 0 for any number.
         resizes_float: converts images to float32 first, with equal results; TFLite and ONNX cannot resize uint8 images
             to float32.
@@ -62,11 +58,9 @@ def encoded_detector(model: EfficientDetModel, batch_size: int = 1) -> ConcreteF
 
     @_function(tf.TensorSpec([batch_size or None], tf.string, name="image_files"))
     def serve(image_files):
-        height, width = model.config.image_size
+        specs = tf.TensorSpec([*model.config.image_size, 3], tf.float32), tf.TensorSpec([], tf.float32)
         inputs, image_scales = tf.map_fn(
-            lambda encoded: model.preprocess(tfrecord.decode_image(encoded)),
-            image_files,
-            fn_output_signature=(tf.TensorSpec([height, width, 3], tf.float32), tf.TensorSpec([], tf.float32)),
+            lambda encoded: model.preprocess(tfrecord.decode_image(encoded)), image_files, fn_output_signature=specs
         )
         return named(model.detect(inputs, image_scales))
 
@@ -80,10 +74,9 @@ def network(net: EfficientDetNet, config: Config, batch_size: int = 1, name: str
     `class_predict_{i}`, [B, Hl, Wl, A * C] logits, and `box_predict_{i}`, [B, Hl, Wl, A * 4] regressions.
 
     Args:
-        net: the network.
-        config: of the network.
+        net: the network of `config`.
         batch_size: images per call, B; 0 for any number.
-        name: of the input.
+        name: name of the input.
     """
 
     @_function(tf.TensorSpec([batch_size or None, *config.image_size, 3], tf.float32, name=name))
