@@ -32,7 +32,7 @@ class Driver:
         """Initializes the driver.
 
         Args:
-            config: of the detector.
+            config: config of the detector.
             stages: functions by name, in order. The first one takes a list of images, each other one the result of its
                 predecessor; the last one returns Detections of NumPy arrays.
         """
@@ -139,11 +139,12 @@ class ArtifactDriver(Driver):
 
     def _detections(self, images: list[np.ndarray]) -> Detections:
         """Runs a file that contains the whole detector, once per image size, as all images of a call share one."""
-        rows = {}
+        found = {}
         for shape in {image.shape for image in images}:
             members = [i for i, image in enumerate(images) if image.shape == shape]
-            rows |= zip(members, self._run(np.stack([images[i] for i in members]))["detections"])
-        return _from_rows(np.stack([rows[i] for i in range(len(images))]))
+            found |= zip(members, self._run(np.stack([images[i] for i in members]))["detections"])
+        rows = np.stack([found[i] for i in range(len(images))])
+        return _without_padding(boxes=rows[..., 1:5], scores=rows[..., 5], classes=rows[..., 6])
 
     def _op_detections(self, state) -> Detections:
         """Runs a file that ends in TFLite's detection op: boxes relative to the network input, classes from 0."""
@@ -153,9 +154,8 @@ class ArtifactDriver(Driver):
         height, width = self.config.image_size
         boxes = boxes * np.array([height, width, height, width], np.float32)
         boxes = box_ops.clip(boxes, height, width).numpy() * np.asarray(image_scales)[:, np.newaxis, np.newaxis]
-        rows = np.concatenate([boxes, scores[..., np.newaxis], classes[..., np.newaxis] + CLASS_OFFSET], -1)
-        rows *= (np.arange(scores.shape[1]) < np.reshape(counts, [-1, 1]))[..., np.newaxis]
-        return _from_rows(np.pad(rows, [[0, 0], [0, 0], [1, 0]]))
+        scores = np.where(np.arange(scores.shape[1]) < np.reshape(counts, [-1, 1]), scores, 0)
+        return _without_padding(boxes, scores, classes + CLASS_OFFSET)
 
     def _run(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
         """Runs a batch of any size through a file that may have a fixed batch size; the last call is padded."""
@@ -280,12 +280,12 @@ def _preprocessing(model: EfficientDetModel) -> Callable[[list[np.ndarray]], tup
     return stage
 
 
-def _from_rows(rows: np.ndarray) -> Detections:
-    """Converts rows [B, D, 7] to Detections; rows of score 0 are padding, which published files fill with a box."""
-    rows = np.where(rows[..., 5:6] <= 0, 0, rows)  # keeps a NaN
+def _without_padding(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray) -> Detections:
+    """Returns Detections with zeros for padding, which has the score 0 and in published files a box."""
+    is_valid = ~(scores <= 0)  # keeps a NaN
     return Detections(
-        boxes=rows[..., 1:5],
-        scores=rows[..., 5],
-        classes=rows[..., 6].astype(np.int32),
-        valid_len=np.count_nonzero(rows[..., 5], axis=-1).astype(np.int32),
+        boxes=np.where(is_valid[..., np.newaxis], boxes, 0),
+        scores=np.where(is_valid, scores, 0),
+        classes=np.where(is_valid, classes, 0).astype(np.int32),
+        valid_len=np.count_nonzero(is_valid, axis=-1).astype(np.int32),
     )

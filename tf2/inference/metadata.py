@@ -59,7 +59,7 @@ class Metadata:
             "precision": self.precision,
             "checkpoint": self.checkpoint,
             "image_size": list(config.image_size),  # [height, width]
-            **{key: value if isinstance(value, (bool, float)) else list(value) for key, value in config.colors.items()},
+            **config.colors,
             "nms_configs": dataclasses.asdict(config.nms_configs),
             "label_map": class_names(config),
             "hparams": {key: value for key, value in config.difference(Config()).items() if key != "label_map"},
@@ -68,11 +68,7 @@ class Metadata:
 
     @classmethod
     def from_json(cls, text: str | bytes, path: str) -> "Metadata":
-        """Parses the text written by `to_json`.
-
-        Args:
-            text: JSON.
-            path: of the exported file, for error messages.
+        """Parses the text written by `to_json` in the exported file `path`.
 
         Raises:
             ArtifactError: if the text is invalid, or written by a newer version.

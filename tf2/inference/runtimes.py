@@ -139,7 +139,7 @@ class TFLite:
 
 @contextlib.contextmanager
 def quiet_tflite() -> Iterator[None]:
-    """Suppresses what TFLite prints at any log level; lines of absl's log are printed at the end."""
+    """Suppresses the output of TFLite at any log level; lines of absl's log are printed at the end."""
     with tempfile.TemporaryFile() as printed, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         sys.stderr.flush()
@@ -187,12 +187,7 @@ class Onnx:
 
 
 def load(path: str, content: str | None = None, num_threads: int | None = None) -> Runtime:
-    """Loads an exported file.
-
-    Args:
-        path: a SavedModel's folder, or a .pb, .tflite or .onnx file.
-        content: key of CONTENTS to use, if a SavedModel has several; None for the detector.
-        num_threads: of TFLite and ONNX Runtime; None for their default. TensorFlow has a global setting instead.
+    """Loads an exported file; see `drivers.open_artifact` for the arguments.
 
     Raises:
         ArtifactError: if there is no such file, it is damaged, or it is not a detector.
