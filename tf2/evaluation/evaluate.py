@@ -101,16 +101,13 @@ def run(driver: Driver, evaluation: Evaluation, *, as_served: bool = False) -> R
         driver: a checkpoint or an exported file. If it exposes the outputs of its network, they are evaluated with the
             suppression of the published AP: per class, MAX_NMS_INPUTS candidates, boxes not clipped. Otherwise the
             detections that the driver serves are evaluated.
-        evaluation: data and options.
         as_served: evaluates the detections that the driver serves in any case.
     """
-    score_thresh = driver.config.nms_configs.score_thresh or 0.0
-    if score_thresh > MAX_SCORE_THRESH:
+    threshold = driver.config.nms_configs.score_thresh or 0.0
+    if threshold > MAX_SCORE_THRESH:
         is_exported = isinstance(driver, ArtifactDriver) and driver.network is None
         remedy = "export again with --min_score_thresh" if is_exported else "pass --hparams=nms_configs.score_thresh"
-        logging.warning(
-            "detections with scores up to %g are discarded, which lowers AP; %s=0.001", score_thresh, remedy
-        )
+        logging.warning("detections with scores up to %g are discarded, which lowers AP; %s=0.001", threshold, remedy)
     if driver.network is None or as_served:
         return evaluator.run_driver(driver, evaluation)
     config = driver.config.override({"sample_image": None})  # not drawn here
@@ -123,9 +120,6 @@ def publish(
     """Prints the result of an evaluation and writes the requested files.
 
     Args:
-        driver: the evaluated driver.
-        evaluation: data and options of the evaluation.
-        result: its result.
         outputs: files to write; `EvaluationOutputs.check` has passed.
         command: the command line, for provenance.
 
@@ -139,9 +133,17 @@ def publish(
             voc = voc_metric.score(metric.images(), metric.names)
             metrics |= voc.metrics
             tables.append(voc.table())
-    for line in (f"suppression: {describe_suppression(result.suppression)}", *tables, describe_timing(result)):
-        print(line)
-    facts = evaluation_facts(driver, evaluation, result, command)
+    print(f"suppression: {describe_suppression(result.suppression)}", *tables, describe_timing(result), sep="\n")
+    facts = {
+        **provenance.describe(driver),
+        "images": result.num_images,
+        "evaluation": dataclasses.asdict(evaluation),
+        "suppression": result.suppression,
+        "config": driver.config.difference(Config()),
+        "seconds": result.seconds,
+        "command": command,
+        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
     for path in outputs.files:
         content = {"metrics": metrics, **facts} if path == outputs.metrics else metric.coco_results()
         write_file(path, json.dumps(content, indent=1 if path == outputs.metrics else None, ensure_ascii=False))
@@ -174,17 +176,3 @@ def describe_timing(result: Result) -> str:
     total = sum(seconds for _, seconds in rest)
     shares = ", ".join(f"{name} {seconds:.1f} s ({seconds / max(total, 1e-9):.0%})" for name, seconds in rest)
     return f"time of {result.num_images} images: {first[0]} {first[1]:.1f} s, then {total:.1f} s: {shares}"
-
-
-def evaluation_facts(driver: Driver, evaluation: Evaluation, result: Result, command: str) -> dict[str, Any]:
-    """Returns the provenance of the metrics as values that JSON can hold."""
-    return {
-        **provenance.describe(driver),
-        "images": result.num_images,
-        "evaluation": dataclasses.asdict(evaluation),
-        "suppression": result.suppression,
-        "config": driver.config.difference(Config()),
-        "seconds": result.seconds,
-        "command": command,
-        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-    }

@@ -71,7 +71,7 @@ class Evaluator:
         self.evaluation = evaluation
         self.names = class_names(config)
         self._sample_image = _read_sample_image(config.sample_image) if config.sample_image else None
-        self._metric()
+        CocoMetric(self.names, evaluation.val_json_file)
         reader = InputReader(evaluation.val_file_pattern, config)
         # Built once: a new dataset would trace its functions again, and TensorFlow never frees all of a trace.
         self._dataset = reader.evaluation(evaluation.batch_size, evaluation.num_samples)
@@ -86,8 +86,9 @@ class Evaluator:
     def evaluate(self, net: Network) -> Result:
         """Runs one pass over the dataset; the same network with new weights is not traced again."""
         batches = (((images, labels["image_scale"]), labels) for images, labels in dataloader.batches(self._dataset))
+        metric = CocoMetric(self.names, self.evaluation.val_json_file)
         settings = suppression(self.config, classes="each by itself", clip=False)
-        return _evaluate(self._metric(), batches, self._detector(net), self.evaluation.num_samples, settings)
+        return _evaluate(metric, batches, self._detector(net), self.evaluation.num_samples, settings)
 
     def draw_images(self, net: Network, count: int = 4) -> dict[str, np.ndarray]:
         """Draws detections on the first `count` images of the records, or on the config's sample_image if it is set.
@@ -117,9 +118,6 @@ class Evaluator:
         for image, labels in dataloader.batches(self._dataset.unbatch().take(count)):
             pixels = preprocess.unnormalize(image, **config.colors).numpy()
             yield labels["source_id"].numpy().decode(errors="replace"), pixels, image, tf.ones([])
-
-    def _metric(self) -> CocoMetric:
-        return CocoMetric(self.names, self.evaluation.val_json_file)
 
     def _detector(self, net: Network) -> dict[str, Callable[[Any], Any]]:
         """Stages from (normalized images, image scales) to Detections of NumPy arrays, cached for the last network."""

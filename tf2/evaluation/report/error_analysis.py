@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Matching of detections and objects at a score threshold: correct, confused, false positive or missed."""
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -140,8 +139,8 @@ def confusion(matches: Iterable[Match], class_ids: Sequence[int]) -> np.ndarray:
     """
     positions = {class_id: position for position, class_id in enumerate([*class_ids, NONE])}
     matrix = np.zeros([len(positions), len(positions)], int)
-    for (actual, detected), number in Counter((pair.object_class, pair.detected_class) for pair in matches).items():
-        matrix[positions[actual], positions[detected]] = number
+    for pair in matches:
+        matrix[positions[pair.object_class], positions[pair.detected_class]] += 1
     return matrix
 
 
