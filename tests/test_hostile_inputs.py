@@ -272,17 +272,16 @@ def test_too_many_damaged_inputs_are_an_error(source, tmp_path):
 
 
 SLOW_RUN = """
-import signal, sys, time
+import dataclasses, signal, time
 from dataset.convert import coco, shards
 signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
-read = coco.read_annotation
-def slow(*arguments, **options):
+source = coco.load("images", object_annotations_file="instances.json")
+def slow(item, report):
     print("reading", flush=True)
     time.sleep(0.3)  # 36 images: 11 s
-    return read(*arguments, **options)
-coco.read_annotation = slow
-source = coco.load("images", object_annotations_file="instances.json")
-shards.write_shards(source, "out/train", num_shards=2, num_threads=1, max_bad_fraction=1)
+    return source.read(item, report)
+slow_source = dataclasses.replace(source, read=slow)
+shards.write_shards(slow_source, "out/train", num_shards=2, num_threads=1, max_bad_fraction=1)
 """
 
 

@@ -77,10 +77,7 @@ class Source:
 
 
 def number_images(images: Sequence[tuple[str, tuple]], report: ConversionReport) -> list[tuple]:
-    """Returns the items of images that are listed as (name, item), with source ids "1", "2", ... appended.
-
-    An image that is listed more than once is returned once and noted.
-    """
+    """Returns the item of every (name, item), with source ids "1", "2", ... appended; notes and drops duplicates."""
     report.note_duplicates("images listed more than once, written once", (name for name, _ in images))
     return [(*item, str(number)) for number, item in enumerate(dict(images).values(), start=1)]
 
@@ -132,7 +129,7 @@ def to_record(annotation: Annotation, image: ImageFile, report: ConversionReport
             mask = [encode_mask(item.segmentation, size, orientation)] if include_masks else []
             box_norm = _to_box_norm(item.box, annotation.normalized, size, where, report)
         except ValueError as error:
-            report.leave_out_box(str(error), where)
+            report.leave_out("boxes", str(error), where)
             continue
         masks += mask
         if (item.box, item.class_id) in seen:
@@ -175,15 +172,11 @@ def _box_orientation(annotation: Annotation, image: ImageFile, report: Conversio
             "annotated size differs from the image's",
             f"{annotation.filename} is {actual}, but annotated as {annotated}; its boxes would be wrong",
         )
-    if image.orientation == 1 or not annotation.objects:
+    is_ambiguous = size is None or image.stored_size == upright
+    if image.orientation == 1 or not annotation.objects or (size == upright and not is_ambiguous):
         return 0
-    if size is None or image.stored_size == upright:
-        report.note(EXIF_AMBIGUOUS, annotation.filename)
-        return 0
-    if size == upright:
-        return 0
-    report.note(EXIF_APPLIED, annotation.filename)
-    return image.orientation
+    report.note(EXIF_AMBIGUOUS if is_ambiguous else EXIF_APPLIED, annotation.filename)
+    return 0 if is_ambiguous else image.orientation
 
 
 def _to_box_norm(box: Box, normalized: bool, size: tuple[int, int], where: str, report: ConversionReport) -> Box:

@@ -6,7 +6,7 @@ import collections
 import functools
 import json
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from dataset import label_map as label_map_lib
@@ -28,9 +28,6 @@ def load(
     caption_annotations_file: str | Path = "",
 ) -> Source:
     """Reads COCO files, at least one; the first one in the order of the arguments provides the list of images.
-
-    Returns:
-        The images with their annotations; label_map has the categories with ids from 1, as 0 is the background.
 
     Raises:
         DataError: if no file is given, one cannot be read or lacks a list, an id is invalid or not unique, a name is
@@ -55,7 +52,8 @@ def load(
         if _is_of(image_ids, row):
             objects[row["image_id"]].append(row)
         else:
-            add = report.note if image_info_file else report.leave_out_box  # image_info_file may list a subset
+            # image_info_file may list a subset of the images.
+            add = report.note if image_info_file else functools.partial(report.leave_out, "boxes")
             add("annotations of images that are not listed", _label(row))
     for row in _rows(files, caption_annotations_file, "annotations"):
         if _is_of(image_ids, row) and _is_text(row.get("caption")):
@@ -63,7 +61,7 @@ def load(
         else:
             report.note("captions left out: not a string, or of images that are not listed", _label(row))
     items = [(image, objects[image["id"]], captions[image["id"]]) for image in images]
-    read = functools.partial(read_annotation, image_dir=Path(image_dir), label_map=label_map)
+    read = functools.partial(_read_annotation, image_dir=Path(image_dir), label_map=label_map)
     return Source(items, read, label_map, report, write_groundtruth=False)
 
 
@@ -133,18 +131,10 @@ def _label(row: Mapping) -> str:
     return f"annotation {row['id']}" if "id" in row else f"annotation {reprlib.repr(row)}"
 
 
-def read_annotation(
-    item: tuple[Mapping, Sequence[Mapping], Sequence[str]],
-    report: ConversionReport,
-    *,
-    image_dir: Path,
-    label_map: Mapping[int, str],
+def _read_annotation(
+    item: tuple[dict, list[dict], list[str]], report: ConversionReport, *, image_dir: Path, label_map: Mapping[int, str]
 ) -> Annotation:
-    """Reads (image, its object annotations, its captions); invalid objects are left out and noted.
-
-    Raises:
-        ImageError: if the file name or size is invalid, or the file is not in the folder of the images.
-    """
+    """Reads (image, its object annotations, its captions); invalid objects are left out and noted."""
     image, rows, captions = item
     name, size = image["file_name"], [image.get(side) or 0 for side in ("height", "width")]
     if not _is_text(name):
@@ -155,7 +145,7 @@ def read_annotation(
     objects = []
     for row in rows:
         if fault := _find_fault(row, label_map):
-            report.leave_out_box(fault, f"{_label(row)} of {name}")
+            report.leave_out("boxes", fault, f"{_label(row)} of {name}")
             continue
         (x, y, width, height), class_id = row["bbox"], row["category_id"]
         objects.append(

@@ -7,8 +7,6 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from dataset.convert.image_file import ImageError
-
 NAMES_PRINTED = 5  # per reason
 REASONS_PRINTED = 3  # in the error message of a failed conversion, with one name each
 NAMES_STORED = 300  # per reason, in the JSON
@@ -48,15 +46,10 @@ class ConversionReport:
             if count > 1:
                 self.note(reason, name)
 
-    def leave_out_box(self, reason: str, name: str) -> None:
-        """Adds a box that is not written."""
+    def leave_out(self, kind: str, reason: str, name: str) -> None:
+        """Adds an item of "images" or "boxes" that is not written."""
         self.note(reason, name)
-        self.left_out["boxes"][reason] += 1
-
-    def leave_out_image(self, error: ImageError) -> None:
-        """Adds an image that is not written."""
-        self.note(error.reason, str(error))
-        self.left_out["images"][error.reason] += 1
+        self.left_out[kind][reason] += 1
 
     def extend(self, report: "ConversionReport") -> None:
         """Adds the entries of another report."""
@@ -68,10 +61,6 @@ class ConversionReport:
             self.left_out[kind] += counts
         self.written.update(report.written)
 
-    def num_left_out(self, kind: str) -> int:
-        """Returns the number of "images" or "boxes" that are not written."""
-        return sum(self.left_out[kind].values())
-
     def show_main_reasons(self, kind: str) -> str:
         """Returns the most frequent reasons for which "images" or "boxes" are left out, each after a semicolon."""
         main = self.left_out[kind].most_common(REASONS_PRINTED)
@@ -81,12 +70,12 @@ class ConversionReport:
         """Returns the content of the report file."""
         return {
             **self.written,
-            **{f"{kind}_left_out": self.num_left_out(kind) for kind in self.left_out},
+            **{f"{kind}_left_out": reasons.total() for kind, reasons in self.left_out.items()},
             "reasons": {reason: dataclasses.asdict(entry) for reason, entry in self.reasons.items()},
         }
 
     def __str__(self) -> str:
-        images, boxes = self.num_left_out("images"), self.num_left_out("boxes")
+        images, boxes = self.left_out["images"].total(), self.left_out["boxes"].total()
         left_out = f"; {images} images and {boxes} boxes left out" if images or boxes else ""
         lines = [f"{self.written['images']} images, {self.written['boxes']} boxes{left_out}"]
         return "\n".join([*lines, *(f"{reason}: {entry.show()}" for reason, entry in self.reasons.items())])

@@ -131,7 +131,18 @@ def read(path: Path, max_pixels: int = MAX_IMAGE_PIXELS) -> ImageFile:
         ImageError: if the file is empty, not an image, truncated, unreadable or too large.
     """
     with _open(path, max_pixels) as (image, encoded):
-        return _to_image_file(image, encoded)
+        orientation = _read_orientation(image)
+        change = _find_change(image, encoded, orientation)
+        if not change:
+            return ImageFile(encoded, IMAGE_FORMATS[image.format], image.height, image.width)
+        upright = Image.fromarray(np.asarray(_to_upright_rgb(image)))  # a new image, as `save` would keep EXIF
+        is_lossy = image.format in ("JPEG", "MPO") or (image.format == "WEBP" and b"VP8L" not in encoded)
+        image_format, options = ("jpeg", {"quality": 95, "subsampling": 0}) if is_lossy else ("png", {})
+        file = io.BytesIO()
+        upright.save(file, image_format, **options)
+        encoded = file.getvalue()
+        decode_image(encoded)  # fails here, not in training, for sizes beyond TensorFlow's own limits
+        return ImageFile(encoded, image_format, upright.height, upright.width, orientation, change)
 
 
 def read_pixels(path: Path) -> np.ndarray:
@@ -184,30 +195,6 @@ def _strip_png_texts(encoded: bytes) -> bytes:
     return b"".join(kept)
 
 
-def _to_image_file(image: Image.Image, encoded: bytes) -> ImageFile:
-    orientation = _read_orientation(image)
-    change = _find_change(image, encoded, orientation)
-    if not change:
-        return ImageFile(encoded, IMAGE_FORMATS[image.format], image.height, image.width)
-    upright = Image.fromarray(np.asarray(_to_upright_rgb(image)))  # a new image, as `save` would keep EXIF
-    is_lossy = image.format in ("JPEG", "MPO") or (image.format == "WEBP" and b"VP8L" not in encoded)
-    file = io.BytesIO()
-    if is_lossy:
-        upright.save(file, "JPEG", quality=95, subsampling=0)
-    else:
-        upright.save(file, "PNG")
-    decode_image(file.getvalue())  # fails here, not in training, for sizes beyond TensorFlow's own limits
-    return ImageFile(file.getvalue(), "jpeg" if is_lossy else "png", upright.height, upright.width, orientation, change)
-
-
-def _to_upright_rgb(image: Image.Image) -> Image.Image:
-    """Converts an image to 8-bit RGB and applies its EXIF orientation."""
-    orientation = _read_orientation(image)
-    is_upright = orientation == 1 or image.format == "TIFF"  # Pillow transposes TIFF files when it loads the pixels
-    rgb = _to_rgb(image)
-    return rgb if is_upright else rgb.transpose(EXIF_TRANSPOSES[orientation])
-
-
 def _read_orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(EXIF_ORIENTATION, 1)
@@ -237,10 +224,13 @@ def _find_change(image: Image.Image, encoded: bytes, orientation: int) -> str:
     return "" if is_same else f"{image.format} that TensorFlow decodes to different pixels"
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_upright_rgb(image: Image.Image) -> Image.Image:
+    """Converts an image to 8-bit RGB and applies its EXIF orientation."""
+    orientation = 1 if image.format == "TIFF" else _read_orientation(image)  # Pillow applies that of TIFF files
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         pixels = (np.asarray(image, np.uint32) + 128) // 257  # Pillow would clip at 255
         image = Image.fromarray(pixels.astype(np.uint8))
     elif image.mode in ("I", "F"):
         raise ValueError(f"expected 8 or 16 bits per channel, got mode {image.mode!r}, whose value range is unknown")
-    return image.convert("RGB")
+    rgb = image.convert("RGB")
+    return rgb if orientation == 1 else rgb.transpose(EXIF_TRANSPOSES[orientation])

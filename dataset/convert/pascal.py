@@ -125,10 +125,7 @@ def load_label_map(path: str | Path) -> dict[int, str]:
 def collect_label_map(voc_sets: Sequence[VocSet]) -> dict[int, str]:
     """Collects the classes of all annotation files of the folders, so that all of their sets have the same ids.
 
-    Unreadable files are skipped here, and are counted when they are converted.
-
-    Returns:
-        {id: name}, sorted by name, ids from 1.
+    Ids count from 1 in the order of the names. Unreadable files are skipped; the conversion counts them.
 
     Raises:
         DataError: if there is no class.
@@ -173,7 +170,7 @@ def load(
             report.note("folders without image lists: all annotations converted", str(voc_set.folder))
     items = number_images(images, report)[:num_images]
     class_ids = {name: class_id for class_id, name in label_map.items()}
-    read = functools.partial(read_annotation, class_ids=class_ids, ignore_difficult=ignore_difficult_instances)
+    read = functools.partial(_read_annotation, class_ids=class_ids, ignore_difficult=ignore_difficult_instances)
     return Source(items, read, label_map, report)
 
 
@@ -196,14 +193,10 @@ def read_xml(voc_set: VocSet, image_id: str) -> etree._Element:
     return root
 
 
-def read_annotation(
+def _read_annotation(
     item: tuple[VocSet, str, str], report: ConversionReport, *, class_ids: Mapping[str, int], ignore_difficult: bool
 ) -> Annotation:
-    """Reads (image set, image id, source id); invalid objects are left out and noted.
-
-    Raises:
-        ImageError: if the id is not a plain name, or a file is missing or unreadable.
-    """
+    """Reads (image set, image id, source id); invalid objects are left out and noted."""
     voc_set, image_id, source_id = item
     if PureWindowsPath(image_id).name != image_id:
         raise ImageError("id is not a plain name", f"expected the name of an annotation file, got {image_id!r}")
@@ -215,9 +208,9 @@ def read_annotation(
         label, box = f"{name} [{', '.join(sides)}]"[:100], parse_numbers(sides)
         where = f"{label} of {image_path.name}"
         if name not in class_ids:
-            report.leave_out_box(f"class {name[:50]!r} {UNKNOWN_CLASS}", where)
+            report.leave_out("boxes", f"class {name[:50]!r} {UNKNOWN_CLASS}", where)
         elif box is None:
-            report.leave_out_box("bndbox is not four numbers", where)
+            report.leave_out("boxes", "bndbox is not four numbers", where)
         elif ignore_difficult and _is_set(element, "difficult"):
             report.note("difficult objects left out", where)
         else:

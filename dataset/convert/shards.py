@@ -82,11 +82,7 @@ def companion_path(prefix: str | Path, kind: str, suffix: str = ".json") -> Path
 
 
 def write_label_map(prefix: str | Path, names: Mapping[int, str]) -> Path:
-    """Writes {id: name} to `label_map_{name}.yaml` in the folder of the shards, for the config key `label_map`.
-
-    Returns:
-        The path of the file.
-    """
+    """Writes {id: name} to `label_map_{name}.yaml`, a value of the config key `label_map`; returns the path."""
     path = companion_path(prefix, "label_map", ".yaml")
     write_file(path, yaml.safe_dump(dict(names), allow_unicode=True))
     return path
@@ -151,7 +147,7 @@ def _convert_image(
         record = to_record(annotation, image, report, include_masks)
     except ImageError as error:
         report = ConversionReport()  # without notes on the boxes of the image
-        report.leave_out_image(error)
+        report.leave_out("images", error.reason, str(error))
         return None, b"", report
     report.written.update(images=1, boxes=len(record.boxes_norm))
     return record, tfrecord.encode(record), report
@@ -166,7 +162,7 @@ def find_excess(report: ConversionReport, max_bad_fraction: float) -> str | None
     if not report.written["images"]:
         return f"no image can be written{report.show_main_reasons('images')}"
     for kind, written in report.written.items():
-        bad = report.num_left_out(kind)
+        bad = report.left_out[kind].total()
         if bad > max_bad_fraction * (bad + written):
             share = f"{bad} of {bad + written}, above max_bad_fraction={max_bad_fraction}"
             return f"too many {kind} left out: {share}{report.show_main_reasons(kind)}"

@@ -10,21 +10,12 @@ from pathlib import Path
 
 from dataset import label_map as label_map_lib
 from dataset.convert import image_file
-from dataset.convert.annotation import (
-    AnnotatedObject,
-    Annotation,
-    Box,
-    Source,
-    number_images,
-    parse_numbers,
-    read_lines,
-)
+from dataset.convert.annotation import AnnotatedObject, Annotation, Source, number_images, parse_numbers, read_lines
 from dataset.convert.conversion_report import ConversionReport
 from dataset.tfrecord import DataError
 from efficientdet import config as config_lib
 from efficientdet import hparams
 
-SPLITS = ("train", "val", "test")
 MAX_FRACTION = 1.5  # boxes may extend beyond the image; larger values are pixels
 
 
@@ -47,7 +38,7 @@ def load(data_yaml: str | Path, split: str) -> Source:
         raise DataError(f"{data_yaml} has kpt_shape; expected labels of boxes or polygons, not of keypoints")
     entries, root = content.get(split), content.get("path") or ""
     if not entries:
-        others = ", ".join(name for name in SPLITS if content.get(name)) or "none"
+        others = ", ".join(name for name in ("train", "val", "test") if content.get(name)) or "none"
         raise DataError(f"{data_yaml} has no split {split!r} (available: {others}); add it, or choose another --split")
     entries = [entries] if isinstance(entries, str) else entries
     if not (isinstance(entries, list) and all(isinstance(text, str) for text in [*entries, root])):
@@ -55,27 +46,20 @@ def load(data_yaml: str | Path, split: str) -> Source:
             f"{data_yaml}: expected path to be a folder, and {split} a folder, a .txt list or several of them, got "
             f"{reprlib.repr(root)} and {reprlib.repr(entries)}"
         )
-    root, report = _find_root(Path(data_yaml).resolve().parent, root), ConversionReport()
-    found = [(str(folder / name), (folder, name)) for entry in entries for folder, name in _find_images(root, entry)]
-    items = number_images(found, report)
+    tried = [Path(data_yaml).resolve().parent / root, Path.cwd() / root]
+    folders = [folder for folder in tried if folder.is_dir()]
+    if not folders:
+        shown = " and ".join(dict.fromkeys(map(str, tried)))
+        raise DataError(f"path: {root} is not a folder (tried {shown}); set it to the folder of the dataset")
+    report, found = ConversionReport(), [image for entry in entries for image in _find_images(folders[0], entry)]
+    items = number_images([(str(folder / name), (folder, name)) for folder, name in found], report)
     if not items:
-        raise DataError(
-            f"{split} of {data_yaml} has no image ({', '.join(image_file.SUFFIXES)}) in {', '.join(entries)}"
-        )
+        suffixes = ", ".join(image_file.SUFFIXES)
+        raise DataError(f"{split} of {data_yaml} has no image ({suffixes}) in {', '.join(entries)}")
     labels = [label_path(folder / name) for folder, name, _ in items]
     if not any(path.is_file() for path in labels):
         raise DataError(f"none of the {len(labels)} images has a label file; expected files such as {labels[0]}")
-    return Source(items, functools.partial(read_annotation, label_map=label_map), label_map, report)
-
-
-def _find_root(folder: Path, path: str) -> Path:
-    """Returns the folder of the key `path` in a data.yaml of `folder`."""
-    tried = [folder / path, Path.cwd() / path]
-    for root in tried:
-        if root.is_dir():
-            return root
-    shown = " and ".join(dict.fromkeys(map(str, tried)))
-    raise DataError(f"path: {path} is not a folder (tried {shown}); set it to the folder of the dataset")
+    return Source(items, functools.partial(_read_annotation, label_map=label_map), label_map, report)
 
 
 def _read_names(content: Mapping, data_yaml: str | Path) -> dict[int, str]:
@@ -119,14 +103,10 @@ def label_path(image_path: Path) -> Path:
     return Path(*folders, name).with_suffix(".txt")
 
 
-def read_annotation(
+def _read_annotation(
     item: tuple[Path, str, str], report: ConversionReport, *, label_map: Mapping[int, str]
 ) -> Annotation:
-    """Reads (folder, image in it, source id); invalid rows are left out and noted. No label file means no objects.
-
-    Raises:
-        ImageError: if the image is not in the folder, or the label file cannot be read.
-    """
+    """Reads (folder, image in it, source id); invalid rows are left out and noted. No label file means no objects."""
     folder, name, source_id = item
     image_path, labels, rows, objects = image_file.find(folder, name), label_path(folder / name), [], []
     if labels.exists():
@@ -138,7 +118,7 @@ def read_annotation(
             continue
         values, label = parse_numbers(row.split()), f"line {number}"
         if fault := _find_fault(values, label_map):
-            report.leave_out_box(fault, f"{label} of {name}")
+            report.leave_out("boxes", fault, f"{label} of {name}")
         else:
             class_id = int(values[0]) + 1
             objects.append(AnnotatedObject(_to_box(values[1:]), class_id, label_map[class_id], label))
@@ -160,7 +140,7 @@ def _find_fault(values: Sequence[float] | None, label_map: Mapping[int, str]) ->
     return None
 
 
-def _to_box(values: Sequence[float]) -> Box:
+def _to_box(values: Sequence[float]) -> tuple[float, float, float, float]:
     """Converts cx, cy, width, height, or the corners x1, y1, x2, y2, ... of a polygon."""
     if len(values) == 4:
         x, y, width, height = values

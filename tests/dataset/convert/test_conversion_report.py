@@ -12,7 +12,7 @@ def test_report_counts_and_names_the_first_few():
     report.note("boxes clipped", "b.xml dog")
     assert str(report) == "3 images, 5 boxes\nboxes clipped: 2 (a.xml cat; b.xml dog)"
     for i in range(1000):
-        report.leave_out_box("empty", str(i))
+        report.leave_out("boxes", "empty", str(i))
     first, _, last = str(report).splitlines()
     assert first == "3 images, 5 boxes; 0 images and 1000 boxes left out"
     assert last == "empty: 1000 (0; 1; 2; 3; 4 and 995 more)"

@@ -43,7 +43,7 @@ def annotate(folder):
         time.sleep(0.01 * (i % 2))  # so that threads finish out of order
         objects = [AnnotatedObject((k, 1, k + 4, 5), k + 1, "ab"[k], f"object {k}") for k in range(i % 3)]
         if i == 4:
-            report.leave_out_box("boxes of four", "object 1 of 4.png")
+            report.leave_out("boxes", "boxes of four", "object 1 of 4.png")
         return Annotation(folder / "images" / f"{i}.png", f"{i}.png", str(i), (8, 12), objects)
 
     return read
@@ -144,7 +144,7 @@ def test_no_image_fails(folder):
 def test_notes_on_the_input_count(folder):
     report = ConversionReport()
     for i in range(9):
-        report.leave_out_box("unlisted", f"annotation {i}")
+        report.leave_out("boxes", "unlisted", f"annotation {i}")
     with pytest.raises(tfrecord.DataError, match="too many boxes left out: 10 of 18, above"):
         convert(folder, report=report)
 
@@ -284,7 +284,7 @@ def test_error_message_shows_one_name_per_reason():
     report.written = {"images": 1, "boxes": 1}
     for reason, count in (("a", 4), ("b", 3), ("c", 1), ("d", 1)):
         for i in range(count):
-            report.leave_out_box(reason, f"{reason}{i}")
+            report.leave_out("boxes", reason, f"{reason}{i}")
     assert shards.find_excess(report, 0.1) == (
         "too many boxes left out: 9 of 10, above max_bad_fraction=0.1; "
         "a: 4 (a0 and 3 more); b: 3 (b0 and 2 more); c: 1 (c0)"
