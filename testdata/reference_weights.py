@@ -1,9 +1,9 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The weights and the picture that the published figures in efficientdet-*.npz were taken with.
+"""Weights and image from which the reference values in efficientdet-*.npz were computed.
 
-A whole model's weights would be megabytes, so each is a function of its variable's name and shape; the
-files hold nothing but the batch-norm statistics, without which the outputs would not depend on the picture.
+The weights of a model would take megabytes, so each is a function of the name and shape of its variable. The files
+contain only the batch-norm statistics, without which the outputs would not depend on the image.
 """
 
 import zlib
@@ -13,14 +13,11 @@ import numpy as np
 
 
 def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The value of a variable: noise in steps of 1/127, seeded by its name and scaled by what it is.
+    """Returns the float64 value of a variable: noise in steps of 1/127, seeded by its name and scaled by its kind.
 
     Args:
         name: official name, such as "class_net/class-0/bias".
-        shape: of the variable.
-
-    Returns:
-        float64 array of that shape.
+        shape: shape of the variable.
     """
     noise = np.random.RandomState(zlib.crc32(name.encode())).uniform(-1, 1, shape)
     noise = np.round(noise * 127) / 127
@@ -36,13 +33,13 @@ def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def shapes(figures: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
-    """{official name: shape} of all variables of the model that a file of figures is about."""
+    """Returns {official name: shape} of all variables of a model, from its file of reference values."""
     pairs = zip(figures["var_names"].tolist(), figures["var_shapes"].tolist())
     return {name: tuple(map(int, filter(None, shape.split(",")))) for name, shape in pairs}
 
 
 def weights(figures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """{official name: float32 value} of all variables of that model."""
+    """Returns {official name: float32 value} of all variables of a model, from its file of reference values."""
     return {
         name: np.float32(figures[f"bn:{name}"] if f"bn:{name}" in figures else weight(name, shape))
         for name, shape in shapes(figures).items()
@@ -50,13 +47,13 @@ def weights(figures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def image(size: int = 256, seed: int = 0) -> np.ndarray:
-    """[size, size, 3] uint8: squares of 32 pixels in random colours under noise."""
+    """Returns an image of squares of 32 pixels in random colours with noise, [size, size, 3] uint8."""
     random = np.random.RandomState(seed)
     squares = random.randint(0, 256, (size // 32, size // 32, 3)).repeat(32, 0).repeat(32, 1)
     return np.clip(squares + random.randint(-40, 41, (size, size, 3)), 0, 255).astype(np.uint8)
 
 
 def sample(values: np.ndarray, count: int = 96) -> np.ndarray:
-    """The values of an output that its `_sample` entry holds."""
+    """Returns the values of an output that its `_sample` entry contains, [count]."""
     values = np.ravel(values)
     return values[np.random.RandomState(1).randint(0, values.size, count)]
