@@ -45,11 +45,9 @@ def reason_of(error: BaseException) -> str:
 def atomic_path(path: str) -> Iterator[str]:
     """Yields a temporary path for a file or a folder, which is renamed to `path` when the block succeeds.
 
-    The temporary path is in the same folder and has the same suffix. A file at `path` is replaced. If the block fails
-    or the process is killed, `path` is unchanged.
-
-    Args:
-        path: local or remote, as supported by tf.io.gfile; its folder exists.
+    The temporary path is in the same folder, which must exist, and has the same suffix; both may be remote, as
+    supported by tf.io.gfile. A file at `path` is replaced. If the block fails or the process is killed, `path` is
+    unchanged.
     """
     folder, name = os.path.split(path.rstrip("/"))
     temporary = os.path.join(folder, UNFINISHED + name)
@@ -62,11 +60,9 @@ def atomic_path(path: str) -> Iterator[str]:
 
 
 def write_file(path: str | os.PathLike, content: str | bytes) -> None:
-    """Replaces a file atomically.
+    """Replaces a file atomically, see `atomic_path`.
 
-    Args:
-        path: see `atomic_path`.
-        content: text is encoded as UTF-8; characters without an encoding, such as lone surrogates, are escaped.
+    Text is encoded as UTF-8; characters without an encoding, such as lone surrogates, are escaped.
 
     Raises:
         tf.errors.OpError: if it cannot be written; a previous file is unchanged.
@@ -97,24 +93,21 @@ def staging_folder(prefix: str, order: Callable[[str], object] | None = None) ->
     folder = os.path.join(directory, UNFINISHED + name)
     os.makedirs(folder, exist_ok=True)
     lock = os.open(folder, os.O_RDONLY)
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, lock)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise TargetError(f"another run is writing {prefix}*; wait for it or choose another name") from None
         except OSError:  # a file system without locks; the user has to avoid concurrent runs
             pass
-        try:
-            for file in os.listdir(folder):
-                os.remove(os.path.join(folder, file))
-            yield folder
-            with hold_interrupt():
-                for file in sorted(os.listdir(folder), key=order):
-                    os.replace(os.path.join(folder, file), os.path.join(directory, file))
-        finally:
-            _remove(folder)
-    finally:
-        os.close(lock)
+        stack.callback(_remove, folder)
+        for file in os.listdir(folder):
+            os.remove(os.path.join(folder, file))
+        yield folder
+        with hold_interrupt():
+            for file in sorted(os.listdir(folder), key=order):
+                os.replace(os.path.join(folder, file), os.path.join(directory, file))
 
 
 @contextlib.contextmanager
@@ -161,15 +154,10 @@ def check_folder(folder: str) -> None:
 
 
 def check_distinct(paths: Sequence[str], inputs: Iterable[str], what: str) -> None:
-    """Checks that the files to be written are distinct and that none of them is an input.
-
-    Args:
-        paths: files to be written.
-        inputs: files to be read.
-        what: describes the inputs in the message, such as "--val_json_file".
+    """Checks that the files to be written, `paths`, are distinct and that none of them is an input.
 
     Raises:
-        TargetError: if not.
+        TargetError: if not; `what` describes the inputs in the message, such as "--val_json_file".
     """
     if len(set(map(os.path.realpath, paths))) < len(paths):
         raise TargetError(f"{' and '.join(paths)}: one file cannot take several kinds of results; give each its own")
