@@ -7,7 +7,7 @@ import functools
 import io
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -165,13 +165,8 @@ class CocoMetric:
             if not self._images:
                 raise ValueError("no image was added, so there is nothing to score: check the validation file pattern")
             logging.info("computing AP with %s", self.backend)
-            truth, found = self._collect()
-            evaluation = COCOeval(iouType="bbox")
-            evaluation.params.catIds = sorted(self._file_categories | truth.keys())
             with contextlib.redirect_stdout(io.StringIO()):
-                evaluation.eval = _accumulate(BACKENDS[self.backend], truth, found, evaluation.params)
-                evaluation.summarize()
-            self._evaluation = evaluation
+                self._evaluation = self._evaluate()
         return self._evaluation
 
     def table(self) -> str:
@@ -239,8 +234,8 @@ class CocoMetric:
             raise ValueError(f"source ids {twice[:5]} were added twice: add every image of {self.val_json_file} once")
         return image_ids
 
-    def _collect(self) -> tuple[dict[int, list[dict[str, Any]]], dict[str, np.ndarray]]:
-        """Returns the annotations of the added images by category, and the columns of all detections by name."""
+    def _evaluate(self) -> COCOeval:
+        """Evaluates every class by itself; rows and matches of all classes at once would take gigabytes."""
         # Detections with equal scores are ordered by image id. Ranks, because the backends need integers.
         ranks = {image_id: rank for rank, image_id in enumerate(sorted(self._images))}
         truth = defaultdict(list)
@@ -256,32 +251,27 @@ class CocoMetric:
             "area": bbox[:, 2] * bbox[:, 3],
             "score": np.concatenate(scores),
         }
-        return dict(truth), found
 
-
-def _accumulate(
-    backend: Callable[..., Any], truth: Mapping[int, list[dict]], found: Mapping[str, np.ndarray], params: Any
-) -> dict[str, np.ndarray]:
-    """Computes the arrays of `CocoMetric.evaluation` from the results of `CocoMetric._collect`.
-
-    Classes are independent and evaluated one by one; rows and matches of all at once would take gigabytes.
-    """
-    shape = [len(params.iouThrs), len(params.recThrs), len(params.catIds), len(params.areaRng), len(params.maxDets)]
-    arrays = {name: np.full(shape, -1.0) for name in ("precision", "scores")}
-    arrays["recall"] = np.full([shape[0], *shape[2:]], -1.0)
-    for k, category in enumerate(params.catIds):
-        if category not in truth:
-            continue  # remains -1
-        chosen = np.flatnonzero(found["category_id"] == category)
-        columns = (column[chosen].tolist() for column in found.values())
-        rows = [dict(zip(found, row)) for row in zip(*columns)]
-        images = {row["image_id"] for row in truth[category] + rows}
-        evaluation = backend(_coco_of(images, truth[category]), _coco_of(images, rows), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        for name, array in arrays.items():
-            array[..., k, :, :] = evaluation.eval[name][..., 0, :, :]
-    return arrays
+        total = COCOeval(iouType="bbox")
+        params = total.params
+        params.catIds = sorted(self._file_categories | truth.keys())
+        shape = [len(params.iouThrs), len(params.recThrs), len(params.catIds), len(params.areaRng), len(params.maxDets)]
+        total.eval = {name: np.full(shape, -1.0) for name in ("precision", "scores")}
+        total.eval["recall"] = np.full([shape[0], *shape[2:]], -1.0)
+        for k, category in enumerate(params.catIds):
+            if category not in truth:
+                continue  # remains -1
+            chosen = np.flatnonzero(found["category_id"] == category)
+            columns = (column[chosen].tolist() for column in found.values())
+            rows = [dict(zip(found, row)) for row in zip(*columns)]
+            images = {row["image_id"] for row in truth[category] + rows}
+            evaluation = BACKENDS[self.backend](_coco_of(images, truth[category]), _coco_of(images, rows), "bbox")
+            evaluation.evaluate()
+            evaluation.accumulate()
+            for name, array in total.eval.items():
+                array[..., k, :, :] = evaluation.eval[name][..., 0, :, :]
+        total.summarize()
+        return total
 
 
 def _coco_of(image_ids: Iterable[int], rows: Sequence[dict]) -> COCO:

@@ -87,8 +87,8 @@ class Evaluator:
         """Runs one pass over the dataset; the same network with new weights is not traced again."""
         batches = (((images, labels["image_scale"]), labels) for images, labels in dataloader.batches(self._dataset))
         metric = CocoMetric(self.names, self.evaluation.val_json_file)
-        settings = suppression(self.config, classes="each by itself", clip=False)
-        return _evaluate(metric, batches, self._detector(net), self.evaluation.num_samples, settings)
+        count, seconds = _evaluate(metric, batches, self._detector(net), self.evaluation.num_samples)
+        return Result(metric, count, seconds, suppression(self.config, classes="each by itself", clip=False))
 
     def draw_images(self, net: Network, count: int = 4) -> dict[str, np.ndarray]:
         """Draws detections on the first `count` images of the records, or on the config's sample_image if it is set.
@@ -97,10 +97,10 @@ class Evaluator:
             {source_id: [H, W, 3] uint8}, images of the records as network inputs, including the padding; or {file
             name: sample_image at its own size}.
         """
-        stages, drawn = self._detector(net), {}
+        drawn = {}
         for name, image, network_input, image_scale in self._samples(count):
             state = network_input[tf.newaxis], image_scale[tf.newaxis]
-            for stage in stages.values():
+            for stage in self._detector(net).values():
                 state = stage(state)
             boxes, scores, classes = (column[0] for column in state[:3])
             drawn[name] = visualize.draw_boxes(
@@ -156,7 +156,8 @@ def run_driver(driver: Driver, evaluation: Evaluation) -> Result:
             labels = {name: tf.stack([row[name] for row in labels]) for name in labels[0]}
             yield [image.numpy() for image in images], labels
 
-    return _evaluate(metric, batches(), driver.stages, evaluation.num_samples, suppression(driver.config))
+    count, seconds = _evaluate(metric, batches(), driver.stages, evaluation.num_samples)
+    return Result(metric, count, seconds, suppression(driver.config))
 
 
 def suppression(config: Config, *, classes: str = "all at once", clip: bool = True) -> dict[str, Any]:
@@ -191,11 +192,11 @@ def _evaluate(
     batches: Iterator[tuple[Any, dict[str, tf.Tensor]]],
     stages: Mapping[str, Callable[[Any], Any]],
     num_samples: int | None,
-    settings: dict[str, Any],
-) -> Result:
-    """Runs batches through the stages of a detector and adds the detections and labels to a metric."""
-    known = [n for n in (metric.num_file_images, num_samples) if n is not None]
-    total = min(known) if metric.num_file_images is not None else None
+) -> tuple[int, dict[str, float]]:
+    """Adds the detections and labels of batches to a metric; returns the number of images and the seconds per stage."""
+    total = metric.num_file_images
+    if total is not None and num_samples is not None:
+        total = min(total, num_samples)
     count, seconds = 0, {}
     with tqdm.tqdm(desc="evaluating", unit="image", total=total) as bar:
         while True:
@@ -221,7 +222,7 @@ def _evaluate(
         metric.result()  # cached by the metric
     if count == num_samples:
         logging.info("stopped after the requested %d images; the records may contain more", count)
-    return Result(metric, count, seconds, settings)
+    return count, seconds
 
 
 def read_images(reader: InputReader, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:

@@ -40,13 +40,7 @@ class Gallery(NamedTuple):
 
 
 def select(images: Sequence[EvaluatedImage], matches: Sequence[Match], names: Mapping[int, str]) -> list[Gallery]:
-    """Selects the galleries of an evaluation, each with at most MAX_ENTRIES images.
-
-    Args:
-        images: all evaluated images.
-        matches: their matches, see `error_analysis.match`.
-        names: {class id: name}.
-    """
+    """Selects the galleries of an evaluation from its matches, each with at most MAX_ENTRIES images."""
 
     def entries(chosen):
         return [Entry(pair.image, pair, _caption(pair, images[pair.image], names)) for pair in chosen[:MAX_ENTRIES]]

@@ -32,12 +32,7 @@ def escape(value: object) -> str:
 
 
 def page(title: str, sections: Mapping[str, tuple[str, Sequence[str]]]) -> str:
-    """Returns a complete page.
-
-    Args:
-        title: text.
-        sections: {id: (heading, HTML elements)}; an id is one word.
-    """
+    """Returns a complete page with sections {id: (heading, HTML elements)}; an id is one word."""
     links = "".join(f'<a href="#{name}">{escape(heading)}</a>\n' for name, (heading, _) in sections.items())
     bodies = "\n".join(
         f'<section id="{name}">\n<h2>{escape(heading)}</h2>\n' + "\n".join(parts) + "\n</section>"
@@ -97,11 +92,7 @@ def figure(path: str, caption: str) -> str:
 
 
 def thumbnails(entries: Iterable[tuple[str, str, Sequence[str]]]) -> str:
-    """Returns a grid of thumbnails that link to full images.
-
-    Args:
-        entries: (path of the full image, path of the thumbnail, lines of the caption).
-    """
+    """Returns a grid of thumbnails; entries: (path of the full image, path of the thumbnail, lines of the caption)."""
     figures = "\n".join(
         f'<figure>\n<a href="{escape(full)}"><img src="{escape(small)}" alt="{escape(lines[0])}" loading="lazy"></a>\n'
         f"<figcaption>{'<br>'.join(map(escape, lines))}</figcaption>\n</figure>"

@@ -3,6 +3,7 @@
 """HTML report of an evaluation: metrics, plots and example images; can be opened from disk."""
 
 import contextlib
+import operator
 import os
 import shutil
 from collections import defaultdict
@@ -43,7 +44,6 @@ MEANINGS = {
 }
 
 ReadImages = Callable[[Sequence[int]], Iterator[tuple[int, np.ndarray]]]
-Section = tuple[str, list[str]]  # heading, HTML elements
 
 
 class _ReportData(NamedTuple):
@@ -95,19 +95,15 @@ def write(
     *,
     min_score_thresh: float = MIN_SCORE,
 ) -> str:
-    """Writes the page and its images; an existing report is replaced when the new one is complete.
+    """Writes the page and its images, and returns its path; a previous report is replaced when the new one is complete.
 
     Args:
-        directory: folder for the page, see `check`.
         metric: metric with all images added.
         metrics: its values by name, optionally with those of Pascal VOC; -1 without objects.
         facts: provenance as JSON values, including model_name for the title.
         read_images: yields (index, [H, W, 3] uint8) for positions of images in `metric`, so that only one image at a
             time is in memory.
         min_score_thresh: detections above it are counted and shown. Metrics and curves include all detections.
-
-    Returns:
-        The path of the page.
 
     Raises:
         TargetError: see `check`.
@@ -199,13 +195,10 @@ def _curves(data: _ReportData, folder: Path) -> list[str]:
 
 def _counts(data: _ReportData, folder: Path) -> list[str]:
     """Returns counts of objects and detections per class, and a histogram of boxes per image."""
-    columns = ("objects", "correct", "confused", "missed", "detections", "wrong_class", "false_positives")
-    columns += ("precision", "recall")
-    keys = [*data.names.items(), ("", "all")]
-    rows = [
-        (*key, *(getattr(counts, column) for column in columns))
-        for key, counts in zip(keys, error_analysis.counts(data.confusion))
-    ]
+    columns = ["objects", "correct", "confused", "missed", "detections", "wrong_class", "false_positives"]
+    columns += ["precision", "recall"]
+    by_class = zip([*data.names.items(), ("", "all")], error_analysis.counts(data.confusion))
+    rows = [(*item, *operator.attrgetter(*columns)(counts)) for item, counts in by_class]
     truths = [image.groundtruth for image in data.images]
     objects = [len(truth.classes) for truth in truths]
     ignored = sum(np.count_nonzero(truth.is_crowd | truth.difficult) for truth in truths)
@@ -240,8 +233,8 @@ def _confusion(data: _ReportData, folder: Path) -> list[str]:
     return [_figure(plot, folder / "confusion.png", caption)]
 
 
-def _galleries(data: _ReportData, read_images: ReadImages, folder: Path) -> dict[str, Section]:
-    """Writes all drawings, reading each image once, and returns the sections of the galleries."""
+def _galleries(data: _ReportData, read_images: ReadImages, folder: Path) -> dict[str, tuple[str, list[str]]]:
+    """Writes all drawings, reading each image once, and returns the galleries as {id: (heading, HTML elements)}."""
     galleries = gallery.select(data.images, data.matches, data.names)
     missing = defaultdict(list)  # {position of the image: [(name of the drawing, entry)]}
     for part in galleries:
