@@ -58,47 +58,42 @@ def encode(record: Record) -> bytes:
     for name in ("classes", "class_names", "is_crowd", "area", "masks", "difficult", "truncated", "poses"):
         if len(getattr(record, name)) not in (0, len(boxes)):
             raise ValueError(f"{record.filename}: {len(getattr(record, name))} {name} for {len(boxes)} boxes")
-    features = {
-        "image/height": _ints([record.height]),
-        "image/width": _ints([record.width]),
-        "image/filename": _texts([record.filename]),
-        "image/source_id": _texts([record.source_id]),
-        "image/key/sha256": _texts([hashlib.sha256(record.encoded).hexdigest()]),
-        "image/encoded": _blobs([record.encoded]),
-        "image/format": _texts([record.image_format]),
-        "image/object/bbox/ymin": _floats(boxes[:, 0]),
-        "image/object/bbox/xmin": _floats(boxes[:, 1]),
-        "image/object/bbox/ymax": _floats(boxes[:, 2]),
-        "image/object/bbox/xmax": _floats(boxes[:, 3]),
-        "image/object/class/label": _ints(record.classes),
-        "image/object/class/text": _texts(record.class_names),
-        "image/object/is_crowd": _ints(record.is_crowd),
-        "image/object/area": _floats(record.area),
-        "image/object/mask": _blobs(record.masks),
-        "image/object/difficult": _ints(record.difficult),
-        "image/object/truncated": _ints(record.truncated),
-        "image/object/view": _texts(record.poses),
-        "image/caption": _texts(record.captions),
+    columns = {
+        "int64_list": {
+            "image/height": [record.height],
+            "image/width": [record.width],
+            "image/object/class/label": record.classes,
+            "image/object/is_crowd": record.is_crowd,
+            "image/object/difficult": record.difficult,
+            "image/object/truncated": record.truncated,
+        },
+        "float_list": {
+            **{f"image/object/{side}": boxes[:, i] for i, side in enumerate(BOX_SIDES)},
+            "image/object/area": record.area,
+        },
+        "bytes_list": {
+            "image/filename": _utf8([record.filename]),
+            "image/source_id": _utf8([record.source_id]),
+            "image/key/sha256": _utf8([hashlib.sha256(record.encoded).hexdigest()]),
+            "image/encoded": [record.encoded],
+            "image/format": _utf8([record.image_format]),
+            "image/object/class/text": _utf8(record.class_names),
+            "image/object/mask": record.masks,
+            "image/object/view": _utf8(record.poses),
+            "image/caption": _utf8(record.captions),
+        },
     }
-    present = {key: feature for key, feature in features.items() if getattr(feature, feature.WhichOneof("kind")).value}
-    example = tf.train.Example(features=tf.train.Features(feature=present))
-    return example.SerializeToString(deterministic=True)
+    features = {
+        key: tf.train.Feature(**{kind: {"value": values}})
+        for kind, columns_of_kind in columns.items()
+        for key, values in columns_of_kind.items()
+        if len(values)
+    }
+    return tf.train.Example(features={"feature": features}).SerializeToString(deterministic=True)
 
 
-def _ints(values: Sequence[int]) -> tf.train.Feature:
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
-
-
-def _floats(values: Sequence[float]) -> tf.train.Feature:
-    return tf.train.Feature(float_list=tf.train.FloatList(value=values))
-
-
-def _blobs(values: Sequence[bytes]) -> tf.train.Feature:
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
-
-
-def _texts(values: Sequence[str]) -> tf.train.Feature:
-    return _blobs([value.encode("utf-8") for value in values])
+def _utf8(texts: Sequence[str]) -> list[bytes]:
+    return [text.encode("utf-8") for text in texts]
 
 
 def _column(dtype: tf.DType) -> tf.io.FixedLenSequenceFeature:
@@ -111,10 +106,7 @@ DECODED_FEATURES = {
     "image/source_id": tf.io.FixedLenFeature([], tf.string, ""),
     "image/height": tf.io.FixedLenFeature([], tf.int64, -1),
     "image/width": tf.io.FixedLenFeature([], tf.int64, -1),
-    "image/object/bbox/ymin": _column(tf.float32),
-    "image/object/bbox/xmin": _column(tf.float32),
-    "image/object/bbox/ymax": _column(tf.float32),
-    "image/object/bbox/xmax": _column(tf.float32),
+    **{f"image/object/{side}": _column(tf.float32) for side in BOX_SIDES},
     "image/object/class/label": _column(tf.int64),
     "image/object/is_crowd": _column(tf.int64),
     "image/object/area": _column(tf.float32),
@@ -177,9 +169,8 @@ def decode(serialized: tf.Tensor, regenerate_source_id: bool = False, with_diffi
     """
     sample = parse(serialized, regenerate_source_id, with_difficult)
     image = decode_image(sample.pop("encoded"))
-    height, width = (
-        tf.where(sample[side] < 0, tf.shape(image)[i], sample[side]) for i, side in enumerate(("height", "width"))
-    )
+    stored = tf.stack([sample["height"], sample["width"]])
+    height, width = tf.unstack(tf.where(stored < 0, tf.shape(image)[:2], stored))
     boxes_norm = sample["boxes_norm"]
     sides = boxes_norm[:, 2:] - boxes_norm[:, :2]
     box_fraction = sides[:, 0] * sides[:, 1]
