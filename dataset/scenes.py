@@ -5,6 +5,7 @@
 The class is the shape; size, colour, rotation, position and texture are independent of it.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -79,18 +80,6 @@ def _shape_coverage(random: np.random.RandomState, distance: Callable, image_siz
     return coverage
 
 
-def _circle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.hypot(x, y) - 1
-
-
-def _triangle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return _star_distance(x, y, tips=3, notch=0.5)  # cos(pi / 3): the notch is on the line between two tips
-
-
-def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return _star_distance(x, y, tips=5, notch=0.45)
-
-
 def _star_distance(x: np.ndarray, y: np.ndarray, tips: int, notch: float) -> np.ndarray:
     """Signed distance to the nearest edge of a star with tips at radius 1 and notches between them, negative inside.
 
@@ -104,7 +93,11 @@ def _star_distance(x: np.ndarray, y: np.ndarray, tips: int, notch: float) -> np.
     return cross / np.hypot(edge_x, edge_y)
 
 
-SHAPES = {1: _circle, 2: _triangle, 3: _star}  # by class; signed distances to the outline in radii, negative inside
+SHAPES = {  # by class: (x, y) -> signed distance to the outline, in radii, negative inside
+    1: lambda x, y: np.hypot(x, y) - 1,
+    2: functools.partial(_star_distance, tips=3, notch=0.5),  # cos(pi / 3): the notch is on the line between two tips
+    3: functools.partial(_star_distance, tips=5, notch=0.45),
+}
 
 
 def _paint(random: np.random.RandomState, image: np.ndarray, coverage: np.ndarray) -> np.ndarray:
