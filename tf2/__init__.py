@@ -12,12 +12,10 @@
 `import tf2` does not import TensorFlow, which takes seconds.
 """
 
-_DRIVERS = {"load": "load", "open": "open_artifact"}
-
 
 def __getattr__(name: str):
-    if name not in _DRIVERS:
+    if name not in ("load", "open"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from tf2.inference import drivers
 
-    return getattr(drivers, _DRIVERS[name])
+    return drivers.load if name == "load" else drivers.open_artifact

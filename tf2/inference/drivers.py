@@ -94,11 +94,7 @@ class KerasDriver(Driver):
     """A detector from a checkpoint."""
 
     def __init__(self, config: config_lib.Config, ckpt_path: str | None):
-        """Builds the model and loads its weights.
-
-        Args:
-            config: as in the training of the checkpoint.
-            ckpt_path: see `checkpoint.find`; None for random weights.
+        """Builds the model and loads the weights of `ckpt_path`, see `checkpoint.find`; None for random weights.
 
         Raises:
             CheckpointError: if there is no checkpoint, or it does not match the network.
@@ -122,14 +118,13 @@ class ArtifactDriver(Driver):
         """Adds the pre- and post-processing that the file does not contain."""
         self.runtime = runtime
         self.metadata = metadata
-        model = EfficientDetModel(metadata.config, self._levels)
+        functions = stages(EfficientDetModel(metadata.config, self._levels), self._levels)
         if metadata.content == "detector":
             functions = {"preprocess + network + NMS": self._detections}
         elif metadata.content == "detection_op":
-            functions = {"preprocess": _preprocessing(model), "network + NMS": self._op_detections}
+            functions = {"preprocess": functions["preprocess"], "network + NMS": self._op_detections}
         else:
             self.network = self._levels
-            functions = stages(model, self.network)
         super().__init__(metadata.config, functions)
 
     def _levels(self, inputs, training=False) -> Levels:
@@ -255,29 +250,19 @@ def network_function(net: EfficientDetNet) -> Callable[[tf.Tensor], Levels]:
 
 def stages(model: EfficientDetModel, network: Callable[[tf.Tensor], Levels]) -> dict[str, Callable[[Any], Any]]:
     """Returns the stages of a driver around a network: from images to Detections of NumPy arrays."""
-    postprocess = model.postprocess_function()
-
-    def suppress(state) -> Detections:
-        (cls_outputs, box_outputs), image_scales = state
-        return Detections(*(x.numpy() for x in postprocess(cls_outputs, box_outputs, image_scales)))
-
-    return {
-        "preprocess": _preprocessing(model),
-        "network": lambda state: (network(state[0]), state[1]),
-        "NMS": suppress,
-    }
-
-
-def _preprocessing(model: EfficientDetModel) -> Callable[[list[np.ndarray]], tuple[tf.Tensor, tf.Tensor]]:
-    """Returns a function: images -> network inputs [B, height, width, 3], image_scales [B]."""
     image = tf.TensorSpec([None, None, 3], tf.uint8)
     preprocess = tf.function(model.preprocess, input_signature=[image], autograph=False)
+    postprocess = model.postprocess_function()
 
-    def stage(images):
+    def normalize(images):
         inputs, image_scales = zip(*(preprocess(image) for image in images))
         return tf.stack(inputs), tf.stack(image_scales)
 
-    return stage
+    def suppress(state):
+        (cls_outputs, box_outputs), image_scales = state
+        return Detections(*(x.numpy() for x in postprocess(cls_outputs, box_outputs, image_scales)))
+
+    return {"preprocess": normalize, "network": lambda state: (network(state[0]), state[1]), "NMS": suppress}
 
 
 def _without_padding(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray) -> Detections:

@@ -40,13 +40,10 @@ def freeze(function: ConcreteFunction) -> Graph:
 
     Placeholders have the names of their arguments, output nodes the names of their outputs; class_predict_{i} and
     box_predict_{i} have those of the published graphs: class_net/class-predict/BiasAdd,
-    class_net/class-predict_1/BiasAdd and so on.
+    class_net/class-predict_1/BiasAdd and so on. Float outputs differ from those of the function by rounding.
 
     Args:
         function: takes tensors, returns a dict of tensors.
-
-    Returns:
-        The graph; float outputs differ from those of the function by rounding.
     """
     frozen, graph_def = convert_variables_to_constants_v2_as_graph(function, lower_control_flow=False)
     nodes = {node.name: node for node in graph_def.node}

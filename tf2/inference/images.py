@@ -49,19 +49,15 @@ def run(
     line_thickness: int | None,
     batch_size: int = 1,
 ) -> list[str]:
-    """Detects objects in image files, writes the results, and prints the paths of the files written.
+    """Detects objects in image files, writes the results, and prints and returns the paths of the files written.
 
     Args:
-        driver: the detector.
         input_image: see `find_images`.
         outputs: files to write. Existing files are replaced, except inputs.
         min_score_thresh: detections need a higher score, in [0, 1].
         max_boxes_to_draw: maximum number of detections per image, the best ones.
         line_thickness: of boxes, in pixels; None depends on the size of the image.
         batch_size: images per batch.
-
-    Returns:
-        The files written.
 
     Raises:
         ValueError: if there is no image, or a file cannot be written; and, after all results are written, if any
@@ -97,14 +93,11 @@ def run(
 
 
 def find_images(pattern: str) -> list[str]:
-    """Finds the image files of a pattern.
+    """Returns the paths of the image files of a pattern, sorted except for a .txt file.
 
     Args:
         pattern: a file; a folder; a glob; or a .txt file with one path per line, relative to its folder, in which empty
             lines and lines that start with # are ignored.
-
-    Returns:
-        Paths, sorted except for a .txt file.
 
     Raises:
         ValueError: if there is no image, or a .txt file names a file that does not exist.
@@ -112,9 +105,8 @@ def find_images(pattern: str) -> list[str]:
     if pattern.endswith(".txt") and os.path.isfile(pattern):
         paths = list(_read_list(pattern))
     elif os.path.isdir(pattern):
-        paths = sorted(
-            p for p in glob.glob(os.path.join(glob.escape(pattern), "*")) if p.lower().endswith(image_file.SUFFIXES)
-        )
+        names = sorted(glob.glob("*", root_dir=pattern))
+        paths = [os.path.join(pattern, name) for name in names if name.lower().endswith(image_file.SUFFIXES)]
     else:
         paths = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern))
     if not paths:

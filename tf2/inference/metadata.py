@@ -93,13 +93,9 @@ def append_zip(path: str, metadata: Metadata) -> None:
     """Appends metadata to a TFLite file, which is read by offsets from its start."""
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(METADATA_FILE, metadata.to_json())
-        archive.writestr("labels.txt", "".join(f"{name}\n" for name in label_lines(metadata.config)))
-
-
-def label_lines(config: Config) -> list[str]:
-    """Returns the names of classes 1..num_classes, as in TFLite Metadata; "???" for a class without a name."""
-    names = class_names(config)
-    return [names.get(class_id, "???") for class_id in range(1, config.num_classes + 1)]
+        names = class_names(metadata.config)
+        labels = [names.get(class_id, "???") for class_id in range(1, metadata.config.num_classes + 1)]
+        archive.writestr("labels.txt", "".join(f"{label}\n" for label in labels))  # as in TFLite Metadata
 
 
 def read_zip(path: str) -> Metadata | None:

@@ -43,25 +43,24 @@ class SavedModel:
             self._loaded = tf.saved_model.load(path)  # an attribute, because signatures do not keep variables alive
         except (OSError, ValueError, DecodeError, tf.errors.OpError) as error:
             raise ArtifactError(f"{path} cannot be loaded as a SavedModel: {reason_of(error)}") from error
+        signatures = self._loaded.signatures
+        inputs = {name: signature.structured_input_signature[1] for name, signature in signatures.items()}
         for self.content, name, expected in (
             ("detector", "serving_default", "image_arrays"),
             ("network", "network", "images"),
             ("network", "serving_default", "input"),
         ):
-            signature = self._loaded.signatures.get(name)
-            arguments = signature.structured_input_signature[1] if signature else {}
             # TensorFlow 1 exported names of tensors, with an output index.
-            argument = next((argument for argument in arguments if argument.split(":")[0] == expected), None)
+            argument = next((argument for argument in inputs.get(name, {}) if argument.split(":")[0] == expected), None)
             if argument and content in (None, self.content):
-                self._call, self._argument, self.batch_size = signature, argument, arguments[argument].shape[0]
+                self._call, self._argument = signatures[name], argument
+                self.batch_size = inputs[name][argument].shape[0]
                 break
         else:
-            signatures = [
-                f"{n}({', '.join(f.structured_input_signature[1])})" for n, f in self._loaded.signatures.items()
-            ]
+            got = "; ".join(f"{name}({', '.join(arguments)})" for name, arguments in inputs.items()) or "none"
             raise ArtifactError(
                 f"{path} is not a SavedModel of a detector: expected a signature with the input "
-                f"{'images' if content == 'network' else 'image_arrays'}, got {'; '.join(signatures) or 'none'}"
+                f"{'images' if content == 'network' else 'image_arrays'}, got {got}"
             )
         file = os.path.join(path, "assets.extra", METADATA_FILE)
         self.metadata = None
@@ -77,9 +76,8 @@ class FrozenGraph:
     """A frozen graph, called by the names of its nodes."""
 
     def __init__(self, path: str):
-        graph_def = tf.compat.v1.GraphDef()
         try:
-            graph_def.ParseFromString(_read(path))
+            graph_def = tf.compat.v1.GraphDef.FromString(_read(path))
         except DecodeError as error:
             raise ArtifactError(f"{path} is damaged, or not a frozen graph: {reason_of(error)}") from error
         nodes = {node.name: node for node in graph_def.node}

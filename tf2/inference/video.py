@@ -32,19 +32,17 @@ def run(
     max_boxes_to_draw: int,
     line_thickness: int | None,
 ) -> int:
-    """Detects objects in each frame, and writes or shows it; ends with the video, or at q, Escape or Ctrl-C.
+    """Detects objects in each frame, and writes or shows it; returns the number of frames.
+
+    Ends with the video, or at q, Escape or Ctrl-C.
 
     Args:
-        driver: the detector.
         input_video: a file, or the number of a camera.
         output_video: an .mp4, .mov or .avi file that does not exist, with size and rate of the source; None for a
             window. After Ctrl-C it contains the frames up to then.
         min_score_thresh: boxes need a higher score to be drawn, in [0, 1].
         max_boxes_to_draw: maximum number of boxes per frame, the best ones.
         line_thickness: of boxes, in pixels; None depends on the size of the frame.
-
-    Returns:
-        The number of frames.
 
     Raises:
         ValueError: if the video cannot be read or written, or there is no display for a window.

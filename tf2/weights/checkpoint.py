@@ -60,14 +60,11 @@ class LoadReport:
 
 
 def find(path: str) -> str:
-    """Finds the checkpoint that a path refers to.
+    """Returns the checkpoint that a path refers to: a prefix, or the path of an HDF5 file.
 
     Args:
         path: a prefix, an .h5 file, a directory (its newest checkpoint), or a state file named `checkpoint`. If no such
             file exists: the name of published weights, a key of `published.ARCHIVES`.
-
-    Returns:
-        A prefix, or the path of an HDF5 file.
 
     Raises:
         CheckpointError: if there is no checkpoint.
@@ -142,14 +139,11 @@ def step_of(prefix: str) -> int:
 
 
 def read(path: str, names: Iterable[str]) -> Checkpoint:
-    """Reads the weights of a checkpoint of any published format.
+    """Reads all weights of a checkpoint of any published format; moving averages where the file has them.
 
     Args:
         path: see `find`.
         names: official names of the network's variables; needed to translate the keys of the object-based format.
-
-    Returns:
-        All weights in the file; moving averages where the file has them.
 
     Raises:
         CheckpointError: if there is no checkpoint or it cannot be read.
@@ -201,11 +195,7 @@ def _read_hdf5(path: str) -> Checkpoint:
 
 
 def read_entries(prefix: str, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
-    """Reads the entries of a name-based checkpoint unchanged, including training state.
-
-    Args:
-        prefix: path of the checkpoint without suffix.
-        names: entries to read, if they exist; None for all.
+    """Reads the entries of a name-based checkpoint unchanged, including training state: those of `names`, or all.
 
     Raises:
         CheckpointError: if it cannot be read.
@@ -254,15 +244,11 @@ def restore(
     """Loads a checkpoint into a network and logs a summary of loaded, skipped and missing variables.
 
     Args:
-        net: the network.
         path: see `find`.
         partial: True accepts variables that are missing in the checkpoint or have another shape there, as at the start
             of training; False raises an error for them.
         scope: prefix of the names to load, such as "efficientnet-b0/"; "" for all.
         source_scope: prefix that replaces `scope` in the checkpoint; None for the same.
-
-    Returns:
-        The checkpoint.
 
     Raises:
         CheckpointError: if less than a tenth of the variables can be loaded; without `partial`, also if any variable

@@ -51,13 +51,10 @@ class WeightsError(ValueError):
 
 
 def fetch(name: str) -> str:
-    """Returns the folder that contains a published checkpoint; downloads and unpacks the archive the first time.
+    """Returns the folder of a checkpoint by its key in ARCHIVES; downloads and unpacks the archive the first time.
 
     NAME.json beside the folder records the URL, size, SHA-256 and date of the archive. It is kept if the folder is
     removed; a later download must be identical. An interrupted download leaves no folder.
-
-    Args:
-        name: a key of ARCHIVES.
 
     Raises:
         WeightsError: if the archive cannot be downloaded, has changed, or is not an archive of weights.
@@ -110,12 +107,7 @@ def model_of(name: str) -> tuple[str, dict[str, Any]]:
 
 
 def check_colors(name: str, colors: Mapping[str, Any]) -> None:
-    """Raises WeightsError if published weights trained with AdvProp would get another range of colors.
-
-    Args:
-        name: name of published weights, or another path.
-        colors: mean_rgb, stddev_rgb and scale_range of the config.
-    """
+    """Raises WeightsError if `name` are weights trained with AdvProp, and the colors of the config are others."""
     if name in ARCHIVES and name.endswith("-advprop") and colors != ADVPROP_COLORS:
         raise WeightsError(
             f"{name} was trained on colors from -1 to 1; add mean_rgb=0.0,stddev_rgb=1.0,scale_range=true to --hparams"

@@ -16,14 +16,11 @@ from efficientdet.config import Config, ConfigError
 
 
 def read(directory: str, defaults: Mapping[str, Any] | None = None) -> Config | None:
-    """Reads the config of a training.
+    """Reads the config of a training, with class names in `label_map`; None if the directory has no config.yaml.
 
     Args:
         directory: the folder of the training, or its archive/ subfolder; local or remote.
         defaults: config keys that the file overrides.
-
-    Returns:
-        The config, with class names in `label_map`; None if the directory has no config.yaml.
 
     Raises:
         ConfigError: if this version cannot read the file.
