@@ -3,13 +3,13 @@
 """Command-line conventions shared by all scripts: grouped --help, --version, error messages and exit codes."""
 
 import contextlib
-import dataclasses
 import importlib.metadata
 import platform
 import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from absl import app, flags, logging
 
@@ -22,19 +22,12 @@ MIN_WIDTH, MAX_WIDTH = 60, 110  # columns of the help text
 PLACEHOLDERS = {"int": "N", "float": "X", "comma separated list of strings": "A,B", "multi int": "N"}  # by flag type
 
 
-@dataclasses.dataclass(frozen=True)
-class Group:
-    """A group of flags in --help.
-
-    Attributes:
-        title: heading in --help.
-        names: the flags, in order of definition.
-        modes: the modes of the script in which the flags have an effect; empty for all modes.
-    """
+class Group(NamedTuple):
+    """A group of flags in --help."""
 
     title: str
-    names: tuple[str, ...]
-    modes: tuple[str, ...] = ()
+    names: tuple[str, ...]  # of the flags, in order of definition
+    modes: tuple[str, ...]  # of the script, in which the flags have an effect; empty for all modes
 
 
 GROUPS: list[Group] = []  # of the running script
@@ -70,16 +63,12 @@ def call(main: Callable[[], None]) -> None:
         main()
     except (ValueError, FloatingPointError, OSError) as error:
         logging.debug("%s", error, exc_info=True)
-        sys.exit(f"error: {error_message(error)}")
+        message = str(error)
+        if isinstance(error, OSError) and error.strerror:  # str(error) would contain its number
+            message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        sys.exit(f"error: {message}")
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def error_message(error: Exception) -> str:
-    """Returns the message of an error; for an operating system error without its number."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
 
 
 def parse(argv: Sequence[str]) -> list[str]:
@@ -116,12 +105,7 @@ def version() -> str:
 
 
 def help_text(doc: str, width: int) -> str:
-    """Text of --help: the docstring of a script, followed by its flags by group.
-
-    Args:
-        doc: docstring of the script, which contains examples.
-        width: columns of the flag descriptions.
-    """
+    """Text of --help: `doc`, the docstring of a script, and its flags by group, wrapped to `width` columns."""
     parts = [doc.strip()]
     for each in GROUPS:
         modes = f" ({', '.join(each.modes)})" if each.modes else ""
@@ -139,8 +123,7 @@ def _describe(name: str, width: int) -> str:
     default = ",".join(map(str, flag.default)) if isinstance(flag.default, list) else flag.default
     shown = "" if default is None or default is False or default == "" else f" (default: {default})"
     text = flag.help.removeprefix(f"<{'|'.join(choices)}>: ")  # added by absl
-    lines = textwrap.wrap(f"{text}{shown}", width - INDENT, break_on_hyphens=False)
-    first = f"  {usage}".ljust(INDENT)
-    if len(first) > INDENT or first[-1] != " ":
-        lines.insert(0, "")
-    return "\n".join([first + lines[0], *(" " * INDENT + line for line in lines[1:])]).rstrip()
+    indent = " " * INDENT
+    description = textwrap.fill(f"{indent}{text}{shown}", width, subsequent_indent=indent, break_on_hyphens=False)
+    start = f"  {usage}".ljust(INDENT)
+    return start + description[INDENT:] if start.endswith(" ") else f"{start}\n{description}"
