@@ -5,30 +5,21 @@
 Reference: Tan and Le, ICML 2019 (https://arxiv.org/abs/1905.11946), table 1 and equation 3.
 """
 
-import dataclasses
 import math
-from typing import NamedTuple
 
 from backbone.choices import BACKBONES
 from backbone.efficientnet_model import BlockArgs, Model
 
-
-class Stage(NamedTuple):
-    """Consecutive blocks of the base network; `block` holds for the first, later ones keep resolution and filters."""
-
-    repeats: int
-    block: BlockArgs
-
-
 STEM_FILTERS = 32
+# Consecutive blocks of the base network: their number, and the first; later ones keep resolution and filters.
 STAGES = [
-    Stage(1, BlockArgs(3, 1, 1, 32, 16, 0.25)),
-    Stage(2, BlockArgs(3, 2, 6, 16, 24, 0.25)),
-    Stage(2, BlockArgs(5, 2, 6, 24, 40, 0.25)),
-    Stage(3, BlockArgs(3, 2, 6, 40, 80, 0.25)),
-    Stage(3, BlockArgs(5, 1, 6, 80, 112, 0.25)),
-    Stage(4, BlockArgs(5, 2, 6, 112, 192, 0.25)),
-    Stage(1, BlockArgs(3, 1, 6, 192, 320, 0.25)),
+    (1, BlockArgs(3, 1, 1, 32, 16, 0.25)),
+    (2, BlockArgs(3, 2, 6, 16, 24, 0.25)),
+    (2, BlockArgs(5, 2, 6, 24, 40, 0.25)),
+    (3, BlockArgs(3, 2, 6, 40, 80, 0.25)),
+    (3, BlockArgs(5, 1, 6, 80, 112, 0.25)),
+    (4, BlockArgs(5, 2, 6, 112, 192, 0.25)),
+    (1, BlockArgs(3, 1, 6, 192, 320, 0.25)),
 ]
 
 
@@ -53,13 +44,12 @@ def block_args(name: str) -> list[BlockArgs]:
     for stage, (repeats, base) in enumerate(STAGES):
         if not (lite and stage in (0, len(STAGES) - 1)):
             repeats = math.ceil(depth * repeats)
-        first = dataclasses.replace(
-            base,
+        first = base._replace(
             input_filters=blocks[-1].output_filters if blocks else stem_filters(name),
             output_filters=round_filters(base.output_filters, width),
             se_ratio=None if lite else base.se_ratio,
         )
-        rest = dataclasses.replace(first, input_filters=first.output_filters, strides=1)
+        rest = first._replace(input_filters=first.output_filters, strides=1)
         blocks += [first] + [rest] * (repeats - 1)
     return blocks
 

@@ -5,9 +5,9 @@
 Reference: Tan and Le, ICML 2019 (https://arxiv.org/abs/1905.11946), table 1 and section 4.
 """
 
-import dataclasses
 import functools
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 import tf_keras as keras
@@ -16,8 +16,7 @@ from backbone import layers
 from backbone.layers import Shape
 
 
-@dataclasses.dataclass(frozen=True)
-class BlockArgs:
+class BlockArgs(NamedTuple):
     """The hyper-parameters of one MBConv block."""
 
     kernel_size: int
@@ -41,18 +40,12 @@ def conv(
 ) -> keras.layers.Conv2D:
     """Returns a convolution with SAME padding and EfficientNet's initialization."""
     return keras.layers.Conv2D(
-        filters,
-        kernel_size,
-        strides=strides,
-        padding="same",
-        use_bias=use_bias,
-        kernel_initializer=conv_initializer(),
-        name=name,
+        filters, kernel_size, strides, "same", use_bias=use_bias, kernel_initializer=conv_initializer(), name=name
     )
 
 
 @keras.utils.register_keras_serializable(package="efficientdet")
-class Stem(keras.layers.Layer):
+class Stem(layers.Layer):
     """3x3 convolution with stride 2, batch normalization, activation.
 
     Call: [B, H, W, 3] -> [B, ceil(H / 2), ceil(W / 2), filters].
@@ -76,12 +69,9 @@ class Stem(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return self.conv.compute_output_shape(input_shape)
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "filters": self.filters, "act_type": self.act_type}
-
 
 @keras.utils.register_keras_serializable(package="efficientdet")
-class SqueezeExcite(keras.layers.Layer):
+class SqueezeExcite(layers.Layer):
     """Channel attention: x * sigmoid(expand(act(reduce(mean of x over H and W)))).
 
     Call: [B, H, W, C] -> [B, H, W, C].
@@ -111,13 +101,9 @@ class SqueezeExcite(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self) -> dict[str, Any]:
-        config = {"reduced_filters": self.reduced_filters, "filters": self.filters, "act_type": self.act_type}
-        return {**super().get_config(), **config}
-
 
 @keras.utils.register_keras_serializable(package="efficientdet")
-class MBConvBlock(keras.layers.Layer):
+class MBConvBlock(layers.Layer):
     """Mobile inverted bottleneck: expand 1x1, depthwise, squeeze-excite, project 1x1, shortcut.
 
     Call: [B, H, W, input_filters], optional draw [B] (see `layers.drop_connect`)
@@ -127,9 +113,9 @@ class MBConvBlock(keras.layers.Layer):
     Reference: Sandler et al., CVPR 2018 (https://arxiv.org/abs/1801.04381).
     """
 
-    def __init__(self, args: BlockArgs | dict, act_type: str, survival_prob: float = 1.0, **kwargs):
+    def __init__(self, args: BlockArgs, act_type: str, survival_prob: float = 1.0, **kwargs):
         super().__init__(**kwargs)
-        self.args = args = args if isinstance(args, BlockArgs) else BlockArgs(**args)
+        self.args = args = BlockArgs(*args)
         self.act_type = act_type
         self.survival_prob = survival_prob
         self.act = layers.activation(act_type)
@@ -186,13 +172,9 @@ class MBConvBlock(keras.layers.Layer):
         height, width = (side and -(-side // self.args.strides) for side in input_shape[1:3])
         return (input_shape[0], height, width, self.args.output_filters)
 
-    def get_config(self) -> dict[str, Any]:
-        config = {"args": dataclasses.asdict(self.args), "act_type": self.act_type, "survival_prob": self.survival_prob}
-        return {**super().get_config(), **config}
-
 
 @keras.utils.register_keras_serializable(package="efficientdet")
-class Model(keras.Model):
+class Model(layers.Layer, keras.Model):
     """EfficientNet without its classification head.
 
     Call: [B, H, W, 3] float, normalized -> five feature maps [B, H / 2^k, W / 2^k, C_k], k = 1..5, finest first.
@@ -205,7 +187,7 @@ class Model(keras.Model):
 
     def __init__(
         self,
-        blocks: list[BlockArgs | dict],
+        block_args: Sequence[BlockArgs],
         *,
         stem_filters: int,
         act_type: str,
@@ -214,7 +196,7 @@ class Model(keras.Model):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.block_args = [args if isinstance(args, BlockArgs) else BlockArgs(**args) for args in blocks]
+        self.block_args = block_args = tuple(BlockArgs(*args) for args in block_args)
         self.stem_filters = stem_filters
         self.act_type = act_type
         self.survival_prob = survival_prob
@@ -222,12 +204,12 @@ class Model(keras.Model):
         self.stem = Stem(stem_filters, act_type, name="stem")
         # Block i of n survives with probability 1 - (1 - survival_prob) * i / n.
         self.blocks = [
-            MBConvBlock(args, act_type, 1 - (1 - survival_prob) * i / len(self.block_args), name=f"blocks_{i}")
-            for i, args in enumerate(self.block_args)
+            MBConvBlock(args, act_type, 1 - (1 - survival_prob) * i / len(block_args), name=f"blocks_{i}")
+            for i, args in enumerate(block_args)
         ]
-        next_strides = [args.strides for args in self.block_args[1:]] + [2]
+        next_strides = [args.strides for args in block_args[1:]] + [2]
         self.taps = [i for i, strides in enumerate(next_strides) if strides == 2]
-        self.feature_channels = [self.block_args[i].output_filters for i in self.taps]
+        self.feature_channels = [block_args[i].output_filters for i in self.taps]
 
     def build(self, input_shape: Shape) -> None:
         channels = layers.build(self.stem, input_shape[-1])
@@ -252,13 +234,3 @@ class Model(keras.Model):
             if i in self.taps:
                 features.append(x)
         return features
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "blocks": [dataclasses.asdict(args) for args in self.block_args],
-            "stem_filters": self.stem_filters,
-            "act_type": self.act_type,
-            "survival_prob": self.survival_prob,
-            "recompute": self.recompute,
-        }

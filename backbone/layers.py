@@ -3,9 +3,11 @@
 """Layers shared by backbone, BiFPN and heads: activations, batch normalization, drop connect and recomputation."""
 
 import contextlib
+import inspect
 import itertools
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -63,6 +65,14 @@ def activation(act_type: str) -> Callable[[tf.Tensor], tf.Tensor]:
     if act_type not in ACTIVATIONS:
         raise ValueError(f"unknown act_type {act_type!r}; use one of {', '.join(ACTIVATIONS)}")
     return globals()[act_type]
+
+
+class Layer(keras.layers.Layer):
+    """A layer whose constructor arguments are attributes of the same names and the keys of its configuration."""
+
+    def get_config(self) -> dict[str, Any]:
+        _, *names, _ = inspect.signature(type(self).__init__).parameters  # without self and **kwargs
+        return {"name": self.name, **super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 @keras.utils.register_keras_serializable(package="efficientdet")

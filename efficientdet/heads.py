@@ -9,7 +9,6 @@ Lin et al., ICCV 2017, section 4 (https://arxiv.org/abs/1708.02002).
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -20,7 +19,7 @@ from backbone.layers import Shape
 PRIOR = 0.01  # initial probability of every class at every anchor; keeps the first losses small
 
 
-class PredictionNet(keras.layers.Layer):
+class PredictionNet(layers.Layer):
     """`repeats` steps of convolution, batch normalization and activation, then a convolution that predicts.
 
     Call: a list over the levels, finest first, of [B, Hl, Wl, F] -> list of [B, Hl, Wl, outputs].
@@ -59,11 +58,9 @@ class PredictionNet(keras.layers.Layer):
         self.recompute = recompute
         self.act = layers.activation(act_type)
         self.convs = [self._conv(filters, f"{self.prefix}-{i}") for i in range(repeats)]
+        levels = range(min_level, max_level + 1)
         self.bns = [
-            [
-                layers.BatchNormalization(name=f"{self.prefix}-{i}-bn-{level}")
-                for level in range(min_level, max_level + 1)
-            ]
+            [layers.BatchNormalization(name=f"{self.prefix}-{i}-bn-{level}") for level in levels]
             for i in range(repeats)
         ]
         self.predict = self._conv(outputs, f"{self.prefix}-predict", bias=self.prediction_bias)
@@ -71,15 +68,11 @@ class PredictionNet(keras.layers.Layer):
     def _conv(self, filters: int, name: str, bias: float = 0.0) -> keras.layers.Layer:
         options = {"padding": "same", "bias_initializer": keras.initializers.Constant(bias), "name": name}
         if not self.separable_conv:
-            kernel_initializer = keras.initializers.RandomNormal(stddev=0.01)
-            return keras.layers.Conv2D(filters, 3, kernel_initializer=kernel_initializer, **options)
-        return keras.layers.SeparableConv2D(
-            filters,
-            3,
-            depthwise_initializer=keras.initializers.VarianceScaling(),
-            pointwise_initializer=keras.initializers.VarianceScaling(),
-            **options,
-        )
+            options["kernel_initializer"] = keras.initializers.RandomNormal(stddev=0.01)
+            return keras.layers.Conv2D(filters, 3, **options)
+        for kernel in ("depthwise", "pointwise"):
+            options[f"{kernel}_initializer"] = keras.initializers.VarianceScaling()
+        return keras.layers.SeparableConv2D(filters, 3, **options)
 
     def build(self, input_shape: Sequence[Shape]) -> None:
         channels = input_shape[0][-1]
@@ -115,11 +108,6 @@ class PredictionNet(keras.layers.Layer):
         if repeat > 0 and self.survival_prob:
             x = inputs + layers.drop_connect(x, self.survival_prob, training, draw)
         return x
-
-    def get_config(self) -> dict[str, Any]:
-        keys = ("outputs", "filters", "repeats", "min_level", "max_level", "act_type", "separable_conv")
-        keys += ("survival_prob", "recompute")
-        return {**super().get_config(), **{k: getattr(self, k) for k in keys}}
 
 
 @keras.utils.register_keras_serializable(package="efficientdet")
