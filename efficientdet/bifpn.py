@@ -8,7 +8,7 @@ Reference: Tan et al., CVPR 2020, section 3 (https://arxiv.org/abs/1911.09070).
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tf_keras as keras
@@ -19,7 +19,7 @@ from efficientdet.fpn_configs import FUSIONS, Node
 
 
 @keras.utils.register_keras_serializable(package="efficientdet")
-class ResampleFeatureMap(keras.layers.Layer):
+class ResampleFeatureMap(layers.Layer):
     """Converts a feature map to `filters` channels and to the resolution of another level.
 
     A 1x1 convolution, with batch normalization if `apply_bn`, is present only if the channels differ. Max pooling
@@ -59,10 +59,6 @@ class ResampleFeatureMap(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.filters)
 
-    def get_config(self) -> dict[str, Any]:
-        keys = ("filters", "apply_bn", "conv_after_downsample")
-        return {**super().get_config(), **{k: getattr(self, k) for k in keys}}
-
 
 def downsample(x: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     """Max-pools [B, H, W, C] to [B, h, w, C], size = (h, w); returns x if neither side shrinks.
@@ -87,20 +83,17 @@ def upsample(x: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     nearest = functools.partial(
         tf.raw_ops.ResizeNearestNeighbor, size=size, align_corners=False, half_pixel_centers=False
     )
-    factors = [-(-after // before) for before, after in zip(x.shape[1:3], size)]
-    if any(
-        i * before // after != i // factor
-        for before, after, factor in zip(x.shape[1:3], size, factors)
-        for i in range(after)
-    ):
+    sides = list(zip(x.shape[1:3], size))
+    factors = [-(-after // before) for before, after in sides]
+    if any(i * before // after != i // factor for (before, after), factor in zip(sides, factors) for i in range(after)):
         return nearest(images=x)  # pixels are repeated unequally often: odd sizes, across more than one level
 
     @tf.custom_gradient
     def repeat(x):
         def gradient(upstream):
             # Sums over the copies of each pixel. TensorFlow's own gradient op has no XLA kernel, so no TPU runs it.
-            margins = [factor * before - after for factor, before, after in zip(factors, x.shape[1:3], size)]
-            upstream = tf.pad(upstream, [[0, 0], [0, margins[0]], [0, margins[1]], [0, 0]])
+            margins = [[0, factor * before - after] for factor, (before, after) in zip(factors, sides)]
+            upstream = tf.pad(upstream, [[0, 0], *margins, [0, 0]])
             return tf.nn.avg_pool2d(upstream, factors, factors, "VALID") * math.prod(factors)
 
         return nearest(images=x), gradient
@@ -191,7 +184,7 @@ def fusion(weight_method: str) -> keras.layers.Layer:
 
 
 @keras.utils.register_keras_serializable(package="efficientdet")
-class ConvAfterFusion(keras.layers.Layer):
+class ConvAfterFusion(layers.Layer):
     """Activation, 3x3 convolution, batch normalization; with `conv_bn_act_pattern` the activation comes last.
 
     Call: [B, H, W, F] -> [B, H, W, F].
@@ -220,13 +213,21 @@ class ConvAfterFusion(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.filters)
 
-    def get_config(self) -> dict[str, Any]:
-        keys = ("filters", "act_type", "separable_conv", "conv_bn_act_pattern")
-        return {**super().get_config(), **{k: getattr(self, k) for k in keys}}
+
+class NodeOptions(NamedTuple):
+    """Hyper-parameters of the nodes: keys of `config.Config`, which documents them, some with the prefix fpn_."""
+
+    filters: int
+    act_type: str
+    weight_method: str = "fastattn"
+    apply_bn_for_resampling: bool = True
+    conv_after_downsample: bool = False
+    separable_conv: bool = True
+    conv_bn_act_pattern: bool = False
 
 
 @keras.utils.register_keras_serializable(package="efficientdet")
-class FNode(keras.layers.Layer):
+class FNode(layers.Layer):
     """A node of the pyramid: resamples its inputs to one resolution, fuses them, and applies ConvAfterFusion.
 
     `inputs` and `number` are numbers of feature maps in the cell, see `fpn_configs.py`; sublayer names contain them.
@@ -234,51 +235,26 @@ class FNode(keras.layers.Layer):
     Call: all feature maps before the node (a list of [B, H, W, C]), size (h, w) -> [B, h, w, filters].
     """
 
-    def __init__(
-        self,
-        inputs: tuple[int, ...],
-        number: int,
-        *,
-        filters: int,
-        act_type: str,
-        weight_method: str = "fastattn",
-        apply_bn_for_resampling: bool = True,
-        conv_after_downsample: bool = False,
-        separable_conv: bool = True,
-        conv_bn_act_pattern: bool = False,
-        **kwargs,
-    ):
+    def __init__(self, inputs: Sequence[int], number: int, options: NodeOptions, **kwargs):
         super().__init__(**kwargs)
-        self.config = {
-            "inputs": tuple(inputs),
-            "number": number,
-            "filters": filters,
-            "act_type": act_type,
-            "weight_method": weight_method,
-            "apply_bn_for_resampling": apply_bn_for_resampling,
-            "conv_after_downsample": conv_after_downsample,
-            "separable_conv": separable_conv,
-            "conv_bn_act_pattern": conv_bn_act_pattern,
-        }
         self.inputs = tuple(inputs)
-        self.filters = filters
+        self.number = number
+        self.options = options = NodeOptions(*options)
+        resample_options = (options.filters, options.apply_bn_for_resampling, options.conv_after_downsample)
         self.resamples = [
-            ResampleFeatureMap(
-                filters, apply_bn_for_resampling, conv_after_downsample, name=f"resample_{i}_{source}_{number}"
-            )
+            ResampleFeatureMap(*resample_options, name=f"resample_{i}_{source}_{number}")
             for i, source in enumerate(inputs)
         ]
-        self.fusion = fusion(weight_method)
-        self.op_after_combine = ConvAfterFusion(
-            filters, act_type, separable_conv, conv_bn_act_pattern, name=f"op_after_combine{number}"
-        )
+        self.fusion = fusion(options.weight_method)
+        conv_options = (options.filters, options.act_type, options.separable_conv, options.conv_bn_act_pattern)
+        self.op_after_combine = ConvAfterFusion(*conv_options, name=f"op_after_combine{number}")
 
     def build(self, input_shape: Sequence[Shape]) -> None:
         # Without a name scope of its own: in the published checkpoints, the node contains WSM directly.
-        self.fusion.build([(None, None, None, self.filters)] * len(self.inputs))
+        self.fusion.build([(None, None, None, self.options.filters)] * len(self.inputs))
         for resample, source in zip(self.resamples, self.inputs):
             layers.build(resample, input_shape[source][-1])
-        layers.build(self.op_after_combine, self.filters)
+        layers.build(self.op_after_combine, self.options.filters)
         super().build(input_shape)
 
     def call(self, feats: Sequence[tf.Tensor], size: tuple[int, int], training: bool = False) -> tf.Tensor:
@@ -287,27 +263,22 @@ class FNode(keras.layers.Layer):
         ]
         return self.op_after_combine(self.fusion(resampled), training=training)
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **self.config}
-
 
 @keras.utils.register_keras_serializable(package="efficientdet")
-class FPNCell(keras.layers.Layer):
-    """One evaluation of all nodes; `node_options` are the keyword arguments of `FNode`.
+class FPNCell(layers.Layer):
+    """One evaluation of all nodes, which include at least one per level.
 
     Call: a list over the levels, finest first, of [B, Hl, Wl, C] -> list of [B, Hl, Wl, filters].
     """
 
-    def __init__(self, nodes: Sequence[Node], min_level: int, max_level: int, node_options: dict[str, Any], **kwargs):
+    def __init__(self, nodes: Sequence[Node], options: NodeOptions, **kwargs):
         super().__init__(**kwargs)
         self.nodes = tuple(Node(level, tuple(inputs)) for level, inputs in nodes)
-        self.min_level = min_level
-        self.max_level = max_level
-        self.node_options = dict(node_options)
-        self.num_levels = max_level - min_level + 1
+        self.options = NodeOptions(*options)
+        self.levels = sorted({node.level for node in self.nodes})
         self.fnodes = [
-            FNode(node.inputs, self.num_levels + i, name=f"fnode{i}", **node_options)
-            for i, node in enumerate(self.nodes)
+            FNode(node.inputs, number, options, name=f"fnode{number - len(self.levels)}")
+            for number, node in enumerate(self.nodes, len(self.levels))
         ]
 
     def build(self, input_shape: Sequence[Shape]) -> None:
@@ -315,25 +286,21 @@ class FPNCell(keras.layers.Layer):
         for fnode in self.fnodes:
             with tf.name_scope(fnode.name):
                 fnode.build(shapes)
-            shapes.append((None, None, None, fnode.filters))
+            shapes.append((None, None, None, self.options.filters))
         super().build(input_shape)
 
     def call(self, feats: Sequence[tf.Tensor], training: bool = False) -> list[tf.Tensor]:
         feats = list(feats)
-        sizes = {self.min_level + i: tuple(feat.shape[1:3]) for i, feat in enumerate(feats)}
+        sizes = {level: tuple(feat.shape[1:3]) for level, feat in zip(self.levels, feats)}
         last = {}
         for node, fnode in zip(self.nodes, self.fnodes):
             feats.append(fnode(feats, sizes[node.level], training=training))
             last[node.level] = feats[-1]
-        return [last[level] for level in sizes]
-
-    def get_config(self) -> dict[str, Any]:
-        keys = ("nodes", "min_level", "max_level", "node_options")
-        return {**super().get_config(), **{k: getattr(self, k) for k in keys}}
+        return [last[level] for level in self.levels]
 
 
 @keras.utils.register_keras_serializable(package="efficientdet")
-class FPNCells(keras.layers.Layer):
+class FPNCells(layers.Layer):
     """The pyramid: `repeats` cells in sequence, each with its own weights; other arguments as in `FPNCell`.
 
     With `recompute`, only the inputs of each cell are stored for the backward pass.
@@ -341,30 +308,19 @@ class FPNCells(keras.layers.Layer):
     Call: a list over the levels, finest first, of [B, Hl, Wl, C] -> list of [B, Hl, Wl, filters].
     """
 
-    def __init__(
-        self,
-        repeats: int,
-        nodes: Sequence[Node],
-        min_level: int,
-        max_level: int,
-        node_options: dict[str, Any],
-        recompute: bool = False,
-        **kwargs,
-    ):
+    def __init__(self, repeats: int, nodes: Sequence[Node], options: NodeOptions, recompute: bool = False, **kwargs):
         super().__init__(**kwargs)
         self.repeats = repeats
-        self.nodes = tuple(Node(level, tuple(inputs)) for level, inputs in nodes)
-        self.min_level = min_level
-        self.max_level = max_level
-        self.node_options = dict(node_options)
+        self.nodes = tuple(nodes)
+        self.options = NodeOptions(*options)
         self.recompute = recompute
-        self.cells = [FPNCell(nodes, min_level, max_level, node_options, name=f"cell_{i}") for i in range(repeats)]
+        self.cells = [FPNCell(nodes, options, name=f"cell_{i}") for i in range(repeats)]
 
     def build(self, input_shape: Sequence[Shape]) -> None:
         for cell in self.cells:
             with tf.name_scope(cell.name):
                 cell.build(input_shape)
-            input_shape = [(None, None, None, self.node_options["filters"])] * len(input_shape)
+            input_shape = [(None, None, None, self.options.filters)] * len(input_shape)
         super().build(input_shape)
 
     def call(self, feats: Sequence[tf.Tensor], training: bool = False) -> list[tf.Tensor]:
@@ -372,7 +328,3 @@ class FPNCells(keras.layers.Layer):
             run = functools.partial(cell, training=training)
             feats = layers.recompute(run, feats) if training and self.recompute else run(feats)
         return feats
-
-    def get_config(self) -> dict[str, Any]:
-        keys = ("repeats", "nodes", "min_level", "max_level", "node_options", "recompute")
-        return {**super().get_config(), **{k: getattr(self, k) for k in keys}}

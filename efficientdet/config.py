@@ -256,10 +256,14 @@ class Config(_Section):
         if missing:
             raise ConfigError(f"fpn_config needs a node for each level {levels[0]}..{levels[-1]}, none has {missing}")
 
+    def select(self, *names: str) -> dict[str, Any]:
+        """Returns the given keys with their values, as keyword arguments of a function."""
+        return {name: getattr(self, name) for name in names}
+
     @property
     def colors(self) -> dict[str, Any]:
         """The keyword arguments mean_rgb, stddev_rgb and scale_range of `preprocess`."""
-        return {"mean_rgb": self.mean_rgb, "stddev_rgb": self.stddev_rgb, "scale_range": self.scale_range}
+        return self.select("mean_rgb", "stddev_rgb", "scale_range")
 
     def to_yaml(self, *, default_nms: bool = True) -> str:
         """Returns all keys as YAML in plain types, which `override` reads back to an equal Config.

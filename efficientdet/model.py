@@ -15,7 +15,7 @@ from backbone import efficientnet_builder, layers
 from backbone.layers import Shape
 from efficientdet import fpn_configs, postprocess, preprocess
 from efficientdet.anchors import Anchors
-from efficientdet.bifpn import FPNCells, ResampleFeatureMap
+from efficientdet.bifpn import FPNCells, NodeOptions, ResampleFeatureMap
 from efficientdet.config import Config
 from efficientdet.heads import BoxNet, ClassNet
 from efficientdet.postprocess import Detections
@@ -40,51 +40,29 @@ class EfficientDetNet(keras.Model):
     def __init__(self, config: Config, *, synchronized: bool = False, **kwargs):
         super().__init__(name=kwargs.pop("name", config.name), **kwargs)
         self.config = config
-        nodes, weight_method = _pyramid(config)
         # As published: drop connect reduces the AP of the smallest network.
         survival_prob = 1.0 if config.backbone_name == "efficientnet-b0" else 0.8
+        recompute, filters = config.grad_checkpoint, config.fpn_num_filters
         self.backbone = efficientnet_builder.get_model(
-            config.backbone_name,
-            act_type=config.act_type,
-            survival_prob=survival_prob,
-            recompute=config.grad_checkpoint,
+            config.backbone_name, act_type=config.act_type, survival_prob=survival_prob, recompute=recompute
         )
-        resample_options = {
-            "apply_bn": config.apply_bn_for_resampling,
-            "conv_after_downsample": config.conv_after_downsample,
-        }
+        resample_options = (filters, config.apply_bn_for_resampling, config.conv_after_downsample)
         self.resample_layers = [
-            ResampleFeatureMap(config.fpn_num_filters, **resample_options, name=f"resample_p{level}")
-            for level in range(6, config.max_level + 1)
+            ResampleFeatureMap(*resample_options, name=f"resample_p{level}") for level in range(6, config.max_level + 1)
         ]
-        self.fpn_cells = FPNCells(
-            config.fpn_cell_repeats,
-            nodes,
-            config.min_level,
-            config.max_level,
-            {
-                "filters": config.fpn_num_filters,
-                "act_type": config.act_type,
-                "weight_method": weight_method,
-                "apply_bn_for_resampling": config.apply_bn_for_resampling,
-                "conv_after_downsample": config.conv_after_downsample,
-                "separable_conv": config.separable_conv,
-                "conv_bn_act_pattern": config.conv_bn_act_pattern,
-            },
-            recompute=config.grad_checkpoint,
-            name="fpn_cells",
-        )
-        num_anchors = config.num_scales * len(config.aspect_ratios)
+        nodes, weight_method = _pyramid(config)
+        convolutions = config.select("act_type", "separable_conv")
+        node_keys = ("apply_bn_for_resampling", "conv_after_downsample", "conv_bn_act_pattern")
+        node_options = NodeOptions(filters, weight_method=weight_method, **convolutions, **config.select(*node_keys))
+        self.fpn_cells = FPNCells(config.fpn_cell_repeats, nodes, node_options, recompute=recompute, name="fpn_cells")
         head_options = {
-            "filters": config.fpn_num_filters,
+            "filters": filters,
             "repeats": config.box_class_repeats,
-            "min_level": config.min_level,
-            "max_level": config.max_level,
-            "act_type": config.act_type,
-            "separable_conv": config.separable_conv,
-            "survival_prob": config.survival_prob,
-            "recompute": config.grad_checkpoint,
+            "recompute": recompute,
+            **config.select("min_level", "max_level", "survival_prob"),
+            **convolutions,
         }
+        num_anchors = config.num_scales * len(config.aspect_ratios)
         self.class_net = ClassNet(num_anchors * config.num_classes, **head_options, name="class_net")
         self.box_net = BoxNet(num_anchors * 4, **head_options, name="box_net")
 
@@ -209,14 +187,8 @@ class EfficientDetModel(tf.Module):
 
 def build_anchors(config: Config) -> Anchors:
     """Creates the anchors of a config."""
-    return Anchors(
-        config.image_size,
-        min_level=config.min_level,
-        max_level=config.max_level,
-        num_scales=config.num_scales,
-        aspect_ratios=config.aspect_ratios,
-        anchor_scale=config.anchor_scale,
-    )
+    options = config.select("min_level", "max_level", "num_scales", "aspect_ratios", "anchor_scale")
+    return Anchors(config.image_size, **options)
 
 
 def _pyramid(config: Config) -> tuple[list[fpn_configs.Node], str]:

@@ -7,10 +7,10 @@ import pytest
 import tensorflow as tf
 
 from efficientdet import bifpn
-from efficientdet.bifpn import ConvAfterFusion, FNode, FPNCell, FPNCells, ResampleFeatureMap
+from efficientdet.bifpn import ConvAfterFusion, FNode, FPNCell, FPNCells, NodeOptions, ResampleFeatureMap
 from efficientdet.fpn_configs import FUSIONS, Node
 
-OPTIONS = {"filters": 4, "act_type": "relu"}
+OPTIONS = NodeOptions(filters=4, act_type="relu")
 NODES = [Node(3, (0, 1)), Node(4, (1, 2))]  # a pyramid of two levels
 
 
@@ -133,7 +133,7 @@ def test_order_of_activation_convolution_normalization(conv_bn_act_pattern, expe
 
 
 def test_variable_names_equal_those_of_checkpoints():
-    node = FNode((0, 2), 5, **OPTIONS, name="fnode0")
+    node = FNode((0, 2), 5, OPTIONS, name="fnode0")
     with tf.name_scope("cell_0"), tf.name_scope(node.name):
         node.build([(None, None, None, 3), (None, None, None, 3), (None, None, None, 4)])
     bn = ["gamma", "beta", "moving_mean", "moving_variance"]
@@ -149,11 +149,11 @@ def test_variable_names_equal_those_of_checkpoints():
 
 def test_unknown_fusion():
     with pytest.raises(ValueError, match="unknown fpn_weight_method 'mean'; use one of fastattn, attn"):
-        FNode((0, 1), 2, **OPTIONS, weight_method="mean")
+        FNode((0, 1), 2, OPTIONS._replace(weight_method="mean"))
 
 
 def test_cell_returns_the_last_node_of_each_level():
-    cell = FPNCell([*NODES, Node(3, (2, 3))], 3, 4, OPTIONS)
+    cell = FPNCell([*NODES, Node(3, (2, 3))], OPTIONS)
     feats = [tf.ones([1, 5, 7, 3]), tf.ones([1, 3, 4, 3])]
     outputs = cell(feats)
     assert [tuple(x.shape) for x in outputs] == [(1, 5, 7, 4), (1, 3, 4, 4)]
@@ -170,9 +170,9 @@ def test_cell_returns_the_last_node_of_each_level():
         bifpn.FastFusion(epsilon=0.5),
         bifpn.ChannelSoftmaxFusion(),
         ConvAfterFusion(8, "swish", False, True),
-        FNode((0, 1), 2, **OPTIONS, weight_method="attn", separable_conv=False),
-        FPNCell(NODES, 3, 4, OPTIONS),
-        FPNCells(2, NODES, 3, 4, OPTIONS),
+        FNode((0, 1), 2, OPTIONS._replace(weight_method="attn", separable_conv=False)),
+        FPNCell(NODES, OPTIONS),
+        FPNCells(2, NODES, OPTIONS),
     ],
     ids=lambda layer: type(layer).__name__,
 )
