@@ -6,6 +6,8 @@ The feature maps of a cell are numbered: first the inputs, one per level, finest
 output of a cell at a level is the last node of that level. Imports no TensorFlow, see `config.py`.
 """
 
+import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -41,37 +43,30 @@ def bifpn(min_level: int, max_level: int) -> list[Node]:
     Reference: Tan et al., CVPR 2020, figure 3 (f) (https://arxiv.org/abs/1911.09070).
     """
     graph = _Builder(min_level, max_level)
-    _add_bifpn(graph, min_level, max_level)
+    _add_paths(graph, range(max_level, min_level - 1, -1))
     return graph.nodes
 
 
 def qufpn(min_level: int, max_level: int) -> list[Node]:
     """Quad pyramid: the paths of a BiFPN, the same paths in the opposite direction, and their fusion per level."""
     graph = _Builder(min_level, max_level)
-    last = _add_bifpn(graph, min_level, max_level)
-
-    up = dict(graph.inputs)
-    for level in range(min_level + 1, max_level + 1):
-        up[level] = graph.add(level, graph.inputs[level], up[level - 1])
-    opposite = dict(up)
-    for level in range(max_level - 1, min_level - 1, -1):
-        same_level = (graph.inputs[level], up[level]) if level > min_level else (graph.inputs[level],)
-        opposite[level] = graph.add(level, *same_level, opposite[level + 1])
-
-    for level in range(max_level, min_level - 1, -1):
+    levels = range(min_level, max_level + 1)
+    last = _add_paths(graph, levels[::-1])
+    opposite = _add_paths(graph, levels)
+    for level in levels[::-1]:
         graph.add(level, last[level], opposite[level])
     return graph.nodes
 
 
-def _add_bifpn(graph: _Builder, min_level: int, max_level: int) -> dict[int, int]:
-    """Adds the nodes of a BiFPN and returns the number of the last node per level."""
-    down = dict(graph.inputs)
-    for level in range(max_level - 1, min_level - 1, -1):
-        down[level] = graph.add(level, graph.inputs[level], down[level + 1])
-    last = dict(down)
-    for level in range(min_level + 1, max_level + 1):
-        same_level = (graph.inputs[level], down[level]) if level < max_level else (graph.inputs[level],)
-        last[level] = graph.add(level, *same_level, last[level - 1])
+def _add_paths(graph: _Builder, levels: Sequence[int]) -> dict[int, int]:
+    """Adds a path along the levels and the path back; returns the number of the last node per level."""
+    there = dict(graph.inputs)
+    for before, level in itertools.pairwise(levels):
+        there[level] = graph.add(level, graph.inputs[level], there[before])
+    last = dict(there)
+    for before, level in itertools.pairwise(levels[::-1]):
+        same_level = (graph.inputs[level], there[level]) if level != levels[0] else (graph.inputs[level],)
+        last[level] = graph.add(level, *same_level, last[before])
     return last
 
 
