@@ -5,7 +5,7 @@
 import colorsys
 import contextlib
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from absl import logging
@@ -82,44 +82,49 @@ def draw_boxes(
         order = np.argsort(-scores, kind="stable")
         order = order[scores[order] > min_score_thresh]
     chosen = order[np.isfinite(boxes_image[order]).all(1)][:max_boxes_to_draw]
+    labels = [(int(classes[i]), "" if scores is None else f": {int(100 * scores[i])}%") for i in chosen]
 
     canvas = Image.fromarray(image)
     draw = ImageDraw.Draw(canvas)
     height, width = image.shape[:2]
-    longer, shorter = max(height, width), min(height, width)
-    text_size = max(12, round(min(longer / 45, shorter / 8)))
-    thickness = line_thickness or max(2, round(min(longer / 400, shorter / 80)))
-    corners = np.clip(np.nan_to_num(boxes_image).round(), 0, [height, width, height, width]).astype(int)
-    for i in chosen[::-1]:  # the highest score last, on top
-        ymin, xmin, ymax, xmax = corners[i].tolist()
+    thickness = line_thickness or max(2, round(min(max(height, width) / 400, min(height, width) / 80)))
+    corners = np.clip(boxes_image[chosen].round(), 0, [height, width, height, width]).astype(int)
+    for (ymin, xmin, ymax, xmax), (class_id, _) in zip(corners[::-1].tolist(), labels[::-1]):  # highest score on top
         # Pillow includes the last row and column.
         edges = [xmin, ymin, max(xmin, xmax - 1), max(ymin, ymax - 1)]
-        draw.rectangle(edges, outline=class_color(int(classes[i])), width=thickness)
-    labels = []
-    plates = np.zeros([0, 4], int)
-    for i in chosen:  # the highest score first, so that its label gets the best position
-        name, font = _name_and_font(label_map.name_of(names or {}, classes[i]), int(classes[i]), text_size)
-        text = _label_text(name, "" if scores is None else f": {int(100 * scores[i])}%", font, width)
-        plate = _place_label(corners[i], _plate_size(text, font), (height, width), plates)
-        plates = np.concatenate([plates, plate[np.newaxis]])
-        labels.append((plate.tolist(), text, class_color(int(classes[i])), font))
-    for label in labels[::-1]:  # after all boxes, so that no line crosses a label
-        _draw_label(draw, *label)
+        draw.rectangle(edges, outline=class_color(class_id), width=thickness)
+    _draw_labels(canvas, corners, labels, names or {})
     return np.array(canvas)
+
+
+def _draw_labels(
+    canvas: Image.Image, boxes: np.ndarray, labels: Sequence[tuple[int, str]], names: Mapping[int, str]
+) -> None:
+    """Draws a label, (class id, score), for each box [K, 4]. The first one gets the best position, and is on top."""
+    draw, (width, height) = ImageDraw.Draw(canvas), canvas.size
+    text_size = max(12, round(min(max(height, width) / 45, min(height, width) / 8)))
+    margin = max(1, round(text_size / 8))  # above and below the text; twice as much at its sides
+    plates, texts = [], []
+    for box, (class_id, score) in zip(boxes, labels):
+        name = label_map.name_of(names, class_id)
+        font_name = _font_with(name)
+        if font_name is None:
+            name, font_name = label_map.name_of({}, class_id), BUILT_IN_FONT
+        font = _font(font_name, text_size)
+        text = _truncate(name, score, font, width - 4 * margin)
+        _, top, _, bottom = font.getbbox("Ág")
+        plate_size = bottom - top + 2 * margin, round(font.getlength(text)) + 4 * margin
+        plates.append(_place_label(box, plate_size, (height, width), np.reshape(plates, [-1, 4])))
+        texts.append((text, font, top, class_color(class_id)))
+    for (ymin, xmin, ymax, xmax), (text, font, top, color) in zip(plates[::-1], texts[::-1]):
+        draw.rectangle([xmin, ymin, xmax - 1, ymax - 1], fill=color)
+        draw.text((xmin + 2 * margin, ymin + margin - top), text, fill=text_color(color), font=font)
 
 
 @functools.lru_cache(maxsize=32)
 def _font(file_name: str, size: int) -> ImageFont.FreeTypeFont:
     """Loads a font; raises OSError if it is not installed."""
     return ImageFont.load_default(size) if file_name == BUILT_IN_FONT else ImageFont.truetype(file_name, size)
-
-
-def _name_and_font(name: str, class_id: int, size: int) -> tuple[str, ImageFont.FreeTypeFont]:
-    """Returns a class name and a font that has its letters; "class 7" if no installed font has them."""
-    file_name = _font_with(name)
-    if file_name is None:
-        return f"class {class_id}", _font(BUILT_IN_FONT, size)
-    return name, _font(file_name, size)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -139,42 +144,20 @@ def _font_with(text: str) -> str | None:
     return None
 
 
-def _margin(font: ImageFont.FreeTypeFont) -> int:
-    """Pixels between text and the top and bottom edge of its plate; left and right have twice as many."""
-    return max(1, round(font.size / 8))
-
-
-def _label_text(name: str, score: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """Returns name and score; the name is truncated if the label would be wider than the image."""
-    room = width - 4 * _margin(font)
+def _truncate(name: str, score: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """Returns name and score; the name is truncated if they are wider than `width`."""
     text = name + score
     for length in range(len(name) - 1, 0, -1):
-        if font.getlength(text) <= room:
+        if font.getlength(text) <= width:
             break
         text = f"{name[:length]}..{score}"
     return text
 
 
-def _plate_size(text: str, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
-    """(height, width) of a label in pixels; the height depends on the font alone."""
-    _, top, _, bottom = font.getbbox("Ág")
-    return bottom - top + 2 * _margin(font), round(font.getlength(text)) + 4 * _margin(font)
-
-
 def _place_label(
     box: np.ndarray, plate_size: tuple[int, int], image_size: tuple[int, int], taken: np.ndarray
 ) -> np.ndarray:
-    """Positions a label above, below or inside its box, within the image and with the least overlap of other labels.
-
-    Args:
-        box: [4], [ymin, xmin, ymax, xmax] in pixels.
-        plate_size: (height, width) of the label.
-        image_size: (height, width) in pixels.
-        taken: [K, 4], the other labels.
-
-    Returns:
-        [4], [ymin, xmin, ymax, xmax] in pixels.
-    """
+    """Positions a label above, below or inside its box [4], with the least overlap of the labels `taken`, [K, 4]."""
     (ymin, xmin, ymax, xmax), (height, width) = box.tolist(), plate_size
     lowest, rightmost = (max(0, side - length) for side, length in zip(image_size, plate_size))
     rows = [y for y in (ymin - height, ymax) if 0 <= y <= lowest] + [min(ymin, lowest), max(0, ymax - height)]
@@ -184,11 +167,3 @@ def _place_label(
     overlap_max = np.minimum(candidates[:, np.newaxis, 2:], taken[:, 2:])
     covered = np.maximum(overlap_max - overlap_min, 0).prod(axis=-1).sum(axis=-1)
     return candidates[np.argmin(covered)]  # the first one of equals
-
-
-def _draw_label(draw: ImageDraw.ImageDraw, plate: list[int], text: str, color: tuple[int, int, int], font) -> None:
-    """Draws text on a filled rectangle."""
-    ymin, xmin, ymax, xmax = plate
-    margin, top = _margin(font), font.getbbox("Ág")[1]
-    draw.rectangle([xmin, ymin, xmax - 1, ymax - 1], fill=color)
-    draw.text((xmin + 2 * margin, ymin + margin - top), text, fill=text_color(color), font=font)
