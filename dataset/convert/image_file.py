@@ -145,7 +145,7 @@ def read(path: Path, max_pixels: int = MAX_IMAGE_PIXELS) -> ImageFile:
         return ImageFile(encoded, image_format, upright.height, upright.width, orientation, change)
 
 
-def read_pixels(path: Path) -> np.ndarray:
+def read_pixels(path: str | os.PathLike) -> np.ndarray:
     """Reads the upright pixels of an image file.
 
     Returns:
@@ -154,7 +154,7 @@ def read_pixels(path: Path) -> np.ndarray:
     Raises:
         ImageError: see `read`; also for more than MAX_IMAGE_PIXELS pixels.
     """
-    with _open(path, MAX_IMAGE_PIXELS) as (image, _):
+    with _open(Path(path), MAX_IMAGE_PIXELS) as (image, _):
         return np.asarray(_to_upright_rgb(image))
 
 

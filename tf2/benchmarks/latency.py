@@ -22,6 +22,7 @@ import tensorflow as tf
 from absl import logging
 
 from dataset import scenes, visualize
+from dataset.convert import image_file
 from dataset.files import write_file
 from efficientdet.postprocess import Detections
 from tf2.benchmarks import measure
@@ -121,7 +122,7 @@ def saved_model_benchmark(
     """
     _check(driver, options)
     with _paths(input_image, options.batch_size) as paths:
-        batch = [images.read_image(path) for path in paths]
+        batch = [image_file.read_pixels(path) for path in paths]
         stages = end_to_end(driver, batch)
         samples, matmul = _measure(stages, paths, options.runs)
         samples |= {"inference": add(samples, driver.stages), "sum": add(samples, stages)}
@@ -143,7 +144,7 @@ def end_to_end(driver: Driver, batch: Sequence[np.ndarray]) -> Stages:
         rows = zip(batch, detections.boxes, detections.classes, detections.scores, strict=True)
         return [visualize.draw_boxes(*row, names=driver.names) for row in rows]
 
-    return {"decode": lambda paths: [images.read_image(path) for path in paths], **driver.stages, "draw": draw}
+    return {"decode": lambda paths: [image_file.read_pixels(path) for path in paths], **driver.stages, "draw": draw}
 
 
 def run_once(stages: Stages, state: Any) -> dict[str, Seconds]:

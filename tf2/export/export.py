@@ -11,6 +11,7 @@ from absl import logging
 
 from dataset import records
 from dataset.check import checks
+from dataset.convert import image_file
 from dataset.dataloader import InputReader
 from dataset.files import check_target
 from efficientdet.config import Config
@@ -129,7 +130,7 @@ def write(driver: KerasDriver, targets: Targets, check_parity: Callable[[str], A
 def _parity_arguments(config: Config, options: ParityOptions) -> dict[str, Any]:
     """Reads the images and checks the records; returns keyword arguments of `parity.check`."""
     paths = images.find_images(options.input_image) if options.input_image else []
-    arguments = {"images": [images.read_image(path) for path in paths], "max_ap_drop": options.max_ap_drop}
+    arguments = {"images": [image_file.read_pixels(path) for path in paths], "max_ap_drop": options.max_ap_drop}
     if options.evaluation:
         for warning in checks.quick(options.evaluation.val_file_pattern, config, options.evaluation.val_json_file):
             logging.warning("%s", warning)

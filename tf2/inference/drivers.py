@@ -4,7 +4,6 @@
 
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,7 +76,7 @@ class Driver:
             ValueError: if the file cannot be read, or for an array of another shape or dtype.
         """
         if not isinstance(image, np.ndarray):
-            image = image_file.read_pixels(Path(image))
+            image = image_file.read_pixels(image)
         nms = self.config.nms_configs
         boxes, scores, classes, valid_len = (x[0] for x in self.serve([image]))
         # A file of the published program may apply a lower threshold. A NaN is kept, for the parity check to find.

@@ -114,22 +114,13 @@ def find_images(pattern: str) -> list[str]:
     return paths
 
 
-def read_image(path: str) -> np.ndarray:
-    """Reads an image file as [H, W, 3] uint8 RGB, rotated according to its EXIF orientation.
-
-    Raises:
-        ImageError: if it cannot be read.
-    """
-    return image_file.read_pixels(Path(path))
-
-
 def _batches(paths: list[str], batch_size: int, failed: list[str]) -> Iterator[dict[int, np.ndarray]]:
     """Yields the readable images of each batch by index, and adds the error messages of the others to `failed`."""
     for start in tqdm.trange(0, len(paths), batch_size, desc="detecting", unit="batch"):
         images = {}
         for i, path in enumerate(paths[start : start + batch_size], start):
             try:
-                images[i] = read_image(path)
+                images[i] = image_file.read_pixels(path)
             except ImageError as error:
                 failed.append(str(error))
         if images:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from dataset import visualize
+from dataset.convert import image_file
 from efficientdet.postprocess import Detections
 from tf2.inference import images
 
@@ -122,11 +123,11 @@ def test_images_become_rgb_and_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be displayed rotated by 90 degrees clockwise
     Image.fromarray(pixels).save(tmp_path / "gray.png", exif=exif)
-    image = images.read_image(str(tmp_path / "gray.png"))
+    image = image_file.read_pixels(str(tmp_path / "gray.png"))
     assert image.shape == (6, 4, 3) and image.dtype == np.uint8
     assert np.all(image[:, 3] == 200) and np.all(image[:, :3] == 0)
     Image.fromarray(np.full((4, 6, 4), 77, np.uint8)).save(tmp_path / "alpha.png")
-    np.testing.assert_array_equal(images.read_image(str(tmp_path / "alpha.png")), np.full((4, 6, 3), 77))
+    np.testing.assert_array_equal(image_file.read_pixels(str(tmp_path / "alpha.png")), np.full((4, 6, 3), 77))
 
 
 def test_paths_in_a_list_are_relative_to_its_folder(folder, tmp_path):
