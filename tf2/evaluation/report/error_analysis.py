@@ -106,8 +106,8 @@ def _match_image(index: int, image: EvaluatedImage, min_score_thresh: float) -> 
                 partners[row] = candidates.argmax()
                 unmatched[candidates.argmax()] = False
 
-    counts = (partners != NONE) | ~matches_ignored
-    pairs = [*zip(chosen[counts].tolist(), partners[counts].tolist())]
+    is_counted = (partners != NONE) | ~matches_ignored
+    pairs = [*zip(chosen[is_counted].tolist(), partners[is_counted].tolist())]
     pairs += [(NONE, missed) for missed in np.flatnonzero(unmatched).tolist()]
     # Index NONE, which is -1, selects the appended values.
     detected_classes, scores = np.append(classes, NONE).tolist(), np.append(scores, 0.0).tolist()

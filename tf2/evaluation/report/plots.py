@@ -3,10 +3,10 @@
 """The plots of an evaluation report."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import font_manager
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 MAX_CURVES = 12  # of more classes, only the WORST_CURVES with the lowest AP have a precision-recall curve
@@ -43,7 +43,7 @@ def plot_precision_recall(precision: np.ndarray, names: Sequence[str]) -> Figure
             title = f"AP at IoU {iou}" + (worst if len(shown) < len(names) else " by class")
             axes.legend(title=title, fontsize="small", title_fontsize="small")
         else:
-            _show_no_objects(axes)
+            axes.text(0.5, 0.5, "no objects", ha="center", va="center")
         axes.set(title=f"IoU {iou}", xlabel="recall", xlim=(0, 1), ylim=(0, 1.02))
         axes.grid(alpha=0.3)
         axes.label_outer()
@@ -74,7 +74,7 @@ def plot_ap_by_class(ap: np.ndarray, ap50: np.ndarray, names: Sequence[str]) -> 
     if shown:
         figure.legend(loc="outside lower center", ncols=2)
     else:
-        _show_no_objects(axes)
+        axes.text(0.5, 0.5, "no objects", ha="center", va="center")
     return figure
 
 
@@ -153,10 +153,7 @@ def plot_boxes_per_image(objects: Sequence[int], detections: Sequence[int]) -> F
 
 
 def class_labels(names: Mapping[int, str]) -> list[str]:
-    """Returns labels of classes such as "3 car", or "3" if the font lacks a character of the name.
-
-    The id distinguishes classes with equal names.
-    """
+    """Returns unique labels of classes such as "3 car", or "3" if the font lacks a character of the name."""
     supported = font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap()  # matplotlib's default font
     labels = []
     for class_id, name in names.items():
@@ -168,11 +165,7 @@ def class_labels(names: Mapping[int, str]) -> list[str]:
     return labels
 
 
-def _new_figure(width: float, height: float, num_plots: int = 1) -> tuple[Figure, Axes | np.ndarray]:
+def _new_figure(width: float, height: float, num_plots: int = 1) -> tuple[Figure, Any]:
     """Returns a figure of some size in inches and its axes, side by side."""
     figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
     return figure, figure.subplots(1, num_plots, sharey=True)
-
-
-def _show_no_objects(axes: Axes) -> None:
-    axes.text(0.5, 0.5, "no objects", ha="center", va="center", transform=axes.transAxes)
