@@ -29,9 +29,6 @@ from efficientdet.targets import AnchorLabeler
 
 SHUFFLE_BUFFER = 1024  # records, still encoded: about 160 MB of COCO
 MAX_FILES_AT_ONCE = 16
-OBJECT_COLUMNS = ("boxes_norm", "classes", "is_crowd", "area")  # of a Sample
-
-Batch = tuple[tf.Tensor, dict[str, tf.Tensor]]
 
 
 class InputReader:
@@ -54,13 +51,12 @@ class InputReader:
         Raises:
             DataError: if no file matches.
         """
-        files = find_files(file_pattern)
         self.file_pattern = file_pattern
         self.config = config
         self._shard, self._num_shards = shard
-        by_file = len(files) >= self._num_shards
-        self._record_shard = None if by_file else self._shard
-        files = files[self._shard :: self._num_shards] if by_file else files
+        files = find_files(file_pattern)
+        self._has_own_files = len(files) >= self._num_shards
+        files = files[self._shard :: self._num_shards] if self._has_own_files else files
         self.records = RecordFiles(files, config.max_damaged_records)
         self._is_checked = False
 
@@ -83,16 +79,15 @@ class InputReader:
         """
         labeler = AnchorLabeler(build_anchors(self.config))
 
-        def label(example: dict[str, tf.Tensor]) -> Batch:
-            cls_targets, box_targets, num_positives = labeler.label(example["boxes"], example["classes"])
-            labels = {"cls_targets": cls_targets, "box_targets": box_targets, "num_positives": num_positives}
-            return example["image"], labels
+        def label(example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+            targets = labeler.label(example["boxes"], example["classes"])
+            return example["image"], dict(zip(("cls_targets", "box_targets", "num_positives"), targets))
 
-        dataset = self._training_examples(seed, start_batch * batch_size, num_examples, label)
-        return dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+        images = self.augmented(seed, start_batch * batch_size, num_examples).map(label, tf.data.AUTOTUNE)
+        return images.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
-    def augmented(self, seed: int) -> tf.data.Dataset:
-        """Returns the images of `training` one by one, with boxes instead of targets.
+    def augmented(self, seed: int, start: int = 0, num_examples: int = 1) -> tf.data.Dataset:
+        """Returns the images of `training` one by one from number `start` on, with boxes instead of targets.
 
         Returns:
             Endless dataset of dicts: image [height, width, 3] float32, boxes [K, 4] float32 in pixels of the network
@@ -101,15 +96,20 @@ class InputReader:
         Raises:
             DataError: if the files hold no record that can be read.
         """
-        return self._training_examples(seed, 0, 1, lambda example: example)
+        self._check_readable()
+        records_per_image = NUM_IMAGES if self.config.mosaic else 1
+        first, round_size = start * records_per_image, max(num_examples // self._num_shards, 1)
+        rounds = tf.data.Dataset.range(first // round_size, tf.int64.max)
+        records = rounds.flat_map(lambda i: self._shuffled(seed + i)).skip(first % round_size)
+        # Numbers are unique over all shards, so that no two shards draw the same augmentations.
+        numbers = tf.data.Dataset.range(start * self._num_shards + self._shard, tf.int64.max, self._num_shards)
+        images = tf.data.Dataset.zip((numbers, records.batch(records_per_image, drop_remainder=True)))
+        return _map_valid(images, functools.partial(self._augmented, seed))
 
     def source_ids(self, batch_size: int, *, seed: int, start_batch: int, num_examples: int) -> list[str]:
         """Returns the source ids of one batch of `training`, for the same arguments."""
-        dataset = self._training_examples(
-            seed, start_batch * batch_size, num_examples, lambda sample: sample["source_id"]
-        )
-        with data_errors():
-            return [source_id.decode(errors="replace") for source_id in dataset.take(batch_size).as_numpy_iterator()]
+        images = self.augmented(seed, start_batch * batch_size, num_examples).take(batch_size)
+        return [example["source_id"].numpy().decode(errors="replace") for example in batches(images)]
 
     def evaluation(self, batch_size: int, limit: int | None = None) -> tf.data.Dataset:
         """Returns every image once, in the order of the files; the last batch may be smaller.
@@ -127,11 +127,12 @@ class InputReader:
             DataError: if the files hold no record that can be read.
         """
 
-        def to_input(image: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        def to_input(image: tf.Tensor, labels: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
             image, image_scale = preprocess.preprocess(image, self.config.image_size, **self.config.colors)
-            return image, {"image_scale": image_scale}
+            return image, {**labels, "image_scale": image_scale}
 
-        return self._evaluation_examples(to_input, limit).batch(batch_size).prefetch(tf.data.AUTOTUNE)
+        images = self.original_images(limit).map(to_input, tf.data.AUTOTUNE)
+        return images.batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
     def original_images(self, limit: int | None = None) -> tf.data.Dataset:
         """Returns the images of `evaluation` one by one, without preprocessing.
@@ -140,39 +141,16 @@ class InputReader:
             Dataset of (image [H, W, 3] uint8, labels): labels as in `evaluation`, without the batch dimension and
             image_scale.
         """
-        return self._evaluation_examples(lambda image: (image, {}), limit).prefetch(tf.data.AUTOTUNE)
-
-    def _evaluation_examples(self, prepare: Callable, limit: int | None) -> tf.data.Dataset:
-        """Every image once with its labels; prepare: image [H, W, 3] uint8 -> (image, additional labels)."""
         self._check_readable()
         regenerate = self.config.regenerate_source_id
         decode = functools.partial(tfrecord.decode, regenerate_source_id=regenerate, with_difficult=True)
 
         def example(position: tf.Tensor, record: tf.Tensor):
             sample, is_valid = self.records.try_decode(decode, position, record)
-            sample = self._check_classes(sample)
-            image, labels = prepare(sample["image"])
-            return (image, {"source_id": sample["source_id"], **labels, **self._groundtruth(sample)}), is_valid
+            labels = self._groundtruth(self._check_classes(sample))
+            return (sample["image"], {"source_id": sample["source_id"], **labels}), is_valid
 
         return _map_valid(self._in_order().take(-1 if limit is None else limit), example)
-
-    def _training_examples(self, seed: int, start: int, num_examples: int, convert: Callable) -> tf.data.Dataset:
-        """Augmented images from number `start` on; `convert` maps each to an element of the dataset."""
-        self._check_readable()
-        records_per_image = NUM_IMAGES if self.config.mosaic else 1
-        round_size = max(num_examples // self._num_shards, 1)
-        rounds = tf.data.Dataset.range(start * records_per_image // round_size, tf.int64.max)
-        records = rounds.flat_map(lambda i: self._shuffled(seed + i)).skip(start * records_per_image % round_size)
-        if self.config.mosaic:
-            records = records.batch(records_per_image, drop_remainder=True)
-
-        def example(number: tf.Tensor, record: tuple[tf.Tensor, tf.Tensor]):
-            sample, is_valid = self._augmented(*record, tf.stack([tf.cast(seed, tf.int64), number]))
-            return convert(sample), is_valid
-
-        # Numbers are unique over all shards, so that no two shards draw the same augmentations.
-        numbers = tf.data.Dataset.range(start * self._num_shards + self._shard, tf.int64.max, self._num_shards)
-        return _map_valid(tf.data.Dataset.zip((numbers, records)), example)
 
     def _shuffled(self, seed: tf.Tensor) -> tf.data.Dataset:
         # tf.data traces this function into a graph of its own, and this is the seed of that graph. Without it the order
@@ -187,13 +165,12 @@ class InputReader:
         return self._shard_records(tf.data.Dataset.range(len(self.records.files)).flat_map(self.records.read))
 
     def _shard_records(self, records: tf.data.Dataset) -> tf.data.Dataset:
-        return records.shard(self._num_shards, self._record_shard) if self._record_shard is not None else records
+        return records if self._has_own_files else records.shard(self._num_shards, self._shard)
 
     def _check_readable(self):
         # Reads up to the first valid record: without one, the endless rounds of training would never yield an example.
         if self._is_checked:
             return
-
         decoded = self._in_order().map(functools.partial(self.records.try_decode, tfrecord.decode))
         if next(batches(decoded.filter(lambda _, is_valid: is_valid)), None) is None:
             reasons = [f"{self.records.name(position)}: {reason}" for position, reason in self.records.damaged.items()]
@@ -205,30 +182,32 @@ class InputReader:
         self._is_checked = True
 
     def _augmented(
-        self, position: tf.Tensor, record: tf.Tensor, seed: tf.Tensor
+        self, seed: int, number: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """Augments one image: (example, see `augmented`; is_valid [] bool, False if one of its records is damaged).
+        """Returns an example, see `augmented`, and is_valid, [] bool: False if one of its records is damaged.
 
         Only the window of the scale jitter is decoded, unless another augmentation needs the whole image.
         """
+        positions, records = batch
         config = self.config
-        image_seed, window_seed, flip_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
+        seeds = tf.random.experimental.stateless_split(tf.stack([tf.cast(seed, tf.int64), number]), 3)
+        image_seed, window_seed, flip_seed = tf.unstack(seeds)
         choose = functools.partial(window_chooser(config), seed=window_seed)
         if config.mosaic or config.grid_mask or config.autoaugment_policy:
-            sample, is_valid = self._augmented_image(position, record, image_seed)
+            sample, is_valid = self._augmented_image(positions, records, image_seed)
             image_hw = tf.shape(sample["image"])[:2]
             window = choose(image_hw)
-            image = crop_image(sample["image"], window)
+            sample = {**sample, "image": crop_image(sample["image"], window)}
         else:
 
             def decode(record: tf.Tensor):
                 sample = tfrecord.parse(record)
-                del sample["area"]  # may be empty, as only `tfrecord.decode` fills it in
-                return sample, *decode_window(sample.pop("encoded"), choose)
+                image, image_hw, window = decode_window(sample["encoded"], choose)
+                return {**sample, "image": image}, image_hw, window
 
-            (sample, image, image_hw, window), is_valid = self.records.try_decode(decode, position, record)
+            (sample, image_hw, window), is_valid = self.records.try_decode(decode, positions[0], records[0])
             sample = self._training_objects(sample)
-        sample = {**sample, "image": image, "boxes_norm": crop_boxes(sample["boxes_norm"], image_hw, window)}
+        sample = {**sample, "boxes_norm": crop_boxes(sample["boxes_norm"], image_hw, window)}
         if config.input_rand_hflip:
             sample = random_flip(sample, flip_seed)
         return self._to_input(sample, window.scaled_size), is_valid
@@ -237,10 +216,8 @@ class InputReader:
         """Decodes a whole image, or the four of a mosaic, and applies the augmentations that need it."""
         config = self.config
         mosaic_seed, mask_seed, policy_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
-        if config.mosaic:
-            pairs = zip(tf.unstack(positions, NUM_IMAGES), tf.unstack(records, NUM_IMAGES))
-        else:
-            pairs = [(positions, records)]
+        count = NUM_IMAGES if config.mosaic else 1
+        pairs = zip(tf.unstack(positions, count), tf.unstack(records, count))
         decoded = [self.records.try_decode(tfrecord.decode, *pair) for pair in pairs]
         samples = [self._training_objects(sample) for sample, _ in decoded]
         sample = mosaic(samples, mosaic_seed, image_size=config.image_size) if config.mosaic else samples[0]
@@ -251,13 +228,13 @@ class InputReader:
         return sample, tf.reduce_all([is_valid for _, is_valid in decoded])
 
     def _training_objects(self, sample: Sample) -> Sample:
-        """Removes objects with non-finite boxes and, with skip_crowd_during_training, crowds."""
+        """Removes columns not used in training, non-finite boxes and, with skip_crowd_during_training, crowds."""
         sample = self._check_classes(sample)
         keep = tf.reduce_all(tf.math.is_finite(sample["boxes_norm"]), 1)
         if self.config.skip_crowd_during_training:
             keep &= ~sample["is_crowd"]
-        kept = tf.where(keep)
-        return {**sample, **{name: tf.gather_nd(sample[name], kept) for name in OBJECT_COLUMNS if name in sample}}
+        objects = {name: tf.boolean_mask(sample[name], keep) for name in ("boxes_norm", "classes", "is_crowd")}
+        return {"image": sample["image"], "source_id": sample["source_id"], **objects}
 
     def _check_classes(self, sample: Sample) -> Sample:
         num_classes, classes = self.config.num_classes, sample["classes"]
@@ -273,11 +250,11 @@ class InputReader:
         height, width = self.config.image_size
         boxes = sample["boxes_norm"] * tf.cast(tf.tile(size, [2]), tf.float32)
         boxes = tf.clip_by_value(boxes, 0.0, tf.constant([height - 1, width - 1] * 2, tf.float32))
-        visible = tf.where(tf.reduce_all(boxes[:, 2:] > boxes[:, :2], 1))
+        visible = tf.reduce_all(boxes[:, 2:] > boxes[:, :2], 1)
         return {
             "image": preprocess.to_input(sample["image"], size, self.config.image_size, **self.config.colors),
-            "boxes": tf.gather_nd(boxes, visible),
-            "classes": tf.gather_nd(sample["classes"], visible),
+            "boxes": tf.boolean_mask(boxes, visible),
+            "classes": tf.boolean_mask(sample["classes"], visible),
             "source_id": sample["source_id"],
         }
 
