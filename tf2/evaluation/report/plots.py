@@ -43,7 +43,7 @@ def plot_precision_recall(precision: np.ndarray, names: Sequence[str]) -> Figure
             title = f"AP at IoU {iou}" + (worst if len(shown) < len(names) else " by class")
             axes.legend(title=title, fontsize="small", title_fontsize="small")
         else:
-            axes.text(0.5, 0.5, "no objects", ha="center", va="center")
+            axes.text(0.5, 0.5, "no objects", ha="center", va="center", transform=axes.transAxes)
         axes.set(title=f"IoU {iou}", xlabel="recall", xlim=(0, 1), ylim=(0, 1.02))
         axes.grid(alpha=0.3)
         axes.label_outer()
@@ -74,7 +74,7 @@ def plot_ap_by_class(ap: np.ndarray, ap50: np.ndarray, names: Sequence[str]) -> 
     if shown:
         figure.legend(loc="outside lower center", ncols=2)
     else:
-        axes.text(0.5, 0.5, "no objects", ha="center", va="center")
+        axes.text(0.5, 0.5, "no objects", ha="center", va="center", transform=axes.transAxes)
     return figure
 
 
