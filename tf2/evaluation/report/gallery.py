@@ -110,8 +110,6 @@ def draw(
     """Draws an entry: objects on the left half, detections on the right, highlighted boxes with a thick line.
 
     Args:
-        entry: entry of the image.
-        image: detections and groundtruth.
         pixels: [H, W, 3] uint8.
         names: {class id: name}.
         min_score_thresh: detections with this score or less are not drawn.

@@ -127,11 +127,9 @@ def plot_confusion(matrix: np.ndarray, names: Sequence[str]) -> Figure:
 
 
 def most_confused(matrix: np.ndarray, number: int) -> list[int]:
-    """Returns the positions of the classes with the most confusions, then the most other errors, in ascending order.
+    """Returns the positions of up to `number` classes with the most confusions, then the most other errors, ascending.
 
-    Args:
-        matrix: [C + 1, C + 1], see `error_analysis.confusion`.
-        number: maximum number of classes.
+    matrix is [C + 1, C + 1], see `error_analysis.confusion`.
     """
     errors = matrix.copy()
     np.fill_diagonal(errors, 0)
