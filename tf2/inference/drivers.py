@@ -30,10 +30,8 @@ class Driver:
     def __init__(self, config: config_lib.Config, stages: Mapping[str, Callable[[Any], Any]]):
         """Initializes the driver.
 
-        Args:
-            config: config of the detector.
-            stages: functions by name, in order. The first one takes a list of images, each other one the result of its
-                predecessor; the last one returns Detections of NumPy arrays.
+        The first of the stages takes a list of images, each other one the result of its predecessor; the last one
+        returns Detections of NumPy arrays.
         """
         self.config = config
         self.names = class_names(config)

@@ -64,12 +64,8 @@ def to_function(graph: Graph) -> ConcreteFunction:
 
     @tf.function(input_signature=graph.inputs, autograph=False)
     def function(*inputs):
-        outputs = tf.graph_util.import_graph_def(
-            graph.graph_def,
-            input_map={spec.name: tensor for spec, tensor in zip(graph.inputs, inputs)},
-            return_elements=list(graph.outputs.values()),
-            name="",
-        )
+        sources = {spec.name: tensor for spec, tensor in zip(graph.inputs, inputs)}
+        outputs = tf.graph_util.import_graph_def(graph.graph_def, sources, list(graph.outputs.values()), name="")
         return dict(zip(graph.outputs, outputs))
 
     return function.get_concrete_function()
