@@ -79,17 +79,8 @@ V3: Policy = (
     (("SolarizeAdd", 0.8, 6), ("Equalize", 0.8, 8)),
 )
 RANDAUG_NAMES = (
-    "Equalize",
-    "Solarize",
-    "Color",
-    "Cutout",
-    "SolarizeAdd",
-    "TranslateX_BBox",
-    "TranslateY_BBox",
-    "ShearX_BBox",
-    "ShearY_BBox",
-    "Rotate_BBox",
-)
+    "Equalize Solarize Color Cutout SolarizeAdd TranslateX_BBox TranslateY_BBox ShearX_BBox ShearY_BBox Rotate_BBox"
+).split()
 POLICIES: dict[str, Policy] = {
     "v0": V0,
     "v1": V1,
@@ -178,11 +169,9 @@ def _on_image(change: Callable) -> Callable:
 
 def _on_image_and_boxes(matrix: Callable) -> Callable:
     """Converts a transform (strength, image_hw) -> matrix to an operation of samples with a random sign of strength."""
-
-    def operation(strength: float, sample: Sample, seed: tf.Tensor) -> Sample:
-        return geometry.warp(sample, matrix(_random_sign(strength, seed), tf.shape(sample["image"])[:2]))
-
-    return operation
+    return lambda strength, sample, seed: geometry.warp(
+        sample, matrix(_random_sign(strength, seed), tf.shape(sample["image"])[:2])
+    )
 
 
 def _on_crop(matrix: Callable) -> Callable:
@@ -212,10 +201,10 @@ OPERATIONS: dict[str, Operation] = {
         **sample,
         "image": object_cutout(sample["image"], sample["boxes_norm"], seed, 0.75 * strength),
     },
-    "TranslateX_BBox": _on_image_and_boxes(lambda side, image_hw: geometry.translation_x(250 * side)),
-    "TranslateY_BBox": _on_image_and_boxes(lambda side, image_hw: geometry.translation_y(250 * side)),
-    "ShearX_BBox": _on_image_and_boxes(lambda side, image_hw: geometry.shear_x(0.3 * side)),
-    "ShearY_BBox": _on_image_and_boxes(lambda side, image_hw: geometry.shear_y(0.3 * side)),
+    "TranslateX_BBox": _on_image_and_boxes(lambda side, image_hw: geometry.translation(x=250 * side)),
+    "TranslateY_BBox": _on_image_and_boxes(lambda side, image_hw: geometry.translation(y=250 * side)),
+    "ShearX_BBox": _on_image_and_boxes(lambda side, image_hw: geometry.shear(x=0.3 * side)),
+    "ShearY_BBox": _on_image_and_boxes(lambda side, image_hw: geometry.shear(y=0.3 * side)),
     "Rotate_BBox": _on_image_and_boxes(lambda side, image_hw: geometry.rotation(30 * side, image_hw)),
 }
 
@@ -224,7 +213,7 @@ OBJECT_OPERATIONS: dict[str, Callable[[float, tf.Tensor, tf.Tensor], tf.Tensor]]
     "Cutout_Only_BBoxes": lambda strength, crop, seed: cutout(crop, seed, int(50 * strength)),
     "Equalize_Only_BBoxes": lambda strength, crop, seed: color.equalize(crop),
     "Flip_Only_BBoxes": lambda strength, crop, seed: crop[:, ::-1],
-    "TranslateY_Only_BBoxes": _on_crop(lambda side: geometry.translation_y(120 * side)),
-    "ShearX_Only_BBoxes": _on_crop(lambda side: geometry.shear_x(0.3 * side)),
-    "ShearY_Only_BBoxes": _on_crop(lambda side: geometry.shear_y(0.3 * side)),
+    "TranslateY_Only_BBoxes": _on_crop(lambda side: geometry.translation(y=120 * side)),
+    "ShearX_Only_BBoxes": _on_crop(lambda side: geometry.shear(x=0.3 * side)),
+    "ShearY_Only_BBoxes": _on_crop(lambda side: geometry.shear(y=0.3 * side)),
 }

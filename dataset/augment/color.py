@@ -16,15 +16,12 @@ SMOOTHING_TOTAL = 13  # of the kernel 1 1 1 / 1 5 1 / 1 1 1
 
 
 def blend(first: tf.Tensor, second: tf.Tensor, factor: float) -> tf.Tensor:
-    """`first + factor * (second - first)`, clipped to [0, 255] and truncated.
+    """Returns `first + factor * (second - first)`, clipped to [0, 255] and truncated to uint8.
 
     Args:
         first: numbers in [0, 255], broadcast to the shape of second.
         second: [...] numbers in [0, 255].
         factor: 0 returns first, 1 second; above 1 extrapolates.
-
-    Returns:
-        [...] uint8.
     """
     first, second = tf.cast(first, tf.float32), tf.cast(second, tf.float32)
     return tf.cast(tf.clip_by_value(first + factor * (second - first), 0.0, 255.0), tf.uint8)
@@ -71,13 +68,7 @@ def solarize(image: tf.Tensor, threshold: int) -> tf.Tensor:
 
 
 def solarize_add(image: tf.Tensor, addition: int, threshold: int = 128) -> tf.Tensor:
-    """Adds to values below a threshold; the sum is at most 255.
-
-    Args:
-        image: [H, W, 3] uint8.
-        addition: 0 or more.
-        threshold: up to 255.
-    """
+    """Adds `addition`, 0 or more, to values below a threshold of up to 255; the sum is at most 255."""
     dark = tf.cast(image < threshold, tf.uint8)
     return image + dark * tf.minimum(tf.constant(min(addition, 255), tf.uint8), 255 - image)
 
@@ -94,10 +85,7 @@ def autocontrast(image: tf.Tensor) -> tf.Tensor:
 
 
 def equalize(image: tf.Tensor) -> tf.Tensor:
-    """Equalizes the histogram of each channel.
-
-    A channel with fewer than 255 pixels below its highest value is unchanged.
-    """
+    """Equalizes the histogram of each channel, if at least 255 pixels are below its highest value."""
     channels = tf.cast(tf.transpose(tf.reshape(image, [-1, 3])), tf.int32)  # [3, H * W]
     counts = tf.math.bincount(channels, minlength=256, maxlength=256, axis=-1)  # [3, 256]
     num_highest = tf.gather(counts, tf.reduce_max(channels, -1), batch_dims=1)

@@ -11,16 +11,7 @@ from dataset.augment.geometry import grey_out, pixel_windows
 
 
 def cutout(image: tf.Tensor, seed: tf.Tensor, pad: int) -> tf.Tensor:
-    """Covers a square of side 2 * pad around a random pixel, clipped to the image, with grey.
-
-    Args:
-        image: [H, W, 3] uint8.
-        seed: [2] integer.
-        pad: pixels; 0 returns the image.
-
-    Returns:
-        [H, W, 3] uint8.
-    """
+    """Covers a square of side 2 * pad pixels around a random pixel of an image [H, W, 3], clipped to it, with grey."""
     center = _random_pixel(seed, tf.zeros([2], tf.int32), tf.shape(image)[:2])
     return grey_out(image, tf.concat([center - pad, center + pad], 0))
 
@@ -30,12 +21,9 @@ def object_cutout(image: tf.Tensor, boxes_norm: tf.Tensor, seed: tf.Tensor, frac
 
     Args:
         image: [H, W, 3] uint8.
-        boxes_norm: [K, 4] float32; boxes of less than a pixel are ignored. Without others, returns the image.
+        boxes_norm: [K, 4] in [0, 1]; boxes of less than a pixel are ignored. Without others, returns the image.
         seed: [2] integer.
         fraction: height and width of the rectangle as a fraction of those of the object.
-
-    Returns:
-        [H, W, 3] uint8.
     """
     windows = pixel_windows(boxes_norm, tf.shape(image)[:2])
     windows = tf.boolean_mask(windows, tf.reduce_all(windows[:, 2:] > windows[:, :2], axis=-1))

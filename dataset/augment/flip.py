@@ -8,15 +8,7 @@ from dataset.tfrecord import Sample
 
 
 def random_flip(sample: Sample, seed: tf.Tensor) -> Sample:
-    """Flips image and boxes horizontally with probability 0.5; deterministic for a given seed.
-
-    Args:
-        sample: with image [H, W, 3] and boxes_norm [K, 4].
-        seed: [2] integer.
-
-    Returns:
-        The sample with image and boxes flipped or unchanged.
-    """
+    """Flips image and boxes horizontally with probability 0.5; deterministic for a given seed, [2] integer."""
 
     def mirrored() -> tuple[tf.Tensor, tf.Tensor]:
         ymin, xmin, ymax, xmax = tf.unstack(sample["boxes_norm"], axis=-1)

@@ -18,12 +18,7 @@ MIN_VISIBLE = 0.01  # pixels; an object with a shorter side is a rounding error
 
 
 def rotation(degrees: float | tf.Tensor, image_hw: tf.Tensor) -> tf.Tensor:
-    """Rotates about the centre of the image, counterclockwise for positive degrees.
-
-    Args:
-        degrees: [] float.
-        image_hw: [2], height and width in pixels.
-    """
+    """Rotates about the centre of an image of image_hw, [2] pixels, counterclockwise for positive degrees."""
     radians = tf.cast(degrees, tf.float32) * (math.pi / 180)
     cos, sin = tf.cos(radians), tf.sin(radians)
     last_y, last_x = tf.unstack(tf.cast(image_hw, tf.float32) - 1)  # twice the centre, in pixel indices
@@ -32,24 +27,14 @@ def rotation(degrees: float | tf.Tensor, image_hw: tf.Tensor) -> tf.Tensor:
     return _matrix([cos, -sin, x_offset], [sin, cos, y_offset])
 
 
-def shear_x(level: float | tf.Tensor) -> tf.Tensor:
-    """Moves row y by `level * y` pixels, to the left for a positive level; the first row is fixed."""
-    return _matrix([1, level, 0], [0, 1, 0])
+def shear(x: float | tf.Tensor = 0.0, y: float | tf.Tensor = 0.0) -> tf.Tensor:
+    """Moves row i by `x * i` pixels to the left, and column j by `y * j` pixels up."""
+    return _matrix([1, x, 0], [y, 1, 0])
 
 
-def shear_y(level: float | tf.Tensor) -> tf.Tensor:
-    """Moves column x by `level * x` pixels, up for a positive level; the first column is fixed."""
-    return _matrix([1, 0, 0], [level, 1, 0])
-
-
-def translation_x(pixels: float | tf.Tensor) -> tf.Tensor:
-    """Moves the content by `pixels`, to the right if positive."""
-    return _matrix([1, 0, -pixels], [0, 1, 0])
-
-
-def translation_y(pixels: float | tf.Tensor) -> tf.Tensor:
-    """Moves the content by `pixels`, down if positive."""
-    return _matrix([1, 0, 0], [0, 1, -pixels])
+def translation(x: float | tf.Tensor = 0.0, y: float | tf.Tensor = 0.0) -> tf.Tensor:
+    """Moves the content by x pixels to the right and y pixels down."""
+    return _matrix([1, 0, -x], [0, 1, -y])
 
 
 def _matrix(x_row: list, y_row: list) -> tf.Tensor:
@@ -63,9 +48,6 @@ def warp_image(image: tf.Tensor, matrix: tf.Tensor, output_hw: tf.Tensor | None 
         image: [H, W, C] uint8.
         matrix: [3, 3] float32.
         output_hw: [2] int32, height and width of the output; None for those of the image.
-
-    Returns:
-        [H, W, C] uint8, with H and W from output_hw if given.
     """
     warped = tf.raw_ops.ImageProjectiveTransformV3(
         images=image[tf.newaxis],
@@ -113,12 +95,8 @@ def _has_extent(boxes: tf.Tensor) -> tf.Tensor:
 
 def warp(sample: Sample, matrix: tf.Tensor) -> Sample:
     """Transforms image and boxes of a sample, see `warp_image` and `warp_boxes`."""
-    image, boxes_norm = sample["image"], sample["boxes_norm"]
-    return {
-        **sample,
-        "image": warp_image(image, matrix),
-        "boxes_norm": warp_boxes(boxes_norm, matrix, tf.shape(image)[:2]),
-    }
+    boxes_norm = warp_boxes(sample["boxes_norm"], matrix, tf.shape(sample["image"])[:2])
+    return {**sample, "image": warp_image(sample["image"], matrix), "boxes_norm": boxes_norm}
 
 
 def pixel_windows(boxes_norm: tf.Tensor, image_hw: tf.Tensor) -> tf.Tensor:
@@ -128,12 +106,7 @@ def pixel_windows(boxes_norm: tf.Tensor, image_hw: tf.Tensor) -> tf.Tensor:
 
 
 def paste(image: tf.Tensor, patch: tf.Tensor, top: tf.Tensor | int, left: tf.Tensor | int) -> tf.Tensor:
-    """Replaces the pixels of an image from (top, left) on with a patch.
-
-    Args:
-        image: [H, W, C].
-        patch: [h, w, C], within the image; may be empty.
-    """
+    """Replaces the pixels of an image [H, W, C] from (top, left) on with a patch [h, w, C] within it; may be empty."""
     bottom, right = top + tf.shape(patch)[0], left + tf.shape(patch)[1]
     middle = tf.concat([image[top:bottom, :left], patch, image[top:bottom, right:]], axis=1)
     return tf.ensure_shape(tf.concat([image[:top], middle, image[bottom:]], axis=0), image.shape)
@@ -141,8 +114,6 @@ def paste(image: tf.Tensor, patch: tf.Tensor, top: tf.Tensor | int, left: tf.Ten
 
 def grey_out(image: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
     """Fills a window, [4] int32 [top, left, bottom, right], clipped to the image, with GREY."""
-    height, width = tf.unstack(tf.shape(image)[:2])
-    top, left, bottom, right = tf.unstack(tf.clip_by_value(window, 0, tf.stack([height, width, height, width])))
-    return paste(
-        image, tf.fill([bottom - top, right - left, image.shape[-1]], tf.constant(GREY, image.dtype)), top, left
-    )
+    top, left, bottom, right = tf.unstack(tf.clip_by_value(window, 0, tf.tile(tf.shape(image)[:2], [2])))
+    patch = tf.fill([bottom - top, right - left, image.shape[-1]], tf.constant(GREY, image.dtype))
+    return paste(image, patch, top, left)

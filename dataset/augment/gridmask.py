@@ -13,16 +13,9 @@ MEAN_DEGREES, STDDEV_DEGREES = -10.0, 10.0
 
 
 def grid_mask(sample: Sample, seed: tf.Tensor) -> Sample:
-    """Blanks a random grid of squares with probability 0.5; deterministic for a given seed. Boxes do not change.
+    """Blanks a random grid of squares with probability 0.5; deterministic for a given seed, [2] integer.
 
-    The published code compares a normal draw with 0.5, which masks 69 % of the images.
-
-    Args:
-        sample: with image [H, W, 3] uint8.
-        seed: [2] integer.
-
-    Returns:
-        The sample with the image masked or unchanged.
+    Boxes do not change. The published code compares a normal draw with 0.5, which masks 69 % of the images.
 
     Reference: Chen et al., 2020, section 3 (https://arxiv.org/abs/2001.04086).
     """
@@ -59,5 +52,5 @@ def random_grid(image_hw: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
     degrees = tf.random.stateless_normal([], seeds[2], MEAN_DEGREES, STDDEV_DEGREES)
     top, left = tf.unstack(tf.cast((side - image_hw) // 2, tf.float32))
-    window = geometry.translation_x(-left) @ geometry.translation_y(-top)
-    return geometry.warp_image(mask, geometry.rotation(degrees, tf.stack([side, side])) @ window, image_hw)
+    matrix = geometry.rotation(degrees, tf.stack([side, side])) @ geometry.translation(-left, -top)
+    return geometry.warp_image(mask, matrix, image_hw)

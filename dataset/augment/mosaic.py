@@ -43,11 +43,8 @@ def mosaic(samples: Sequence[Sample], seed: tf.Tensor, *, image_size: tuple[int,
     seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 2 + NUM_IMAGES))
     y, x = _split_side(seeds[0], height), _split_side(seeds[1], width)
     corners = [(0, 0, y, x), (0, x, y, width), (y, 0, height, x), (y, x, height, width)]
-    parts = [
-        _fill_corner(sample, tf.stack(corner), s) for sample, corner, s in zip(samples, corners, seeds[2:], strict=True)
-    ]
-
-    (top_left, top_right, bottom_left, bottom_right), boxes = zip(*parts, strict=True)
+    parts = map(_fill_corner, samples, map(tf.stack, corners), seeds[2:])
+    (top_left, top_right, bottom_left, bottom_right), boxes = zip(*parts)
     top, bottom = tf.concat([top_left, top_right], axis=1), tf.concat([bottom_left, bottom_right], axis=1)
     boxes = tf.concat(boxes, axis=0)
     return {
@@ -69,11 +66,7 @@ def _split_side(seed: tf.Tensor, side: int) -> tf.Tensor:
 
 
 def _fill_corner(sample: Sample, corner: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Fills a corner, [4] int32 [ymin, xmin, ymax, xmax] in pixels of the mosaic, with a window of a sample.
-
-    Returns:
-        The pixels of the corner [h, w, 3] uint8, and the boxes [K, 4] float32 in pixels of the mosaic.
-    """
+    """Fills a corner, [4], with a random window of a sample; returns its pixels, and boxes in pixels of the mosaic."""
     image_hw = tf.shape(sample["image"])[:2]
     window = _covering_window(image_hw, corner[2:] - corner[:2], seed)
     # Cropped before resizing, which converts to float.
@@ -88,7 +81,6 @@ def _fill_corner(sample: Sample, corner: tf.Tensor, seed: tf.Tensor) -> tuple[tf
 def _covering_window(image_hw: tf.Tensor, size: tf.Tensor, seed: tf.Tensor) -> Window:
     """The largest window of an image with the aspect ratio of size, [2] int32, at a random position."""
     pixel_ratio = tf.reduce_min(tf.cast(image_hw, tf.float32) / tf.cast(size, tf.float32))
-    shown = tf.cast(tf.round(tf.cast(size, tf.float32) * pixel_ratio), tf.int32)
-    shown = tf.clip_by_value(shown, 1, image_hw)
+    shown = tf.clip_by_value(tf.cast(tf.round(tf.cast(size, tf.float32) * pixel_ratio), tf.int32), 1, image_hw)
     offset = tf.cast(image_hw - shown + 1, tf.float32) * tf.random.stateless_uniform([2], seed)
     return Window(tf.cast(offset, tf.int32), shown, size)

@@ -14,10 +14,10 @@ from dataset.augment.geometry import GREY
 # Name -> (amount, [height, width]) -> matrix; an amount of 1 is a large transform.
 TRANSFORMS = {
     "rotate": lambda amount, image_hw: geometry.rotation(90 * amount, image_hw),
-    "shear_x": lambda amount, image_hw: geometry.shear_x(amount),
-    "shear_y": lambda amount, image_hw: geometry.shear_y(amount),
-    "translate_x": lambda amount, image_hw: geometry.translation_x(30 * amount),
-    "translate_y": lambda amount, image_hw: geometry.translation_y(30 * amount),
+    "shear_x": lambda amount, image_hw: geometry.shear(x=amount),
+    "shear_y": lambda amount, image_hw: geometry.shear(y=amount),
+    "translate_x": lambda amount, image_hw: geometry.translation(x=30 * amount),
+    "translate_y": lambda amount, image_hw: geometry.translation(y=30 * amount),
 }
 SIDES = st.integers(1, 40)
 AMOUNTS = st.floats(-2, 2, width=16)
@@ -47,11 +47,11 @@ ROWS = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
         (geometry.rotation(0.0, tf.constant([3, 3])), ROWS),
         (geometry.rotation(90.0, tf.constant([3, 3])), [[3, 6, 9], [2, 5, 8], [1, 4, 7]]),  # counterclockwise
         (geometry.rotation(180.0, tf.constant([3, 3])), [[9, 8, 7], [6, 5, 4], [3, 2, 1]]),
-        (geometry.translation_x(1.0), [[GREY, 1, 2], [GREY, 4, 5], [GREY, 7, 8]]),
-        (geometry.translation_y(-2.0), [[7, 8, 9], [GREY] * 3, [GREY] * 3]),
-        (geometry.translation_x(-9.0), [[GREY] * 3] * 3),
-        (geometry.shear_x(1.0), [[1, 2, 3], [5, 6, GREY], [9, GREY, GREY]]),
-        (geometry.shear_y(-1.0), [[1, GREY, GREY], [4, 2, GREY], [7, 5, 3]]),
+        (geometry.translation(x=1.0), [[GREY, 1, 2], [GREY, 4, 5], [GREY, 7, 8]]),
+        (geometry.translation(y=-2.0), [[7, 8, 9], [GREY] * 3, [GREY] * 3]),
+        (geometry.translation(x=-9.0), [[GREY] * 3] * 3),
+        (geometry.shear(x=1.0), [[1, 2, 3], [5, 6, GREY], [9, GREY, GREY]]),
+        (geometry.shear(y=-1.0), [[1, GREY, GREY], [4, 2, GREY], [7, 5, 3]]),
     ],
 )
 def test_warp_image_golden(matrix, expected):
@@ -93,9 +93,9 @@ ROOT_8 = 8**0.5  # half of the diagonal of a square with side 4
 @pytest.mark.parametrize(
     "box, matrix, expected",
     [  # by hand, [ymin, xmin, ymax, xmax] in pixels of an image of 20 x 40
-        ([4, 6, 10, 18], geometry.translation_x(5.0), [4, 11, 10, 23]),
-        ([4, 6, 10, 18], geometry.translation_y(-7.0), [0, 6, 3, 18]),  # clipped
-        ([4, 6, 10, 18], geometry.translation_y(-10.0), [0, 0, 0, 0]),  # outside of the image
+        ([4, 6, 10, 18], geometry.translation(x=5.0), [4, 11, 10, 23]),
+        ([4, 6, 10, 18], geometry.translation(y=-7.0), [0, 6, 3, 18]),  # clipped
+        ([4, 6, 10, 18], geometry.translation(y=-10.0), [0, 0, 0, 0]),  # outside of the image
         ([4, 6, 10, 18], geometry.rotation(180.0, tf.constant([20, 40])), [10, 22, 16, 34]),
         ([8, 17, 12, 23], geometry.rotation(90.0, tf.constant([20, 40])), [7, 18, 13, 22]),
         (
@@ -103,8 +103,8 @@ ROOT_8 = 8**0.5  # half of the diagonal of a square with side 4
             geometry.rotation(45.0, tf.constant([20, 40])),
             [10 - ROOT_8, 20 - ROOT_8, 10 + ROOT_8, 20 + ROOT_8],
         ),
-        ([4, 6, 10, 18], geometry.shear_x(-1.0), [4, 9.5, 10, 27.5]),  # its edges are 3.5 and 9.5 below row 0
-        ([4, 6, 10, 18], geometry.shear_y(0.5), [0, 6, 7.25, 18]),
+        ([4, 6, 10, 18], geometry.shear(x=-1.0), [4, 9.5, 10, 27.5]),  # its edges are 3.5 and 9.5 below row 0
+        ([4, 6, 10, 18], geometry.shear(y=0.5), [0, 6, 7.25, 18]),
         ([0, 0, 20, 40], geometry.rotation(30.0, tf.constant([20, 40])), [0, 0, 20, 40]),
         ([5, 5, 5, 9], geometry.rotation(30.0, tf.constant([20, 40])), [0, 0, 0, 0]),  # empty before the transform
     ],
@@ -115,7 +115,7 @@ def test_warp_boxes_golden(box, matrix, expected):
 
 def test_removed_objects_do_not_reappear():
     sample = {"image": tf.zeros([10, 10, 3], tf.uint8), "boxes_norm": tf.constant([[0.7, 0.2, 0.9, 0.4]])}
-    down, up = geometry.translation_y(4.0), geometry.translation_y(-4.0)
+    down, up = geometry.translation(y=4.0), geometry.translation(y=-4.0)
     back = geometry.warp(geometry.warp(sample, down), up)
     np.testing.assert_array_equal(back["boxes_norm"], [[0, 0, 0, 0]])
     assert back["image"][:, 0, 0].numpy().tolist() == [0] * 6 + [GREY] * 4
