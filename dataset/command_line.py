@@ -15,8 +15,8 @@ from absl import app, flags, logging
 
 from efficientdet import config as config_lib
 
-HELP = ("-h", "-help", "--help", "-helpshort", "--helpshort")  # --helpfull is handled by absl
-VERSION = ("-version", "--version")
+HELP = {"-h", "-help", "--help", "-helpshort", "--helpshort"}  # --helpfull is handled by absl
+VERSION = {"-version", "--version"}
 INDENT = 26  # columns reserved for the flag names
 MIN_WIDTH, MAX_WIDTH = 60, 110  # columns of the help text
 PLACEHOLDERS = {"int": "N", "float": "X", "comma separated list of strings": "A,B", "multi int": "N"}  # by flag type
@@ -78,12 +78,11 @@ def parse(argv: Sequence[str]) -> list[str]:
         SystemExit: after --help or --version; with an error message for an unknown flag, an invalid value or an
             argument that is not a flag.
     """
-    words = argv[1:]
-    if any(word in HELP for word in words):
+    if not HELP.isdisjoint(argv[1:]):
         columns = shutil.get_terminal_size((100, 0)).columns
         print(help_text(sys.modules["__main__"].__doc__ or "", max(MIN_WIDTH, min(columns, MAX_WIDTH))))
         sys.exit(0)
-    if any(word in VERSION for word in words):
+    if not VERSION.isdisjoint(argv[1:]):
         print(version())
         sys.exit(0)
     try:

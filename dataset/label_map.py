@@ -16,7 +16,6 @@ def _split(names: str) -> list[str]:
     return [name.strip() for name in names.split(",")]
 
 
-_COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 _COCO_NAMES = """
 person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign,
 parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella, handbag,
@@ -30,7 +29,8 @@ _VOC_NAMES = """
 aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, diningtable, dog, horse, motorbike, person,
 pottedplant, sheep, sofa, train, tvmonitor
 """
-COCO = dict(zip((i for i in range(1, 91) if i not in _COCO_GAPS), _split(_COCO_NAMES), strict=True))
+_COCO_IDS = sorted({*range(1, 91)} - {12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
+COCO = dict(zip(_COCO_IDS, _split(_COCO_NAMES), strict=True))
 VOC = dict(enumerate(_split(_VOC_NAMES), start=1))
 WAYMO = {1: "vehicle", 2: "pedestrian", 3: "cyclist"}
 LABEL_MAPS = {"coco": COCO, "voc": VOC, "waymo": WAYMO}

@@ -63,20 +63,17 @@ def _mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 def _shape_coverage(random: np.random.RandomState, distance: Callable, image_size: tuple[int, int]) -> np.ndarray:
     """Fraction of each pixel covered by a shape of random size, rotation and position: float [H, W] in [0, 1]."""
-    height, width = image_size
     smallest, largest = np.log(SIZES)
     radius = min(image_size) * np.exp(random.uniform(smallest, largest)) / 2
     # At most a third of the radius extends beyond each edge.
-    center_y = random.uniform(radius * 2 / 3, height - radius * 2 / 3)
-    center_x = random.uniform(radius * 2 / 3, width - radius * 2 / 3)
+    center = [random.uniform(radius * 2 / 3, side - radius * 2 / 3) for side in image_size]
     angle = random.uniform(0, 2 * np.pi)
-    rows = np.arange(max(int(center_y - radius) - 1, 0), min(int(center_y + radius) + 2, height))
-    columns = np.arange(max(int(center_x - radius) - 1, 0), min(int(center_x + radius) + 2, width))
-    y = (rows + 0.5 - center_y)[:, None] / radius  # in radii
-    x = (columns + 0.5 - center_x)[None, :] / radius
+    bounds = [(max(int(c - radius) - 1, 0), min(int(c + radius) + 2, side)) for c, side in zip(center, image_size)]
+    window = np.ix_(*(np.arange(first, last) for first, last in bounds))
+    y, x = ((pixels + 0.5 - c) / radius for pixels, c in zip(window, center))  # in radii
     rotated = np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y
     coverage = np.zeros(image_size)
-    coverage[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = np.clip(0.5 - radius * distance(*rotated), 0, 1)
+    coverage[window] = np.clip(0.5 - radius * distance(*rotated), 0, 1)
     return coverage
 
 
