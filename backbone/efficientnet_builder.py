@@ -31,32 +31,24 @@ def round_filters(filters: int, width: float, divisor: int = 8) -> int:
 
 
 def block_args(name: str) -> list[BlockArgs]:
-    """Returns the scaled blocks of a network, first to last.
+    """Returns the scaled blocks, first to last, of a network by name, a key of `choices.BACKBONES`.
 
     Lite networks have no squeeze-excite; their stem and the depth of their first and last stage are not scaled.
-
-    Args:
-        name: a key of `choices.BACKBONES`.
     """
     width, depth = BACKBONES[name]
     lite = is_lite(name)
-    blocks = []
+    blocks, filters = [], STEM_FILTERS if lite else round_filters(STEM_FILTERS, width)
     for stage, (repeats, base) in enumerate(STAGES):
         if not (lite and stage in (0, len(STAGES) - 1)):
             repeats = math.ceil(depth * repeats)
         first = base._replace(
-            input_filters=blocks[-1].output_filters if blocks else stem_filters(name),
+            input_filters=filters,
             output_filters=round_filters(base.output_filters, width),
             se_ratio=None if lite else base.se_ratio,
         )
-        rest = first._replace(input_filters=first.output_filters, strides=1)
-        blocks += [first] + [rest] * (repeats - 1)
+        filters = first.output_filters
+        blocks += [first] + [first._replace(input_filters=filters, strides=1)] * (repeats - 1)
     return blocks
-
-
-def stem_filters(name: str) -> int:
-    """Returns the number of output channels of the stem."""
-    return STEM_FILTERS if is_lite(name) else round_filters(STEM_FILTERS, BACKBONES[name].width)
 
 
 def is_lite(name: str) -> bool:
@@ -83,7 +75,6 @@ def get_model(name: str, *, act_type: str | None = None, survival_prob: float = 
         raise ValueError(f"unknown backbone {name!r}; use one of {', '.join(BACKBONES)}")
     return Model(
         block_args(name),
-        stem_filters=stem_filters(name),
         act_type=act_type or ("relu6" if is_lite(name) else "swish"),
         survival_prob=survival_prob,
         recompute=recompute,

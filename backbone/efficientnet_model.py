@@ -169,8 +169,7 @@ class MBConvBlock(layers.Layer):
         return x
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        height, width = (side and -(-side // self.args.strides) for side in input_shape[1:3])
-        return (input_shape[0], height, width, self.args.output_filters)
+        return self.project_conv.compute_output_shape(self.depthwise_conv.compute_output_shape(input_shape))
 
 
 @keras.utils.register_keras_serializable(package="efficientdet")
@@ -189,7 +188,6 @@ class Model(layers.Layer, keras.Model):
         self,
         block_args: Sequence[BlockArgs],
         *,
-        stem_filters: int,
         act_type: str,
         survival_prob: float = 1.0,
         recompute: bool = False,
@@ -197,11 +195,10 @@ class Model(layers.Layer, keras.Model):
     ):
         super().__init__(**kwargs)
         self.block_args = block_args = tuple(BlockArgs(*args) for args in block_args)
-        self.stem_filters = stem_filters
         self.act_type = act_type
         self.survival_prob = survival_prob
         self.recompute = recompute
-        self.stem = Stem(stem_filters, act_type, name="stem")
+        self.stem = Stem(block_args[0].input_filters, act_type, name="stem")
         # Block i of n survives with probability 1 - (1 - survival_prob) * i / n.
         self.blocks = [
             MBConvBlock(args, act_type, 1 - (1 - survival_prob) * i / len(block_args), name=f"blocks_{i}")

@@ -54,10 +54,7 @@ silu, relu, relu6 = swish, tf.nn.relu, tf.nn.relu6
 
 
 def activation(act_type: str) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns an elementwise activation function by name.
-
-    Args:
-        act_type: a name of `choices.ACTIVATIONS`.
+    """Returns an elementwise activation function by name, one of `choices.ACTIVATIONS`.
 
     Raises:
         ValueError: if the name is unknown.
@@ -180,17 +177,11 @@ def drop_connect(x: tf.Tensor, survival_prob: float, training: bool, draw: tf.Te
 
 
 def build(layer: keras.layers.Layer, channels: int) -> int:
-    """Creates the variables of a layer in a name scope of its name, without tracing the layer.
+    """Creates the variables of a layer of [B, H, W, channels] in a name scope of its name; returns its output channels.
 
-    The shapes of a convolutional network's variables depend on channels alone. Building from them takes one second
-    instead of ten, and the names stay as written: under tf.function Keras would number the scopes of a second model.
-
-    Args:
-        layer: an unbuilt layer that takes [B, H, W, C].
-        channels: C of its input.
-
-    Returns:
-        C of its output.
+    The layer is not traced: the shapes of a convolutional network's variables depend on channels alone. Building from
+    them takes one second instead of ten, and the names stay as written: under tf.function Keras would number the scopes
+    of a second model.
     """
     with tf.name_scope(layer.name):
         layer.build((None, None, None, channels))

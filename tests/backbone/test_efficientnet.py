@@ -54,7 +54,7 @@ def test_round_filters(filters, width, expected):
 def test_published_blocks(head, stages, taps):
     name, stem = f"efficientnet-{head[0]}", int(head[1])
     model = efficientnet_builder.get_model(name)
-    assert model.stem_filters == stem
+    assert model.stem.filters == stem
     assert [f"{i}:{c}" for i, c in zip(model.taps, model.feature_channels)] == taps
     outputs = [args.output_filters for args in model.block_args]
     assert [f"{filters}x{len(list(run))}" for filters, run in itertools.groupby(outputs)] == stages
@@ -125,16 +125,14 @@ def test_squeeze_excite_golden():
 
 
 def test_survival_probability_decreases_with_depth():
-    model = Model([BlockArgs(3, 1, 1, 8, 8, None)] * 4, stem_filters=8, act_type="relu", survival_prob=0.8)
+    model = Model([BlockArgs(3, 1, 1, 8, 8, None)] * 4, act_type="relu", survival_prob=0.8)
     np.testing.assert_allclose([block.survival_prob for block in model.blocks], [1.0, 0.95, 0.9, 0.85])
 
 
 @pytest.mark.parametrize("recompute", [False, True])
 def test_each_block_has_its_own_draw(recompute):
     """Four blocks with survival probabilities 1, 0.9, 0.8 and 0.7; a dropped block returns its input."""
-    model = Model(
-        [BlockArgs(3, 1, 1, 4, 4, None)] * 4, stem_filters=4, act_type="relu", survival_prob=0.6, recompute=recompute
-    )
+    model = Model([BlockArgs(3, 1, 1, 4, 4, None)] * 4, act_type="relu", survival_prob=0.6, recompute=recompute)
     model.build((None, None, None, 3))
     assert model.num_draws == 4
     for layer in model.submodules:
@@ -195,7 +193,7 @@ def test_unknown_name():
         Stem(8, "relu"),
         SqueezeExcite(2, 8, "swish", name="se"),
         MBConvBlock(BlockArgs(5, 2, 6, 8, 16, 0.25), "relu6", 0.9, name="blocks_3"),
-        Model([BlockArgs(3, 1, 1, 8, 8, None)], stem_filters=8, act_type="relu", survival_prob=0.7, name="net"),
+        Model([BlockArgs(3, 1, 1, 8, 8, None)], act_type="relu", survival_prob=0.7, name="net"),
     ],
     ids=lambda layer: type(layer).__name__,
 )
@@ -207,6 +205,6 @@ def test_config_round_trip(layer):
 def _tiny_model(act_type="relu", **options):
     blocks = [BlockArgs(3, 1, 1, 8, 8, None)]
     blocks += [BlockArgs(3, 2, 2, *filters, 0.25) for filters in ((8, 8), (8, 16), (16, 16), (16, 24))]
-    model = Model(blocks, stem_filters=8, act_type=act_type, **options)
+    model = Model(blocks, act_type=act_type, **options)
     model.build((None, None, None, 3))
     return model
