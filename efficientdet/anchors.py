@@ -8,28 +8,26 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+Maps = Sequence[tf.Tensor]  # one per level, finest first
+
 
 def feature_sizes(image_size: tuple[int, int], max_level: int) -> list[tuple[int, int]]:
     """Returns the (height, width) of levels 0..max_level; each is half of the previous one, rounded up."""
-    sizes = [tuple(image_size)]
-    for _ in range(max_level):
-        height, width = sizes[-1]
-        sizes.append(((height + 1) // 2, (width + 1) // 2))
-    return sizes
+    return [tuple(-(-side // 2**level) for side in image_size) for level in range(max_level + 1)]
 
 
-def concat_levels(outputs: Sequence[tf.Tensor], depth: int) -> tf.Tensor:
+def concat_levels(outputs: Maps, depth: int) -> tf.Tensor:
     """Concatenates maps [B, Hl, Wl, A * depth] per level to [B, N, depth], in the order of `Anchors.boxes`."""
     return tf.concat(split_anchors(outputs, depth), 1)
 
 
-def split_anchors(outputs: Sequence[tf.Tensor], depth: int) -> list[tf.Tensor]:
+def split_anchors(outputs: Maps, depth: int) -> list[tf.Tensor]:
     """Reshapes maps [B, Hl, Wl, A * depth] per level to [B, Hl * Wl * A, depth] per level."""
     # The number of anchors is computed statically; only the batch size may be unknown.
     return [tf.reshape(output, [-1, math.prod(output.shape[1:]) // depth, depth]) for output in outputs]
 
 
-def gather_anchors(outputs: Sequence[tf.Tensor], indices: tf.Tensor, depth: int) -> tf.Tensor:
+def gather_anchors(outputs: Maps, indices: tf.Tensor, depth: int) -> tf.Tensor:
     """Gathers rows of `concat_levels(outputs, depth)` without concatenating the levels.
 
     Args:
@@ -74,8 +72,7 @@ class Anchors:
 
         Args:
             image_size: (height, width) in pixels; need not be a multiple of the strides.
-            min_level: finest level.
-            max_level: coarsest level.
+            min_level, max_level: finest and coarsest level.
             num_scales: scales per octave; scale i is 2 ** (i / num_scales).
             aspect_ratios: width / height at unit area, or a pair (x, y) of factors for width and height.
             anchor_scale: side of the square anchor at scale 0, in strides; one number, or one per level.

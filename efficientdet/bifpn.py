@@ -50,11 +50,8 @@ class ResampleFeatureMap(layers.Layer):
         return upsample(downsample(self._project(inputs, training), size), size)
 
     def _project(self, x: tf.Tensor, training: bool) -> tf.Tensor:
-        if self.conv:
-            x = self.conv(x)
-        if self.bn:
-            x = self.bn(x, training=training)
-        return x
+        x = self.conv(x) if self.conv else x
+        return self.bn(x, training=training) if self.bn else x
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.filters)
@@ -275,7 +272,7 @@ class FPNCell(layers.Layer):
         super().__init__(**kwargs)
         self.nodes = tuple(Node(level, tuple(inputs)) for level, inputs in nodes)
         self.options = NodeOptions(*options)
-        self.levels = sorted({node.level for node in self.nodes})
+        self.levels = tuple(sorted({node.level for node in self.nodes}))
         self.fnodes = [
             FNode(node.inputs, number, options, name=f"fnode{number - len(self.levels)}")
             for number, node in enumerate(self.nodes, len(self.levels))

@@ -92,14 +92,9 @@ def pairwise_iou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
 
 
 def numpy_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """`iou` for NumPy arrays, element by element and in their precision; float64 gives exact comparisons with 0.5.
+    """`iou` for NumPy arrays, in their precision; float64 gives exact comparisons with 0.5.
 
-    Args:
-        boxes: [..., 4] float, in any unit.
-        others: [..., 4] float, in the same unit; the leading dimensions broadcast: [K, 1, 4] and [N, 4] give [K, N].
-
-    Returns:
-        [...] float in [0, 1]; 0 where the union is empty.
+    Arguments and result as in `iou`: the leading dimensions broadcast, so [K, 1, 4] and [N, 4] give [K, N].
     """
     sides = np.minimum(boxes[..., 2:], others[..., 2:]) - np.maximum(boxes[..., :2], others[..., :2])
     intersection = np.maximum(sides, 0).prod(-1)

@@ -33,13 +33,6 @@ class _Builder:
 def bifpn(min_level: int, max_level: int) -> list[Node]:
     """One top-down and one bottom-up path, with a shortcut from each input to the last node of its level.
 
-    Args:
-        min_level: finest level.
-        max_level: coarsest level.
-
-    Returns:
-        The nodes, in order of evaluation.
-
     Reference: Tan et al., CVPR 2020, figure 3 (f) (https://arxiv.org/abs/1911.09070).
     """
     graph = _Builder(min_level, max_level)
@@ -83,7 +76,7 @@ FUSIONS = {
 
 
 def get_nodes(fpn_name: str | None, min_level: int, max_level: int) -> list[Node]:
-    """Returns the nodes of a pyramid by name, a key of `FPNS`; None for bifpn.
+    """Returns the nodes of a pyramid in order of evaluation, by name, a key of `FPNS`; None for bifpn.
 
     Raises:
         ValueError: if the name is unknown.

@@ -15,6 +15,7 @@ import tf_keras as keras
 
 from backbone import layers
 from backbone.layers import Shape
+from efficientdet.anchors import Maps
 
 PRIOR = 0.01  # initial probability of every class at every anchor; keeps the first losses small
 
@@ -89,9 +90,7 @@ class PredictionNet(layers.Layer):
         drops = self.survival_prob is not None and self.survival_prob < 1
         return max(self.repeats - 1, 0) * (self.max_level - self.min_level + 1) if drops else 0
 
-    def call(
-        self, feats: Sequence[tf.Tensor], training: bool = False, draws: tf.Tensor | None = None
-    ) -> list[tf.Tensor]:
+    def call(self, feats: Maps, training: bool = False, draws: tf.Tensor | None = None) -> list[tf.Tensor]:
         if training and draws is None:
             draws = tf.random.uniform([tf.shape(feats[0])[0], self.num_draws])
         outputs = []

@@ -6,7 +6,6 @@ Reference: Tan et al., CVPR 2020 (https://arxiv.org/abs/1911.09070).
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -14,14 +13,14 @@ import tf_keras as keras
 from backbone import efficientnet_builder, layers
 from backbone.layers import Shape
 from efficientdet import fpn_configs, postprocess, preprocess
-from efficientdet.anchors import Anchors
+from efficientdet.anchors import Anchors, Maps
 from efficientdet.bifpn import FPNCells, NodeOptions, ResampleFeatureMap
 from efficientdet.config import Config
 from efficientdet.heads import BoxNet, ClassNet
 from efficientdet.postprocess import Detections
 
 
-class EfficientDetNet(keras.Model):
+class EfficientDetNet(layers.Layer, keras.Model):
     """Backbone, BiFPN and heads.
 
     Call: [B, H, W, 3] float, normalized, of any static H and W -> (cls_outputs, box_outputs), lists over
@@ -40,6 +39,7 @@ class EfficientDetNet(keras.Model):
     def __init__(self, config: Config, *, synchronized: bool = False, **kwargs):
         super().__init__(name=kwargs.pop("name", config.name), **kwargs)
         self.config = config
+        self.synchronized = synchronized
         # As published: drop connect reduces the AP of the smallest network.
         survival_prob = 1.0 if config.backbone_name == "efficientnet-b0" else 0.8
         recompute, filters = config.grad_checkpoint, config.fpn_num_filters
@@ -91,9 +91,7 @@ class EfficientDetNet(keras.Model):
         """Random numbers per image for drop connect."""
         return sum(part.num_draws for part in (self.backbone, self.class_net, self.box_net))
 
-    def call(
-        self, inputs: tf.Tensor, training: bool = False, draws: tf.Tensor | None = None
-    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    def call(self, inputs: tf.Tensor, training: bool = False, draws: tf.Tensor | None = None) -> tuple[Maps, Maps]:
         if None in inputs.shape[1:3]:
             raise ValueError(f"the network needs images of a static size, got shape {tuple(inputs.shape)}")
         counts = [part.num_draws for part in (self.backbone, self.class_net, self.box_net)]
@@ -107,24 +105,19 @@ class EfficientDetNet(keras.Model):
         box_outputs = self.box_net(feats, training=training, draws=box_draws)
         return [tf.cast(x, tf.float32) for x in cls_outputs], [tf.cast(x, tf.float32) for x in box_outputs]
 
-    def get_config(self) -> dict[str, Any]:
-        return {"config": self.config, "name": self.name}
-
 
 class EfficientDetModel(tf.Module):
-    """The detector: images -> preprocessing -> network -> postprocessing -> detections."""
+    """The detector: images -> preprocessing -> network -> postprocessing -> detections.
+
+    Args:
+        config: configuration of the network, preprocessing and non-maximum suppression.
+        net: the network; None creates one with random weights.
+        post_mode, clip: see `postprocess.postprocess`.
+    """
 
     def __init__(
         self, config: Config, net: EfficientDetNet | None = None, *, post_mode: str = "global", clip: bool = True
     ):
-        """Creates the detector.
-
-        Args:
-            config: configuration of the network, preprocessing and non-maximum suppression.
-            net: the network; None creates one with random weights.
-            post_mode: mode of `postprocess.postprocess`.
-            clip: True clips boxes at the border of the network input.
-        """
         super().__init__(name="efficientdet_model")
         self.config = config
         self.net = net or EfficientDetNet(config)
@@ -133,13 +126,10 @@ class EfficientDetModel(tf.Module):
         self.clip = clip
 
     def __call__(self, images: tf.Tensor) -> Detections:
-        """Detects objects in images of one size.
+        """Detects objects in images of one size; boxes are in pixels of the images.
 
         Args:
             images: [B, H, W, 3] uint8, RGB; H and W may be unknown.
-
-        Returns:
-            Detections with boxes in pixels of the images.
         """
         inputs, image_scale = self.preprocess(images)
         return self.detect(inputs, tf.fill(tf.shape(inputs)[:1], image_scale))
@@ -149,20 +139,15 @@ class EfficientDetModel(tf.Module):
         return preprocess.preprocess(images, self.config.image_size, **self.config.colors)
 
     def detect(self, inputs: tf.Tensor, image_scales: tf.Tensor) -> Detections:
-        """Detects objects in network inputs.
+        """Detects objects in network inputs; boxes are in pixels of the original images.
 
         Args:
             inputs: [B, height, width, 3] float32, preprocessed.
             image_scales: [B] float32, see `postprocess.postprocess`.
-
-        Returns:
-            Detections with boxes in pixels of the original images.
         """
         return self.postprocess(*self.net(inputs, training=False), image_scales)
 
-    def postprocess(
-        self, cls_outputs: list[tf.Tensor], box_outputs: list[tf.Tensor], image_scales: tf.Tensor
-    ) -> Detections:
+    def postprocess(self, cls_outputs: Maps, box_outputs: Maps, image_scales: tf.Tensor) -> Detections:
         """Applies `postprocess.postprocess` to the outputs of the network."""
         return postprocess.postprocess(
             self.post_mode,
@@ -174,7 +159,7 @@ class EfficientDetModel(tf.Module):
             clip=self.clip,
         )
 
-    def postprocess_function(self) -> Callable[[list[tf.Tensor], list[tf.Tensor], tf.Tensor], Detections]:
+    def postprocess_function(self) -> Callable[[Maps, Maps, tf.Tensor], Detections]:
         """Returns `postprocess` as a tf.function for batches of any size."""
         num_anchors = self.anchors.num_anchors_per_location
         cls_outputs, box_outputs = (

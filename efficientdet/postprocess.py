@@ -9,7 +9,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from efficientdet import boxes as box_ops
-from efficientdet.anchors import Anchors, concat_levels, gather_anchors, split_anchors
+from efficientdet.anchors import Anchors, Maps, concat_levels, gather_anchors, split_anchors
 from efficientdet.config import NmsConfig
 from efficientdet.nms import nms
 
@@ -35,8 +35,8 @@ class Candidates(NamedTuple):
 
 def postprocess(
     mode: str,
-    cls_outputs: Sequence[tf.Tensor],
-    box_outputs: Sequence[tf.Tensor],
+    cls_outputs: Maps,
+    box_outputs: Maps,
     *,
     anchors: Anchors,
     image_scales: tf.Tensor,
@@ -81,9 +81,7 @@ def to_rows(detections: Detections) -> tf.Tensor:
     return tf.stack(columns, -1)
 
 
-def tflite_op_inputs(
-    cls_outputs: Sequence[tf.Tensor], box_outputs: Sequence[tf.Tensor], anchors: Anchors
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def tflite_op_inputs(cls_outputs: Maps, box_outputs: Maps, anchors: Anchors) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns the inputs of the op TFLite_Detection_PostProcess, which decodes, selects and suppresses boxes.
 
     Returns:
@@ -97,9 +95,7 @@ def tflite_op_inputs(
     return concat_levels(box_outputs, 4), scores, anchors_norm
 
 
-def choose_candidates(
-    cls_outputs: Sequence[tf.Tensor], box_outputs: Sequence[tf.Tensor], anchors: Anchors, max_nms_inputs: int
-) -> Candidates:
+def choose_candidates(cls_outputs: Maps, box_outputs: Maps, anchors: Anchors, max_nms_inputs: int) -> Candidates:
     """Returns the max_nms_inputs best (anchor, class) pairs, in descending order of score.
 
     An anchor may occur several times, with different classes; only the chosen boxes are decoded. With
@@ -118,16 +114,14 @@ def choose_candidates(
         chosen = tf.gather(chosen, index // num_classes, batch_dims=1)
         codes, anchor_boxes = tf.gather(codes, chosen, batch_dims=1), tf.gather(anchor_boxes, chosen)
     else:
-        classes = tf.concat([_best_classes(logits) for logits in levels], 1)
+        classes = tf.concat([tf.argmax(logits, -1, output_type=tf.int32) for logits in levels], 1)
     return Candidates(box_ops.decode(codes, anchor_boxes), tf.sigmoid(best), classes)
 
 
 # The modes return boxes in pixels of the network input and 0-based classes.
 
 
-def postprocess_global(
-    cls_outputs: Sequence[tf.Tensor], box_outputs: Sequence[tf.Tensor], anchors: Anchors, nms_config: NmsConfig
-) -> Detections:
+def postprocess_global(cls_outputs: Maps, box_outputs: Maps, anchors: Anchors, nms_config: NmsConfig) -> Detections:
     """One suppression per image, over the boxes of all classes."""
     candidates = choose_candidates(cls_outputs, box_outputs, anchors, nms_config.max_nms_inputs)
     kept = _map_images(lambda boxes, scores: nms(boxes, scores, nms_config), candidates.boxes, candidates.scores)
@@ -137,20 +131,16 @@ def postprocess_global(
     # argmax over the classes of all anchors would dominate the run time; it is computed for the kept boxes only. The
     # unused candidates.classes are pruned from a graph.
     chosen = gather_anchors(cls_outputs, kept[0], _num_classes(cls_outputs, anchors))
-    return detections._replace(classes=_best_classes(chosen))
+    return detections._replace(classes=tf.argmax(chosen, -1, output_type=tf.int32))
 
 
-def postprocess_per_class(
-    cls_outputs: Sequence[tf.Tensor], box_outputs: Sequence[tf.Tensor], anchors: Anchors, nms_config: NmsConfig
-) -> Detections:
+def postprocess_per_class(cls_outputs: Maps, box_outputs: Maps, anchors: Anchors, nms_config: NmsConfig) -> Detections:
     """One suppression per image and class; keeps the best detections of all classes."""
     candidates = choose_candidates(cls_outputs, box_outputs, anchors, nms_config.max_nms_inputs)
     return _gather(candidates, *_map_images(lambda *image: _nms_per_class(*image, nms_config), *candidates))
 
 
-def postprocess_combined(
-    cls_outputs: Sequence[tf.Tensor], box_outputs: Sequence[tf.Tensor], anchors: Anchors, nms_config: NmsConfig
-) -> Detections:
+def postprocess_combined(cls_outputs: Maps, box_outputs: Maps, anchors: Anchors, nms_config: NmsConfig) -> Detections:
     """tf.image.combined_non_max_suppression over all anchors and classes; hard for any nms_config.method."""
     hard = dataclasses.replace(nms_config, method="hard")
     logits = concat_levels(cls_outputs, _num_classes(cls_outputs, anchors))
@@ -192,6 +182,7 @@ def _nms_per_class(
     by_class = tf.argsort(classes, stable=True)
     _, _, counts = tf.unique_with_counts(tf.gather(classes, by_class))
     ends = tf.cumsum(counts)
+    spans = tf.stack([ends - counts, ends], -1)
 
     def suppress_class(span):
         members = by_class[span[0] : span[1]]
@@ -199,17 +190,10 @@ def _nms_per_class(
         valid = tf.sequence_mask(valid_len, nms_config.max_output_size)
         return tf.gather(members, indices), tf.where(valid, kept, -1.0)  # padding sorts last
 
-    indices, kept = tf.map_fn(
-        suppress_class, tf.stack([ends - counts, ends], -1), fn_output_signature=(tf.int32, tf.float32)
-    )
+    indices, kept = tf.map_fn(suppress_class, spans, fn_output_signature=(tf.int32, tf.float32))
     kept, best = tf.math.top_k(tf.reshape(kept, [-1]), k=nms_config.max_output_size)
     return tf.gather(tf.reshape(indices, [-1]), best), kept, tf.math.count_nonzero(kept >= 0, dtype=tf.int32)
 
 
-def _best_classes(logits: tf.Tensor) -> tf.Tensor:
-    """Returns the 0-based classes with the highest logits: [..., C] -> [...] int32."""
-    return tf.argmax(logits, -1, output_type=tf.int32)
-
-
-def _num_classes(cls_outputs: Sequence[tf.Tensor], anchors: Anchors) -> int:
+def _num_classes(cls_outputs: Maps, anchors: Anchors) -> int:
     return cls_outputs[0].shape[-1] // anchors.num_anchors_per_location

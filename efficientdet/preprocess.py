@@ -3,8 +3,11 @@
 """Image -> network input. Training, evaluation, serving and export all use `to_input`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
+
+Rgb = float | Sequence[float]  # one number, or one per channel
 
 
 def fit_scale(image_hw: tf.Tensor, output_size: tuple[int, int] | tf.Tensor) -> tf.Tensor:
@@ -18,20 +21,13 @@ def scaled_size(image_hw: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
     return tf.maximum(tf.cast(tf.cast(image_hw, tf.float32) * scale, tf.int32), 1)
 
 
-def preprocess(
-    image: tf.Tensor,
-    image_size: tuple[int, int],
-    *,
-    mean_rgb: float | Sequence[float],
-    stddev_rgb: float | Sequence[float],
-    scale_range: bool,
-) -> tuple[tf.Tensor, tf.Tensor]:
+def preprocess(image: tf.Tensor, image_size: tuple[int, int], **colors: Any) -> tuple[tf.Tensor, tf.Tensor]:
     """Scales an image to fit the network input, normalizes it, and pads it at the bottom and right.
 
     Args:
         image: [H, W, 3] or a batch [B, H, W, 3], uint8 or float, RGB in [0, 255].
         image_size: (height, width) of the network input.
-        mean_rgb, stddev_rgb, scale_range: see `to_input`.
+        **colors: mean_rgb, stddev_rgb and scale_range, see `to_input`.
 
     Returns:
         The network input [(B,) height, width, 3] float32, and image_scale [] float32: boxes in pixels of the network
@@ -41,18 +37,11 @@ def preprocess(
     image_hw = tf.shape(image)[-3:-1]
     scale = fit_scale(image_hw, image_size)
     size = scaled_size(image_hw, scale)
-    colors = {"mean_rgb": mean_rgb, "stddev_rgb": stddev_rgb, "scale_range": scale_range}
     return to_input(image, size, image_size, **colors), 1 / scale
 
 
 def to_input(
-    image: tf.Tensor,
-    size: tf.Tensor,
-    image_size: tuple[int, int],
-    *,
-    mean_rgb: float | Sequence[float],
-    stddev_rgb: float | Sequence[float],
-    scale_range: bool,
+    image: tf.Tensor, size: tf.Tensor, image_size: tuple[int, int], *, mean_rgb: Rgb, stddev_rgb: Rgb, scale_range: bool
 ) -> tf.Tensor:
     """Resizes to `size` (bilinear, half-pixel centers), normalizes, and pads at the bottom and right.
 
@@ -94,7 +83,7 @@ def _resize(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     )
 
 
-def normalize(image: tf.Tensor, mean_rgb: float | Sequence[float], stddev_rgb: float | Sequence[float]) -> tf.Tensor:
+def normalize(image: tf.Tensor, mean_rgb: Rgb, stddev_rgb: Rgb) -> tf.Tensor:
     """Returns (image - mean_rgb) / stddev_rgb for [..., H, W, 3] float32; arguments as in `to_input`."""
     # Broadcasts whole rows: TensorFlow takes six times as long to broadcast [3] over every pixel.
     shape = tf.shape(image)
@@ -105,13 +94,7 @@ def normalize(image: tf.Tensor, mean_rgb: float | Sequence[float], stddev_rgb: f
     return tf.reshape((rows - mean) / stddev, shape)
 
 
-def unnormalize(
-    image: tf.Tensor,
-    *,
-    mean_rgb: float | Sequence[float],
-    stddev_rgb: float | Sequence[float],
-    scale_range: bool,
-) -> tf.Tensor:
+def unnormalize(image: tf.Tensor, *, mean_rgb: Rgb, stddev_rgb: Rgb, scale_range: bool) -> tf.Tensor:
     """Inverts the color normalization of `to_input`.
 
     Args:
