@@ -60,7 +60,7 @@ class _Section:
             paths |= {f.name: f"{self._prefix}{f.name}" for f in dataclasses.fields(self)}
             raise ConfigError(f"unknown config key {path!r}{nearest(name, paths)}")
         accepted, advice = RETIRED[path]
-        if value not in accepted:
+        if _plain(value) not in accepted:
             raise ConfigError(f"{path}={reprlib.repr(value)} is not supported any more: {advice}")
 
     def difference(self: Section, base: Section) -> dict[str, Any]:
@@ -223,21 +223,17 @@ class Config(_Section):
         super().__post_init__()
         if not re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.-]*", self.name):
             raise ConfigError(f"name must be letters, digits, dots, dashes and underscores, got {self.name!r}")
-        if self.min_level >= self.max_level:
-            raise ConfigError(f"min_level {self.min_level} must be below max_level {self.max_level}")
+        lowest, highest = self.min_level, self.max_level
+        if lowest >= highest:
+            raise ConfigError(f"min_level {lowest} must be below max_level {highest}")
         if self.jitter_min > self.jitter_max:
             raise ConfigError(f"jitter_min {self.jitter_min} must not be above jitter_max {self.jitter_max}")
-        if self.lr_decay_method == "stepwise" and self.first_lr_drop_epoch > self.second_lr_drop_epoch:
-            raise ConfigError(
-                f"first_lr_drop_epoch {self.first_lr_drop_epoch} must not be above"
-                f" second_lr_drop_epoch {self.second_lr_drop_epoch}"
-            )
-        levels = self.max_level - self.min_level + 1
-        if isinstance(self.anchor_scale, tuple) and len(self.anchor_scale) != levels:
-            raise ConfigError(
-                f"anchor_scale has {len(self.anchor_scale)} values, but levels"
-                f" {self.min_level}..{self.max_level} need {levels}"
-            )
+        first, second = self.first_lr_drop_epoch, self.second_lr_drop_epoch
+        if self.lr_decay_method == "stepwise" and first > second:
+            raise ConfigError(f"first_lr_drop_epoch {first} must not be above second_lr_drop_epoch {second}")
+        scales, needed = self.anchor_scale, highest - lowest + 1
+        if isinstance(scales, tuple) and len(scales) != needed:
+            raise ConfigError(f"anchor_scale has {len(scales)} values, but levels {lowest}..{highest} need {needed}")
         self._check_fpn_config()
 
     def _check_fpn_config(self) -> None:
@@ -282,17 +278,11 @@ class Config(_Section):
 ALIASES = {"autoaugmentation_policy": "autoaugment_policy"}
 # Keys of the published program that have no field here: the values that are accepted and ignored, and advice.
 RETIRED = {
-    "drop_remainder": (
-        (True,),
-        "training batches continue across epochs, and evaluation uses every image; remove the key",
-    ),
+    "drop_remainder": ((True,), "batches continue across epochs, and evaluation uses every image; remove the key"),
     "use_keras_model": ((True,), "there is one model, built with Keras; remove the key"),
     "dataset_type": ((None, "tfrecord"), "records are always read from TFRecord files; remove the key"),
     "data_format": (("channels_last",), "every tensor is channels last; remove the key"),
-    "heads": (
-        (["object_detection"], ("object_detection",), "object_detection"),
-        "object detection is the only head; remove the key",
-    ),
+    "heads": ((["object_detection"], "object_detection"), "object detection is the only head; remove the key"),
     "seg_num_classes": ((3,), "there is no segmentation head; remove the key"),
     "backbone_config": ((None,), "choose one of the backbones with backbone_name"),
     "verbose": ((1,), "the amount of logging is set by the flag --verbosity"),

@@ -30,7 +30,6 @@ def key(default: Any, within: str = "", *, choices: Collection[str] = (), kind: 
     """Declares a config key, as a dataclass field.
 
     Args:
-        default: default value.
         within: the interval of valid numbers, such as "[0, 1)"; "" for any.
         choices: the valid values; empty for any.
         kind: a row of KINDS; "" for the row named like the annotated type.

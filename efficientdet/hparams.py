@@ -20,12 +20,10 @@ def read_hparams(hparams: str) -> dict[str, Any]:
         ConfigError: if the text is none of these, or the file cannot be read.
     """
     hparams = hparams.strip()
-    if not hparams:
-        return {}
     # "label_map=my.yaml" is a pair, unless a file of exactly that name exists.
     if hparams.endswith((".yaml", ".yml")) and ("=" not in hparams or os.path.isfile(hparams)):
         return read_yaml(hparams)
-    if "=" not in hparams:
+    if hparams and "=" not in hparams:
         raise ConfigError(f"hparams must be a file ending in .yaml or key=value pairs, got {hparams!r}")
     return parse_pairs(hparams)
 
