@@ -10,6 +10,7 @@ from typing import NamedTuple
 import tensorflow as tf
 import tf_keras as keras
 
+from efficientdet.config import Config
 from efficientdet.model import EfficientDetNet
 
 REFERENCE_BATCH_SIZE = 64  # images per step to which learning_rate and lr_warmup_init refer
@@ -79,6 +80,21 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
     def get_config(self):
         keys = ("method", "base_rate", "total_steps", "warmup_init", "warmup_steps", "drop_steps", "power")
         return {key: getattr(self, key) for key in keys}
+
+
+def learning_rate_schedule(config: Config, batch_size: int, steps_per_epoch: int) -> LearningRate:
+    """Builds the schedule of a config: epochs are converted to steps, and rates scale with the batch size."""
+    scale = batch_size / REFERENCE_BATCH_SIZE
+    drops = (config.first_lr_drop_epoch, config.second_lr_drop_epoch)
+    return LearningRate(
+        config.lr_decay_method,
+        config.learning_rate * scale,
+        total_steps=config.num_epochs * steps_per_epoch,
+        warmup_init=config.lr_warmup_init * scale,
+        warmup_steps=int(config.lr_warmup_epoch * steps_per_epoch),
+        drop_steps=[int(epoch * steps_per_epoch) for epoch in drops],
+        power=config.poly_lr_power,
+    )
 
 
 class Optimizer:

@@ -59,7 +59,8 @@ class Trainer:
         self.batch_size = batch_size
         self.strategy = strategy or tf.distribute.get_strategy()
         self.num_replicas = self.strategy.num_replicas_in_sync
-        self.learning_rate = learning_rate(config, batch_size, steps_per_epoch)
+        self.learning_rate = optimizer_lib.learning_rate_schedule(config, batch_size, steps_per_epoch)
+        self.loss_options = losses.LossOptions(**config.select(*losses.LossOptions._fields))
         self._check_batch_size()
         with self.strategy.scope():
             policy = keras.mixed_precision.global_policy()
@@ -83,7 +84,11 @@ class Trainer:
             if precision == "mixed_float16":
                 self.loss_scale = _counter("training/loss_scale", config.loss_scale or LOSS_SCALE)
                 self.good_steps = _counter("training/good_steps")
-        frozen = optimizer_lib.frozen_variables(self.net, config.var_freeze_expr)
+        self._freeze(optimizer_lib.frozen_variables(self.net, config.var_freeze_expr))
+        self._evaluated_net = None
+
+    def _freeze(self, frozen: set) -> None:
+        """Determines the variables that steps change: trained ones, and statistics of batch normalization."""
         self.trained = [v for v in self.net.trainable_variables if v.ref() not in frozen]
         self.kernels = [v for v in self.trained if re.search(r"(kernel|weight):0$", v.name)]
         self.statistics = []
@@ -91,7 +96,6 @@ class Trainer:
             if isinstance(layer, BatchNormalization):
                 layer.batch_statistics &= layer.moving_mean.ref() not in frozen
                 self.statistics += [layer.moving_mean, layer.moving_variance] if layer.batch_statistics else []
-        self._evaluated_net = None
 
     @property
     def step(self) -> int:
@@ -153,7 +157,7 @@ class Trainer:
     @property
     def _loss_names(self) -> tuple[str, ...]:
         """Names of the losses that `loss` returns."""
-        return (*losses.names(loss_options(self.config)), "reg_l2_loss", "loss")
+        return (*losses.names(self.loss_options), "reg_l2_loss", "loss")
 
     def _replica_step(self, images: tf.Tensor, labels: Mapping) -> dict[str, tf.Tensor]:
         """The part of a step that every replica computes; updates and metrics are identical on all replicas."""
@@ -260,7 +264,7 @@ class Trainer:
             cls_outputs,
             box_outputs,
             labels,
-            options=loss_options(self.config),
+            options=self.loss_options,
             anchors=self.anchors,
             normalizer=normalizer,
         )
@@ -432,23 +436,3 @@ def _counter(name: str, value: float = 0) -> tf.Variable:
         synchronization=tf.VariableSynchronization.ON_READ,
         aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
     )
-
-
-def learning_rate(config: Config, batch_size: int, steps_per_epoch: int) -> optimizer_lib.LearningRate:
-    """Builds the schedule of a config: epochs are converted to steps, and rates scale with the batch size."""
-    scale = batch_size / optimizer_lib.REFERENCE_BATCH_SIZE
-    drops = (config.first_lr_drop_epoch, config.second_lr_drop_epoch)
-    return optimizer_lib.LearningRate(
-        config.lr_decay_method,
-        config.learning_rate * scale,
-        total_steps=config.num_epochs * steps_per_epoch,
-        warmup_init=config.lr_warmup_init * scale,
-        warmup_steps=int(config.lr_warmup_epoch * steps_per_epoch),
-        drop_steps=[int(epoch * steps_per_epoch) for epoch in drops],
-        power=config.poly_lr_power,
-    )
-
-
-def loss_options(config: Config) -> losses.LossOptions:
-    """The part of a config that losses need."""
-    return losses.LossOptions(**{name: getattr(config, name) for name in losses.LossOptions._fields})

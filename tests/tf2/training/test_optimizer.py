@@ -12,7 +12,6 @@ import tf_keras as keras
 
 from efficientdet import config as config_lib
 from efficientdet.model import EfficientDetNet
-from tf2.training import trainer
 from tf2.training.optimizer import (
     OPTIMIZERS,
     Adam,
@@ -21,6 +20,7 @@ from tf2.training.optimizer import (
     Sgd,
     clip_gradients,
     frozen_variables,
+    learning_rate_schedule,
 )
 
 TRAIN = pathlib.Path(__file__).parents[4] / "shared" / "reference" / "train.npz"
@@ -35,13 +35,13 @@ def test_published_rates(method):
         pytest.skip(f"needs {TRAIN}")
     figures = np.load(TRAIN)
     config = config_lib.load("efficientdet-d0", f"{PUBLISHED_HPARAMS},lr_decay_method={method}")
-    rate = trainer.learning_rate(config, **PUBLISHED)
+    rate = learning_rate_schedule(config, **PUBLISHED)
     rates = [rate(step) for step in figures[f"lr/{method}/steps"]]
     np.testing.assert_allclose(rates, figures[f"lr/{method}/values"], rtol=1e-5)
 
 
 def test_cosine_golden():
-    rate = trainer.learning_rate(config_lib.load("efficientdet-d0", PUBLISHED_HPARAMS), **PUBLISHED)
+    rate = learning_rate_schedule(config_lib.load("efficientdet-d0", PUBLISHED_HPARAMS), **PUBLISHED)
     warm, total = 1000, 300_000
     for step in (1000, 1001, 50_000, 150_500, 299_000, 299_999, 300_000):
         expected = 0.16 * 0.5 * (1 + math.cos(math.pi * (step - warm) / (total - warm)))
@@ -52,16 +52,16 @@ def test_cosine_golden():
 
 def test_warmup_of_a_fraction_of_an_epoch_and_without():
     config = config_lib.load("efficientdet-d0", "lr_warmup_epoch=0.25,lr_decay_method=polynomial,num_epochs=2")
-    rate = trainer.learning_rate(config, batch_size=64, steps_per_epoch=10)  # int(2.5) steps
+    rate = learning_rate_schedule(config, batch_size=64, steps_per_epoch=10)  # int(2.5) steps
     np.testing.assert_allclose([rate(0), rate(1)], [0.008, 0.044], rtol=1e-6)
     np.testing.assert_allclose(rate(2), 0.08 * 0.9**0.9, rtol=1e-6)
-    without = trainer.learning_rate(config.override({"lr_warmup_epoch": 0}), batch_size=64, steps_per_epoch=10)
+    without = learning_rate_schedule(config.override({"lr_warmup_epoch": 0}), batch_size=64, steps_per_epoch=10)
     np.testing.assert_allclose([without(0), without(20)], [0.08, 0], rtol=1e-6)
 
 
 def test_constant_rate_has_no_warmup():
     config = config_lib.load("efficientdet-d0", "lr_decay_method=constant,learning_rate=0.02")
-    rate = trainer.learning_rate(config, batch_size=16, steps_per_epoch=10)
+    rate = learning_rate_schedule(config, batch_size=16, steps_per_epoch=10)
     np.testing.assert_allclose([rate(0), rate(5), rate(10**6)], 0.005, rtol=1e-6)
 
 
