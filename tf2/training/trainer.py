@@ -60,7 +60,6 @@ class Trainer:
         self.strategy = strategy or tf.distribute.get_strategy()
         self.num_replicas = self.strategy.num_replicas_in_sync
         self.learning_rate = optimizer_lib.learning_rate_schedule(config, batch_size, steps_per_epoch)
-        self.loss_options = losses.LossOptions(**config.select(*losses.LossOptions._fields))
         self._check_batch_size()
         with self.strategy.scope():
             policy = keras.mixed_precision.global_policy()
@@ -155,9 +154,13 @@ class Trainer:
         return (*self._loss_names, *STEP_METRICS)
 
     @property
+    def _loss_options(self) -> losses.LossOptions:
+        return losses.LossOptions(**self.config.select(*losses.LossOptions._fields))
+
+    @property
     def _loss_names(self) -> tuple[str, ...]:
         """Names of the losses that `loss` returns."""
-        return (*losses.names(self.loss_options), "reg_l2_loss", "loss")
+        return (*losses.names(self._loss_options), "reg_l2_loss", "loss")
 
     def _replica_step(self, images: tf.Tensor, labels: Mapping) -> dict[str, tf.Tensor]:
         """The part of a step that every replica computes; updates and metrics are identical on all replicas."""
@@ -264,7 +267,7 @@ class Trainer:
             cls_outputs,
             box_outputs,
             labels,
-            options=self.loss_options,
+            options=self._loss_options,
             anchors=self.anchors,
             normalizer=normalizer,
         )
