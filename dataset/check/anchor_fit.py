@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recall of the anchors of a config over groundtruth boxes, and proposals of aspect_ratios and anchor_scale."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,7 +14,6 @@ from efficientdet.config import Config
 from efficientdet.model import build_anchors
 from efficientdet.targets import MATCH_THRESHOLD
 
-BOXES_AT_ONCE = 1 << 14
 MAX_SEARCH_BOXES = 20000  # used to search anchor_scale; the recall of a proposal is computed over all boxes
 SCALE_FACTORS = 2 ** (np.arange(-18, 13) / 6)  # relative to the present anchor_scale: 1/8 to 4
 EXTRA_RATIOS = 2  # additional aspect ratios of the most expensive proposal
@@ -46,28 +46,17 @@ def best_ious(boxes: np.ndarray, anchors: Anchors, side_factor: float = 1.0) -> 
     Returns:
         [K] in [0, 1].
     """
-    sides, strides, grids = _anchor_kinds(anchors)
-    best = [np.empty([0])]
-    for start in range(0, len(boxes), BOXES_AT_ONCE):
-        some = boxes[start : start + BOXES_AT_ONCE, np.newaxis]  # [k, 1, 4]
-        cells = np.clip(np.floor((some[..., :2] + some[..., 2:]) / 2 / strides), 0, grids - 1)  # [k, T, 2]
-        centers, half_sides = (cells + 0.5) * strides, sides * side_factor / 2
-        nearest = np.concatenate([centers - half_sides, centers + half_sides], -1)  # [k, T, 4]
-        best.append(box_ops.numpy_iou(some, nearest).max(1))
-    return np.concatenate(best)
-
-
-def _anchor_kinds(anchors: Anchors) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns (height, width), strides (y, x) and grid (rows, columns) of the T kinds of anchors, [T, 2] each."""
-    depth, first = anchors.num_anchors_per_location, 0
-    sides, strides, grids = [], [], []
+    best, centers, first = np.zeros(len(boxes)), (boxes[:, :2] + boxes[:, 2:]) / 2, 0
     for grid in anchors.feat_sizes:
-        cell = anchors.boxes[first : first + depth].astype(np.float64)
-        sides.append(cell[:, 2:] - cell[:, :2])
-        strides += [np.divide(anchors.image_size, grid)] * depth
-        grids += [grid] * depth
-        first += grid[0] * grid[1] * depth
-    return np.concatenate(sides), np.array(strides), np.array(grids)
+        stride, end = np.divide(anchors.image_size, grid), first + anchors.num_anchors_per_location
+        cells = np.clip(np.floor(centers / stride), 0, np.subtract(grid, 1))
+        nearest = (cells + 0.5) * stride  # [K, 2], centers of the anchors
+        for anchor in anchors.boxes[first:end].astype(np.float64):  # those of the first cell
+            half_sides = (anchor[2:] - anchor[:2]) * side_factor / 2
+            ious = box_ops.numpy_iou(boxes, np.hstack([nearest - half_sides, nearest + half_sides]))
+            best = np.maximum(best, ious)
+        first += (end - first) * math.prod(grid)
+    return best
 
 
 def recall(ious: np.ndarray) -> float:
