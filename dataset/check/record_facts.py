@@ -6,18 +6,14 @@ import collections
 import concurrent.futures
 import dataclasses
 import functools
-import io
-import itertools
 import math
 import os
 import struct
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from dataset import tfrecord
@@ -28,15 +24,20 @@ from dataset.records import FRAME_BYTES, RecordFiles, find_files
 from efficientdet import preprocess
 
 MAX_SAMPLED_FILES = 32
-RECORDS_AT_ONCE = 128  # held in memory
+RECORDS_AT_ONCE = 100  # held in memory
 MAX_PIXEL_SEARCHES = 300  # images whose pixels are searched for evidence of swapped boxes
 
 FIELDS = {"bytes_list": "text or bytes", "float_list": "floats", "int64_list": "whole numbers"}
 FIELD_OF = {tf.string: "bytes_list", tf.float32: "float_list", tf.int64: "int64_list"}
-BOX_SIDES = tuple(f"image/object/{side}" for side in tfrecord.BOX_SIDES)
-LABEL, IS_CROWD = "image/object/class/label", "image/object/is_crowd"
+OBJECT = "image/object/"  # prefix of the columns, which have one value per object
+BOX_SIDES = tuple(f"{OBJECT}{side}" for side in tfrecord.BOX_SIDES)
+LABEL, TEXT, IS_CROWD = (f"{OBJECT}{name}" for name in ("class/label", "class/text", "is_crowd"))
 REQUIRED = (*BOX_SIDES, LABEL)  # for every object
-READ_IN_TRAINING = (*REQUIRED, IS_CROWD, "image/object/area")
+USED_FEATURES = {
+    **tfrecord.DECODED_FEATURES,
+    "image/filename": tf.io.FixedLenFeature([], tf.string),
+    TEXT: tf.io.VarLenFeature(tf.string),
+}
 
 NOT_DECODABLE = "hold an image that does not decode"
 JPEG_START, PNG_START = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
@@ -80,6 +81,8 @@ class Facts:
     classes = functools.cached_property(lambda self: self._concatenate("classes"))  # [K]
     is_crowd = functools.cached_property(lambda self: self._concatenate("is_crowd"))  # [K]
     gains = functools.cached_property(lambda self: self._concatenate("gains"))  # [K, 3]
+    counts = functools.cached_property(lambda self: np.array([len(r.boxes) for r in self.records], int))  # [I]
+    image_index = functools.cached_property(lambda self: np.repeat(np.arange(len(self.records)), self.counts))  # [K]
 
     @property
     def num_records(self) -> int:
@@ -89,27 +92,13 @@ class Facts:
     @functools.cached_property
     def sizes(self) -> np.ndarray:
         """[I, 2], (height, width) of the images in pixels."""
-        return np.array([record.size for record in self.records], np.int64).reshape(-1, 2)
-
-    @functools.cached_property
-    def counts(self) -> np.ndarray:
-        """[I], objects per image."""
-        return np.array([len(record.boxes) for record in self.records], np.int64)
-
-    @functools.cached_property
-    def image_index(self) -> np.ndarray:
-        """[K], index into records of each object."""
-        return np.repeat(np.arange(len(self.records)), self.counts)
+        return np.array([record.size for record in self.records], int).reshape(-1, 2)
 
     @functools.cached_property
     def names(self) -> collections.Counter[tuple[int, str]]:
         """Number of boxes by (class id, name)."""
-        return collections.Counter(
-            (class_id, name)
-            for record in self.records
-            for class_id, name in zip(record.classes.tolist(), record.names)
-            if name
-        )
+        pairs = (pair for record in self.records for pair in zip(record.classes.tolist(), record.names))
+        return collections.Counter((class_id, name) for class_id, name in pairs if name)
 
     @functools.cached_property
     def usable(self) -> np.ndarray:
@@ -152,22 +141,29 @@ def read(
     files = find_files(file_pattern)
     chosen, per_file = files, -1
     if samples is not None:
-        places = np.linspace(0, len(files) - 1, min(samples, len(files), MAX_SAMPLED_FILES))
-        chosen = [files[int(place)] for place in places]
+        indices = np.linspace(0, len(files) - 1, min(samples, len(files), MAX_SAMPLED_FILES)).astype(int)
+        chosen = [files[i] for i in indices]
         per_file = math.ceil(samples / len(chosen))
     source, records, num_bytes = RecordFiles(chosen, max_damaged=None), [], 0
-    options = {"decode_images": decode_images, "regenerate_source_id": regenerate_source_id}
-    stream = enumerate(_serialized(source, per_file))
+
+    def facts_of(position: np.ndarray, serialized: bytes) -> RecordFacts:
+        where = f"{os.path.basename(chosen[position[0]])} record {position[1]}"
+        try:
+            return _facts_of(where, _parse(serialized), decode_images, regenerate_source_id, search_pixels)
+        except _Fault as fault:
+            return RecordFacts(where, *fault.args)
+
+    dataset = tf.data.Dataset.range(len(chosen)).flat_map(lambda index: source.read(index).take(per_file))
     with (
+        data_errors(),
         concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
         tqdm(desc="reading", unit="record", disable=not progress) as bar,
     ):
-        while some := list(itertools.islice(stream, RECORDS_AT_ONCE)):
-            records += pool.map(
-                lambda item: facts_of(*item[1], search_pixels=item[0] < MAX_PIXEL_SEARCHES, **options), some
-            )
-            num_bytes += sum(len(serialized) + FRAME_BYTES for _, (_, serialized) in some)
-            bar.update(len(some))
+        for positions, batch in dataset.batch(RECORDS_AT_ONCE).as_numpy_iterator():
+            search_pixels = decode_images and len(records) < MAX_PIXEL_SEARCHES
+            records += pool.map(facts_of, positions, batch)
+            num_bytes += sum(len(serialized) + FRAME_BYTES for serialized in batch)
+            bar.update(len(batch))
     complete = samples is None or (chosen == files and len(records) < per_file)
     if complete:
         lost_share = 1 - num_bytes / max(sum(tf.io.gfile.stat(path).length for path in chosen), 1)
@@ -183,37 +179,41 @@ def read(
     )
 
 
-def _serialized(source: RecordFiles, per_file: int) -> Iterator[tuple[str, bytes]]:
-    """Yields (where, content) of the first per_file records of each file; -1 for all."""
-    files = tf.data.Dataset.range(len(source.files))
-    records = files.flat_map(lambda index: source.read(index).take(per_file))
-    with data_errors():
-        for (index, number), serialized in records.as_numpy_iterator():
-            yield f"{os.path.basename(source.files[index])} record {number}", serialized
-
-
-def facts_of(
-    where: str, serialized: bytes, *, decode_images: bool, regenerate_source_id: bool, search_pixels: bool
-) -> RecordFacts:
-    """Returns the content of a serialized record, or its fault; see `read` for the arguments."""
+def _parse(serialized: bytes) -> dict[str, list]:
+    """Returns the values of all features of a record, after checking the types of those that are used."""
     try:
-        features = _parse(serialized)
-        encoded = _value(features, "image/encoded", "bytes_list")
-        sides = [_values(features, name, "float_list") for name in BOX_SIDES]
-        is_crowd = _values(features, IS_CROWD, "int64_list")
-        unread = _check_lengths(features, len(sides[0]))
-        names = [] if "class/text" in unread else _values(features, "image/object/class/text", "bytes_list")
-        boxes = np.array(sides, np.float64).T.reshape(-1, 4)
-        image, size = _image(encoded) if decode_images else (None, _header(encoded))
-        stored_size = tuple(_value(features, f"image/{side}", "int64_list") for side in ("height", "width"))
-        texts = [_value(features, name, "bytes_list") or b"" for name in ("image/source_id", "image/filename")]
-    except _Fault as fault:
-        return RecordFacts(where, *fault.args)
-    source_id, filename = (text.decode("utf-8", "replace") for text in texts)
+        features = tf.train.Example.FromString(serialized).features.feature
+    except DecodeError as error:
+        raise _Fault("hold no tf.train.Example", str(error)) from error
+    fields = {name: feature.WhichOneof("kind") for name, feature in features.items()}
+    values = {name: list(getattr(features[name], field).value) if field else [] for name, field in fields.items()}
+    if not any(values.get("image/encoded", [])):
+        raise _Fault("hold no image in image/encoded", f"features: {', '.join(sorted(fields)[:5])}")
+    for name, feature in USED_FEATURES.items():
+        expected, field, length = FIELD_OF[feature.dtype], fields.get(name), len(values.setdefault(name, []))
+        if field not in (None, expected):
+            raise _Fault("hold a feature of the wrong type", f"{name} has {FIELDS[field]}, expected {FIELDS[expected]}")
+        if isinstance(feature, tf.io.FixedLenFeature) and length > 1:
+            raise _Fault("hold a list where one value is expected", f"{length} values in {name}")
+    return values
+
+
+def _facts_of(
+    where: str, values: dict[str, list], decode_images: bool, regenerate_source_id: bool, search_pixels: bool
+) -> RecordFacts:
+    """Returns the content of a record; see `read` for the arguments."""
+    unread = _check_lengths(values)
+    [encoded] = values["image/encoded"]
+    image, size = _decode(encoded, decode_images)
+    boxes = np.array([values[side] for side in BOX_SIDES], np.float64).T
+    source_id, filename = (
+        b"".join(values[name]).decode("utf-8", "replace") for name in ("image/source_id", "image/filename")
+    )
     has_source_id = bool(source_id)
     if regenerate_source_id or not has_source_id:
         source_id = tfrecord.fingerprint(encoded).numpy().decode()
-    search_pixels = search_pixels and image is not None
+    stored_size = (*values["image/height"], *values["image/width"])
+    has_names = len(values[TEXT]) == len(boxes)
     return RecordFacts(
         where,
         unread=unread,
@@ -221,87 +221,44 @@ def facts_of(
         has_source_id=has_source_id,
         filename=filename,
         # The reader takes a negative or absent size from the image.
-        stored_size=None if any(side is None or side < 0 for side in stored_size) else stored_size,
+        stored_size=stored_size if len(stored_size) == 2 and min(stored_size) >= 0 else None,
         size=size,
         boxes=boxes,
-        classes=np.array(_values(features, LABEL, "int64_list"), np.int64),
-        names=tuple(name.decode("utf-8", "replace") for name in names),
-        is_crowd=np.array(is_crowd, bool) if is_crowd else np.zeros(len(boxes), bool),
+        classes=np.array(values[LABEL], np.int64),
+        names=tuple(name.decode("utf-8", "replace") for name in values[TEXT]) if has_names else (),
+        is_crowd=np.array(values[IS_CROWD] or [False] * len(boxes), bool),
         gains=swap_evidence.gains(image, boxes) if search_pixels else np.full([len(boxes), 3], np.nan),
     )
 
 
-def _parse(serialized: bytes):
-    """Returns the features of a record, after checking the types of those that the reader reads."""
-    try:
-        features = tf.train.Example.FromString(serialized).features.feature
-    except DecodeError as error:
-        raise _Fault("hold no tf.train.Example", str(error)) from error
-    if not _value(features, "image/encoded", "bytes_list"):
-        raise _Fault("hold no image in image/encoded", f"features: {', '.join(sorted(features)[:5])}")
-    for name, column in tfrecord.DECODED_FEATURES.items():
-        _values(features, name, FIELD_OF[column.dtype])
-    return features
-
-
-def _values(features, name: str, field: str) -> list:
-    """Returns the values of a feature; none if it is absent."""
-    feature = features.get(name)
-    found = feature.WhichOneof("kind") if feature else None
-    if found not in (None, field):
-        raise _Fault("hold a feature of the wrong type", f"{name} has {FIELDS[found]}, expected {FIELDS[field]}")
-    return list(getattr(feature, field).value) if found else []
-
-
-def _value(features, name: str, field: str):
-    """Returns the only value of a feature; None if it is absent."""
-    values = _values(features, name, field)
-    if len(values) > 1:
-        raise _Fault("hold a list where one value is expected", f"{len(values)} values in {name}")
-    return values[0] if values else None
-
-
-def _check_lengths(features, num_boxes: int) -> str:
+def _check_lengths(values: dict[str, list]) -> str:
     """Checks the lengths of the columns that training reads; returns the wrong ones of the other columns."""
-    wrong = {True: [], False: []}  # by whether training reads the column
-    for name in sorted({*features, *REQUIRED}):
-        if name.startswith("image/object/"):
-            feature = features.get(name, tf.train.Feature())
-            length = len(getattr(feature, feature.WhichOneof("kind") or "int64_list").value)
-            if length != num_boxes and (length or name in REQUIRED):
-                wrong[name in READ_IN_TRAINING].append(f"{length} {name.removeprefix('image/object/')}")
+    num_boxes, wrong = len(values[BOX_SIDES[0]]), {True: [], False: []}  # by whether training reads the column
+    for name, column in sorted(values.items()):
+        if name.startswith(OBJECT) and len(column) != num_boxes and (column or name in REQUIRED):
+            wrong[name in tfrecord.DECODED_FEATURES].append(f"{len(column)} {name.removeprefix(OBJECT)}")
     if wrong[True]:
         raise _Fault("have columns that differ in length", f"{num_boxes} bbox/ymin, {', '.join(wrong[True])}")
     return ", ".join(wrong[False])
 
 
-def _image(encoded: bytes) -> tuple[np.ndarray, tuple[int, int]]:
-    """Returns a decoded image and its (height, width)."""
-    try:
-        image = tfrecord.decode_image(encoded).numpy()
-    except tf.errors.OpError as error:
-        raise _Fault(NOT_DECODABLE, reason_of(error)) from error
-    return image, image.shape[:2]
+def _decode(encoded: bytes, decode_images: bool) -> tuple[np.ndarray | None, tuple[int, int]]:
+    """Returns an image and its (height, width), which is read from the header unless images are decoded.
 
-
-def _header(encoded: bytes) -> tuple[int, int]:
-    """Returns (height, width) of an image from its header.
-
-    Pillow is not used for PNG: it reads more than the header, and rejects files with large texts or profiles that
+    Pillow is not used: it reads more than the header of a PNG file, and rejects files with large texts or profiles that
     TensorFlow decodes.
     """
+    image = None
     try:
-        if encoded.startswith(JPEG_START):
+        if not decode_images and encoded.startswith(JPEG_START):
             height, width, _ = tf.io.extract_jpeg_shape(encoded).numpy().tolist()
-        elif encoded.startswith(PNG_START):
+        elif not decode_images and encoded.startswith(PNG_START):
             width, height = PNG_SIZE.unpack_from(encoded)
-        else:
-            with Image.open(io.BytesIO(encoded), formats=("GIF", "BMP")) as image:
-                width, height = image.size
-    except UnidentifiedImageError as error:
-        raise _Fault(NOT_DECODABLE, "expected JPEG, PNG, GIF or BMP") from error
-    except Exception as error:  # Pillow raises errors of many types for invalid bytes
+        else:  # also for GIF and BMP, which are rare
+            image = tfrecord.decode_image(encoded).numpy()
+            height, width, _ = image.shape
+    except (tf.errors.OpError, struct.error) as error:
         raise _Fault(NOT_DECODABLE, reason_of(error)) from error
     if height < 1 or width < 1:
         raise _Fault(NOT_DECODABLE, f"its header states {width}x{height}")
-    return height, width
+    return image, (height, width)
