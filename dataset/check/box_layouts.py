@@ -24,20 +24,16 @@ class Layout(NamedTuple):
     repair: Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def _transpose(boxes: np.ndarray) -> np.ndarray:
-    return boxes[:, [1, 0, 3, 2]]
-
-
 LAYOUTS = {
     "boxes_swapped": Layout(
         "x and y of the boxes are swapped: image/object/bbox/ymin and ymax hold xmin and xmax; write the records again "
         "with x in xmin and xmax",
-        lambda boxes, size: _transpose(boxes) * size,
+        lambda boxes, size: boxes[:, [1, 0, 3, 2]] * size,
     ),
     "boxes_swapped_in_pixels": Layout(
         "x and y of the boxes are swapped, and divided by the wrong sides: ymin and ymax are x / height; write x / "
         "width to xmin and xmax, y / height to ymin and ymax",
-        lambda boxes, size: _transpose(boxes * size),
+        lambda boxes, size: (boxes * size)[:, [1, 0, 3, 2]],
     ),
     "boxes_in_pixels": Layout(
         "boxes are in pixels where fractions of the image are expected; divide x by the width and y by the height",
@@ -50,18 +46,16 @@ LAYOUTS = {
     ),
     "boxes_with_sides": Layout(
         "xmax and ymax hold width and height of the boxes; write xmin + width and ymin + height",
-        lambda boxes, size: np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1) * size,
+        lambda boxes, size: np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]) * size,
     ),
     "boxes_from_centers": Layout(
         "xmin and ymin hold the center of the boxes, xmax and ymax their width and height; write corners",
-        lambda boxes, size: (
-            np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], 1) * size
-        ),
+        lambda boxes, size: np.hstack([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2]) * size,
     ),
     "boxes_from_corners": Layout(
         "boxes end at xmin + xmax and ymin + ymax, or at the border: were corners x1, y1, x2, y2 read as x, y, width, "
         "height? Write the records again without adding the corners",
-        lambda boxes, size: np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1) * size,  # unless clipped
+        lambda boxes, size: np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]]) * size,  # unless clipped
     ),
 }
 SWAPS = ("boxes_swapped", "boxes_swapped_in_pixels")  # which no values exclude
@@ -84,28 +78,21 @@ def from_values(boxes: np.ndarray, sizes: np.ndarray) -> str | None:
     # Tested by position, not size: objects may all be smaller than a pixel, but they are not all in one corner.
     if np.mean((boxes * sizes <= 1 + ROUNDING).all(1) & (sizes.min(1) > 16)) >= MIN_SHARE:
         return "boxes_normalized_twice"
-    if _are_sums_of_corners(boxes):
+    starts, ends = boxes[:, :2], boxes[:, 2:]
+    # Sums of two corners are at twice the start or beyond, or at the border. Boxes that start in the right or lower
+    # half of the image are tested separately: of correct ones, most end before the border.
+    are_sums = (ends >= np.minimum(2 * starts, 1) - ROUNDING).all(1)
+    in_second_half = (starts > 0.5 + ROUNDING).any(1)
+    if are_many(in_second_half) and min(np.mean(are_sums), np.mean(are_sums[in_second_half])) >= MIN_SHARE:
         return "boxes_from_corners"
-    starts, sides = boxes[:, :2], boxes[:, 2:]
-    if np.mean((sides < starts).any(1)) <= 1 - MIN_SHARE or np.mean((sides > 0).all(1)) < MIN_SHARE:
+    if np.mean((ends < starts).any(1)) <= 1 - MIN_SHARE or np.mean((ends > 0).all(1)) < MIN_SHARE:
         return None
-    misfits = {
-        "boxes_with_sides": (starts + sides > 1 + ROUNDING).any(1),
-        "boxes_from_centers": ((starts < sides / 2 - ROUNDING) | (starts + sides / 2 > 1 + ROUNDING)).any(1),
+    misfits = {  # with sides instead of ends
+        "boxes_with_sides": (starts + ends > 1 + ROUNDING).any(1).mean(),
+        "boxes_from_centers": ((starts < ends / 2 - ROUNDING) | (starts + ends / 2 > 1 + ROUNDING)).any(1).mean(),
     }
-    layout = min(misfits, key=lambda key: misfits[key].mean())
-    return layout if misfits[layout].mean() <= 1 - MIN_SHARE else None
-
-
-def _are_sums_of_corners(boxes: np.ndarray) -> bool:
-    """Returns True if all sides end at twice their start or beyond, as sums of two corners do, or at the border.
-
-    Boxes that start in the right or lower half of the image are tested separately: of correct ones, most end before the
-    border.
-    """
-    fits = (boxes[:, 2:] >= np.minimum(2 * boxes[:, :2], 1) - ROUNDING).all(1)
-    in_second_half = (boxes[:, :2] > 0.5 + ROUNDING).any(1)
-    return are_many(in_second_half) and min(np.mean(fits), np.mean(fits[in_second_half])) >= MIN_SHARE
+    layout = min(misfits, key=misfits.get)
+    return layout if misfits[layout] <= 1 - MIN_SHARE else None
 
 
 def are_far_outside(boxes_norm: np.ndarray) -> np.ndarray:

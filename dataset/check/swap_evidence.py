@@ -38,9 +38,12 @@ def gains(image: np.ndarray, boxes_norm: np.ndarray) -> np.ndarray:
     size = np.tile(image.shape[:2], 2)
     sums = np.pad(image.cumsum(0, dtype=np.int64).cumsum(1), [(1, 0), (1, 0), (0, 0)])
     with np.errstate(invalid="ignore", over="ignore"):
-        stored, transposed = boxes_norm * size, np.stack([LAYOUTS[swap].repair(boxes_norm, size) for swap in SWAPS])
-        gain = _gain(sums, np.concatenate([stored[np.newaxis], transposed]))  # [3, K]
-        overlap = box_ops.numpy_iou(stored, transposed).max(0)
+        boxes = np.stack([boxes_norm * size, *(LAYOUTS[swap].repair(boxes_norm, size) for swap in SWAPS)])  # [3, K, 4]
+        sides = boxes[..., 2:] - boxes[..., :2]
+        shifts = [np.tile(sides * shift, 2) for shift in ([0, 0], [0.5, 0], [-0.5, 0], [0, 0.5], [0, -0.5])]
+        contrast, *shifted = _contrast(sums, boxes + shifts)
+        gain = contrast - _nan_mean(shifted)
+        overlap = box_ops.numpy_iou(boxes[0], boxes[1:]).max(0)
     gain[:, (overlap > MAX_OVERLAP) | np.isnan(gain[0])] = np.nan
     return gain.T
 
@@ -64,12 +67,7 @@ def find_swap(box_gains: np.ndarray, boxes_norm: np.ndarray, image_index: np.nda
 
 
 def _evidence(stored: np.ndarray, transposed: np.ndarray, group: np.ndarray) -> float:
-    """t statistic by which the gain of transposed boxes exceeds both 0 and that of stored boxes; 0 if those gain too.
-
-    Args:
-        stored, transposed: [K], gains of each box.
-        group: [K]; the boxes of a group are averaged.
-    """
+    """t statistic by which mean gains per group [K] exceed, if transposed, 0 and stored ones; 0 if those gain too."""
     _, index, sizes = np.unique(group, return_inverse=True, return_counts=True)
     if len(sizes) < MIN_GROUPS:
         return 0.0
@@ -83,24 +81,20 @@ def _t_statistic(values: np.ndarray) -> float:
     return float(values.mean() / max(values.std(ddof=1) / np.sqrt(len(values)), 1e-9))
 
 
-def _gain(sums: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Contrast of boxes [..., 4] minus the mean contrast of the same boxes shifted by half a side: [...]."""
-    sides = boxes[..., 2:] - boxes[..., :2]
-    shifts = [np.tile(sides * shift, 2) for shift in ([0, 0], [0.5, 0], [-0.5, 0], [0, 0.5], [0, -0.5])]
-    contrast = _contrast(sums, np.reshape(boxes + shifts, [-1, 4])).reshape(len(shifts), *boxes.shape[:-1])
-    return contrast[0] - _nan_mean(contrast[1:])
-
-
 def _contrast(sums: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Mean difference in color across the sides of boxes [K, 4]: [K] in gray levels.
+    """Mean difference in color across the sides of boxes [..., 4]: [...] in gray levels.
 
     NaN for boxes that are small or not inside the image. Sides at the border of the image are not used.
+
+    Args:
+        sums: [H + 1, W + 1, 3], summed-area table of the image.
+        boxes: [..., 4] in pixels.
     """
     size = np.array(sums.shape[:2]) - 1
-    inside = (boxes[:, :2] >= -1).all(1) & (boxes[:, 2:] <= size + 1).all(1)
-    valid = inside & (boxes[:, 2:] - boxes[:, :2] >= MIN_BOX_SIDE).all(1)
-    corners = np.where(valid[:, np.newaxis], boxes, 0).round().astype(int)  # an empty box has no colors
-    ymin, xmin, ymax, xmax = np.clip(corners, 0, np.tile(size, 2)).T
+    inside = (boxes[..., :2] >= -1).all(-1) & (boxes[..., 2:] <= size + 1).all(-1)
+    valid = inside & (boxes[..., 2:] - boxes[..., :2] >= MIN_BOX_SIDE).all(-1)
+    corners = np.where(valid[..., np.newaxis], boxes, 0).round().astype(int)  # an empty box has no colors
+    ymin, xmin, ymax, xmax = np.moveaxis(np.clip(corners, 0, np.tile(size, 2)), -1, 0)
     dy = np.maximum(1, (STRIP * (ymax - ymin)).round().astype(int))
     dx = np.maximum(1, (STRIP * (xmax - xmin)).round().astype(int))
     strips = [  # (inside, outside) of the top, bottom, left and right side
@@ -109,16 +103,11 @@ def _contrast(sums: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         [(ymin, xmin, ymax, xmin + dx), (ymin, xmin - dx, ymax, xmin)],
         [(ymin, xmax - dx, ymax, xmax), (ymin, xmax, ymax, xmax + dx)],
     ]
-    colors = _mean_color(sums, *np.moveaxis(np.array(strips), 2, 0))  # [4, 2, K, 3]
+    edges = zip(np.moveaxis(np.array(strips), 2, 0), np.tile(size, 2))
+    top, left, bottom, right = (np.clip(edge, 0, length) for edge, length in edges)
+    total = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+    colors = total / ((bottom - top) * (right - left))[..., np.newaxis]  # [4, 2, ..., 3]
     return _nan_mean(np.abs(colors[:, 0] - colors[:, 1]).mean(-1))
-
-
-def _mean_color(sums: np.ndarray, ymin, xmin, ymax, xmax) -> np.ndarray:
-    """Mean color [..., 3] of regions, from the summed-area table [H + 1, W + 1, 3]; NaN for an empty region."""
-    height, width = np.array(sums.shape[:2]) - 1
-    ymin, ymax, xmin, xmax = *np.clip([ymin, ymax], 0, height), *np.clip([xmin, xmax], 0, width)
-    total = sums[ymax, xmax] - sums[ymin, xmax] - sums[ymax, xmin] + sums[ymin, xmin]
-    return total / ((ymax - ymin) * (xmax - xmin))[..., np.newaxis]
 
 
 def _nan_mean(values: np.ndarray) -> np.ndarray:
