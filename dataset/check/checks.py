@@ -10,7 +10,7 @@ import numpy as np
 
 from dataset import label_map
 from dataset.check import box_layouts, json_checks, record_facts, swap_evidence
-from dataset.check.finding import FATAL, LEVELS, NOTE, WARNING, Finding, format_count, format_names, level_of_share
+from dataset.check.finding import FATAL, LEVELS, NOTE, WARNING, Finding, format_count, format_names
 from dataset.check.json_checks import GroundtruthFile
 from dataset.check.record_facts import Facts
 from dataset.convert.annotation import CORNERS_HINT
@@ -33,14 +33,13 @@ MIN_AGREEMENT = 0.9  # share of class names that must agree with a label map to 
 CONSEQUENCES = {"json_class_ids": {"class_ids"}, "json_image_ids": {"json_other_split"}}
 
 
-def quick(file_pattern: str, config: Config, val_json_file: str | None = None, limit: int = QUICK_RECORDS) -> list[str]:
+def quick(file_pattern: str, config: Config, val_json_file: str | None = None) -> list[str]:
     """Checks the first records of up to 32 files within seconds, without decoding images.
 
     Args:
         file_pattern: glob of the records.
         config: config of the training or evaluation.
         val_json_file: groundtruth file of the evaluation.
-        limit: approximate number of records to read.
 
     Returns:
         Warnings to log.
@@ -48,15 +47,15 @@ def quick(file_pattern: str, config: Config, val_json_file: str | None = None, l
     Raises:
         DataError: if training or evaluation would be pointless.
     """
-    facts = _read_some(file_pattern, config, limit)
+    facts = _read_some(file_pattern, config)
     groundtruth = json_checks.load(val_json_file) if val_json_file else None
     findings = run(facts, config, groundtruth, max_damaged=config.max_damaged_records)
     return _raise_fatal(file_pattern, findings, "; dataset/check_tfrecords.py shows all")
 
 
-def quick_test_set(file_pattern: str, config: Config, limit: int = QUICK_RECORDS) -> list[str]:
+def quick_test_set(file_pattern: str, config: Config) -> list[str]:
     """As `quick`, for images without groundtruth whose detections are uploaded to COCO's server by image id."""
-    facts = _read_some(file_pattern, config, limit)
+    facts = _read_some(file_pattern, config)
     findings = list(_check_reading(facts, config.max_damaged_records))
     if config.regenerate_source_id:
         text = "regenerate_source_id replaces the image ids of COCO's server; leave it out"
@@ -72,10 +71,9 @@ def quick_test_set(file_pattern: str, config: Config, limit: int = QUICK_RECORDS
     return _raise_fatal(file_pattern, findings)
 
 
-def _read_some(file_pattern: str, config: Config, limit: int) -> Facts:
-    return record_facts.read(
-        file_pattern, samples=limit, decode_images=False, regenerate_source_id=config.regenerate_source_id
-    )
+def _read_some(file_pattern: str, config: Config) -> Facts:
+    options = {"decode_images": False, "regenerate_source_id": config.regenerate_source_id}
+    return record_facts.read(file_pattern, samples=QUICK_RECORDS, **options)
 
 
 def _raise_fatal(file_pattern: str, findings: Sequence[Finding], advice: str = "") -> list[str]:
@@ -132,7 +130,7 @@ def _check_reading(facts: Facts, max_damaged: int | None) -> Iterator[Finding]:
 
     def level(share: float) -> str:
         if max_damaged is None:
-            return level_of_share(share, MAX_FAULTY_SHARE)
+            return FATAL if share > MAX_FAULTY_SHARE else WARNING
         return FATAL if too_many or not facts.records else WARNING
 
     if facts.damage:
@@ -167,7 +165,7 @@ def _check_images(facts: Facts, evaluated: bool) -> Iterator[Finding]:
             f"image ({shown}){cause}: groundtruth and detections are in different pixels; write the size of the image "
             "as it is stored"
         )
-        yield Finding(level_of_share(len(wrong) / total, MAX_WRONG_SHARE), "image_sizes", text)
+        yield Finding(FATAL if len(wrong) > MAX_WRONG_SHARE * total else WARNING, "image_sizes", text)
     ids = collections.Counter(record.source_id for record in records if record.has_source_id)
     repeated = [source_id for source_id, number in ids.items() if number > 1]
     if repeated:
@@ -244,14 +242,7 @@ def _are_same(name: str, other: str) -> bool:
 
 
 def _check_shift(facts: Facts, num_classes: int, names: Mapping[int, str], source: str) -> list[Finding]:
-    """Detects ids that are all one too low or too high, by the names of a source or, if these are absent, by the range.
-
-    Args:
-        facts: content of the records.
-        num_classes: ids should be 1..num_classes.
-        names: {id: name}, may be empty.
-        source: origin of the names, for messages.
-    """
+    """Detects ids that are all one too low or too high, by the {id: name} of a source or, if it is empty, by range."""
     ids = set(facts.classes.tolist())
     if not ids:
         return []
@@ -302,6 +293,9 @@ def _check_boxes(facts: Facts, config: Config) -> Iterator[Finding]:
     if box_layouts.are_many(far_outside):
         what = f"have more than a third of their area outside of their image: {CORNERS_HINT}"
         extends = ("boxes_beyond", far_outside, what, FATAL)
+    repeated = usable.copy()
+    rows = np.column_stack([facts.image_index, facts.classes, np.round(boxes * 1e6)])
+    repeated[np.unique(rows, axis=0, return_index=True)[1]] = False  # the first one of each
     network_boxes = facts.network_boxes(config.image_size)
     tiny = usable & ((network_boxes[:, 2:] - network_boxes[:, :2]).min(1) < MIN_SIDE)
     tiny &= tiny.mean() > MAX_TINY_SHARE
@@ -314,14 +308,14 @@ def _check_boxes(facts: Facts, config: Config) -> Iterator[Finding]:
         ("boxes_empty", empty, "have no area: leave them out", None),
         ("boxes_outside", finite & ~inverted & ~empty & ~usable, "are outside their image: leave them out", None),
         extends,
-        ("boxes_twice", _find_repeated(facts), "repeat another of their image and class: write each once", WARNING),
+        ("boxes_twice", repeated, "repeat another of their image and class: write each once", WARNING),
         ("boxes_tiny", tiny, f"{tiny_text}: raise image_size or leave them out", WARNING),
         ("boxes_of_whole_images", whole, "cover the whole image: are these data for classification?", WARNING),
     ):
         if wrong.any():
             where = format_names([facts.records[i].where for i in np.unique(facts.image_index[wrong])])
             text = f"{format_count(int(wrong.sum()), len(boxes), 'boxes')} {what} ({where})"
-            yield Finding(level or level_of_share(wrong.mean(), MAX_WRONG_SHARE), code, text)
+            yield Finding(level or (FATAL if wrong.mean() > MAX_WRONG_SHARE else WARNING), code, text)
     most, limit = int(facts.counts.max()), config.max_instances_per_image
     if most > limit:
         text = (
@@ -329,15 +323,6 @@ def _check_boxes(facts: Facts, config: Config) -> Iterator[Finding]:
             f"are evaluated on the largest; set it to {most} ({facts.records[int(facts.counts.argmax())].where})"
         )
         yield Finding(WARNING, "too_many_boxes", text)
-
-
-def _find_repeated(facts: Facts) -> np.ndarray:
-    """Mask [K] of usable boxes that equal an earlier one of the same image and class."""
-    rows = np.column_stack([facts.image_index, facts.classes, np.round(facts.boxes * 1e6)])
-    _, firsts = np.unique(rows, axis=0, return_index=True)
-    repeated = np.ones(len(rows), bool)
-    repeated[firsts] = False
-    return repeated & facts.usable
 
 
 def _check_anchors(anchors: Mapping[str, Any]) -> Iterator[Finding]:

@@ -21,11 +21,6 @@ class Finding(NamedTuple):
     text: str  # what is wrong, where, and how to fix it
 
 
-def level_of_share(share: float, fatal_above: float) -> str:
-    """Returns the level of a problem that affects a share of the data."""
-    return FATAL if share > fatal_above else WARNING
-
-
 def format_count(number: int, total: int, what: str) -> str:
     """Formats a count and its share, such as "3 of 120 boxes (2.5%)"."""
     return f"{number} of {total} {what} ({100 * number / max(total, 1):.1f}%)"

@@ -5,7 +5,7 @@
 import collections
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from dataset.check import box_layouts
 from dataset.check.box_layouts import Layout
-from dataset.check.finding import FATAL, NOTE, WARNING, Finding, format_count, format_names, level_of_share
+from dataset.check.finding import FATAL, NOTE, WARNING, Finding, format_count, format_names
 from dataset.check.record_facts import Facts, RecordFacts
 from dataset.convert.annotation import CORNERS_HINT
 from dataset.files import reason_of
@@ -33,7 +33,7 @@ class JsonImage(NamedTuple):
 
     file_name: str
     size: tuple[int, int] | None  # (height, width), pixels; None if absent
-    bboxes: np.ndarray  # [K, 4], [xmin, ymin, width, height] in pixels, if the layout is correct
+    boxes: np.ndarray  # [K, 4], [ymin, xmin, ymax, xmax] in pixels, if the layout is correct
     classes: np.ndarray  # [K]
 
 
@@ -71,15 +71,19 @@ def load(path: str) -> GroundtruthFile:
         for row in content["annotations"]:
             if not row.get("iscrowd"):
                 xmin, ymin, width, height = row["bbox"]
-                rows[str(row["image_id"])].append((xmin, ymin, width, height, row["category_id"]))
+                rows[str(row["image_id"])].append((ymin, xmin, height, width, row["category_id"]))
         images = {}
         for image in content["images"]:
             columns = np.array(rows[str(image["id"])], np.float64).reshape(-1, 5)
             if not np.isfinite(columns).all():
                 raise ValueError(f"a bbox or category_id of image {image['id']} is not a number")
             size = tuple(int(image.get(side) or 0) for side in ("height", "width"))
-            name, size = str(image.get("file_name", "")), size if all(size) else None
-            images[str(image["id"])] = JsonImage(name, size, columns[:, :4], columns[:, 4].astype(int))
+            images[str(image["id"])] = JsonImage(
+                file_name=str(image.get("file_name", "")),
+                size=size if all(size) else None,
+                boxes=np.hstack([columns[:, :2], columns[:, :2] + columns[:, 2:4]]),
+                classes=columns[:, 4].astype(int),
+            )
         names = {int(category["id"]): str(category.get("name", "")) for category in content["categories"]}
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = f"{type(error).__name__}: {error}"
@@ -87,22 +91,21 @@ def load(path: str) -> GroundtruthFile:
     return GroundtruthFile(path, {i: name for i, name in names.items() if i or name.lower() != "background"}, images)
 
 
-def check_image_ids(facts: Facts, groundtruth: GroundtruthFile, regenerate_source_id: bool) -> list[Finding]:
+def check_image_ids(facts: Facts, groundtruth: GroundtruthFile, regenerate_source_id: bool) -> Iterator[Finding]:
     """Checks that the file contains the images of the records; regenerate_source_id as in the Config."""
-    path, records = groundtruth.path, facts.records
-    unknown = [record.source_id for record in records if record.source_id not in groundtruth.images]
-    if records and len(unknown) == len(records):
-        return [Finding(FATAL, "json_image_ids", _explain_ids(facts, groundtruth, regenerate_source_id))]
+    path, total = groundtruth.path, len(facts.records)
+    unknown = [record.source_id for record in facts.records if record.source_id not in groundtruth.images]
     if unknown:
         text = (
-            f"{format_count(len(unknown), len(records), 'records')} have an image id that {path} lacks "
+            f"{format_count(len(unknown), total, 'records')} have an image id that {path} lacks "
             f"({format_names(unknown)}), at which evaluation stops: give the file that belongs to these records"
         )
-        return [Finding(FATAL, "json_image_ids", text)]
-    if facts.complete and len(groundtruth.images) > len(records):
-        text = f"the records contain {len(records)} of the {len(groundtruth.images)} images of {path}; AP is of these"
-        return [Finding(NOTE, "json_more_images", text)]
-    return []
+        if len(unknown) == total:
+            text = _explain_ids(facts, groundtruth, regenerate_source_id)
+        yield Finding(FATAL, "json_image_ids", text)
+    elif facts.complete and len(groundtruth.images) > total:
+        text = f"the records contain {total} of the {len(groundtruth.images)} images of {path}; AP is of these"
+        yield Finding(NOTE, "json_more_images", text)
 
 
 def _explain_ids(facts: Facts, groundtruth: GroundtruthFile, regenerate_source_id: bool) -> str:
@@ -129,29 +132,28 @@ def check_boxes(facts: Facts, groundtruth: GroundtruthFile) -> tuple[list[Findin
         The findings, and True if most boxes agree, so that the layout of the records is correct.
     """
     pairs = [(record, groundtruth.images.get(record.source_id)) for record in facts.records]
-    pairs = [(record, image) for record, image in pairs if image and len(image.bboxes)][:MAX_IMAGES]
+    pairs = [(record, image) for record, image in pairs if image and len(image.boxes)][:MAX_IMAGES]
     if not pairs or not len(facts.boxes):
         return [], False
-    share, classes = _match(pairs, _stored, _corners)
-    far_outside = _check_far_outside(pairs, groundtruth)
-    if share >= AGREEMENT:
-        return far_outside + _check_classes(classes, groundtruth), True
+    share, classes = _match(pairs)
+    findings = _check_far_outside(pairs, groundtruth)
     if share < DISAGREEMENT:
-        explained = _explain_boxes(pairs, groundtruth)
-        return [explained] if explained else far_outside or [_unexplained(pairs, groundtruth, share)], False
-    if far_outside:
-        return far_outside, False
-    text = (
-        f"{1 - share:.0%} of the boxes of {groundtruth.path} are not in the records of their images: was one of the "
-        "two changed after the other was written?"
-    )
-    return [Finding(WARNING, "json_boxes", text), *_check_classes(classes, groundtruth)], True
+        return _explain_boxes(pairs, groundtruth) or findings or [_unexplained(pairs, groundtruth, share)], False
+    if share < AGREEMENT:
+        if findings:
+            return findings, False
+        text = (
+            f"{1 - share:.0%} of the boxes of {groundtruth.path} are not in the records of their images: was one of "
+            "the two changed after the other was written?"
+        )
+        findings = [Finding(WARNING, "json_boxes", text)]
+    return [*findings, *_check_classes(classes, groundtruth)], True
 
 
 def _check_far_outside(pairs: Pairs, groundtruth: GroundtruthFile) -> list[Finding]:
     """Checks that few boxes of the file are far outside their images."""
-    boxes_norm = [_corners(image) / np.tile(record.size, 2) for record, image in pairs]
-    outside = box_layouts.are_far_outside(np.concatenate(boxes_norm))
+    boxes_norm = np.concatenate([image.boxes / np.tile(record.size, 2) for record, image in pairs])
+    outside = box_layouts.are_far_outside(boxes_norm)
     if not box_layouts.are_many(outside):
         return []
     boxes = format_count(int(outside.sum()), len(outside), "boxes")
@@ -159,43 +161,34 @@ def _check_far_outside(pairs: Pairs, groundtruth: GroundtruthFile) -> list[Findi
     return [Finding(FATAL, "json_boxes_beyond", text)]
 
 
-def _stored(boxes: np.ndarray, size: np.ndarray) -> np.ndarray:
-    return boxes * size
-
-
-def _corners(image: JsonImage, size: np.ndarray | None = None) -> np.ndarray:
-    xmin, ymin, width, height = image.bboxes.T
-    return np.stack([ymin, xmin, ymin + height, xmin + width], -1)
-
-
 # Layouts of the file, by which the records are correct: (image, [height, width] * 2 of the record) -> boxes, pixels.
 JSON_LAYOUTS = {
     "json_boxes_scaled": Layout(
         "boxes of the JSON are in pixels of images of another size than those in the records: AP compares pixels; "
         "write both from the same images",
-        lambda image, size: _corners(image) * (size / np.tile(image.size, 2) if image.size else 1),
+        lambda image, size: image.boxes * (size / np.tile(image.size, 2) if image.size else 1),
     ),
     "json_boxes_as_corners": Layout(
         "bbox of the JSON holds [xmin, ymin, xmax, ymax]; write [xmin, ymin, width, height]",
-        lambda image, size: image.bboxes[:, [1, 0, 3, 2]],
+        lambda image, size: np.hstack([image.boxes[:, :2], image.boxes[:, 2:] - image.boxes[:, :2]]),
     ),
     "json_boxes_from_centers": Layout(
         "bbox of the JSON holds centers, width and height; write [xmin, ymin, width, height]",
-        lambda image, size: _corners(image) - np.tile(image.bboxes[:, [3, 2]] / 2, 2),
+        lambda image, size: image.boxes - np.tile((image.boxes[:, 2:] - image.boxes[:, :2]) / 2, 2),
     ),
     "json_boxes_normalized": Layout(
         "bbox of the JSON holds fractions of the image; write pixels",
-        lambda image, size: _corners(image) * size,
+        lambda image, size: image.boxes * size,
     ),
     "json_boxes_mirrored": Layout(
         "boxes of the JSON are those of the records mirrored left to right: the images of one of the two were flipped; "
         "write both from the same images",
-        lambda image, size: _corners(image)[:, [0, 3, 2, 1]] * [1, -1, 1, -1] + size * [0, 1, 0, 1],
+        lambda image, size: image.boxes[:, [0, 3, 2, 1]] * [1, -1, 1, -1] + size * [0, 1, 0, 1],
     ),
 }
 
 
-def _explain_boxes(pairs: Pairs, groundtruth: GroundtruthFile) -> Finding | None:
+def _explain_boxes(pairs: Pairs, groundtruth: GroundtruthFile) -> list[Finding]:
     """Returns a finding if a wrong layout of the records or of the file explains the difference between their boxes."""
     tried = pairs[:: -(-len(pairs) // MAX_REPAIRED_IMAGES)]
     boxes = np.concatenate([record.boxes for record, _ in tried])
@@ -203,13 +196,13 @@ def _explain_boxes(pairs: Pairs, groundtruth: GroundtruthFile) -> Finding | None
     # Repairs of the records are tried if their values allow it: sides instead of corners in the records, and corners
     # instead of sides in the file, both explain the same difference.
     possible = sorted({*box_layouts.SWAPS, box_layouts.from_values(boxes, sizes)} - {None})
-    shares = {code: _match(tried, box_layouts.LAYOUTS[code].repair, _corners)[0] for code in possible}
-    shares |= {code: _match(tried, _stored, layout.repair)[0] for code, layout in JSON_LAYOUTS.items()}
+    shares = {code: _match(tried, record_repair=box_layouts.LAYOUTS[code].repair)[0] for code in possible}
+    shares |= {code: _match(tried, json_repair=layout.repair)[0] for code, layout in JSON_LAYOUTS.items()}
     best = max(shares, key=shares.get)
     if shares[best] < MIN_EXPLAINED:
-        return None
+        return []
     text = {**box_layouts.LAYOUTS, **JSON_LAYOUTS}[best].text
-    return Finding(FATAL, best, f"{text} ({shares[best]:.0%} of the boxes of {groundtruth.path} then agree)")
+    return [Finding(FATAL, best, f"{text} ({shares[best]:.0%} of the boxes of {groundtruth.path} then agree)")]
 
 
 def _unexplained(pairs: Pairs, groundtruth: GroundtruthFile, share: float) -> Finding:
@@ -227,20 +220,19 @@ def _unexplained(pairs: Pairs, groundtruth: GroundtruthFile, share: float) -> Fi
     return Finding(FATAL, "json_other_split", text)
 
 
-def _match(pairs: Pairs, record_repair: Callable, json_repair: Callable) -> tuple[float, np.ndarray]:
-    """Matches the boxes of the file with those of the records.
-
-    Args:
-        pairs: the images.
-        record_repair: (boxes [K, 4] as stored, size [4]) -> [K, 4], pixels; see `box_layouts`.
-        json_repair: (image, size [4]) -> boxes of the file, pixels; see JSON_LAYOUTS.
+def _match(
+    pairs: Pairs,
+    record_repair: Callable = lambda boxes, size: boxes * size,
+    json_repair: Callable = lambda image, size: image.boxes,
+) -> tuple[float, np.ndarray]:
+    """Matches the boxes of the file with those of the records, after repairs: see `box_layouts` and JSON_LAYOUTS.
 
     Returns:
         Share of the file's boxes that are in the records, and the classes [P, 2] (record, file) of these.
     """
     total, classes = 0, [np.empty([0, 2], int)]
     for record, image in pairs:
-        total += len(image.bboxes)
+        total += len(image.boxes)
         size = np.tile(record.size, 2)
         boxes = record_repair(record.boxes, size)
         finite = np.isfinite(boxes).all(1)
@@ -269,13 +261,12 @@ def _check_classes(classes: np.ndarray, groundtruth: GroundtruthFile) -> list[Fi
         text = f"{low} are one too low: {boxes} of {len(classes)} boxes have an id one below {high}; write both from 1"
         return [Finding(FATAL, "json_class_ids", text)]
 
-    def name(class_id: int) -> str:
-        return f"{class_id} ({groundtruth.names[class_id]})" if groundtruth.names.get(class_id) else str(class_id)
-
+    named = {class_id: f"{class_id} ({name})" for class_id, name in groundtruth.names.items() if name}
     common = collections.Counter(map(tuple, different.tolist())).most_common()
+    examples = [f"{a} in the records is {named.get(b, b)} there, {boxes} times" for (a, b), boxes in common]
     text = (
         f"{format_count(len(different), len(classes), 'boxes')} have another class in {groundtruth.path}: "
-        f"{format_names([f'{a} in the records is {name(b)} there, {n} times' for (a, b), n in common])}; write both "
-        "with the same label map"
+        f"{format_names(examples)}; write both with the same label map"
     )
-    return [Finding(level_of_share(len(different) / len(classes), MAX_OTHER_CLASS), "json_class_ids", text)]
+    level = FATAL if len(different) > MAX_OTHER_CLASS * len(classes) else WARNING
+    return [Finding(level, "json_class_ids", text)]
