@@ -14,14 +14,13 @@ import tensorflow as tf
 
 from dataset import tfrecord
 from dataset.augment.autoaugment import autoaugment
-from dataset.augment.flip import random_flip
+from dataset.augment.geometry import random_flip
 from dataset.augment.gridmask import grid_mask
-from dataset.augment.jitter import random_window
 from dataset.augment.mosaic import NUM_IMAGES, mosaic
 from dataset.files import reason_of
 from dataset.records import RecordFiles, find_files
 from dataset.tfrecord import Sample
-from dataset.window import Window, crop_boxes, crop_image, decode_window
+from dataset.window import Window, crop_boxes, crop_image, decode_window, random_window
 from efficientdet import preprocess
 from efficientdet.config import Config
 from efficientdet.model import build_anchors
@@ -36,7 +35,7 @@ class InputReader:
 
     Damaged records are skipped, logged and counted; more than `max_damaged_records` of the config are an error. A
     mosaic with a damaged record is skipped as a whole. With damaged records, a resumed training does not continue at
-    exactly the record where it stopped.
+    exactly the record where it stopped. All methods raise DataError if the files hold no record that can be read.
     """
 
     def __init__(self, file_pattern: str, config: Config, shard: tuple[int, int] = (0, 1)):
@@ -64,7 +63,6 @@ class InputReader:
         """Returns an endless dataset of training batches, shuffled anew in every round through the data.
 
         Args:
-            batch_size: images per batch.
             seed: seed of order and augmentation.
             start_batch: number of batches to skip.
             num_examples: number of records in all shards, used to skip whole rounds without reading them. For an exact
@@ -73,9 +71,6 @@ class InputReader:
         Returns:
             Dataset of (images [B, height, width, 3] float32, labels). Labels are cls_targets and box_targets, tuples
             over the levels of [B, Hl, Wl, A] int32 and [B, Hl, Wl, A*4] float32, and num_positives [B] float32.
-
-        Raises:
-            DataError: if the files hold no record that can be read.
         """
         labeler = AnchorLabeler(build_anchors(self.config))
 
@@ -92,9 +87,6 @@ class InputReader:
         Returns:
             Endless dataset of dicts: image [height, width, 3] float32, boxes [K, 4] float32 in pixels of the network
             input, classes [K] int32, source_id [] string.
-
-        Raises:
-            DataError: if the files hold no record that can be read.
         """
         self._check_readable()
         records_per_image = NUM_IMAGES if self.config.mosaic else 1
@@ -115,24 +107,20 @@ class InputReader:
         """Returns every image once, in the order of the files; the last batch may be smaller.
 
         Args:
-            batch_size: images per batch.
             limit: maximum number of records to read; None for all.
 
         Returns:
             Dataset of (images [B, height, width, 3] float32, labels). Labels are source_id [B] string, image_scale [B]
             float32 and, padded with -1 to M = max_instances_per_image, boxes_image [B, M, 4] float32, classes, is_crowd
             and difficult [B, M] int32, area [B, M] float32.
-
-        Raises:
-            DataError: if the files hold no record that can be read.
         """
 
         def to_input(image: tf.Tensor, labels: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
             image, image_scale = preprocess.preprocess(image, self.config.image_size, **self.config.colors)
             return image, {**labels, "image_scale": image_scale}
 
-        images = self.original_images(limit).map(to_input, tf.data.AUTOTUNE)
-        return images.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+        images = self.original_images(limit)
+        return images.map(to_input, tf.data.AUTOTUNE).batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
     def original_images(self, limit: int | None = None) -> tf.data.Dataset:
         """Returns the images of `evaluation` one by one, without preprocessing.
@@ -173,11 +161,10 @@ class InputReader:
             return
         decoded = self._in_order().map(functools.partial(self.records.try_decode, tfrecord.decode))
         if next(batches(decoded.filter(lambda _, is_valid: is_valid)), None) is None:
-            reasons = [f"{self.records.name(position)}: {reason}" for position, reason in self.records.damaged.items()]
+            reasons = [f" ({self.records.name(where)}: {reason})" for where, reason in self.records.damaged.items()]
             raise tfrecord.DataError(
-                f"the files of {self.file_pattern!r} hold no record that can be read"
-                + (f" ({reasons[0]})" if reasons else "")
-                + "; write them again from data with images, or give another pattern"
+                f"the files of {self.file_pattern!r} hold no record that can be read{''.join(reasons[:1])}; "
+                "write them again from data with images, or give another pattern"
             )
         self._is_checked = True
 
@@ -291,7 +278,7 @@ def window_chooser(config: Config) -> Callable[[tf.Tensor, tf.Tensor], Window]:
 
 
 def batches(dataset: tf.data.Dataset) -> Iterator:
-    """Iterates over a dataset of InputReader, see `data_errors`.
+    """Iterates over a dataset of InputReader.
 
     Raises:
         DataError: if too many records are damaged, or a record does not fit the config.

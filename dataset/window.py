@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Windows of images: partial decoding, cropping, and conversion of boxes."""
+"""Windows of images: random choice, partial decoding, cropping, and conversion of boxes."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,6 +8,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from dataset import tfrecord
+from efficientdet import preprocess
 
 
 class Window(NamedTuple):
@@ -16,6 +17,44 @@ class Window(NamedTuple):
     offset: tf.Tensor  # [2] int32, (y, x) in the image
     size: tf.Tensor  # [2] int32, (height, width) in the image, at least (1, 1)
     scaled_size: tf.Tensor  # [2] int32, (height, width) in the input
+
+
+def random_window(
+    image_hw: tf.Tensor,
+    seed: tf.Tensor,
+    *,
+    image_size: tuple[int, int],
+    target_size: tuple[int, int],
+    jitter_min: float,
+    jitter_max: float,
+) -> Window:
+    """Draws a window for scale jitter: a random scale and, if the scaled image is larger than the input, a random part.
+
+    Only the size of the image is needed, so that only the window has to be decoded. The window consists of whole pixels
+    of the original image, whereas the published code crops the scaled image: a side differs by up to half a pixel, and
+    pixels outside of the window do not contribute to interpolation at its border.
+
+    Args:
+        image_hw: [2] int32, (height, width) of the image.
+        seed: [2] integer.
+        image_size: (height, width) of the network input.
+        target_size: (height, width) into which an image is fitted at factor 1.
+        jitter_min, jitter_max: smallest and largest factor.
+
+    Returns:
+        The window; its scaled_size is at most image_size.
+
+    Reference: Tan et al., CVPR 2020, section 5.1 (https://arxiv.org/abs/1911.09070).
+    """
+    draws = tf.random.stateless_uniform([3], seed)
+    factor = jitter_min + (jitter_max - jitter_min) * draws[0]
+    # At least one pixel: 0.01 * 64 pixels would be rounded down to 0.
+    scale = preprocess.fit_scale(image_hw, tf.maximum(tf.floor(factor * tf.cast(target_size, tf.float32)), 1))
+    scaled = preprocess.scaled_size(image_hw, scale)
+    shown = tf.cast(tf.round(tf.cast(image_size, tf.float32) / scale), tf.int32)
+    size = tf.where(scaled > image_size, tf.clip_by_value(shown, 1, image_hw), image_hw)
+    offset = tf.cast(tf.cast(image_hw - size + 1, tf.float32) * draws[1:], tf.int32)
+    return Window(offset, size, tf.minimum(scaled, image_size))
 
 
 def decode_window(encoded: tf.Tensor, choose: Callable[[tf.Tensor], Window]) -> tuple[tf.Tensor, tf.Tensor, Window]:

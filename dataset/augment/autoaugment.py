@@ -153,13 +153,12 @@ def _change_objects(sample: Sample, seed: tf.Tensor, probability: float, change:
     drawn = tf.random.stateless_uniform([tf.shape(windows)[0]], draw_seed) < probability
     windows = tf.boolean_mask(windows, drawn & tf.reduce_all(windows[:, 2:] > windows[:, :2], axis=-1))
 
-    def change_one(i: tf.Tensor, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def change_one(image: tf.Tensor, i: tf.Tensor) -> tf.Tensor:
         top, left, bottom, right = tf.unstack(windows[i])
         patch = change(image[top:bottom, left:right], tf.random.experimental.stateless_fold_in(seed, i))
-        return i + 1, geometry.paste(image, patch, top, left)
+        return geometry.paste(image, patch, top, left)
 
-    _, image = tf.while_loop(lambda i, _: i < tf.shape(windows)[0], change_one, (0, sample["image"]))
-    return {**sample, "image": image}
+    return {**sample, "image": tf.foldl(change_one, tf.range(tf.shape(windows)[0]), sample["image"])}
 
 
 def _on_image(change: Callable) -> Callable:
@@ -185,8 +184,7 @@ def _random_sign(strength: float, seed: tf.Tensor) -> tf.Tensor:
 
 # (strength, sample, seed) -> sample, with strength = level / MAX_LEVEL, so 1.5 in randaug. Lengths are in pixels.
 # The Solarize threshold of randaug, 384, is above every value: it changes nothing.
-Operation = Callable[[float, Sample, tf.Tensor], Sample]
-OPERATIONS: dict[str, Operation] = {
+OPERATIONS: dict[str, Callable[[float, Sample, tf.Tensor], Sample]] = {
     "AutoContrast": _on_image(lambda strength, image, seed: color.autocontrast(image)),
     "Equalize": _on_image(lambda strength, image, seed: color.equalize(image)),
     "Posterize": _on_image(lambda strength, image, seed: color.posterize(image, int(4 * strength))),

@@ -18,10 +18,7 @@ SMOOTHING_TOTAL = 13  # of the kernel 1 1 1 / 1 5 1 / 1 1 1
 def blend(first: tf.Tensor, second: tf.Tensor, factor: float) -> tf.Tensor:
     """Returns `first + factor * (second - first)`, clipped to [0, 255] and truncated to uint8.
 
-    Args:
-        first: numbers in [0, 255], broadcast to the shape of second.
-        second: [...] numbers in [0, 255].
-        factor: 0 returns first, 1 second; above 1 extrapolates.
+    Both have numbers in [0, 255]; first is broadcast to the shape of second. A factor above 1 extrapolates.
     """
     first, second = tf.cast(first, tf.float32), tf.cast(second, tf.float32)
     return tf.cast(tf.clip_by_value(first + factor * (second - first), 0.0, 255.0), tf.uint8)

@@ -17,13 +17,9 @@ def cutout(image: tf.Tensor, seed: tf.Tensor, pad: int) -> tf.Tensor:
 
 
 def object_cutout(image: tf.Tensor, boxes_norm: tf.Tensor, seed: tf.Tensor, fraction: float) -> tf.Tensor:
-    """Covers a rectangle around a random pixel of a random object with grey.
+    """Covers a rectangle around a random pixel of a random object with grey, `fraction` as high and wide as its box.
 
-    Args:
-        image: [H, W, 3] uint8.
-        boxes_norm: [K, 4] in [0, 1]; boxes of less than a pixel are ignored. Without others, returns the image.
-        seed: [2] integer.
-        fraction: height and width of the rectangle as a fraction of those of the object.
+    Boxes, [K, 4] in [0, 1], of less than a pixel are ignored; without others, the image [H, W, 3] is returned.
     """
     windows = pixel_windows(boxes_norm, tf.shape(image)[:2])
     windows = tf.boolean_mask(windows, tf.reduce_all(windows[:, 2:] > windows[:, :2], axis=-1))

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Rotation, shear and translation of images and boxes; operations on windows of an image.
+"""Flip, rotation, shear and translation of images and boxes; operations on windows of an image.
 
 A transform is a [3, 3] float32 matrix that maps output to input coordinates: output pixel (x, y) is the input at
 `matrix @ [x, y, 1]`, in pixel indices, where 0 is the centre of the first pixel. The output has the size of the input;
@@ -15,6 +15,18 @@ from dataset.tfrecord import Sample
 
 GREY = 128  # near the mean of natural images
 MIN_VISIBLE = 0.01  # pixels; an object with a shorter side is a rounding error
+
+
+def random_flip(sample: Sample, seed: tf.Tensor) -> Sample:
+    """Flips image and boxes horizontally with probability 0.5; deterministic for a given seed, [2] integer."""
+
+    def mirrored() -> tuple[tf.Tensor, tf.Tensor]:
+        ymin, xmin, ymax, xmax = tf.unstack(sample["boxes_norm"], axis=-1)
+        return tf.reverse(sample["image"], [1]), tf.stack([ymin, 1 - xmax, ymax, 1 - xmin], -1)
+
+    flips = tf.random.stateless_uniform([], seed) < 0.5
+    image, boxes_norm = tf.cond(flips, mirrored, lambda: (sample["image"], sample["boxes_norm"]))
+    return {**sample, "image": image, "boxes_norm": boxes_norm}
 
 
 def rotation(degrees: float | tf.Tensor, image_hw: tf.Tensor) -> tf.Tensor:

@@ -29,11 +29,7 @@ def grid_mask(sample: Sample, seed: tf.Tensor) -> Sample:
 
 
 def random_grid(image_hw: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Draws a mask of crossing stripes, rotated about its centre.
-
-    Args:
-        image_hw: [2] int32, height and width in pixels.
-        seed: [2] integer, determines period, offset and angle of the grid.
+    """Draws a mask of crossing stripes, of random period, offset and angle, for an image of image_hw, [2] int32.
 
     Returns:
         [H, W, 1] uint8: 1 on the stripes, 0 on the squares between them.

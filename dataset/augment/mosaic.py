@@ -50,8 +50,7 @@ def mosaic(samples: Sequence[Sample], seed: tf.Tensor, *, image_size: tuple[int,
     return {
         "image": tf.ensure_shape(tf.concat([top, bottom], axis=0), [height, width, 3]),
         "boxes_norm": boxes / tf.constant([height, width] * 2, tf.float32),
-        "classes": tf.concat([sample["classes"] for sample in samples], axis=0),
-        "is_crowd": tf.concat([sample["is_crowd"] for sample in samples], axis=0),
+        **{name: tf.concat([sample[name] for sample in samples], axis=0) for name in ("classes", "is_crowd")},
         "area": (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),
         "source_id": tf.strings.join([sample["source_id"] for sample in samples], "+"),
         "height": tf.constant(height),
@@ -61,8 +60,7 @@ def mosaic(samples: Sequence[Sample], seed: tf.Tensor, *, image_size: tuple[int,
 
 def _split_side(seed: tf.Tensor, side: int) -> tf.Tensor:
     """Draws the pixel at which a side is split, [] int32, within 25-75 % of it."""
-    first, last = -(-side // 4), 3 * side // 4
-    return tf.random.stateless_uniform([], seed, first, last + 1, tf.int32)
+    return tf.random.stateless_uniform([], seed, -(-side // 4), 3 * side // 4 + 1, tf.int32)
 
 
 def _fill_corner(sample: Sample, corner: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

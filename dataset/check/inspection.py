@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from dataset import label_map as label_map_lib
 from dataset import tfrecord
 from dataset.augment import autoaugment
-from dataset.augment.flip import random_flip
+from dataset.augment.geometry import random_flip
 from dataset.augment.gridmask import grid_mask
 from dataset.augment.mosaic import NUM_IMAGES, mosaic
 from dataset.dataloader import InputReader, batches, window_chooser

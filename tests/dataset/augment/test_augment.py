@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of dataset/augment/flip.py and jitter.py."""
+"""Tests of the augmentations of every training: random flip, and the window of scale jitter."""
 
 import numpy as np
 import pytest
@@ -8,9 +8,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset.augment.flip import random_flip
-from dataset.augment.jitter import random_window
-from dataset.window import Window
+from dataset.augment.geometry import random_flip
+from dataset.window import Window, random_window
 
 SEEDS = st.tuples(st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1))
 STAYS, FLIPS = (0, 3), (0, 0)
