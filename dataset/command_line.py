@@ -15,8 +15,6 @@ from absl import app, flags, logging
 
 from efficientdet import config as config_lib
 
-HELP = {"-h", "-help", "--help", "-helpshort", "--helpshort"}  # --helpfull is handled by absl
-VERSION = {"-version", "--version"}
 INDENT = 26  # columns reserved for the flag names
 MIN_WIDTH, MAX_WIDTH = 60, 110  # columns of the help text
 PLACEHOLDERS = {"int": "N", "float": "X", "comma separated list of strings": "A,B", "multi int": "N"}  # by flag type
@@ -78,11 +76,11 @@ def parse(argv: Sequence[str]) -> list[str]:
         SystemExit: after --help or --version; with an error message for an unknown flag, an invalid value or an
             argument that is not a flag.
     """
-    if not HELP.isdisjoint(argv[1:]):
+    if {"-h", "-help", "--help", "-helpshort", "--helpshort"} & set(argv[1:]):  # --helpfull is handled by absl
         columns = shutil.get_terminal_size((100, 0)).columns
         print(help_text(sys.modules["__main__"].__doc__ or "", max(MIN_WIDTH, min(columns, MAX_WIDTH))))
         sys.exit(0)
-    if not VERSION.isdisjoint(argv[1:]):
+    if {"-version", "--version"} & set(argv[1:]):
         print(version())
         sys.exit(0)
     try:

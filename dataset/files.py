@@ -35,8 +35,7 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, tf.errors.OpError):
-        lines = error.message.splitlines()
-        return (_AROUND_REASON.sub("", lines[0]) if lines else "") or type(error).__name__
+        return _AROUND_REASON.sub("", error.message.partition("\n")[0]) or type(error).__name__
     reason = " ".join(str(error).split()) or type(error).__name__
     return reason if len(reason) <= REASON_LENGTH else f"{reason[: REASON_LENGTH - 3]}..."
 
@@ -138,11 +137,7 @@ def check_target(path: str) -> None:
 
 
 def check_folder(folder: str) -> None:
-    """Creates a folder if it does not exist, and checks that files can be created in it.
-
-    Raises:
-        TargetError: if not.
-    """
+    """Creates a folder if it does not exist; raises TargetError if files cannot be created in it."""
     try:
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

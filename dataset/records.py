@@ -65,14 +65,14 @@ class RecordFiles:
 
         def step(state: tuple[tf.Tensor, tf.Tensor], item: tuple[tf.Tensor, tf.Tensor]):
             (number, offset), (record, is_end) = state, item
-            numbers, records = tf.cond(
+            positions, records = tf.cond(
                 is_end,
                 lambda: tf.numpy_function(self._read_behind, [file_index, number, offset], [tf.int64, tf.string]),
-                lambda: [number[tf.newaxis], record[tf.newaxis]],
+                lambda: [tf.stack([[file_index, number]]), record[tf.newaxis]],
             )
-            positions = tf.stack([tf.fill(tf.shape(numbers), file_index), tf.reshape(numbers, [-1])], 1)
             length = tf.cast(tf.strings.length(record), tf.int64)
-            return (number + 1, offset + length + FRAME_BYTES), (positions, tf.reshape(records, [-1]))
+            next_state = number + 1, offset + length + FRAME_BYTES
+            return next_state, (tf.reshape(positions, [-1, 2]), tf.reshape(records, [-1]))
 
         # TFRecordDataset stops at the first damaged record; with ignore_errors this looks like the end of the file.
         # Hence the extra last item: it reads what is behind that byte, which is nothing if the file is intact.
@@ -112,13 +112,13 @@ class RecordFiles:
         return f"record {position[1]} of {self.files[position[0]]}"
 
     def _read_behind(self, file_index: np.int64, number: np.int64, offset: np.int64) -> tuple[np.ndarray, np.ndarray]:
-        """Returns indices [K] and contents [K] of the intact records from a byte offset on; counts the damaged ones."""
+        """Returns positions [K, 2] and contents of the intact records from an offset on; counts the damaged ones."""
         records = {}
         for i, (record, reason) in enumerate(_records_from(self.files[file_index], int(offset)), start=number):
             if reason:
                 self._add_damaged((file_index, i), reason)
             else:
-                records[i] = record
+                records[file_index, i] = record
         return np.array(list(records), np.int64), np.array(list(records.values()), object)
 
     def _add_undecodable(self, position: np.ndarray, record: bytes) -> np.bool_:

@@ -111,7 +111,6 @@ DECODED_FEATURES = {
     "image/object/is_crowd": _column(tf.int64),
     "image/object/area": _column(tf.float32),
 }
-DIFFICULT = {"image/object/difficult": _column(tf.int64)}
 
 
 def parse(serialized: tf.Tensor, regenerate_source_id: bool = False, with_difficult: bool = False) -> Sample:
@@ -129,7 +128,8 @@ def parse(serialized: tf.Tensor, regenerate_source_id: bool = False, with_diffic
     Raises:
         tf.errors.InvalidArgumentError: if the record has no image, or its columns differ in length.
     """
-    parsed = tf.io.parse_single_example(serialized, DECODED_FEATURES | (DIFFICULT if with_difficult else {}))
+    difficult = {"image/object/difficult": _column(tf.int64)} if with_difficult else {}
+    parsed = tf.io.parse_single_example(serialized, DECODED_FEATURES | difficult)
     encoded, source_id = parsed["image/encoded"], parsed["image/source_id"]
     image_id = fingerprint(encoded)
     source_id = image_id if regenerate_source_id else tf.where(tf.equal(source_id, ""), image_id, source_id)
@@ -171,9 +171,7 @@ def decode(serialized: tf.Tensor, regenerate_source_id: bool = False, with_diffi
     image = decode_image(sample.pop("encoded"))
     stored = tf.stack([sample["height"], sample["width"]])
     height, width = tf.unstack(tf.where(stored < 0, tf.shape(image)[:2], stored))
-    boxes_norm = sample["boxes_norm"]
-    sides = boxes_norm[:, 2:] - boxes_norm[:, :2]
-    box_fraction = sides[:, 0] * sides[:, 1]
+    box_fraction = tf.reduce_prod(sample["boxes_norm"][:, 2:] - sample["boxes_norm"][:, :2], axis=1)
     box_area = box_fraction * tf.cast(height, tf.float32) * tf.cast(width, tf.float32)  # square pixels
     area = _default_if_empty(sample["area"], box_area)
     # Published Pascal VOC records store the fraction, with which COCO metrics would count every object as small.

@@ -30,8 +30,7 @@ MISSING_LETTER = "\uffff"  # not a character: every font draws it as it draws le
 
 def class_color(class_id: int) -> tuple[int, int, int]:
     """Returns the RGB colour of a class, which depends on its id alone; hues of adjacent ids are far apart."""
-    hue = class_id * GOLDEN_RATIO % 1
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, 1.0 if class_id % 2 else 0.8)
+    red, green, blue = colorsys.hsv_to_rgb(class_id * GOLDEN_RATIO % 1, 0.85, 1.0 if class_id % 2 else 0.8)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
@@ -146,12 +145,8 @@ def _font_with(text: str) -> str | None:
 
 def _truncate(name: str, score: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """Returns name and score; the name is truncated if they are wider than `width`."""
-    text = name + score
-    for length in range(len(name) - 1, 0, -1):
-        if font.getlength(text) <= width:
-            break
-        text = f"{name[:length]}..{score}"
-    return text
+    texts = [name + score, *(f"{name[:length]}..{score}" for length in range(len(name) - 1, 0, -1))]
+    return next((text for text in texts if font.getlength(text) <= width), texts[-1])
 
 
 def _place_label(
