@@ -44,7 +44,7 @@ ORDER = [
     "dataset.window",
     "dataset.augment.geometry",
     "dataset.augment.*",  # the operations
-    "dataset.augment.autoaugment",  # which policies put together
+    "dataset.augment.autoaugment",  # policies of operations
     "dataset.augment",
     "dataset.dataloader",
     "dataset.visualize",
