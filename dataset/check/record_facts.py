@@ -5,7 +5,6 @@
 import collections
 import concurrent.futures
 import dataclasses
-import functools
 import math
 import os
 import struct
@@ -63,7 +62,7 @@ class RecordFacts(NamedTuple):
     gains: np.ndarray = np.empty([0, 3])  # [K, 3], see swap_evidence.gains; NaN if the pixels were not searched
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Facts:
     """Content of the records of a file pattern: I readable records with K objects in total."""
 
@@ -74,37 +73,22 @@ class Facts:
     faulty: list[RecordFacts]
     records: list[RecordFacts]  # without faults
 
-    def _concatenate(self, column: str) -> np.ndarray:
-        return np.concatenate([getattr(record, column) for record in (RecordFacts(""), *self.records)])
-
-    boxes = functools.cached_property(lambda self: self._concatenate("boxes"))  # [K, 4]
-    classes = functools.cached_property(lambda self: self._concatenate("classes"))  # [K]
-    is_crowd = functools.cached_property(lambda self: self._concatenate("is_crowd"))  # [K]
-    gains = functools.cached_property(lambda self: self._concatenate("gains"))  # [K, 3]
-    counts = functools.cached_property(lambda self: np.array([len(r.boxes) for r in self.records], int))  # [I]
-    image_index = functools.cached_property(lambda self: np.repeat(np.arange(len(self.records)), self.counts))  # [K]
-
-    @property
-    def num_records(self) -> int:
-        """Number of records that were read, including faulty ones."""
-        return len(self.records) + len(self.faulty)
-
-    @functools.cached_property
-    def sizes(self) -> np.ndarray:
-        """[I, 2], (height, width) of the images in pixels."""
-        return np.array([record.size for record in self.records], int).reshape(-1, 2)
-
-    @functools.cached_property
-    def names(self) -> collections.Counter[tuple[int, str]]:
-        """Number of boxes by (class id, name)."""
+    def __post_init__(self):
+        columns = [RecordFacts(""), *self.records]  # at least one, as np.concatenate needs
+        self.boxes = np.concatenate([record.boxes for record in columns])  # [K, 4]
+        self.classes = np.concatenate([record.classes for record in columns])  # [K]
+        self.is_crowd = np.concatenate([record.is_crowd for record in columns])  # [K]
+        self.gains = np.concatenate([record.gains for record in columns])  # [K, 3]
+        self.counts = np.array([len(record.boxes) for record in self.records], int)  # [I], objects per image
+        self.image_index = np.repeat(np.arange(len(self.records)), self.counts)  # [K], index into records
+        self.sizes = np.array([record.size for record in self.records], int).reshape(-1, 2)  # [I, 2], as in RecordFacts
+        self.num_records = len(self.records) + len(self.faulty)
+        # Number of boxes by (class id, name).
         pairs = (pair for record in self.records for pair in zip(record.classes.tolist(), record.names))
-        return collections.Counter((class_id, name) for class_id, name in pairs if name)
-
-    @functools.cached_property
-    def usable(self) -> np.ndarray:
-        """[K] bool: boxes that are finite, not empty and at least partly inside the image."""
+        self.names = collections.Counter((class_id, name) for class_id, name in pairs if name)
+        # [K] bool: boxes that are finite, not empty and at least partly inside the image.
         mins, maxs = self.boxes[:, :2], self.boxes[:, 2:]
-        return np.isfinite(self.boxes).all(1) & ((maxs > mins) & (maxs > 0) & (mins < 1)).all(1)
+        self.usable = np.isfinite(self.boxes).all(1) & ((maxs > mins) & (maxs > 0) & (mins < 1)).all(1)
 
     def network_boxes(self, image_size: tuple[int, int]) -> np.ndarray:
         """[K, 4] in pixels of the network input of evaluation, clipped to the image."""
@@ -133,7 +117,6 @@ def read(
         samples: approximate number of records to read, the first ones of up to 32 files; None for all.
         decode_images: False to read only the headers of the images.
         regenerate_source_id: as in the Config.
-        progress: shows a progress bar.
 
     Raises:
         DataError: if no file matches, or a file cannot be read.
