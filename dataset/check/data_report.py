@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Report of a check: statistics of the records and findings, as a table, report.json and two plots."""
 
+import collections
 import json
 import textwrap
 from collections.abc import Sequence
@@ -31,6 +32,8 @@ def compute_statistics(facts: Facts, config: Config) -> dict[str, Any]:
     Sizes and anchor recall exclude unusable boxes; anchor recall also excludes crowds if training skips them.
     """
     usable, counts = facts.usable, facts.counts
+    per_image = counts if len(counts) else np.zeros(1, int)
+    image_sizes = collections.Counter(sorted(record.size for record in facts.records)).most_common()
     clipped = np.clip(facts.boxes, 0, 1)
     sides = (clipped[:, 2:] - clipped[:, :2]) * facts.sizes[facts.image_index]
     network = facts.network_boxes(config.image_size)
@@ -39,7 +42,8 @@ def compute_statistics(facts: Facts, config: Config) -> dict[str, Any]:
     ious = np.full(len(usable), np.nan)
     ious[trained] = anchor_fit.best_ious(network[trained], build_anchors(config))
     proposals = anchor_fit.propose(network[trained], config)
-    size_class = _size_class(network_sides)
+    # Indices of SIZES, [K].
+    size, network_size = (np.digitize(pixels.prod(1), [SMALL, MEDIUM]) for pixels in (sides, network_sides))
     return {
         "files": len(facts.files),
         "records": facts.num_records,
@@ -48,37 +52,28 @@ def compute_statistics(facts: Facts, config: Config) -> dict[str, Any]:
         "boxes": len(usable),
         "crowds": int(facts.is_crowd.sum()),
         "boxes_per_image": {
-            "min": int(counts.min(initial=counts.max(initial=0))),
-            "median": float(np.median(counts)) if len(counts) else 0.0,
-            "mean": float(counts.mean()) if len(counts) else 0.0,
-            "max": int(counts.max(initial=0)),
+            "min": int(per_image.min()),
+            "median": float(np.median(per_image)),
+            "mean": float(per_image.mean()),
+            "max": int(per_image.max()),
             "images_without": int((counts == 0).sum()),
-            "histogram": {int(n): int(images) for n, images in zip(*np.unique(counts, return_counts=True))},
+            "histogram": dict(sorted(collections.Counter(counts.tolist()).items())),
         },
-        "image_sizes": _count_image_sizes(facts),
+        "image_sizes": {f"{width}x{height}": number for (height, width), number in image_sizes},
         "sizes": {
-            "original": _count_by_size(_size_class(sides[usable])),
-            "network": _count_by_size(size_class[usable]),
+            where: {name: int((index[usable] == i).sum()) for i, name in enumerate(SIZES)}
+            for where, index in (("original", size), ("network", network_size))
         },
         "classes": _class_statistics(facts, config, ious),
         "anchors": {
             "image_size": list(config.image_size),
             "boxes": int(trained.sum()),
             "recall": anchor_fit.recall(ious[trained]),
-            "recall_by_size": {name: _recall(ious[trained & (size_class == i)]) for i, name in enumerate(SIZES)},
+            "recall_by_size": {name: _recall(ious[network_size == i]) for i, name in enumerate(SIZES)},
             "mean_iou": float(ious[trained].mean()) if trained.any() else None,
             "proposals": [{"hparams": p.hparams, "recall": p.recall} for p in proposals],
         },
     }
-
-
-def _size_class(sides: np.ndarray) -> np.ndarray:
-    """Returns indices of SIZES, [K], for boxes of (height, width) [K, 2] in pixels."""
-    return np.digitize(sides.prod(1), [SMALL, MEDIUM])
-
-
-def _count_by_size(size_class: np.ndarray) -> dict[str, int]:
-    return {name: int((size_class == i).sum()) for i, name in enumerate(SIZES)}
 
 
 def _recall(ious: np.ndarray) -> float | None:
@@ -86,28 +81,15 @@ def _recall(ious: np.ndarray) -> float | None:
     return anchor_fit.recall(ious) if len(ious) else None
 
 
-def _count_image_sizes(facts: Facts) -> dict[str, int]:
-    """Returns the number of images by size, such as "640x480" (WxH), the most frequent first."""
-    sizes, counts = np.unique(facts.sizes, axis=0, return_counts=True)
-    order = np.argsort(-counts, kind="stable")
-    return {f"{sizes[i][1]}x{sizes[i][0]}": int(counts[i]) for i in order}
-
-
 def _class_statistics(facts: Facts, config: Config, ious: np.ndarray) -> list[dict[str, Any]]:
     # Without a label map, the most frequent name of each class in the records.
     names = label_map.resolve(config.label_map) or dict(pair for pair, _ in reversed(facts.names.most_common()))
     rows = []
-    for class_id in sorted(set(facts.classes.tolist()) | set(names)):
+    for class_id in sorted({*facts.classes.tolist(), *names}):
         chosen = facts.classes == class_id
-        rows.append(
-            {
-                "id": class_id,
-                "name": names.get(class_id, ""),
-                "boxes": int(chosen.sum()),
-                "images": len(np.unique(facts.image_index[chosen])),
-                "recall": _recall(ious[chosen]),
-            }
-        )
+        images = len(np.unique(facts.image_index[chosen]))
+        row = {"id": class_id, "name": names.get(class_id, ""), "boxes": int(chosen.sum()), "images": images}
+        rows.append({**row, "recall": _recall(ious[chosen])})
     return rows
 
 

@@ -51,9 +51,6 @@ def run(file_pattern: str, folder: Path, config: Config, *, samples: int, evalua
     """Writes sample images and the contact sheet, and prints a line for each.
 
     Args:
-        file_pattern: glob of the records.
-        folder: output folder.
-        config: image size, colors, augmentation and label_map.
         samples: number of images; in evaluation at most the number of records.
         evaluation: True for the images of evaluation, False for those of training.
 
@@ -64,28 +61,29 @@ def run(file_pattern: str, folder: Path, config: Config, *, samples: int, evalua
     label_map_lib.check(names, config.num_classes)
     reader = InputReader(file_pattern, config)
     folder.mkdir(parents=True, exist_ok=True)
-    num_written = num_empty = 0
+    num_boxes = []
     for labeled in (evaluation_images if evaluation else training_images)(reader, samples):
-        path = folder / f"sample{num_written}.jpg"
+        path = folder / f"sample{len(num_boxes)}.jpg"
         print(f"writing {path}: {labeled.title}, boxes: {len(labeled.boxes)}", flush=True)
         Image.fromarray(_draw(labeled, names)).save(path, **JPEG_OPTIONS)
-        num_written += 1
-        num_empty += len(labeled.boxes) == 0
-    if num_written < samples:
-        print(f"found only {num_written} images for {samples} requested samples")
+        num_boxes.append(len(labeled.boxes))
+    if len(num_boxes) < samples:
+        print(f"found only {len(num_boxes)} images for {samples} requested samples")
 
     path = folder / "contact_sheet.jpg"
     tiles = operation_tiles(first_samples(reader, NUM_IMAGES), config)
     print(f"writing {path}: {len(tiles)} tiles, of {tiles[0].title}", flush=True)
     Image.fromarray(contact_sheet(tiles, names)).save(path, **JPEG_OPTIONS)
-    print(f"wrote {num_written} images, {num_empty} of them without boxes, and a contact sheet to {folder}")
+    empty = num_boxes.count(0)
+    print(f"wrote {len(num_boxes)} images, {empty} of them without boxes, and a contact sheet to {folder}")
 
 
 def training_images(reader: InputReader, count: int) -> Iterator[LabeledImage]:
     """Yields the first augmented images of training, with the boxes that become targets."""
     for example in batches(reader.augmented(SEED).take(count)):
         boxes, classes = example["boxes"].numpy(), example["classes"].numpy()
-        yield LabeledImage(_to_image(example["image"], reader.config), boxes, classes, _title(example))
+        image = preprocess.unnormalize(example["image"], **reader.config.colors).numpy()
+        yield LabeledImage(image, boxes, classes, _title(example))
 
 
 def evaluation_images(reader: InputReader, count: int) -> Iterator[LabeledImage]:
@@ -95,7 +93,8 @@ def evaluation_images(reader: InputReader, count: int) -> Iterator[LabeledImage]
         real = label["classes"].numpy() > 0  # the rest is padding
         boxes = (label["boxes_image"] / label["image_scale"]).numpy()[real]
         classes = label["classes"].numpy()[real]
-        yield LabeledImage(_to_image(images[0], reader.config), boxes, classes, _title(label))
+        image = preprocess.unnormalize(images[0], **reader.config.colors).numpy()
+        yield LabeledImage(image, boxes, classes, _title(label))
 
 
 def first_samples(reader: InputReader, count: int) -> list[Sample]:
@@ -121,29 +120,23 @@ def operation_tiles(samples: Sequence[Sample], config: Config) -> list[LabeledIm
 
 def operations(others: Sequence[Sample], config: Config) -> dict[str, Operation]:
     """Returns all augmentation operations by title; those of the policy at their highest level."""
-    levels: dict[str, int] = {}
     policy = autoaugment.POLICIES[config.autoaugment_policy] if config.autoaugment_policy else ()
-    for name, probability, level in itertools.chain(*policy):
-        if probability > 0:
-            levels[name] = max(level, levels.get(name, 0))
+    steps = sorted((name, level) for name, probability, level in itertools.chain(*policy) if probability > 0)
     table: dict[str, Operation] = {
         f"{name}, level {level}": functools.partial(autoaugment.apply, step=(name, ALWAYS, level))
-        for name, level in sorted(levels.items())
+        for name, level in dict(steps).items()  # the last level of each name
     }
-
-    def mosaic_of_all(sample: Sample, seed: tf.Tensor) -> Sample:
-        return mosaic([sample, *others], seed, image_size=config.image_size)
-
     switched = {
         "grid_mask": (grid_mask, config.grid_mask),
-        "mosaic": (mosaic_of_all, config.mosaic),
+        "mosaic": (lambda sample, seed: mosaic([sample, *others], seed, image_size=config.image_size), config.mosaic),
         "input_rand_hflip": (random_flip, config.input_rand_hflip),
     }
     table |= {title if used else f"{title} (not in use)": operation for title, (operation, used) in switched.items()}
     factors = f"jitter {config.jitter_min:g} to {config.jitter_max:g}"
-    for i in range(NUM_WINDOWS):
-        table[f"{factors}, window {i + 1}"] = functools.partial(_jitter, config=config, number=i)
-    return table
+    windows = {
+        f"{factors}, window {i + 1}": functools.partial(_jitter, config=config, number=i) for i in range(NUM_WINDOWS)
+    }
+    return table | windows
 
 
 def _jitter(sample: Sample, seed: tf.Tensor, *, config: Config, number: int) -> Sample:
@@ -169,11 +162,7 @@ def _labeled(sample: Sample, config: Config, title: str) -> LabeledImage:
 
 
 def contact_sheet(tiles: Sequence[LabeledImage], names: Mapping[int, str]) -> np.ndarray:
-    """Draws images of any size as tiles of one image, row by row, each below its title.
-
-    Returns:
-        uint8 [H, W, 3].
-    """
+    """Draws images of any size as tiles of one image, uint8 [H, W, 3], row by row, each below its title."""
     num_columns = math.ceil(math.sqrt(len(tiles)))
     num_rows = math.ceil(len(tiles) / num_columns)
     sheet = Image.new("RGB", (num_columns * TILE, num_rows * (TILE + CAPTION)), "white")
@@ -197,10 +186,6 @@ def resize(labeled: LabeledImage, side: int) -> LabeledImage:
 def _draw(labeled: LabeledImage, names: Mapping[int, str]) -> np.ndarray:
     image, boxes, classes, _ = labeled
     return draw_boxes(image, boxes, classes, names=names, max_boxes_to_draw=len(boxes))
-
-
-def _to_image(network_input: tf.Tensor, config: Config) -> np.ndarray:
-    return preprocess.unnormalize(network_input, **config.colors).numpy()
 
 
 def _title(sample: Mapping[str, tf.Tensor]) -> str:
