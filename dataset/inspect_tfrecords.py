@@ -59,17 +59,10 @@ def _quote(word: str) -> str:
 def main() -> None:
     config = config_lib.load(FLAGS.model_name, FLAGS.hparams)
     # Imports TensorFlow, which takes seconds, after errors in the flags have been reported.
-    import tensorflow as tf
-
     from dataset.check import inspection
-    from dataset.files import reason_of
-    from dataset.tfrecord import DataError
 
     folder = Path(FLAGS.save_samples_dir)
-    try:
-        inspection.run(FLAGS.file_pattern, folder, config, samples=FLAGS.samples, evaluation=FLAGS.eval)
-    except tf.errors.OpError as error:  # files that cannot be read
-        raise DataError(reason_of(error)) from error
+    inspection.run(FLAGS.file_pattern, folder, config, samples=FLAGS.samples, evaluation=FLAGS.eval)
 
 
 if __name__ == "__main__":
