@@ -40,7 +40,6 @@ def best_ious(boxes: np.ndarray, anchors: Anchors, side_factor: float = 1.0) -> 
 
     Args:
         boxes: [K, 4] with positive sides, pixels of the network input.
-        anchors: anchors for that input.
         side_factor: multiplies the sides of the anchors.
 
     Returns:
@@ -72,10 +71,6 @@ def propose(boxes: np.ndarray, config: Config) -> list[Proposal]:
 
     Args:
         boxes: [K, 4] with positive sides, pixels of the network input.
-        config: config with the present anchors.
-
-    Returns:
-        Proposals by increasing recall.
     """
     if not len(boxes):
         return []

@@ -34,15 +34,7 @@ CONSEQUENCES = {"json_class_ids": {"class_ids"}, "json_image_ids": {"json_other_
 
 
 def quick(file_pattern: str, config: Config, val_json_file: str | None = None) -> list[str]:
-    """Checks the first records of up to 32 files within seconds, without decoding images.
-
-    Args:
-        file_pattern: glob of the records.
-        config: config of the training or evaluation.
-        val_json_file: groundtruth file of the evaluation.
-
-    Returns:
-        Warnings to log.
+    """Checks the first records of up to 32 files within seconds, without decoding images; returns warnings to log.
 
     Raises:
         DataError: if training or evaluation would be pointless.
@@ -93,17 +85,11 @@ def run(
     *,
     max_damaged: int | None = None,
 ) -> list[Finding]:
-    """Runs all checks.
+    """Runs all checks; returns the findings, most severe first.
 
     Args:
-        facts: content of the records.
-        config: config of the training or evaluation.
-        groundtruth: groundtruth file of the evaluation.
         anchors: entry "anchors" of `data_report.compute_statistics`; None skips the check of the anchors.
         max_damaged: number of damaged or faulty records that the reader tolerates; None judges them by their share.
-
-    Returns:
-        The findings, most severe first.
     """
     names = label_map.resolve(config.label_map)
     findings = [*_check_reading(facts, max_damaged), *_check_images(facts, evaluated=groundtruth is not None)]
@@ -229,26 +215,24 @@ def _check_names(facts: Facts, names: Mapping[int, str], source: str) -> Iterato
     differ = [
         f"{class_id} is {name!r} in the records and {names[class_id]!r} there"
         for class_id, name in sorted(facts.names)
-        if class_id in names and not _are_same(name, names[class_id])
+        if class_id in names and _normalize(name) != _normalize(names[class_id])
     ]
     if differ:
         text = f"class names differ from those of {source}: {format_names(differ)}; which ids are right?"
         yield Finding(WARNING, "class_names", text)
 
 
-def _are_same(name: str, other: str) -> bool:
-    name, other = (text.casefold().replace("_", " ").replace("-", " ").strip() for text in (name, other))
-    return name == other
+def _normalize(name: str) -> str:
+    return name.casefold().replace("_", " ").replace("-", " ").strip()
 
 
 def _check_shift(facts: Facts, num_classes: int, names: Mapping[int, str], source: str) -> list[Finding]:
     """Detects ids that are all one too low or too high, by the {id: name} of a source or, if it is empty, by range."""
-    ids = set(facts.classes.tolist())
-    if not ids:
+    if not len(facts.classes):
         return []
-    used, low, high = sorted(facts.names), min(ids), max(ids)
+    used, low, high = sorted(facts.names), int(facts.classes.min()), int(facts.classes.max())
     agreeing = {
-        shift: [(class_id, name) for class_id, name in used if _are_same(name, names.get(class_id + shift, ""))]
+        shift: [(i, name) for i, name in used if _normalize(name) == _normalize(names.get(i + shift, ""))]
         for shift in (0, 1, -1)
     }
     shift = max(agreeing, key=lambda shift: len(agreeing[shift]))

@@ -82,13 +82,9 @@ def _t_statistic(values: np.ndarray) -> float:
 
 
 def _contrast(sums: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Mean difference in color across the sides of boxes [..., 4]: [...] in gray levels.
+    """Mean difference in color across the sides of boxes [..., 4], from the summed-area table [H + 1, W + 1, 3].
 
     NaN for boxes that are small or not inside the image. Sides at the border of the image are not used.
-
-    Args:
-        sums: [H + 1, W + 1, 3], summed-area table of the image.
-        boxes: [..., 4] in pixels.
     """
     size = np.array(sums.shape[:2]) - 1
     inside = (boxes[..., :2] >= -1).all(-1) & (boxes[..., 2:] <= size + 1).all(-1)
