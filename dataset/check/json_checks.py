@@ -3,7 +3,6 @@
 """Comparison of records with the COCO groundtruth file used for AP: image ids, boxes and class ids."""
 
 import collections
-import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import PurePath
@@ -37,8 +36,7 @@ class JsonImage(NamedTuple):
     classes: np.ndarray  # [K]
 
 
-@dataclasses.dataclass(frozen=True)
-class GroundtruthFile:
+class GroundtruthFile(NamedTuple):
     """Content of a groundtruth file in COCO's format."""
 
     path: str
