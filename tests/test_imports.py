@@ -242,7 +242,7 @@ def test_order_detects_upward_imports(source, module, allowed):
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-@pytest.mark.parametrize("script", ["main.py", "model_inspect.py", "dataset/create_coco_tfrecord.py"])
+@pytest.mark.parametrize("script", ["main.py", "model_inspect.py", "dataset/check_tfrecords.py"])
 def test_installed_packages_of_the_same_names_do_not_shadow_ours(tmp_path, script, before):
     """PyPI has a package `dataset`, which would take precedence over ours without __init__.py."""
     for package in PACKAGES:

@@ -74,6 +74,7 @@ def test_what_cycles_prints():
     assert numbers("after cycle 4 / after cycle 3: #", ratio) == [pytest.approx(resident[3] / resident[2], abs=0.003)]
 
 
+@pytest.mark.slow
 def test_what_reading_prints(tiny_config, monkeypatch):
     flags = types.SimpleNamespace(batch_size=2, file_pattern=str(SAMPLE), num_images=8, stages=True)
     monkeypatch.setattr(training, "FLAGS", flags)

@@ -67,10 +67,11 @@ def traced(function, *shapes):
     "name, options",
     [
         ("efficientdet-lite0", {"fpn_weight_method": "fastattn"}),
-        ("efficientdet-d0", {}),
-        (
+        pytest.param("efficientdet-d0", {}, marks=pytest.mark.slow),
+        pytest.param(
             "efficientdet-d0",
             {"separable_conv": False, "conv_bn_act_pattern": True, "fpn_weight_method": "channel_attn"},
+            marks=pytest.mark.slow,
         ),
     ],
     ids=["lite0", "d0", "variants"],
@@ -92,7 +93,7 @@ def test_a_network_freezes_to_convolutions(name, options):
     } <= used  # the original kernels are removed
 
 
-@pytest.mark.parametrize("max_level, levels", [(7, 5), (8, 6)])
+@pytest.mark.parametrize("max_level, levels", [(7, 5), pytest.param(8, 6, marks=pytest.mark.slow)])
 def test_published_names(tiny_config, max_level, levels):
     config = tiny_config.override({"max_level": max_level, "image_size": 128})
     net = EfficientDetNet(config)
@@ -121,6 +122,7 @@ def test_a_detector_with_a_loop_freezes(tiny_config, net):
     assert difference({k: v.numpy() for k, v in outputs.items()}, {k: v.numpy() for k, v in expected.items()}) < 5e-4
 
 
+@pytest.mark.slow
 def test_a_frozen_network_freezes_again_within_a_function(tiny_config, net):
     """As in exports: all signatures share one frozen network."""
     model = EfficientDetModel(tiny_config, net)
