@@ -195,9 +195,6 @@ def load_config() -> config_lib.Config:
     Raises:
         ValueError: for flags that are missing or contradict each other.
     """
-    for name, why in IGNORED_FLAGS.items():
-        if FLAGS[name].present:
-            logging.info("--%s has no effect: %s", name, why)
     for name, why in REFUSED_FLAGS.items():
         if FLAGS[name].value:
             raise ValueError(f"--{name} is refused: {why}")
@@ -207,8 +204,8 @@ def load_config() -> config_lib.Config:
                 f"--{name} needs a one-off --mode=eval; it cannot be combined with training, --min_eval_interval or "
                 f"--eval_timeout"
             )
-    for name in command_line.unused("train_and_eval" if FLAGS.mode == "train" and evaluates() else FLAGS.mode):
-        logging.warning("--%s has no effect with --mode=%s", name, FLAGS.mode)
+    evaluates_after = FLAGS.mode == "train" and evaluates()
+    command_line.report_unused("mode", "train_and_eval" if evaluates_after else FLAGS.mode, IGNORED_FLAGS)
     config = config_lib.load(
         FLAGS.model_name, FLAGS.hparams, num_epochs=FLAGS.num_epochs, strategy=FLAGS.strategy or None
     )

@@ -172,11 +172,7 @@ def load_config() -> config_lib.Config:
     Raises:
         ValueError: for flags that are missing or contradict each other.
     """
-    for name, why in IGNORED_FLAGS.items():
-        if FLAGS[name].present:
-            logging.info("--%s has no effect: %s", name, why)
-    for name in command_line.unused(FLAGS.runmode):
-        logging.warning("--%s has no effect with --runmode=%s", name, FLAGS.runmode)
+    command_line.report_unused("runmode", FLAGS.runmode, IGNORED_FLAGS)
     keys = {"method": "nms_method", "score_thresh": "min_score_thresh", "max_output_size": "max_boxes_to_draw"}
     given = {key: FLAGS[flag].value for key, flag in keys.items() if FLAGS[flag].present}
     layers = {"nms_configs": config_lib.INFERENCE_NMS}, config_lib.read_hparams(FLAGS.hparams), {"nms_configs": given}

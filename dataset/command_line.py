@@ -8,7 +8,7 @@ import platform
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from absl import app, flags, logging
@@ -43,6 +43,21 @@ def unused(mode: str) -> list[str]:
     """Returns the flags that were given on the command line but have no effect in a mode of the script."""
     other_modes = [each for each in GROUPS if each.modes and mode not in each.modes]
     return [name for each in other_modes for name in each.names if flags.FLAGS[name].present]
+
+
+def report_unused(mode_flag: str, mode: str, ignored: Mapping[str, str]) -> None:
+    """Logs the given flags that have no effect.
+
+    Args:
+        mode_flag: name of the flag that selects the mode.
+        mode: see `unused`.
+        ignored: flags without effect in any mode, with the reason.
+    """
+    for name, why in ignored.items():
+        if flags.FLAGS[name].present:
+            logging.info("--%s has no effect: %s", name, why)
+    for name in unused(mode):
+        logging.warning("--%s has no effect with --%s=%s", name, mode_flag, flags.FLAGS[mode_flag].value)
 
 
 def run(main: Callable[[], None]) -> None:
