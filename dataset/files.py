@@ -54,8 +54,9 @@ def atomic_path(path: str) -> Iterator[str]:
     try:
         yield temporary
         tf.io.gfile.rename(temporary, os.path.join(folder, name), overwrite=True)
-    finally:
+    except BaseException:  # not finally: after the rename there is nothing to remove, and remote look-ups are slow
         _remove(temporary)
+        raise
 
 
 def write_file(path: str | os.PathLike, content: str | bytes) -> None:
