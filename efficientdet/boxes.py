@@ -86,11 +86,6 @@ def ciou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
 IOU_TYPES = {"iou": iou, "giou": giou, "diou": diou, "ciou": ciou}
 
 
-def pairwise_iou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
-    """Returns the IoU of every box [K, 4] with every other [N, 4]: [K, N] in [0, 1]."""
-    return iou(boxes[:, tf.newaxis], others[tf.newaxis])
-
-
 def numpy_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """`iou` for NumPy arrays, in their precision; float64 gives exact comparisons with 0.5.
 
@@ -143,7 +138,7 @@ def clip(boxes: tf.Tensor, height: float, width: float) -> tf.Tensor:
 
 
 def _intersection_and_union(boxes: tf.Tensor, others: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    # Per coordinate, so that pairwise_iou never allocates [K, N, 4].
+    # Per coordinate, so that [K, 1, 4] and [N, 4] never allocate [K, N, 4].
     ymin, xmin, ymax, xmax = tf.unstack(boxes, axis=-1)
     other_ymin, other_xmin, other_ymax, other_xmax = tf.unstack(others, axis=-1)
     height = tf.nn.relu(tf.minimum(ymax, other_ymax) - tf.maximum(ymin, other_ymin))

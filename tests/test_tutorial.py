@@ -173,7 +173,7 @@ def recall(path: pathlib.Path, num_images: int = 40) -> float:
     for index in range(num_images):
         scene = scenes.make_scene(seed=5, index=index, image_size=(270, 270))
         detections = detector.detect(scene.image)
-        ious = box_ops.pairwise_iou(scene.boxes.astype(np.float32), detections.boxes.astype(np.float32)).numpy()
+        ious = box_ops.iou(scene.boxes[:, np.newaxis].astype(np.float32), detections.boxes).numpy()
         is_round, found_round = scene.classes == 1, detections.classes == 1
         found += ((ious > 0.5) & (is_round[:, np.newaxis] == found_round)).any(axis=1).sum()
         total += len(scene.boxes)

@@ -59,8 +59,8 @@ def test_iou_variants_are_symmetric_and_bounded(kind, a, b):
 
 
 @given(box_arrays(3), box_arrays(4))
-def test_pairwise_iou_equals_iou_of_every_pair(a, b):
-    pairs = boxes.pairwise_iou(a, b)
+def test_iou_broadcasts_to_every_pair(a, b):
+    pairs = boxes.iou(a[:, np.newaxis], b)
     assert pairs.shape == (3, 4)
     np.testing.assert_array_equal(pairs[1], boxes.iou(np.repeat(a[1:2], 4, 0), b))
 

@@ -127,7 +127,7 @@ def test_equals_a_plain_assignment(objects):
 def dense_match(anchors, boxes):
     """Returns the box of every anchor or -1, [N], from the matrix of all IoUs."""
     num_boxes = len(boxes)
-    overlaps = np.pad(box_ops.pairwise_iou(boxes, anchors.boxes).numpy(), [[0, 1], [0, 0]])
+    overlaps = np.pad(box_ops.iou(boxes[:, np.newaxis], anchors.boxes).numpy(), [[0, 1], [0, 0]])
     matches = np.where(overlaps.max(0) >= 0.5, overlaps.argmax(0), -1)
     for k in reversed(range(num_boxes)):
         matches[overlaps[k].argmax()] = k

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from test_mosaic import SAMPLE
 
 from dataset.augment import color, geometry
 from dataset.augment.autoaugment import OBJECT_OPERATIONS, OPERATIONS, POLICIES, apply, autoaugment
@@ -110,19 +111,7 @@ def make_sample(height, width, num_boxes=3, seed=0):
     }
 
 
-SIGNATURE = [
-    {
-        "image": tf.TensorSpec([None, None, 3], tf.uint8),
-        "boxes_norm": tf.TensorSpec([None, 4], tf.float32),
-        "classes": tf.TensorSpec([None], tf.int32),
-        "is_crowd": tf.TensorSpec([None], tf.bool),
-        "area": tf.TensorSpec([None], tf.float32),
-        "source_id": tf.TensorSpec([], tf.string),
-        "height": tf.TensorSpec([], tf.int32),
-        "width": tf.TensorSpec([], tf.int32),
-    },
-    tf.TensorSpec([2], tf.int64),
-]
+SIGNATURE = [SAMPLE, tf.TensorSpec([2], tf.int64)]
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from dataset.augment.mosaic import mosaic
 
 SEEDS = st.tuples(st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1))
 SIZES = st.tuples(st.integers(1, 90), st.integers(1, 90))
-SIGNATURE = {
+SAMPLE = {
     "image": tf.TensorSpec([None, None, 3], tf.uint8),
     "boxes_norm": tf.TensorSpec([None, 4], tf.float32),
     "classes": tf.TensorSpec([None], tf.int32),
@@ -30,7 +30,7 @@ SIGNATURE = {
 def graph(image_size):
     """One graph per image_size, for samples of any shapes."""
 
-    @tf.function(input_signature=[[SIGNATURE] * 4, tf.TensorSpec([2], tf.int32)])
+    @tf.function(input_signature=[[SAMPLE] * 4, tf.TensorSpec([2], tf.int32)])
     def run(samples, seed):
         return mosaic(samples, seed, image_size=image_size)
 
@@ -145,9 +145,9 @@ def test_equal_seeds_give_equal_results_eager_traced_and_in_tf_data(samples, see
     dataset = tf.data.Dataset.from_tensors((tuple(samples), seed))
     inside = next(iter(dataset.map(lambda samples, seed: graph((50, 70))(list(samples), seed))))
     for other in (traced((50, 70))(samples, seed), inside):
-        assert other.keys() == eager.keys() == SIGNATURE.keys()
+        assert other.keys() == eager.keys() == SAMPLE.keys()
         for name in eager:
-            assert eager[name].dtype == SIGNATURE[name].dtype
+            assert eager[name].dtype == SAMPLE[name].dtype
             if name in ("boxes_norm", "area"):  # graphs multiply by the reciprocal instead of dividing
                 np.testing.assert_allclose(other[name], eager[name], rtol=1e-6, err_msg=name)
             else:
