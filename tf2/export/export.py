@@ -34,8 +34,8 @@ class Targets:
     tensorrt_dir: str | None = None  # the SavedModel of saved_model_dir, converted
     content: str = "detector"  # of all files except tflite: detector or network
     tflite_content: str = "detector"  # a key of CONTENTS
-    tflite_precision: str = "FP32"  # one of PRECISIONS
-    tensorrt_precision: str = "FP32"  # one of PRECISIONS
+    tflite_precision: str = "FP32"  # FP32, FP16 or INT8
+    tensorrt_precision: str = "FP32"  # FP32, FP16 or INT8
     batch_size: int = 1  # images per call; 0 for any number
     file_pattern: str | None = None  # TFRecords with calibration images for INT8
     num_calibration_steps: int = 500  # maximum number of calibration images

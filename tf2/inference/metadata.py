@@ -26,7 +26,6 @@ CONTENTS = {
     "detection_op": "normalized images -> detections of the op TFLite_Detection_PostProcess",
     "network": "normalized images -> class logits and box codes per level",
 }
-PRECISIONS = ("FP32", "FP16", "INT8")
 
 
 class ArtifactError(ValueError):
@@ -43,7 +42,7 @@ class Metadata:
 
     config: Config
     content: str = "detector"  # a key of CONTENTS
-    precision: str = "FP32"  # one of PRECISIONS: of the weights; for INT8 of the activations, too
+    precision: str = "FP32"  # FP32, FP16 or INT8: of the weights; for INT8 of the activations, too
     checkpoint: str = "random weights"  # source of the weights
 
     def to_json(self) -> str:
