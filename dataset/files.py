@@ -59,6 +59,12 @@ def atomic_path(path: str) -> Iterator[str]:
         raise
 
 
+def read_file(path: str) -> bytes:
+    """Returns the content of a local or remote file; raises tf.errors.OpError if it cannot be read."""
+    with tf.io.gfile.GFile(path, "rb") as file:
+        return file.read()
+
+
 def write_file(path: str | os.PathLike, content: str | bytes) -> None:
     """Replaces a file atomically, see `atomic_path`.
 

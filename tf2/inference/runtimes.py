@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from dataset.files import reason_of
+from dataset.files import read_file, reason_of
 from tf2.inference.graph import published_node
 from tf2.inference.metadata import METADATA_FILE, METADATA_KEY, ArtifactError, Metadata, read_zip
 
@@ -226,8 +226,7 @@ def dequantize(values: np.ndarray, details: dict) -> np.ndarray:
 
 def _read(path: str) -> bytes:
     try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            return file.read()
+        return read_file(path)
     except tf.errors.OpError as error:
         raise ArtifactError(f"{path} cannot be read: {reason_of(error)}") from error
 

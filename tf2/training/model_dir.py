@@ -20,7 +20,7 @@ import tensorflow as tf
 from absl import logging
 
 from dataset import label_map
-from dataset.files import UNFINISHED, reason_of, write_file
+from dataset.files import UNFINISHED, read_file, reason_of, write_file
 from efficientdet.config import Config, ConfigError
 from tf2.weights import checkpoint, saved_config
 from tf2.weights.checkpoint import PREFIX, CheckpointError
@@ -184,7 +184,7 @@ class ModelDir:
             tf.io.gfile.makedirs(best.path)
             best._write("best_eval.txt", json.dumps(metrics) + "\n")
             if tf.io.gfile.exists(self._join("config.yaml")):
-                best._write("config.yaml", _read(self._join("config.yaml")))
+                best._write("config.yaml", read_file(self._join("config.yaml")))
             best._add(name, write)
             self._write("best_objective.txt", f"{metrics['AP']:f}")
         except tf.errors.OpError as error:
@@ -194,10 +194,10 @@ class ModelDir:
         """Returns the AP of the checkpoint in archive/, or -1 without one."""
         best = self._archive()
         try:
-            metrics = json.loads(_read(best._join("best_eval.txt")))
+            metrics = json.loads(read_file(best._join("best_eval.txt")))
             if metrics["step"] == checkpoint.step_of(checkpoint.latest(best.path)):
                 return float(metrics["AP"])
-            return float(_read(self._join("best_objective.txt")))  # killed between writing metrics and checkpoint
+            return float(read_file(self._join("best_objective.txt")))  # killed between writing metrics and checkpoint
         except (tf.errors.OpError, ValueError, LookupError, TypeError):
             return -1.0
 
@@ -315,11 +315,6 @@ def _copy(directory: str, name: str, target: str) -> None:
     files = [match[0] for match in matches if match[1] == name and not match[2]]
     for file in sorted(files, key=lambda file: file.endswith(".index")):
         tf.io.gfile.copy(os.path.join(directory, file), target + file.removeprefix(name), overwrite=True)
-
-
-def _read(path: str) -> bytes:
-    with tf.io.gfile.GFile(path, "rb") as file:
-        return file.read()
 
 
 def _is_finite(value: np.ndarray) -> bool:

@@ -16,7 +16,7 @@ import tensorflow as tf
 import tqdm
 from absl import logging
 
-from dataset.files import reason_of, write_file
+from dataset.files import read_file, reason_of, write_file
 
 REPORT_STEPS = 10  # steps between reads of the metrics: each read waits for the device
 LOG_SECONDS = 30  # minimum seconds between log lines
@@ -287,8 +287,7 @@ class CsvFile:
         """Rewrites the file with the rows up to a step and additional columns."""
         old = b""
         if tf.io.gfile.exists(self.path):
-            with tf.io.gfile.GFile(self.path, "rb") as file:
-                old = file.read()
+            old = read_file(self.path)
         header, rows = self._parse(old)
         header += [name for name in columns if name not in header]
         rows = [row for row in rows if int(row["step"]) <= last_step]

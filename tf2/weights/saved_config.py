@@ -11,7 +11,7 @@ import tensorflow as tf
 import yaml
 
 from dataset import label_map
-from dataset.files import reason_of
+from dataset.files import read_file, reason_of
 from efficientdet.config import Config, ConfigError
 
 
@@ -29,8 +29,7 @@ def read(directory: str, defaults: Mapping[str, Any] | None = None) -> Config | 
     if not tf.io.gfile.exists(path):
         return None
     try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            values = yaml.safe_load(file.read())
+        values = yaml.safe_load(read_file(path))
         if not isinstance(values, dict):
             raise ConfigError(f"expected `key: value` lines, got {reprlib.repr(values)}")
         return with_class_names(Config().override(defaults or {}, values))
