@@ -73,8 +73,8 @@ def ciou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
 
     Returns:
         [...] float in (-2, 1]: DIoU - w * v, v = 4 / pi**2 * (atan(w1 / h1) - atan(w2 / h2))**2, w = v / (1 - IoU + v).
-        As in the paper, w is a constant to the gradient. The gradient of v is exact; the published code has none
-        with respect to the prediction.
+        Negative sides count as 0. As in the paper, w is a constant to the gradient. The gradient of v is exact; the
+        published code has none with respect to the prediction.
 
     Reference: Zheng et al., AAAI 2020, equations 8 to 11 (https://arxiv.org/abs/1911.08287).
     """
@@ -153,6 +153,6 @@ def _hull(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
 
 
 def _diagonal_angle(boxes: tf.Tensor) -> tf.Tensor:
-    """Returns atan(width / height); 0 for a box without height."""
-    heights, widths = tf.unstack(center_size(boxes)[..., 2:], axis=-1)
+    """Returns atan(width / height) in [0, pi / 2); 0 for a box without height. Negative sides count as 0."""
+    heights, widths = tf.unstack(tf.nn.relu(center_size(boxes)[..., 2:]), axis=-1)
     return tf.atan(tf.math.divide_no_nan(widths, heights))

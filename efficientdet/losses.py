@@ -138,6 +138,9 @@ def box_iou_loss(
 ) -> tf.Tensor:
     """Sum of 1 - IoU of the decoded boxes.
 
+    Every row is decoded with its own anchor. The published code concatenates all images per level but repeats the
+    anchors per image, so that rows of a batch are decoded with other anchors; see docs/results.md.
+
     Args:
         box_outputs: [B, N, 4] float32 codes.
         box_targets: [B, N, 4] float32 codes; values of exactly 0 are masked, see `box_loss`.

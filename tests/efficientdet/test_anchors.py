@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from efficientdet.anchors import Anchors, concat_levels, feature_sizes, gather_anchors
 
-TRAIN = pathlib.Path(__file__).parents[3] / "shared" / "reference" / "train.npz"
+TRAIN = pathlib.Path(__file__).parents[2] / "testdata" / "train.npz"
 DEFAULTS = {"min_level": 3, "max_level": 7, "num_scales": 3, "aspect_ratios": [1.0, 2.0, 0.5], "anchor_scale": 4.0}
 
 
@@ -37,7 +37,6 @@ def test_published_counts(size, max_level, count):
     assert sum(h * w for h, w in anchors.feat_sizes) * anchors.num_anchors_per_location == count
 
 
-@pytest.mark.skipif(not TRAIN.exists(), reason=f"needs {TRAIN}")
 @pytest.mark.parametrize(
     "name, image_size, changes",
     [

@@ -18,7 +18,7 @@ from tf2.weights import checkpoint
 
 ROOT = pathlib.Path(__file__).parents[2]
 REFERENCE = ROOT.parent / "shared" / "reference"
-NUMBERS = REFERENCE / "numbers.json"
+NUMBERS = json.loads((ROOT / "testdata" / "numbers.json").read_text())["models"]
 
 # Published trainable parameters, and multiply-adds at the image size of the model by TensorFlow's profiler.
 SIZES = {
@@ -60,7 +60,7 @@ def _published_params():
     for name in ("d0", "lite0", "d3", "d7x", "lite3"):
         file = f"efficientdet-{name}.npz"
         path = ROOT / "testdata" / file
-        marks = [pytest.mark.slow, pytest.mark.both_lanes]
+        marks = []
         if name not in ("d0", "lite0"):
             path = REFERENCE / "models" / file
             marks = [pytest.mark.slow, pytest.mark.skipif(not path.exists(), reason=f"needs {path}")]
@@ -119,13 +119,11 @@ def test_published_preprocessing(published):
     _assert_close(scale, published.figures["pre_nonsquare_scale"][0])
 
 
-def _number_cases():
-    return json.loads(NUMBERS.read_text())["models"].items() if NUMBERS.exists() else []
+def _number_case(name):
+    return pytest.param(name, NUMBERS[name], id=name, marks=[] if name.startswith("d0@128") else pytest.mark.slow)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not NUMBERS.exists(), reason=f"needs {NUMBERS}")
-@pytest.mark.parametrize("name, case", [pytest.param(name, case, id=name) for name, case in _number_cases()])
+@pytest.mark.parametrize("name, case", [_number_case(name) for name in NUMBERS])
 def test_published_numbers(name, case):
     """All fusions, qufpn, other layer orders, odd image sizes, and a training step with its moving averages."""
     config = config_lib.load(f"efficientdet-{name.split('@')[0]}", image_size=case["image_size"])

@@ -18,7 +18,7 @@ from efficientdet.anchors import Anchors, concat_levels
 from efficientdet.config import NmsConfig
 from efficientdet.nms import nms
 
-NUMBERS = pathlib.Path(__file__).parents[3] / "shared" / "reference" / "numbers.json"
+NUMBERS = pathlib.Path(__file__).parents[2] / "testdata" / "numbers.json"
 ANCHORS = Anchors((128, 128), min_level=3, max_level=7, num_scales=3, aspect_ratios=[1.0, 2.0, 0.5], anchor_scale=4.0)
 SCALES = tf.constant([1.5, 2.0])
 HARD = NmsConfig("hard", max_output_size=20)
@@ -65,7 +65,6 @@ def assert_found(expected, rows):
             raise AssertionError(f"no detection matches {box}, {score}, {label}")
 
 
-@pytest.mark.skipif(not NUMBERS.exists(), reason=f"needs {NUMBERS}")
 @pytest.mark.parametrize("mode, config", EVERY)
 def test_published_detections(mode, config):
     case = mode if mode == "combined" else f"{mode} {config.method} max_nms_inputs={config.max_nms_inputs}"

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of preprocess: published network inputs, sizes, padding, and unnormalize."""
 
-import importlib.util
 import json
 import pathlib
 
@@ -13,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from efficientdet.preprocess import fit_scale, normalize, preprocess, scaled_size, to_input, unnormalize
+from testdata import reference_weights
 
-REFERENCE = pathlib.Path(__file__).parents[3] / "shared" / "reference"
-needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason=f"needs {REFERENCE}")
+TESTDATA = pathlib.Path(__file__).parents[2] / "testdata"
 COLORS = {"mean_rgb": (123.675, 116.28, 103.53), "stddev_rgb": (58.395, 57.12, 57.375), "scale_range": False}
 LITE = {"mean_rgb": 127.0, "stddev_rgb": 128.0, "scale_range": False}
 RAW = {"mean_rgb": 0.0, "stddev_rgb": 1.0, "scale_range": False}
@@ -25,9 +24,8 @@ def image(height, width, seed=0):
     return np.random.RandomState(seed).randint(0, 256, (height, width, 3)).astype(np.uint8)
 
 
-@needs_reference
 def test_published_input():
-    expected = json.loads((REFERENCE / "numbers.json").read_text())["preprocess"]
+    expected = json.loads((TESTDATA / "numbers.json").read_text())["preprocess"]
     output, image_scale = preprocess(image(100, 150, seed=3), (128, 96), **COLORS)
     output = output.numpy()
     assert image_scale == expected["image_scale_to_original"]
@@ -40,15 +38,11 @@ def test_published_input():
     assert np.count_nonzero(np.abs(output).sum((1, 2))) == expected["nonzero_rows"]
 
 
-@needs_reference
 @pytest.mark.parametrize("model, colors", [("efficientdet-d0", COLORS), ("efficientdet-lite0", LITE)])
 def test_published_input_of_a_nonsquare_image(model, colors):
-    spec = importlib.util.spec_from_file_location("reference", REFERENCE / "reference.py")
-    reference = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(reference)
-    expected = np.load(REFERENCE / "models" / f"{model}.npz")
-    output, image_scale = preprocess(reference.image(256, 11)[:, :180, :240], (256, 256), **colors)
-    np.testing.assert_allclose(reference.sample(output), expected["pre_nonsquare_sample"], atol=1e-5)
+    expected = np.load(TESTDATA / f"{model}.npz")
+    output, image_scale = preprocess(reference_weights.image(256, 11)[:180, :240], (256, 256), **colors)
+    np.testing.assert_allclose(reference_weights.sample(output), expected["pre_nonsquare_sample"], atol=1e-5)
     np.testing.assert_allclose([image_scale], expected["pre_nonsquare_scale"], rtol=1e-6)
 
 

@@ -15,8 +15,7 @@ from efficientdet import boxes as box_ops
 from efficientdet.anchors import Anchors
 from efficientdet.targets import AnchorLabeler
 
-REFERENCE = pathlib.Path(__file__).parents[3] / "shared" / "reference"
-needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason=f"needs {REFERENCE}")
+TESTDATA = pathlib.Path(__file__).parents[2] / "testdata"
 DEFAULTS = {"min_level": 3, "max_level": 7, "num_scales": 3, "aspect_ratios": [1.0, 2.0, 0.5], "anchor_scale": 4.0}
 NO_BOXES = (np.zeros((0, 4), np.float32), np.zeros(0, np.int32))
 
@@ -39,9 +38,8 @@ def iou(a, b):
     return overlap / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - overlap)
 
 
-@needs_reference
 def test_published_labels():
-    labels = json.loads((REFERENCE / "numbers.json").read_text())["labels"]
+    labels = json.loads((TESTDATA / "numbers.json").read_text())["labels"]
     cls_targets, box_targets, num_positives = labeler().label(
         tf.constant(labels["gt_boxes"]), tf.constant(labels["gt_classes"])
     )
@@ -57,10 +55,9 @@ def test_published_labels():
         assert not codes.any()  # background is exactly 0
 
 
-@needs_reference
 def test_published_batch():
     """The three images of the published training step; the last one has no boxes."""
-    train = np.load(REFERENCE / "train.npz")
+    train = np.load(TESTDATA / "train.npz")
     images = [
         (
             [[30, 40, 120, 200], [10, 10, 60, 50], [100, 120, 250, 250], [5, 180, 40, 240], [140, 8, 180, 30]],

@@ -23,7 +23,7 @@ from tf2.training.optimizer import (
     learning_rate_schedule,
 )
 
-TRAIN = pathlib.Path(__file__).parents[4] / "shared" / "reference" / "train.npz"
+TRAIN = pathlib.Path(__file__).parents[3] / "testdata" / "train.npz"
 # Settings of the published rates, which scale with batch_size / 64.
 PUBLISHED = {"batch_size": 128, "steps_per_epoch": 1000}
 PUBLISHED_HPARAMS = "learning_rate=0.08,lr_warmup_init=0.004,num_epochs=300"
@@ -31,8 +31,6 @@ PUBLISHED_HPARAMS = "learning_rate=0.08,lr_warmup_init=0.004,num_epochs=300"
 
 @pytest.mark.parametrize("method", ["stepwise", "polynomial"])
 def test_published_rates(method):
-    if not TRAIN.exists():
-        pytest.skip(f"needs {TRAIN}")
     figures = np.load(TRAIN)
     config = config_lib.load("efficientdet-d0", f"{PUBLISHED_HPARAMS},lr_decay_method={method}")
     rate = learning_rate_schedule(config, **PUBLISHED)

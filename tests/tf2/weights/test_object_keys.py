@@ -4,11 +4,12 @@
 
 import pathlib
 
+import numpy as np
 import pytest
 
 from tf2.weights.object_keys import object_keys
 
-REFERENCE = pathlib.Path(__file__).parents[4] / "shared" / "reference"
+TESTDATA = pathlib.Path(__file__).parents[3] / "testdata"
 
 # By hand from the lists of published keys, one per pattern. blocks_0 has no expansion, blocks_3 has one.
 KEYS = {
@@ -44,9 +45,7 @@ def test_object_keys_golden():
 
 @pytest.mark.parametrize("model", ["d0", "lite0"])
 def test_published_object_keys(model):
-    path = REFERENCE / f"varnames-{model}.txt"
-    if not path.exists():
-        pytest.skip(f"needs {path}")
-    rows = [line.split("\t") for line in path.read_text().splitlines() if not line.startswith("#")]
-    expected = {row[5]: row[1] for row in rows}
-    assert len(expected) == len(rows) and object_keys(expected.values()) == expected
+    keys = np.load(TESTDATA / "variables.npz")[f"{model}/object_keys"].tolist()
+    names = np.load(TESTDATA / f"efficientdet-{model}.npz")["var_names"].tolist()
+    expected = dict(zip(keys, names, strict=True))
+    assert len(expected) == len(names) and object_keys(expected.values()) == expected
