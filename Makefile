@@ -85,7 +85,7 @@ demo: $(INSTALLED)
 	$(RUN) dataset/create_sample_data.py --output_dir=$(DEMO)/new --prefix=new --num_images=12 --seed=3 --image_size=400
 	@echo "== 2/5 training and AP; resumes if it was interrupted"
 	$(RUN) main.py --mode=train_and_eval $(DEMO_MODEL) --model_dir=$(DEMO)/model \
-		--train_file_pattern="$(DEMO)/train/train-*" --num_examples_per_epoch=1600 --train_batch_size=8 --num_epochs=5 \
+		--train_file_pattern="$(DEMO)/train/train-*" --train_batch_size=8 --num_epochs=5 \
 		--val_file_pattern="$(DEMO)/val/val-*" --val_json_file=$(DEMO)/val/annotations.json --eval_batch_size=8 \
 		--tf_random_seed=1
 	@echo "== 3/5 export"

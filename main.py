@@ -4,7 +4,7 @@ r"""Trains and evaluates EfficientDet over TFRecords.
 
     python main.py --mode=train_and_eval --model_name=efficientdet-d0 --model_dir=runs/voc --ckpt=efficientdet-d0 \
         --train_file_pattern='voc/train-*' --val_file_pattern='voc/val-*' --hparams=configs/voc.yaml \
-        --num_examples_per_epoch=5717 --num_epochs=50 --train_batch_size=16
+        --num_epochs=50 --train_batch_size=16
     python main.py --mode=eval --model_name=efficientdet-d0 --model_dir=runs/voc/archive --hparams=configs/voc.yaml \
         --val_file_pattern='voc/val-*' --voc --report_dir=/tmp/report
     python main.py --mode=eval --saved_model_dir=/tmp/d0.onnx --val_file_pattern='coco/val-*' \
@@ -104,7 +104,13 @@ def define_training_flags() -> None:
             "backbone_ckpt", None, "Classifier to start the backbone from; values as for --ckpt, e.g. efficientnet-b0."
         )
         flags.DEFINE_integer("train_batch_size", 64, "Images per training step, over all devices.", lower_bound=1)
-        flags.DEFINE_integer("num_examples_per_epoch", 120000, "Images in the training records.", lower_bound=1)
+        flags.DEFINE_integer(
+            "num_examples_per_epoch",
+            None,
+            "Images per epoch; default: the number of training records, with which alone a resumed run reads the same "
+            "images as an uninterrupted one.",
+            lower_bound=1,
+        )
         flags.DEFINE_integer("num_epochs", None, "Epochs to train; default: the config's num_epochs.", lower_bound=1)
         flags.DEFINE_integer(
             "save_checkpoints_steps",
@@ -128,7 +134,7 @@ def define_evaluation_flags() -> None:
         flags.DEFINE_string("val_file_pattern", None, "Glob of the evaluation records, in quotes.")
         flags.DEFINE_string("val_json_file", None, "COCO groundtruth file; default: the groundtruth in the records.")
         flags.DEFINE_integer("eval_batch_size", 1, "Images per evaluation step.", lower_bound=1)
-        flags.DEFINE_integer("eval_samples", 5000, "Maximum number of images to evaluate; 0 for all.", lower_bound=0)
+        flags.DEFINE_integer("eval_samples", 0, "Maximum number of images to evaluate; 0 for all.", lower_bound=0)
     with command_line.group("One-off evaluation", ["eval"]):
         flags.DEFINE_string(
             "saved_model_dir",

@@ -41,6 +41,7 @@ ORDER = [
     "dataset.label_map",
     "dataset.tfrecord",
     "dataset.records",
+    "dataset.record_count",
     "dataset.window",
     "dataset.augment.geometry",
     "dataset.augment.*",  # the operations
@@ -90,6 +91,8 @@ ORDER = [
     "tf2.training.trainer",
     "tf2.training.progress",
     "tf2.training.interrupt",
+    "tf2.training.best_result",
+    "tf2.training.epoch",
     "tf2.training.train",
     "tf2.training",
     "tf2.evaluation.coco_metric",

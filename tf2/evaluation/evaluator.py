@@ -19,6 +19,8 @@ from absl import logging
 from dataset import dataloader, tfrecord, visualize
 from dataset.convert import image_file
 from dataset.dataloader import InputReader
+from dataset.record_count import RecordCounts
+from dataset.records import find_files
 from efficientdet import preprocess, tta
 from efficientdet.config import Config
 from efficientdet.model import EfficientDetModel, EfficientDetNet
@@ -72,6 +74,7 @@ class Evaluator:
         self.names = class_names(config)
         self._sample_image = _read_sample_image(config.sample_image) if config.sample_image else None
         CocoMetric(self.names, evaluation.val_json_file)
+        self._num_skipped = _num_skipped(evaluation)
         reader = InputReader(evaluation.val_file_pattern, config)
         # Built once: a new dataset would trace its functions again, and TensorFlow never frees all of a trace.
         self._dataset = reader.evaluation(evaluation.batch_size, evaluation.num_samples)
@@ -87,7 +90,7 @@ class Evaluator:
         """Runs one pass over the dataset; the same network with new weights is not traced again."""
         batches = (((images, labels["image_scale"]), labels) for images, labels in dataloader.batches(self._dataset))
         metric = CocoMetric(self.names, self.evaluation.val_json_file)
-        count, seconds = _evaluate(metric, batches, self._detector(net), self.evaluation.num_samples)
+        count, seconds = _evaluate(metric, batches, self._detector(net), self.evaluation, self._num_skipped)
         return Result(metric, count, seconds, suppression(self.config, classes="each by itself", clip=False))
 
     def draw_images(self, net: Network, count: int = 4) -> dict[str, np.ndarray]:
@@ -156,7 +159,7 @@ def run_driver(driver: Driver, evaluation: Evaluation) -> Result:
             labels = {name: tf.stack([row[name] for row in labels]) for name in labels[0]}
             yield [image.numpy() for image in images], labels
 
-    count, seconds = _evaluate(metric, batches(), driver.stages, evaluation.num_samples)
+    count, seconds = _evaluate(metric, batches(), driver.stages, evaluation, _num_skipped(evaluation))
     return Result(metric, count, seconds, suppression(driver.config))
 
 
@@ -191,12 +194,13 @@ def _evaluate(
     metric: CocoMetric,
     batches: Iterator[tuple[Any, dict[str, tf.Tensor]]],
     stages: Mapping[str, Callable[[Any], Any]],
-    num_samples: int | None,
+    evaluation: Evaluation,
+    num_skipped: int,
 ) -> tuple[int, dict[str, float]]:
     """Adds the detections and labels of batches to a metric; returns the number of images and the seconds per stage."""
     total = metric.num_file_images
-    if total is not None and num_samples is not None:
-        total = min(total, num_samples)
+    if total is not None and evaluation.num_samples is not None:
+        total = min(total, evaluation.num_samples)
     count, seconds = 0, {}
     with tqdm.tqdm(desc="evaluating", unit="image", total=total) as bar:
         while True:
@@ -220,9 +224,17 @@ def _evaluate(
             bar.update(len(source_ids))
     with _timed(seconds, METRIC):
         metric.result()  # cached by the metric
-    if count == num_samples:
-        logging.info("stopped after the requested %d images; the records may contain more", count)
+    if num_skipped:
+        message = "evaluated only %d images, as limited by --eval_samples=%d; %d more records were not read"
+        logging.warning(message, count, evaluation.num_samples, num_skipped)
     return count, seconds
+
+
+def _num_skipped(evaluation: Evaluation) -> int:
+    """Returns the number of records that an evaluation does not read because of its num_samples."""
+    if evaluation.num_samples is None:
+        return 0
+    return max(RecordCounts().total(find_files(evaluation.val_file_pattern)) - evaluation.num_samples, 0)
 
 
 def read_images(reader: InputReader, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:

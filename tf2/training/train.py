@@ -16,10 +16,12 @@ from absl import logging
 
 from dataset import dataloader
 from dataset.dataloader import InputReader
+from dataset.record_count import RecordCounts
 from efficientdet.config import Config
 from efficientdet.model import EfficientDetNet
-from tf2.training import model_dir
+from tf2.training import epoch, model_dir
 from tf2.training import strategy as strategy_lib
+from tf2.training.best_result import BestResult
 from tf2.training.interrupt import Interrupt
 from tf2.training.model_dir import ModelDir
 from tf2.training.progress import Profiler, Progress
@@ -36,7 +38,7 @@ class Training:
     model_dir: str
     train_file_pattern: str
     batch_size: int = 64  # images per step, over all replicas
-    num_examples_per_epoch: int = 120000
+    num_examples_per_epoch: int | None = None  # images per epoch; None: the records of train_file_pattern
     ckpt: str | None = None  # weights of a detector to start from
     backbone_ckpt: str | None = None  # weights of a classifier to start the backbone from
     save_checkpoints_steps: int = 1000
@@ -70,33 +72,6 @@ class Stopped(Exception):
         self.exit_code = exit_code
 
 
-@dataclasses.dataclass
-class BestResult:
-    """The best evaluation of a training run; saved with each checkpoint."""
-
-    best_ap: float = -1.0
-    best_step: int = 0
-    stale: int = 0  # evaluations since the best one
-
-    def update(self, step: int, ap: float) -> bool:
-        """Records an evaluation; returns True if it is better than all before."""
-        is_best = ap > self.best_ap
-        if is_best:
-            self.best_ap, self.best_step = ap, step
-        self.stale = 0 if is_best else self.stale + 1
-        return is_best
-
-    def entries(self) -> dict[str, np.ndarray]:
-        """Returns the checkpoint entries."""
-        return {f"training/{name}": np.asarray(value) for name, value in dataclasses.asdict(self).items()}
-
-    @classmethod
-    def from_entries(cls, entries: Mapping[str, np.ndarray]) -> "BestResult":
-        """Restores the object from checkpoint entries."""
-        fields = {field.name: type(field.default) for field in dataclasses.fields(cls)}
-        return cls(**{name: kind(entries[f"training/{name}"]) for name, kind in fields.items()})
-
-
 def run(
     config: Config,
     training: Training,
@@ -123,10 +98,16 @@ def run(
         OSError: if model_dir cannot be written.
         Stopped: after SIGTERM or SIGINT; the current step was finished and saved.
     """
+    counts = RecordCounts(training.model_dir)
+    if training.num_examples_per_epoch is None or not training.use_fake_data:
+        length = epoch.find_length(training.train_file_pattern, training.num_examples_per_epoch, counts)
+        training = dataclasses.replace(training, num_examples_per_epoch=length)
     _check(config, training, bool(evaluator and eval_every_epochs))
     eval_steps, batches, results, is_early = eval_every_epochs * training.steps_per_epoch, None, {}, False
     with Interrupt() as interrupt:
         session = _Session(config, training, evaluator, strategy or tf.distribute.get_strategy(), interrupt)
+        if session.is_chief:
+            counts.save()
         step = session.trainer.step
         with session.progress, session.profiler:
             while True:
@@ -146,7 +127,7 @@ def _check(config: Config, training: Training, evaluates: bool) -> None:
     if training.steps_per_epoch < 1:
         raise ValueError(
             f"an epoch of {training.num_examples_per_epoch} images has no complete batch of {training.batch_size}; "
-            f"lower --train_batch_size or correct --num_examples_per_epoch"
+            f"lower --train_batch_size, or raise --num_examples_per_epoch (images then repeat)"
         )
     if config.early_stop_patience and not evaluates:
         raise ValueError("early_stop_patience needs evaluations during training; use --mode=train_and_eval")
@@ -232,6 +213,11 @@ class _Session:
             raise ValueError(
                 "the workers start at different steps; they need one --model_dir that all of them can read"
             )
+        if self.num_workers > 1 and not trainer.all_equal(training.num_examples_per_epoch):
+            raise ValueError(
+                f"the epochs of the workers differ, {training.num_examples_per_epoch} images on this one; they need "
+                f"the same training records and --num_examples_per_epoch"
+            )
 
     def _newest_checkpoint(self) -> tuple[str, dict[str, np.ndarray]] | None:
         """Returns prefix and entries of the checkpoint to resume from, or None if model_dir has none.
@@ -263,9 +249,11 @@ class _Session:
         num_examples = int(entries["training/num_examples_per_epoch"])
         if num_examples != training.num_examples_per_epoch:
             logging.warning(
-                "this training run started with --num_examples_per_epoch=%d, now %d: epochs and data order change",
+                "this training run started with epochs of %d images, now %d: epochs and data order change; "
+                "--num_examples_per_epoch=%d keeps them",
                 num_examples,
                 training.num_examples_per_epoch,
+                num_examples,
             )
         batch_size = int(entries["training/batch_size"])
         if batch_size != training.batch_size:

@@ -8,6 +8,7 @@ import pathlib
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import logging
 from PIL import Image
 
 from dataset import tfrecord, visualize
@@ -78,9 +79,14 @@ def test_moved_detections_score_less(score):
     assert 0.2 < results["AP"] < results["AP50"] <= 1
 
 
-def test_num_samples_limits_the_images(score):
-    _, oracle = score(num_samples=5, batch_size=2)
-    assert oracle.image == 5
+@pytest.mark.parametrize("num_samples, images", [(None, 8), (5, 5), (7, 7), (8, 8), (9, 8), (5000, 8)])
+def test_num_samples_limits_the_images_and_only_then_says_so(score, monkeypatch, num_samples, images):
+    warnings = []
+    monkeypatch.setattr(logging, "warning", lambda message, *args: warnings.append(message % args))
+    _, oracle = score(num_samples=num_samples, batch_size=2)
+    assert oracle.image == images
+    limited = f"evaluated only {images} images, as limited by --eval_samples={images}; {8 - images} more records were"
+    assert [warning.removesuffix(" not read") for warning in warnings] == ([limited] if images < 8 else [])
 
 
 def test_evaluator_runs_again_from_the_start(tiny_config, monkeypatch):

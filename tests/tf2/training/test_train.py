@@ -17,7 +17,9 @@ import pytest
 import tensorflow as tf
 from absl import logging
 
+from dataset import record_count
 from dataset.dataloader import InputReader
+from dataset.record_count import FILE_NAME
 from efficientdet import config as config_lib
 from efficientdet.config import ConfigError
 from tf2.evaluation import follow
@@ -242,6 +244,33 @@ def test_steps_per_execution_ends_at_saves_and_epochs(trainers, tiny_config, tmp
     assert steps_saved(tmp_path) == [4, 5, 8, 10]
     train.run(epochs(tiny_config, 2), training(tmp_path / "one", **options | {"steps_per_execution": 1}))
     assert trainers[0].weight == trainers[1].weight
+
+
+def test_epochs_are_of_all_records_which_are_counted_once(trainers, tiny_config, tmp_path, logged, monkeypatch):
+    options = {"num_examples_per_epoch": None, "batch_size": 2}  # of the 8 records of the sample
+    train.run(epochs(tiny_config, 2), training(tmp_path, **options))
+    assert (trainers[0].step, steps_saved(tmp_path)) == (8, [4, 8])
+    assert f"epochs of 8 images, the records of {SAMPLE}" in logged
+    assert [entry[2] for entry in json.loads((tmp_path / FILE_NAME).read_text()).values()] == [8]
+
+    monkeypatch.setattr(record_count, "_count_headers", None)  # fails if it is called
+    train.run(epochs(tiny_config, 3), training(tmp_path, **options))
+    assert (trainers[1].resumed_at, trainers[1].step) == (8, 12)
+
+
+def test_a_run_that_started_with_other_epochs_is_reported(trainers, tiny_config, tmp_path, logged):
+    train.run(epochs(tiny_config, 2), training(tmp_path, num_examples_per_epoch=16))
+    assert any(line.startswith(f"--num_examples_per_epoch=16, but {SAMPLE} holds 8 records: ") for line in logged)
+    train.run(epochs(tiny_config, 5), training(tmp_path, num_examples_per_epoch=None))
+    words = "this training run started with epochs of 16 images, now 8: epochs and data order change; "
+    assert words + "--num_examples_per_epoch=16 keeps them" in logged
+    assert trainers[1].step == 10
+
+
+def test_with_fake_data_and_a_length_nothing_is_counted(trainers, tiny_config, tmp_path, logged, monkeypatch):
+    monkeypatch.setattr(record_count.RecordCounts, "total", None)  # fails if it is called
+    train.run(epochs(tiny_config, 1), training(tmp_path, num_examples_per_epoch=16, use_fake_data=True))
+    assert trainers[0].step == 4 and not (tmp_path / FILE_NAME).exists()
 
 
 def test_a_finished_run_is_only_evaluated(trainers, tiny_config, tmp_path, logged, monkeypatch):
@@ -533,6 +562,13 @@ def test_machines_that_start_at_different_steps_are_rejected(trainers, tiny_conf
     monkeypatch.setattr(OneWeight, "all_equal", lambda self, number: False)
     with pytest.raises(ValueError, match="the workers start at different steps; they need one --model_dir"):
         train.run(tiny_config, training(tmp_path))
+
+
+def test_machines_with_epochs_of_different_lengths_are_rejected(trainers, tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(train.strategy_lib, "num_workers", lambda strategy: 2)
+    monkeypatch.setattr(OneWeight, "all_equal", lambda self, number: number != 8)
+    with pytest.raises(ValueError, match="the epochs of the workers differ, 8 images on this one; they need the same"):
+        train.run(tiny_config, training(tmp_path, num_examples_per_epoch=None))
 
 
 def test_a_profile_of_a_few_steps_is_written(trainers, tiny_config, tmp_path, logged):
