@@ -89,6 +89,7 @@ ORDER = [
     "tf2.training.optimizer",
     "tf2.training.model_dir",
     "tf2.training.trainer",
+    "tf2.training.run_lock",
     "tf2.training.progress",
     "tf2.training.interrupt",
     "tf2.training.best_result",

@@ -29,7 +29,7 @@ ARCHIVE = "archive"
 # Files written here. TensorFlow writes .tempstate files first and renames them: data, then index.
 CHECKPOINT_FILE = re.compile(rf"({PREFIX}-\d+)\.(?:index|meta|data-\d+-of-\d+)(\.tempstate\d+)?")
 TEMPORARY_FILE = re.compile(
-    UNFINISHED + r"(checkpoint|config\.yaml|best_eval\.txt|best_objective\.txt|record_counts\.json|probe)"
+    UNFINISHED + r"(checkpoint|config\.yaml|best_eval\.txt|best_objective\.txt|record_counts\.json|probe|run\.lock-.*)"
 )
 
 # Keys that change names or shapes of variables, or the state of the optimizer.

@@ -17,6 +17,7 @@ import tqdm
 from absl import logging
 
 from dataset.files import read_file, reason_of, write_file
+from tf2.training.run_lock import LockLost
 
 REPORT_STEPS = 10  # steps between reads of the metrics: each read waits for the device
 LOG_SECONDS = 30  # minimum seconds between log lines
@@ -83,11 +84,22 @@ class Progress:
     def __enter__(self) -> "Progress":
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error) -> None:
         self._bar.close()
+        if kind is not LockLost:  # train.csv belongs to another run then
+            self.flush()
         if self._events:
             self._events.close()
             self._evaluations.close()
+
+    def flush(self) -> None:
+        """Writes the rows of train.csv since the last call; to be called before a checkpoint is saved.
+
+        Rows are not written one by one, because appending to a file of an object store writes all of it again. Rows
+        that a kill loses are of steps after the last checkpoint, which are repeated.
+        """
+        if self._table:
+            self._table.flush()
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
@@ -255,7 +267,7 @@ class EventFile:
 
 
 class CsvFile:
-    """A CSV file with one row per step; a kill loses at most the row that is being written.
+    """A CSV file with one row per step; a kill loses the rows since the last `flush`.
 
     Rows are appended. To add a column, or to remove steps that are repeated, the file is rewritten atomically.
     """
@@ -266,17 +278,29 @@ class CsvFile:
         self.failed = False
         self._columns: list[str] = []
         self._step = -1  # of the last row
+        self._buffer = io.StringIO(newline="")  # rows that are not in the file yet
         self._open(math.inf if step is None else step)
 
     @_optional
     def write(self, step: int, values: Mapping[str, float | None]) -> None:
-        """Appends a row, adding columns if needed; None leaves a cell empty."""
+        """Adds a row, and columns if needed; None leaves a cell empty."""
         if not self._columns or step <= self._step or not values.keys() <= set(self._columns):
+            self._append()
             self._rewrite(step - 1, values)
-        cells = [values.get(name) for name in self._columns]
-        with tf.io.gfile.GFile(self.path, "a") as file:
-            csv.writer(file, lineterminator="\n").writerow([step, *("" if x is None else f"{x:.7g}" for x in cells)])
+        cells = ["" if (x := values.get(name)) is None else f"{x:.7g}" for name in self._columns]
+        csv.writer(self._buffer, lineterminator="\n").writerow([step, *cells])
         self._step = step
+
+    @_optional
+    def flush(self) -> None:
+        """Appends the rows since the last call to the file."""
+        self._append()
+
+    def _append(self) -> None:
+        if rows := self._buffer.getvalue():
+            with tf.io.gfile.GFile(self.path, "a") as file:
+                file.write(rows)
+            self._buffer = io.StringIO(newline="")
 
     @_optional
     def _open(self, last_step: float) -> None:
@@ -323,6 +347,7 @@ class EvaluationLog:
         self._events.write(step, results, images)
         self._events.flush()
         self._table.write(step, results)
+        self._table.flush()
 
     def close(self) -> None:
         """Closes the event file."""

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop: build or resume, then train to the last step, saving and evaluating in between."""
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -25,6 +26,7 @@ from tf2.training.best_result import BestResult
 from tf2.training.interrupt import Interrupt
 from tf2.training.model_dir import ModelDir
 from tf2.training.progress import Profiler, Progress
+from tf2.training.run_lock import RunLock
 from tf2.training.trainer import Trainer
 from tf2.weights import checkpoint
 
@@ -96,6 +98,7 @@ def run(
         ValueError: if a file is missing or does not match, or an epoch has no complete batch.
         FloatingPointError: if the loss is not finite for max_skipped_steps steps in a row; these are not saved.
         OSError: if model_dir cannot be written.
+        TargetError: if another training writes to model_dir.
         Stopped: after SIGTERM or SIGINT; the current step was finished and saved.
     """
     counts = RecordCounts(training.model_dir)
@@ -104,8 +107,10 @@ def run(
         training = dataclasses.replace(training, num_examples_per_epoch=length)
     _check(config, training, bool(evaluator and eval_every_epochs))
     eval_steps, batches, results, is_early = eval_every_epochs * training.steps_per_epoch, None, {}, False
-    with Interrupt() as interrupt:
-        session = _Session(config, training, evaluator, strategy or tf.distribute.get_strategy(), interrupt)
+    strategy = strategy or tf.distribute.get_strategy()
+    lock = RunLock(training.model_dir) if strategy_lib.is_chief(strategy) else contextlib.nullcontext()
+    with lock, Interrupt() as interrupt:
+        session = _Session(config, training, evaluator, strategy, interrupt, lock)
         if session.is_chief:
             counts.save()
         step = session.trainer.step
@@ -143,8 +148,10 @@ class _Session:
         evaluator: Evaluator | None,
         strategy: tf.distribute.Strategy,
         interrupt: Interrupt,
+        lock: RunLock | contextlib.nullcontext,  # of the chief
     ):
-        self.config, self.training, self.evaluator, self.interrupt = config, training, evaluator, interrupt
+        self.config, self.training, self.evaluator = config, training, evaluator
+        self.interrupt, self.lock = interrupt, lock
         self.last_step = config.num_epochs * training.steps_per_epoch
         self.is_chief = strategy_lib.is_chief(strategy)
         self.num_workers = strategy_lib.num_workers(strategy)
@@ -159,6 +166,7 @@ class _Session:
 
         self.trainer = self._build(strategy)
         if self.is_chief:
+            self.lock.check()  # after building, so that a training that started at the same time has written its lock
             self.model_dir.prepare(self.trainer.num_bytes())
         self._load(prefix, entries)
         if self.is_chief:
@@ -351,6 +359,8 @@ class _Session:
     def _save(self, step: int) -> None:
         if not self.is_chief:
             return
+        self.lock.check()
+        self.progress.flush()
         training = self.training
         extra = {
             "seed": self.seed,
@@ -375,6 +385,7 @@ class _Session:
                 net = self.trainer.evaluated_net()
                 results = self.evaluator.run(net)
                 images = self.evaluator.draw_images(net)
+            self.lock.check()
             self.progress.evaluated(step, results, images)
             # A parallel --mode=eval may have archived a better one. An equal one is this one, archived before a kill.
             if self.best.update(step, results["AP"]) and results["AP"] >= self.model_dir.best_ap():

@@ -18,6 +18,7 @@ from test_model_dir import file_size_limit
 
 from tf2.training import progress as progress_lib
 from tf2.training.progress import CsvFile, EvaluationLog, Progress
+from tf2.training.run_lock import LockLost
 
 ROOT = pathlib.Path(__file__).parents[3]
 METRICS = {"loss": 1.5, "cls_loss": 1.25, "box_loss": 0.005, "learning_rate": 0.08, "gradient_norm": 3.0}
@@ -258,12 +259,42 @@ def test_csv_files_have_the_numbers_of_the_event_files(clock, directory, logged)
     with progress(directory) as reporter:
         take(reporter, clock, range(1, 11))
         reporter.evaluated(10, {"AP": 1 / 3, "AP_/a, b": -1.0})
-        assert read(f"{directory}/train.csv") == (  # rows are written immediately
+        assert read(f"{directory}/eval.csv") == 'step,AP,"AP_/a, b"\n10,0.3333333,-1\n'
+        reporter.flush()
+        assert read(f"{directory}/train.csv") == (
             "step,loss,cls_loss,box_loss,learning_rate,gradient_norm,images_per_second,input_wait\n"
             "1,1.5,1.25,0.005,0.08,3,,\n"
             "10,1.5,1.25,0.005,0.08,3,4,0\n"
         )
-        assert read(f"{directory}/eval.csv") == 'step,AP,"AP_/a, b"\n10,0.3333333,-1\n'
+
+
+def test_rows_of_training_are_written_at_once(clock, directory, logged, monkeypatch):
+    appended = []
+    open_file = tf.io.gfile.GFile
+    monkeypatch.setattr(tf.io.gfile, "GFile", lambda *args: appended.append(args[1:]) or open_file(*args))
+    with progress(directory) as reporter:
+        take(reporter, clock, range(1, 31))
+        assert appended.count(("a",)) == 0
+        reporter.flush()
+        reporter.flush()
+        assert appended.count(("a",)) == 1
+        assert [line.split(",")[0] for line in read(f"{directory}/train.csv").splitlines()] == [
+            "step",
+            "1",
+            "10",
+            "20",
+            "30",
+        ]
+        take(reporter, clock, range(31, 46))
+    assert read(f"{directory}/train.csv").splitlines()[-1].startswith("40,")  # written at the end
+
+
+@pytest.mark.parametrize("kind, rows", [(KeyboardInterrupt, 2), (FloatingPointError, 2), (LockLost, 0)])
+def test_rows_are_written_at_an_error_except_for_a_lost_lock(clock, tmp_path, logged, kind, rows):
+    with pytest.raises(kind), progress(tmp_path) as reporter:
+        take(reporter, clock, range(1, 11))
+        raise kind
+    assert len(read(tmp_path / "train.csv").splitlines()) == 1 + rows
 
 
 def test_waiting_time_is_left_out_if_unknown(clock, tmp_path, logged):
@@ -307,6 +338,7 @@ def test_resuming_removes_later_rows_and_an_incomplete_line(directory, rest):
     table = CsvFile(path, 20)
     assert read(path) == "step,loss\n10,4\n20,3\n"
     table.write(21, {"loss": 2.0})
+    table.flush()
     assert read(path) == "step,loss\n10,4\n20,3\n21,2\n"
     assert tf.io.gfile.listdir(directory) == ["train.csv"]
 
@@ -339,10 +371,13 @@ def test_a_new_column_keeps_the_old_rows(directory):
     path = f"{directory}/train.csv"
     table = CsvFile(path, 0)
     table.write(10, {"loss": 4.0, "cls_loss": 3.0})
+    table.flush()
     table = CsvFile(path, 10)
     table.write(20, {"loss": 2.0, "box_iou_loss": 1.0})
     table.write(30, {"loss": 1.0})
-    assert read(path) == "step,loss,cls_loss,box_iou_loss\n10,4,3,\n20,2,,1\n30,1,,\n"
+    table.write(40, {"loss": 1.0, "extra": 2.0})  # rows that are not in the file yet
+    table.flush()
+    assert read(path) == "step,loss,cls_loss,box_iou_loss,extra\n10,4,3,,\n20,2,,1,\n30,1,,,\n40,1,,,2\n"
 
 
 def test_rows_of_repeated_steps_are_replaced(directory):
@@ -350,6 +385,7 @@ def test_rows_of_repeated_steps_are_replaced(directory):
     table = CsvFile(path, 0)
     for step, value in [(10, 1.0), (20, 2.0), (30, 3.0), (20, 4.0), (20, 5.0)]:
         table.write(step, {"AP": value})
+    table.flush()
     assert read(path) == "step,AP\n10,1\n20,5\n"
 
 
@@ -358,6 +394,7 @@ def test_a_table_with_an_incomplete_header_is_replaced(tmp_path, header):
     (tmp_path / "train.csv").write_bytes(header)
     table = CsvFile(str(tmp_path / "train.csv"), 10)
     table.write(20, {"loss": 2.0})
+    table.flush()
     assert read(tmp_path / "train.csv") == "step,loss\n20,2\n"
 
 
@@ -366,6 +403,7 @@ def test_an_unknown_file_is_not_modified(tmp_path, logged, text):
     write(tmp_path / "train.csv", text)
     table = CsvFile(str(tmp_path / "train.csv"), 10)
     table.write(20, {"loss": 2.0})
+    table.flush()
     assert read(tmp_path / "train.csv") == text
     assert len(logged) == 1
     assert logged[0].startswith(f"{tmp_path}/train.csv: continuing without this file: ")

@@ -19,12 +19,14 @@ from absl import logging
 
 from dataset import record_count
 from dataset.dataloader import InputReader
+from dataset.files import TargetError
 from dataset.record_count import FILE_NAME
 from efficientdet import config as config_lib
 from efficientdet.config import ConfigError
 from tf2.evaluation import follow
-from tf2.training import train
+from tf2.training import run_lock, train
 from tf2.training.model_dir import ModelDir
+from tf2.training.run_lock import LockLost
 from tf2.weights import checkpoint
 from tf2.weights.checkpoint import CheckpointError
 
@@ -150,6 +152,7 @@ def trainers(monkeypatch):
 
     monkeypatch.setattr(train, "Trainer", build)
     monkeypatch.setattr(train, "InputReader", Numbers)
+    monkeypatch.setattr(run_lock, "SETTLE", 0.0)
     return made
 
 
@@ -417,11 +420,75 @@ def test_invalid_input_is_reported_before_anything_is_built(trainers, tiny_confi
     assert trainers == []
 
 
-def test_an_unwritable_model_dir_is_reported_before_the_first_step(trainers, tiny_config, tmp_path):
+def test_an_unwritable_model_dir_is_reported_before_anything_is_built(trainers, tiny_config, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=f"cannot write to {tmp_path}/file/dir: "):
         train.run(tiny_config, training(tmp_path / "file" / "dir"))
-    assert trainers[0].calls == []
+    assert trainers == []
+
+
+# Several runs in one model_dir.
+
+
+def files_of(directory):
+    return {path: path.read_bytes() for path in sorted(pathlib.Path(directory).rglob("*")) if path.is_file()}
+
+
+def test_a_second_run_in_one_model_dir_changes_nothing(trainers, tiny_config, tmp_path, monkeypatch):
+    refused = []
+
+    def start_second(step):
+        if step == 3:
+            before = files_of(tmp_path)
+            with pytest.raises(TargetError, match=f"{tmp_path} is in use by another training, process {os.getpid()} "):
+                train.run(epochs(tiny_config, 5), training(tmp_path))
+            refused.append(files_of(tmp_path) == before)
+
+    monkeypatch.setattr(OneWeight, "during_step", staticmethod(start_second))
+    train.run(epochs(tiny_config, 2), training(tmp_path))
+    assert refused == [True] and len(trainers) == 1 and steps_saved(tmp_path)[-1] == 4
+    assert not (tmp_path / "run.lock").exists()
+
+
+@pytest.mark.parametrize("content", [b'{"token": "other", "pid": 7, "host": "a", "since": "now"}', None])
+def test_a_run_that_lost_its_lock_stops_before_it_saves(trainers, tiny_config, tmp_path, monkeypatch, content):
+    lock, taken_over = tmp_path / "run.lock", []
+
+    def lose(step):
+        if step == 3:
+            lock.unlink() if content is None else lock.write_bytes(content)
+            taken_over.append({path: data for path, data in files_of(tmp_path).items() if "tfevents" not in path.name})
+
+    monkeypatch.setattr(OneWeight, "during_step", staticmethod(lose))
+    found = "run.lock was removed" if content is None else "process 7 on a, since now took over"
+    with pytest.raises(LockLost, match=found):
+        train.run(epochs(tiny_config, 3), training(tmp_path))
+    after = files_of(tmp_path)
+    assert [{path: data for path, data in after.items() if "tfevents" not in path.name}] == taken_over
+    assert steps_saved(tmp_path)[-1] == 2
+
+
+def test_a_run_that_lost_its_lock_in_an_evaluation_archives_nothing(trainers, tiny_config, tmp_path):
+    class Loses(Scores):
+        def run(self, net):
+            (tmp_path / "run.lock").unlink()
+            return super().run(net)
+
+    with pytest.raises(LockLost):
+        train.run(epochs(tiny_config, 2), training(tmp_path), Loses(), eval_every_epochs=1)
+    assert not (tmp_path / "archive").exists() and not (tmp_path / "eval.csv").exists()
+
+
+@pytest.mark.parametrize("error", [FloatingPointError, KeyboardInterrupt])
+def test_an_error_releases_the_lock(trainers, tiny_config, tmp_path, monkeypatch, error):
+    def fail(step):
+        raise error
+
+    with monkeypatch.context() as patch, pytest.raises(error):
+        patch.setattr(OneWeight, "during_step", staticmethod(fail))
+        train.run(epochs(tiny_config, 2), training(tmp_path))
+    assert not (tmp_path / "run.lock").exists()
+    train.run(epochs(tiny_config, 2), training(tmp_path))
 
 
 @pytest.mark.parametrize(
