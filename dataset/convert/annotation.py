@@ -13,6 +13,8 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as mask_lib
 
+from dataset.convert import box_frame
+from dataset.convert.box_frame import Box, BoxFrames, Frames
 from dataset.convert.conversion_report import ConversionReport
 from dataset.convert.image_file import EXIF_TRANSPOSES, ImageError, ImageFile
 from dataset.files import reason_of
@@ -26,12 +28,8 @@ MAX_AREA = float(np.finfo(np.float32).max)
 MAX_OUTSIDE = 1 / 3  # tolerated part of a box's area outside the image
 MAX_CLIPPED = 0.2  # tolerated fraction of boxes beyond MAX_OUTSIDE
 MIN_CLIPPED = 10  # fewer such boxes are always tolerated
-EXIF_APPLIED = "EXIF orientation applied to images and boxes"
-EXIF_AMBIGUOUS = "EXIF orientation applied to images only: boxes may refer to the stored pixels"
 HEAVILY_CLIPPED = "boxes that lost more than a third of their area by clipping"
 CORNERS_HINT = "are these corners x1, y1, x2, y2 instead of x, y, width, height, or pixels of other images?"
-
-Box = tuple[float, float, float, float]
 
 
 class AnnotatedObject(NamedTuple):
@@ -73,6 +71,7 @@ class Source:
     read: Callable[[Any, ConversionReport], Annotation]  # reads an item; an ImageError leaves the image out
     label_map: Mapping[int, str]  # ids from 1
     report: ConversionReport  # notes on the whole dataset
+    exif_boxes: str = box_frame.AUTO  # frame of the boxes of images with EXIF orientation, see `box_frame.EXIF_BOXES`
     write_groundtruth: bool = True  # False if the dataset is a COCO groundtruth file; else source ids are integers
 
 
@@ -103,24 +102,32 @@ def parse_numbers(texts: Sequence[str]) -> tuple[float, ...] | None:
     return numbers if all(map(math.isfinite, numbers)) else None
 
 
-def to_record(annotation: Annotation, image: ImageFile, report: ConversionReport, include_masks: bool) -> Record:
+def to_record(
+    annotation: Annotation,
+    image: ImageFile,
+    report: ConversionReport,
+    *,
+    include_masks: bool = False,
+    box_frames: BoxFrames = box_frame.decide({}),  # noqa: B008, frozen
+) -> Record:
     """Converts an annotated image to a record; changes and left out boxes are added to the report.
 
     Boxes are clipped to the image; those that are not finite, empty, inverted or outside are left out. EXIF orientation
-    is applied to boxes and masks only if the annotated size shows that they refer to the stored pixels.
+    is applied to boxes and masks if they refer to the stored pixels.
 
     Args:
         annotation: image with its objects.
         image: content of the image file, see `image_file.read`.
         report: report of this image, extended in place.
         include_masks: stores instance masks; objects without a valid one are left out.
+        box_frames: what the boxes of the dataset refer to in images with EXIF orientation.
 
     Raises:
         ImageError: if the annotated size differs from the image's.
     """
     if image.change:
         report.note(f"images re-encoded: {image.change}", annotation.filename)
-    orientation = _box_orientation(annotation, image, report)
+    orientation = _box_orientation(annotation, image, report, box_frames)
     size = image.stored_size if orientation else (image.height, image.width)  # in which the boxes are given
     kept, boxes_norm, masks, seen = [], [], [], set()
     for item in annotation.objects:
@@ -139,7 +146,7 @@ def to_record(annotation: Annotation, image: ImageFile, report: ConversionReport
             report.note("invalid areas, replaced by those of the boxes", where)
             item = item._replace(area=None)
         kept.append(item)
-        boxes_norm.append(transpose_box_norm(box_norm, orientation))
+        boxes_norm.append(box_frame.transpose_box_norm(box_norm, orientation))
     boxes_norm = np.array(boxes_norm, np.float32).reshape(-1, 4)
     ymin, xmin, ymax, xmax = boxes_norm.astype(np.float64).T
     box_areas = np.round((ymax - ymin) * image.height * (xmax - xmin) * image.width, 3).tolist()
@@ -163,20 +170,21 @@ def to_record(annotation: Annotation, image: ImageFile, report: ConversionReport
     )
 
 
-def _box_orientation(annotation: Annotation, image: ImageFile, report: ConversionReport) -> int:
+def _box_orientation(annotation: Annotation, image: ImageFile, report: ConversionReport, box_frames: BoxFrames) -> int:
     """Returns the EXIF orientation to apply to the boxes; 0 if they refer to the upright image."""
-    upright, size = (image.height, image.width), annotation.size
-    if size is not None and size not in (upright, image.stored_size):
-        annotated, actual = f"{size[1]:g}x{size[0]:g}", f"{image.width}x{image.height}"
+    frames = Frames(image.stored_size, (image.height, image.width))
+    if annotation.size is not None and annotation.size not in (frames.stored, frames.upright):
+        annotated, actual = f"{annotation.size[1]:g}x{annotation.size[0]:g}", f"{image.width}x{image.height}"
         raise ImageError(
             "annotated size differs from the image's",
             f"{annotation.filename} is {actual}, but annotated as {annotated}; its boxes would be wrong",
         )
-    is_ambiguous = size is None or image.stored_size == upright
-    if image.orientation == 1 or not annotation.objects or (size == upright and not is_ambiguous):
+    if image.orientation == 1 or not annotation.objects:
         return 0
-    report.note(EXIF_AMBIGUOUS if is_ambiguous else EXIF_APPLIED, annotation.filename)
-    return 0 if is_ambiguous else image.orientation
+    frame, note = box_frames.describe(frames.of_size(annotation.size))
+    if note:
+        report.note(note, annotation.filename)
+    return image.orientation if frame == box_frame.STORED else 0
 
 
 def _to_box_norm(box: Box, normalized: bool, size: tuple[int, int], where: str, report: ConversionReport) -> Box:
@@ -200,22 +208,6 @@ def _to_box_norm(box: Box, normalized: bool, size: tuple[int, int], where: str, 
         lost = 1 - (ymax - ymin) * (xmax - xmin) / area
         report.note(HEAVILY_CLIPPED if lost > MAX_OUTSIDE else "boxes that extend beyond the image, clipped", where)
     return box_norm
-
-
-def transpose_box_norm(box_norm: Box, orientation: int) -> Box:
-    """Maps a box [ymin, xmin, ymax, xmax] in [0, 1] from the stored pixels to the upright image.
-
-    Only EXIF orientations 5-8 are applied, which exchange height and width; for others the box is returned unchanged.
-
-    Reference: Exif 2.32, tag 274, Orientation: the visual side of row 0 and of column 0 of the stored pixels.
-    """
-    ymin, xmin, ymax, xmax = box_norm
-    return {
-        5: (xmin, ymin, xmax, ymax),  # row 0 left, column 0 top
-        6: (xmin, 1 - ymax, xmax, 1 - ymin),  # right, top
-        7: (1 - xmax, 1 - ymax, 1 - xmin, 1 - ymin),  # right, bottom
-        8: (1 - xmax, ymin, 1 - xmin, ymax),  # left, bottom
-    }.get(orientation, box_norm)
 
 
 def encode_mask(segmentation: Sequence | Mapping | None, size: tuple[int, int], orientation: int = 0) -> bytes:

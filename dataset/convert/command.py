@@ -3,6 +3,7 @@
 """Flags, steps and error handling shared by the conversion scripts."""
 
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +12,7 @@ import tensorflow as tf
 from absl import flags
 
 from dataset import command_line
-from dataset.convert import image_file, shards
+from dataset.convert import box_frame, image_file, shards
 from dataset.convert.annotation import Source
 from dataset.files import reason_of
 from dataset.tfrecord import DataError
@@ -20,7 +21,7 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    """Defines the flags that are arguments of `shards.write_shards`."""
+    """Defines the flags of all conversions."""
     with command_line.group("Reading"):
         flags.DEFINE_integer(
             "num_threads", None, "Images read concurrently; default: number of CPU cores.", lower_bound=1
@@ -39,15 +40,25 @@ def define_flags() -> None:
             "Largest height * width of an image; larger images are left out.",
             lower_bound=1,
         )
+        flags.DEFINE_enum(
+            "exif_boxes",
+            box_frame.AUTO,
+            box_frame.EXIF_BOXES,
+            "Pixels that boxes and masks of images with EXIF orientation refer to: those of the upright image, the "
+            "stored ones, or auto: decided for the whole dataset from boxes that fit in one of the two only, and from "
+            "annotated sizes. Images without evidence are read as upright and counted; more than max_bad_fraction of "
+            "them are an error.",
+        )
 
 
 def flag_values() -> dict[str, Any]:
-    """Returns the values of these flags, as keyword arguments of `shards.write_shards`."""
+    """Returns the values of those flags that are keyword arguments of `shards.write_shards`."""
     return {name: getattr(FLAGS, name) for name in ("num_threads", "max_bad_fraction", "max_image_pixels")}
 
 
 def convert(source: Source, prefix: str, *, with_label_map: bool, include_masks: bool = False) -> None:
     """Writes a dataset with the values of the flags, and prints the report and the written files."""
+    source = dataclasses.replace(source, exif_boxes=FLAGS.exif_boxes)
     report = shards.write_shards(
         source, prefix, num_shards=FLAGS.num_shards, include_masks=include_masks, **flag_values()
     )
@@ -57,6 +68,8 @@ def convert(source: Source, prefix: str, *, with_label_map: bool, include_masks:
     if with_label_map:
         written.append(shards.write_label_map(prefix, source.label_map))
     print(report)
+    if not source.write_groundtruth and any(reason.startswith(box_frame.BOXES_TURNED) for reason in report.reasons):
+        print("the annotation file has the boxes of the stored pixels: evaluate these records without --val_json_file")
     *others, last = map(str, written)
     print(f"wrote {', '.join(others)} and {last}" if others else f"wrote {last}")
 

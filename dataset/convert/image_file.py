@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 from PIL import Image
 
+from dataset.convert import truncated
 from dataset.files import reason_of
 from dataset.tfrecord import DataError, decode_image
 
@@ -25,7 +27,7 @@ IMAGE_FORMATS = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png", "GIF": "gif", "BMP
 # Pillow may try no others, as some start external programs, such as Ghostscript. "JPEG" includes MPO.
 READABLE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000")
 
-EXIF_ORIENTATION = 0x0112
+EXIF_ORIENTATION, IMAGE_WIDTH, IMAGE_LENGTH = 0x0112, 0x0100, 0x0101  # tags
 EXIF_TRANSPOSES = {  # EXIF orientation -> operation that makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -36,7 +38,7 @@ EXIF_TRANSPOSES = {  # EXIF orientation -> operation that makes the image uprigh
     8: Image.Transpose.ROTATE_90,
 }
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+TRUNCATED = f"truncated, at most {truncated.MAX_LOST:.0%} of the pixels lost"
 PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # chunk types that do not affect the pixels
 PNG_ORIENTATIONS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")  # keywords of texts that may hold orientation
 
@@ -121,7 +123,7 @@ def read(path: Path, max_pixels: int = MAX_IMAGE_PIXELS) -> ImageFile:
     Stored unchanged: grey and RGB JPEGs, and PNG, GIF and BMP files of at most 8 bits per channel that TensorFlow and
     Pillow decode to the same pixels (the first frame of an animation). All other files (CMYK, 16 bits, EXIF
     orientation, WebP, TIFF, ...) are re-encoded: as JPEG of quality 95 if the file is lossy, else as PNG. 16 bits are
-    scaled to 8.
+    scaled to 8. So are JPEG and PNG files that lack only their end, see `truncated.complete`.
 
     Args:
         path: image file.
@@ -130,9 +132,9 @@ def read(path: Path, max_pixels: int = MAX_IMAGE_PIXELS) -> ImageFile:
     Raises:
         ImageError: if the file is empty, not an image, truncated, unreadable or too large.
     """
-    with _open(path, max_pixels) as (image, encoded):
+    with _open(path, max_pixels) as (image, encoded, is_truncated):
         orientation = _read_orientation(image)
-        change = _find_change(image, encoded, orientation)
+        change = TRUNCATED if is_truncated else _find_change(image, encoded, orientation)
         if not change:
             return ImageFile(encoded, IMAGE_FORMATS[image.format], image.height, image.width)
         upright = Image.fromarray(np.asarray(_to_upright_rgb(image)))  # a new image, as `save` would keep EXIF
@@ -145,8 +147,31 @@ def read(path: Path, max_pixels: int = MAX_IMAGE_PIXELS) -> ImageFile:
         return ImageFile(encoded, image_format, upright.height, upright.width, orientation, change)
 
 
+def read_header(path: Path) -> tuple[tuple[int, int], int]:
+    """Reads (height, width) of the stored pixels and the EXIF orientation, 1-8, without decoding the pixels.
+
+    Raises:
+        ImageError: if the file cannot be read.
+    """
+    try:
+        with _no_pixel_limit, open(path, "rb") as file:
+            is_png = file.read(len(truncated.PNG_SIGNATURE)) == truncated.PNG_SIGNATURE
+            file.seek(0)
+            if is_png:
+                content = file.read()
+                file = io.BytesIO(_strip_png_texts(content))
+                is_upright = not any(kind in content for kind in (b"eXIf", *PNG_ORIENTATIONS))
+            with Image.open(file, formats=READABLE_FORMATS) as image:
+                # Pillow looks for the orientation behind the pixels of a PNG, which it decodes for that.
+                orientation = 1 if is_png and is_upright else _read_orientation(image)
+                tags = getattr(image, "tag_v2", {})  # of a TIFF, whose `size` is the upright one in new versions
+                return (tags.get(IMAGE_LENGTH, image.height), tags.get(IMAGE_WIDTH, image.width)), orientation
+    except Exception as error:  # see `_open`
+        raise ImageError("image is unreadable", f"cannot read image {path}: {reason_of(error)}") from error
+
+
 def read_pixels(path: str | os.PathLike) -> np.ndarray:
-    """Reads the upright pixels of an image file.
+    """Reads the upright pixels of an image file; warns of a truncated one, see `truncated.complete`.
 
     Returns:
         [H, W, 3] uint8, RGB; the first frame of an animation.
@@ -154,23 +179,28 @@ def read_pixels(path: str | os.PathLike) -> np.ndarray:
     Raises:
         ImageError: see `read`; also for more than MAX_IMAGE_PIXELS pixels.
     """
-    with _open(Path(path), MAX_IMAGE_PIXELS) as (image, _):
+    with _open(Path(path), MAX_IMAGE_PIXELS) as (image, _, is_truncated):
+        if is_truncated:
+            logging.warning("image %s is %s", path, TRUNCATED)
         return np.asarray(_to_upright_rgb(image))
 
 
 @contextlib.contextmanager
-def _open(path: Path, max_pixels: int) -> Iterator[tuple[Image.Image, bytes]]:
-    """Yields the opened image and the bytes of its file; errors inside the block become ImageErrors."""
+def _open(path: Path, max_pixels: int) -> Iterator[tuple[Image.Image, bytes, bool]]:
+    """Yields (opened image, bytes of its file, True if they were completed); errors in the block become ImageErrors."""
     try:
         encoded = path.read_bytes()
         if not encoded:
             raise ImageError("file is empty", f"image {path} has 0 bytes")
-        file = io.BytesIO(_strip_png_texts(encoded))
-        with _no_pixel_limit, Image.open(file, formats=READABLE_FORMATS) as image:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_no_pixel_limit)
+            image = stack.enter_context(_open_bytes(encoded))
             if image.width * image.height > max_pixels:
                 size = f"{image.width}x{image.height}"
                 raise ImageError("too many pixels", f"image {path} is {size}, above the limit of {max_pixels} pixels")
-            yield image, encoded
+            if completed := truncated.complete(encoded):
+                image = stack.enter_context(_open_bytes(completed))
+            yield image, completed or encoded, bool(completed)
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
@@ -181,11 +211,15 @@ def _open(path: Path, max_pixels: int) -> Iterator[tuple[Image.Image, bytes]]:
         raise ImageError("image is unreadable", f"cannot read image {path}: {reason_of(error)}") from error
 
 
+def _open_bytes(encoded: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(_strip_png_texts(encoded)), formats=READABLE_FORMATS)
+
+
 def _strip_png_texts(encoded: bytes) -> bytes:
     """Removes texts and the colour profile from a PNG, because Pillow refuses long ones; returns others unchanged."""
-    if not encoded.startswith(PNG_SIGNATURE):
+    if not encoded.startswith(truncated.PNG_SIGNATURE):
         return encoded
-    kept, start = [PNG_SIGNATURE], len(PNG_SIGNATURE)
+    kept, start = [truncated.PNG_SIGNATURE], len(truncated.PNG_SIGNATURE)
     while start < len(encoded):
         end = start + 12 + int.from_bytes(encoded[start : start + 4], "big")  # length, kind, content, checksum
         is_text = encoded[start + 4 : start + 8] in PNG_TEXTS

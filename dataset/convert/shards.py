@@ -20,8 +20,9 @@ import yaml
 from tqdm import tqdm
 
 from dataset import tfrecord
-from dataset.convert import image_file
+from dataset.convert import box_frame, image_file
 from dataset.convert.annotation import CORNERS_HINT, HEAVILY_CLIPPED, MAX_CLIPPED, MIN_CLIPPED, Source, to_record
+from dataset.convert.box_frame import BoxFrames, Evidence, Frames
 from dataset.convert.conversion_report import ConversionReport, Reason
 from dataset.convert.image_file import ImageError
 from dataset.files import reason_of, staging_folder, write_file
@@ -113,13 +114,15 @@ def write_shards(
 
     Raises:
         DataError: if no image can be written, too many images or boxes are left out, or too many boxes are clipped;
-            only the report is written then.
+            only the report is written then. Also see `decide_box_frames`.
     """
     report, groundtruth = ConversionReport(), _empty_groundtruth(source.label_map)
     report.extend(source.report)
-    convert = functools.partial(_convert_image, source, max_image_pixels, include_masks)
+    num_threads = num_threads or os.cpu_count()
+    options = {"include_masks": include_masks, "box_frames": decide_box_frames(source, num_threads, max_bad_fraction)}
+    convert = functools.partial(_convert_image, source, max_image_pixels, options)
     with open_shards(prefix, num_shards) as write:
-        with contextlib.closing(_map_in_order(convert, source.items, num_threads or os.cpu_count())) as results:
+        with contextlib.closing(_map_in_order(convert, source.items, num_threads)) as results:
             for record, serialized, image_report in tqdm(
                 results, total=len(source.items), desc=Path(prefix).name, unit="image"
             ):
@@ -137,14 +140,60 @@ def write_shards(
     return report
 
 
+def decide_box_frames(source: Source, num_threads: int, max_bad_fraction: float) -> BoxFrames:
+    """Decides from all images of a dataset what the boxes of those with EXIF orientation refer to.
+
+    A wrong decision would put every box of these images beside its object, and no figure of a training would tell. So
+    too many images without evidence are an error, which one flag removes; a few are converted, and counted.
+
+    Raises:
+        DataError: if more than max_bad_fraction of the images have EXIF orientation and boxes, but no evidence.
+    """
+    evidence: dict[str | None, Evidence] = collections.defaultdict(Evidence)
+    if source.exif_boxes == box_frame.AUTO:
+        find = functools.partial(_find_evidence, source)
+        with contextlib.closing(_map_in_order(find, source.items, num_threads)) as results:
+            for found in tqdm(results, total=len(source.items), desc="EXIF orientation", unit="image"):
+                if found:
+                    size_frame, name, fits = found
+                    evidence[size_frame].names.append(name)
+                    evidence[size_frame].fits.update(fits)
+    box_frames = box_frame.decide(evidence, source.exif_boxes)
+    names, fits = box_frame.find_undecided(evidence, box_frames)
+    if len(names) > max_bad_fraction * len(source.items):
+        shown = ", ".join(f"{fits[frame]} only in the {frame} image" for frame in (box_frame.UPRIGHT, box_frame.STORED))
+        raise DataError(
+            f"{len(names)} of {len(source.items)} images ({names[0]}, ...) are turned by EXIF orientation, and it is "
+            f"unclear whether their boxes refer to the upright image or to the stored pixels (boxes that fit in one "
+            f"only: {shown}); give --exif_boxes=upright, as most annotation tools, or --exif_boxes=stored"
+        )
+    return box_frames
+
+
+def _find_evidence(source: Source, item: Any) -> tuple[str | None, str, list[str]] | None:
+    """Returns (frame of the annotated size, file name, frames that boxes show) of an image with EXIF orientation."""
+    try:
+        annotation = source.read(item, ConversionReport())
+        stored, orientation = image_file.read_header(annotation.image_path)
+    except ImageError:  # is reported by the conversion
+        return None
+    if orientation == 1 or not annotation.objects:
+        return None
+    frames = Frames(stored, stored[::-1] if orientation >= 5 else stored)
+    shown = [frames.of_mask(item.segmentation) for item in annotation.objects]
+    if not annotation.normalized:
+        shown += [frames.of_box(item.box) for item in annotation.objects]
+    return frames.of_size(annotation.size), annotation.filename, [frame for frame in shown if frame]
+
+
 def _convert_image(
-    source: Source, max_pixels: int, include_masks: bool, item: Any
+    source: Source, max_pixels: int, options: Mapping[str, Any], item: Any
 ) -> tuple[Record | None, bytes, ConversionReport]:
     report = ConversionReport()
     try:
         annotation = source.read(item, report)
         image = image_file.read(annotation.image_path, max_pixels)
-        record = to_record(annotation, image, report, include_masks)
+        record = to_record(annotation, image, report, **options)
     except ImageError as error:
         report = ConversionReport()  # without notes on the boxes of the image
         report.leave_out("images", error.reason, str(error))

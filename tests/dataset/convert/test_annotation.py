@@ -16,8 +16,8 @@ from pycocotools import mask as mask_lib
 
 from dataset import tfrecord
 from dataset.convert import annotation as annotation_lib
-from dataset.convert import image_file
-from dataset.convert.annotation import EXIF_AMBIGUOUS, EXIF_APPLIED, HEAVILY_CLIPPED, AnnotatedObject, Annotation
+from dataset.convert import box_frame, image_file
+from dataset.convert.annotation import HEAVILY_CLIPPED, AnnotatedObject, Annotation
 from dataset.convert.conversion_report import ConversionReport
 from dataset.convert.image_file import ImageError, ImageFile
 
@@ -30,12 +30,13 @@ def item(box=BOX, class_id=18, label="annotation 5", **changes):
     return AnnotatedObject(box, class_id, "dog", label, **changes)
 
 
-def to_record(*objects, image=None, size=(HEIGHT, WIDTH), include_masks=False, **changes):
+def to_record(*objects, image=None, size=(HEIGHT, WIDTH), include_masks=False, exif_boxes="auto", **changes):
     """Returns the record of a.jpg, the report as {reason: names}, and the number of boxes left out."""
     report = ConversionReport()
     annotation = Annotation(Path("images/a.jpg"), "a.jpg", "3", size, objects, **changes)
     image = image or ImageFile(b"bytes", "jpeg", HEIGHT, WIDTH)
-    record = annotation_lib.to_record(annotation, image, report, include_masks)
+    options = {"include_masks": include_masks, "box_frames": box_frame.decide({}, exif_boxes)}
+    record = annotation_lib.to_record(annotation, image, report, **options)
     reasons = {reason: entry.first for reason, entry in report.reasons.items()}
     return record, reasons, sum(report.left_out["boxes"].values())
 
@@ -169,33 +170,61 @@ def bright_box(encoded):
     return np.concatenate([found.min(axis=0), found.max(axis=0) + 1]) / np.tile(bright.shape, 2)
 
 
-@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
-def test_exif_orientation_is_applied_to_boxes_and_masks_of_stored_pixels(tmp_path, orientation):
-    image = oriented_image(tmp_path, orientation)
-    polygon = [[4, 5, 12, 5, 12, 15, 4, 15]]
-    record, reasons, left_out = to_record(item(segmentation=polygon), image=image, include_masks=True)
+STORED_BOXES, UPRIGHT_BOXES = (
+    f"EXIF orientation applied to images {scope}: " for scope in ("and boxes", "only, boxes are upright")
+)
+
+
+@pytest.mark.parametrize("size", [(HEIGHT, WIDTH), None])
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_exif_orientation_is_applied_to_boxes_and_masks_of_stored_pixels(tmp_path, orientation, size):
+    image, polygon = oriented_image(tmp_path, orientation), [[4, 5, 12, 5, 12, 15, 4, 15]]
+    options = {"image": image, "size": size, "include_masks": True, "exif_boxes": "stored"}
+    record, reasons, left_out = to_record(item(segmentation=polygon), **options)
     np.testing.assert_allclose(record.boxes_norm, [bright_box(record.encoded)], atol=1e-6)
-    assert (record.height, record.width, left_out) == (WIDTH, HEIGHT, 0)
+    assert (record.height, record.width, left_out) == (image.height, image.width, 0)
     np.testing.assert_allclose(record.area, [80], rtol=1e-6)
-    assert reasons == {RE_ENCODED: ["a.jpg"], EXIF_APPLIED: ["a.jpg"]}
+    assert reasons == {RE_ENCODED: ["a.jpg"], STORED_BOXES + box_frame.BY_FLAG: ["a.jpg"]}
     mask = np.asarray(Image.open(io.BytesIO(record.masks[0])))
     bright = tf.io.decode_image(record.encoded, channels=3).numpy()[:, :, 0] > 100
     np.testing.assert_array_equal(mask, bright)
 
 
+@pytest.mark.parametrize(
+    "orientation, size",
+    [
+        *((orientation, size) for orientation in range(2, 9) for size in ((HEIGHT, WIDTH), None)),
+        *((orientation, (WIDTH, HEIGHT)) for orientation in range(5, 9)),
+    ],
+)
+def test_boxes_and_masks_of_the_upright_image_are_unchanged(tmp_path, orientation, size):
+    image, polygon = oriented_image(tmp_path, orientation), [[4, 5, 12, 5, 12, 15, 4, 15]]
+    options = {"image": image, "size": size, "include_masks": True, "exif_boxes": "upright"}
+    record, reasons, _ = to_record(item(segmentation=polygon), **options)
+    height, width = image.height, image.width
+    np.testing.assert_allclose(record.boxes_norm, [[5 / height, 4 / width, 15 / height, 12 / width]], rtol=1e-6)
+    assert reasons == {RE_ENCODED: ["a.jpg"], UPRIGHT_BOXES + box_frame.BY_FLAG: ["a.jpg"]}
+    mask = np.zeros([height, width], np.uint8)
+    mask[5:15, 4:12] = 1
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(record.masks[0]))), mask)
+
+
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
-def test_boxes_of_the_upright_image_are_unchanged(tmp_path, orientation):
-    record, reasons, _ = to_record(item(), image=oriented_image(tmp_path, orientation), size=(WIDTH, HEIGHT))
+def test_boxes_refer_to_the_frame_of_the_annotated_size(tmp_path, orientation):
+    image = oriented_image(tmp_path, orientation)
+    record, reasons, _ = to_record(item(), image=image)
+    np.testing.assert_allclose(record.boxes_norm, [bright_box(record.encoded)], atol=1e-6)
+    assert reasons == {RE_ENCODED: ["a.jpg"], STORED_BOXES + box_frame.BY_SIZE: ["a.jpg"]}
+    record, reasons, _ = to_record(item(), image=image, size=(WIDTH, HEIGHT))
     np.testing.assert_allclose(record.boxes_norm, [[5 / 40, 4 / 20, 15 / 40, 12 / 20]], rtol=1e-6)
-    assert reasons == {RE_ENCODED: ["a.jpg"]}
+    assert reasons == {RE_ENCODED: ["a.jpg"]}  # nothing is assumed
 
 
 @pytest.mark.parametrize(
     "orientation, stored_size, size",
     [
-        *(
-            (orientation, (HEIGHT, WIDTH), (HEIGHT, WIDTH)) for orientation in (2, 3, 4)
-        ),  # height and width are not exchanged
+        # Height and width are not exchanged.
+        *((orientation, (HEIGHT, WIDTH), (HEIGHT, WIDTH)) for orientation in (2, 3, 4)),
         (6, (HEIGHT, WIDTH), None),
         (6, (30, 30), (30, 30)),
     ],
@@ -205,15 +234,19 @@ def test_ambiguous_boxes_are_unchanged_and_noted(tmp_path, orientation, stored_s
     record, reasons, left_out = to_record(item(), image=image, size=size)
     height, width = image.height, image.width
     np.testing.assert_allclose(record.boxes_norm, [[5 / height, 4 / width, 15 / height, 12 / width]], rtol=1e-6)
-    assert reasons == {RE_ENCODED: ["a.jpg"], EXIF_AMBIGUOUS: ["a.jpg"]} and left_out == 0
+    assert reasons == {RE_ENCODED: ["a.jpg"], UPRIGHT_BOXES + box_frame.ASSUMED: ["a.jpg"]} and left_out == 0
     assert to_record(image=image, size=size)[1] == {RE_ENCODED: ["a.jpg"]}  # not ambiguous without boxes
 
 
-def test_fractions_of_oriented_images_are_ambiguous(tmp_path):
-    image = oriented_image(tmp_path, 6)
-    record, reasons, _ = to_record(item((0.1, 0.2, 0.3, 0.4)), image=image, size=None, normalized=True)
-    np.testing.assert_allclose(record.boxes_norm, [[0.2, 0.1, 0.4, 0.3]], rtol=1e-6)
-    assert EXIF_AMBIGUOUS in reasons
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_fractions_of_oriented_images(tmp_path, orientation):
+    image, options = oriented_image(tmp_path, orientation), {"size": None, "normalized": True}
+    box = (0.1, 0.25, 0.3, 0.75)  # BOX
+    record, reasons, _ = to_record(item(box), image=image, **options)
+    np.testing.assert_allclose(record.boxes_norm, [[0.25, 0.1, 0.75, 0.3]], rtol=1e-6)
+    assert UPRIGHT_BOXES + box_frame.ASSUMED in reasons
+    record, _, _ = to_record(item(box), image=image, exif_boxes="stored", **options)
+    np.testing.assert_allclose(record.boxes_norm, [bright_box(record.encoded)], atol=1e-6)
 
 
 def test_oriented_images_of_another_size_than_annotated_are_left_out(tmp_path):
@@ -221,10 +254,10 @@ def test_oriented_images_of_another_size_than_annotated_are_left_out(tmp_path):
         to_record(item(), image=oriented_image(tmp_path, 6), size=(40, 21))
 
 
-@given(st.sampled_from([5, 6, 7, 8]), st.tuples(*[st.integers(0, 16).map(lambda v: v / 16)] * 4))
+@given(st.integers(1, 8), st.tuples(*[st.integers(0, 16).map(lambda v: v / 16)] * 4))
 def test_inverse_orientation_restores_the_box(orientation, box):
-    inverse = {5: 5, 6: 8, 7: 7, 8: 6}[orientation]
-    assert annotation_lib.transpose_box_norm(annotation_lib.transpose_box_norm(box, orientation), inverse) == box
+    inverse = {6: 8, 8: 6}.get(orientation, orientation)
+    assert box_frame.transpose_box_norm(box_frame.transpose_box_norm(box, orientation), inverse) == box
 
 
 # Masks.
