@@ -51,6 +51,8 @@ def main() -> None:
         FLAGS.file_pattern, samples=FLAGS.samples, regenerate_source_id=config.regenerate_source_id, progress=True
     )
     statistics = data_report.compute_statistics(facts, config)
+    if groundtruth:
+        statistics["groundtruth"] = {"path": groundtruth.path, **groundtruth.counts}
     findings = checks.run(facts, config, groundtruth, anchors=statistics["anchors"])
     print(data_report.table(statistics, findings))
     if FLAGS.output_dir:

@@ -1,15 +1,16 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-r"""Converts images with COCO annotations into TFRecords; category ids and image ids are kept.
+r"""Converts images with COCO annotations into TFRecords; image ids are kept, category ids without --consecutive_ids.
 
     python dataset/create_coco_tfrecord.py --image_dir=train2017 --output_file_prefix=coco/train \
         --object_annotations_file=annotations/instances_train2017.json
     python dataset/create_coco_tfrecord.py --image_dir=test2017 --output_file_prefix=coco/testdev \
         --image_info_file=annotations/image_info_test-dev2017.json
     python dataset/create_coco_tfrecord.py --image_dir=shop --output_file_prefix=shop/train --include_masks \
-        --object_annotations_file=shop.json --num_shards=8
+        --object_annotations_file=shop.json --num_shards=8 --consecutive_ids
 
-The second command converts images without annotations.
+The second command converts images without annotations. The third numbers the categories from 1, for files with large
+ids or a category 0; ids are integers, of which 7, 7.0 and "7" are the same.
 """
 
 import os
@@ -37,6 +38,14 @@ def define_flags() -> None:
         flags.DEFINE_string("output_file_prefix", "/tmp/train", "Path prefix of the output files, such as coco/train.")
         flags.DEFINE_integer("num_shards", 32, "Number of TFRecord files.", lower_bound=1)
         flags.DEFINE_boolean("include_masks", False, "Also writes instance masks, as PNG.")
+        flags.DEFINE_boolean(
+            "consecutive_ids",
+            False,
+            "Numbers the categories from 1, in the order of their ids, lists both ids in the label map, and writes "
+            "COCO groundtruth with the new ids, json_{name}.json, for --val_json_file. The files of all splits must "
+            "list the same categories. Category 0 becomes a class, unless it is called background, or is the supercategory "
+            "of others and has no box.",
+        )
     command.define_flags()
 
 
@@ -48,6 +57,7 @@ def main() -> None:
         image_info_file=FLAGS.image_info_file,
         object_annotations_file=FLAGS.object_annotations_file,
         caption_annotations_file=FLAGS.caption_annotations_file,
+        consecutive_ids=FLAGS.consecutive_ids,
     )
     prefix, has_classes = FLAGS.output_file_prefix, bool(source.label_map)
     command.convert(source, prefix, with_label_map=has_classes, include_masks=FLAGS.include_masks)

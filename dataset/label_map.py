@@ -78,8 +78,8 @@ def check(names: Mapping[int, str], num_classes: int) -> None:
     largest = max(names, default=0)
     if largest > num_classes:
         raise LabelMapError(
-            f"label_map has id {largest} ({names[largest]!r}) but num_classes is {num_classes};"
-            f" set num_classes to {largest} or more"
+            f"label_map has id {largest} ({names[largest]!r}) but num_classes is {num_classes}; "
+            f"{config_lib.num_classes_advice(largest)}"
         )
 
 

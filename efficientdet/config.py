@@ -21,6 +21,8 @@ from efficientdet.hparams import read_hparams
 
 VERSION = "0.4"  # of this repository
 
+MAX_NUM_CLASSES = 10_000  # far above that of any dataset of boxes (LVIS has 1,203); memory grows with it
+
 Section = TypeVar("Section", bound="_Section")
 
 
@@ -131,7 +133,7 @@ class Config(_Section):
     scale_range: bool = key(False)  # then x * 2 / 255 - 1; for AdvProp checkpoints, with mean_rgb=0,stddev_rgb=1
 
     # Data.
-    num_classes: int = key(90, "[1, inf)")  # class logits; class ids are 1..num_classes
+    num_classes: int = key(90, "[1, inf)")  # class logits, up to MAX_NUM_CLASSES; class ids are 1..num_classes
     label_map: str | Mapping[int, str] | None = key(None, kind="label_map")  # coco, voc, waymo, file.yaml, {id: name}
     max_instances_per_image: int = key(100, "[1, inf)")  # groundtruth boxes are padded to this number
     skip_crowd_during_training: bool = key(True)  # crowd boxes then count as background
@@ -223,6 +225,8 @@ class Config(_Section):
         super().__post_init__()
         if not re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.-]*", self.name):
             raise ConfigError(f"name must be letters, digits, dots, dashes and underscores, got {self.name!r}")
+        if self.num_classes > MAX_NUM_CLASSES:
+            raise ConfigError(f"num_classes {self.num_classes} is too large; {num_classes_advice(self.num_classes)}")
         lowest, highest = self.min_level, self.max_level
         if lowest >= highest:
             raise ConfigError(f"min_level {lowest} must be below max_level {highest}")
@@ -273,6 +277,16 @@ class Config(_Section):
             values["nms_configs"] = self.difference(Config()).get("nms_configs", {})
         # Non-ASCII is escaped, because PyYAML reads some characters that it writes differently (U+0085).
         return yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=120)
+
+
+def num_classes_advice(largest_id: int) -> str:
+    """Returns what to do about class ids up to `largest_id`: num_classes to set, or other ids above MAX_NUM_CLASSES."""
+    if largest_id <= MAX_NUM_CLASSES:
+        return f"set num_classes to {largest_id} or more"
+    return (
+        f"class ids, and num_classes, must be at most {MAX_NUM_CLASSES}: number the classes from 1, as "
+        "dataset/create_coco_tfrecord.py --consecutive_ids does"
+    )
 
 
 ALIASES = {"autoaugmentation_policy": "autoaugment_policy"}

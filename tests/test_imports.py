@@ -40,6 +40,7 @@ ORDER = [
     "dataset.command_line",
     "dataset.label_map",
     "dataset.tfrecord",
+    "dataset.coco_json",
     "dataset.records",
     "dataset.record_count",
     "dataset.window",

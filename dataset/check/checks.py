@@ -15,7 +15,7 @@ from dataset.check.json_checks import GroundtruthFile
 from dataset.check.record_facts import Facts
 from dataset.convert.annotation import CORNERS_HINT
 from dataset.tfrecord import DataError
-from efficientdet.config import Config
+from efficientdet.config import Config, num_classes_advice
 
 QUICK_RECORDS = 256
 # Limits above which a problem is reported, or is fatal.
@@ -30,7 +30,11 @@ MAX_MISSED_SHARE = 0.05  # of boxes without a matching anchor
 MIN_RECALL, MIN_RECALL_BOXES = 0.05, 50  # of anchors; below, over this many boxes or more, training is pointless
 MIN_AGREEMENT = 0.9  # share of class names that must agree with a label map to prove that ids are shifted
 # Findings that follow from another one, and are not reported beside it.
-CONSEQUENCES = {"json_class_ids": {"class_ids"}, "json_image_ids": {"json_other_split"}}
+CONSEQUENCES = {
+    "json_class_ids": {"class_ids"},
+    "json_category_0": {"class_ids", "json_class_ids"},
+    "json_image_ids": {"json_other_split"},
+}
 
 
 def quick(file_pattern: str, config: Config, val_json_file: str | None = None) -> list[str]:
@@ -94,6 +98,7 @@ def run(
     names = label_map.resolve(config.label_map)
     findings = [*_check_reading(facts, max_damaged), *_check_images(facts, evaluated=groundtruth is not None)]
     if groundtruth:
+        findings += groundtruth.findings
         findings += json_checks.check_image_ids(facts, groundtruth, config.regenerate_source_id)
     of_classes = list(_check_classes(facts, config.num_classes, names))
     if groundtruth and not of_classes and min(groundtruth.names, default=0) > 0:
@@ -190,7 +195,9 @@ def _check_classes(facts: Facts, num_classes: int, names: Mapping[int, str]) -> 
     if shifted or not ids:
         yield from shifted
     elif wrong:
-        remedy = f"set num_classes to {max(ids)}" if min(wrong) > 0 else "write ids from 1, and no boxes of background"
+        remedy = "write ids from 1, and no boxes of background"
+        if min(wrong) > 0:
+            remedy = num_classes_advice(max(ids))
         others = format_names([f"{class_id} on {boxes}" for class_id, boxes in wrong.items()])
         text = (
             f"class ids must be in 1..num_classes = {num_classes}, but {sum(wrong.values())} of {len(facts.classes)} "

@@ -107,6 +107,7 @@ def table(statistics: dict[str, Any], findings: Sequence[Finding]) -> str:
         f"boxes         {statistics['boxes']}, {statistics['crowds']} of them crowds; "
         f"per image: min {per_image['min']}, median {per_image['median']:g}, mean {per_image['mean']:.1f}, "
         f"max {per_image['max']}; images without: {per_image['images_without']}",
+        *_format_groundtruth(**statistics.get("groundtruth", {})),
         "",
         f"{'box size':<24}{'original':>12}{f'at {width}x{height}':>16}{'anchor recall':>16}",
     ]
@@ -130,6 +131,13 @@ def table(statistics: dict[str, Any], findings: Sequence[Finding]) -> str:
     if not findings:
         lines.append("nothing wrong was found")
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _format_groundtruth(path: str = "", **counts: int) -> list[str]:
+    if not path:
+        return []
+    text = "{images} images, {images_without_boxes} without boxes; {boxes} boxes, {crowds} of them crowds"
+    return textwrap.wrap(f"groundtruth   {text.format(**counts)}; {path}", WIDTH, subsequent_indent=" " * 14)
 
 
 def _format_share(share: float | None) -> str:

@@ -3,22 +3,27 @@
 """Comparison of records with the COCO groundtruth file used for AP: image ids, boxes and class ids."""
 
 import collections
-import json
 from collections.abc import Callable, Iterator
 from pathlib import PurePath
 from typing import NamedTuple
 
 import numpy as np
 
+from dataset import coco_json
 from dataset.check import box_layouts
 from dataset.check.box_layouts import Layout
 from dataset.check.finding import FATAL, NOTE, WARNING, Finding, format_count, format_names
 from dataset.check.record_facts import Facts, RecordFacts
+from dataset.coco_json import Groundtruth
 from dataset.convert.annotation import CORNERS_HINT
-from dataset.files import reason_of
-from dataset.tfrecord import DataError
 from efficientdet import boxes as box_ops
 
+MAX_LEFT_OUT = 0.1  # share of the file's annotations that cannot be used; above, AP is meaningless
+MAX_CROWDS = 0.5  # share of the file's boxes; above, a warning
+CROWD_ADVICE = (
+    "write iscrowd=0 for single objects, there and in the records (training leaves crowds out, too, unless "
+    "skip_crowd_during_training=false)"
+)
 MAX_IMAGES = 2000  # whose boxes are compared
 MAX_REPAIRED_IMAGES = 200  # whose boxes are compared after a repair
 MIN_IOU = 0.5  # of equal boxes
@@ -41,7 +46,13 @@ class GroundtruthFile(NamedTuple):
 
     path: str
     names: dict[int, str]
-    images: dict[str, JsonImage]  # by image id, as text
+    images: dict[int, JsonImage]  # by image id
+    counts: dict[str, int]  # see `Groundtruth.counts`
+    findings: list[Finding]  # of `check_rows`
+
+    def image_of(self, record: RecordFacts) -> JsonImage | None:
+        """Returns the image of a record, or None if the file lacks it."""
+        return self.images.get(coco_json.parse_id(record.source_id))
 
 
 Pairs = list[tuple[RecordFacts, JsonImage]]  # images that the records and the JSON have in common
@@ -53,46 +64,79 @@ def load(path: str) -> GroundtruthFile:
     Raises:
         DataError: if it cannot be read, or is not groundtruth in COCO's format.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {reason_of(error)}") from error
-    except RecursionError:
-        raise DataError(f"cannot read {path}: its brackets are nested too deeply for groundtruth") from None
-    keys = ("images", "annotations", "categories")
-    missing = [key for key in keys if not isinstance(content, dict) or not isinstance(content.get(key), list)]
-    if missing:
-        raise DataError(f"{path} has no {' and no '.join(missing)}: give a file such as instances_val2017.json")
-    try:
-        rows = collections.defaultdict(list)
-        for row in content["annotations"]:
-            if not row.get("iscrowd"):
-                xmin, ymin, width, height = row["bbox"]
-                rows[str(row["image_id"])].append((ymin, xmin, height, width, row["category_id"]))
-        images = {}
-        for image in content["images"]:
-            columns = np.array(rows[str(image["id"])], np.float64).reshape(-1, 5)
-            if not np.isfinite(columns).all():
-                raise ValueError(f"a bbox or category_id of image {image['id']} is not a number")
-            size = tuple(int(image.get(side) or 0) for side in ("height", "width"))
-            images[str(image["id"])] = JsonImage(
-                file_name=str(image.get("file_name", "")),
-                size=size if all(size) else None,
-                boxes=np.hstack([columns[:, :2], columns[:, :2] + columns[:, 2:4]]),
-                classes=columns[:, 4].astype(int),
-            )
-        names = {int(category["id"]): str(category.get("name", "")) for category in content["categories"]}
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise DataError(f"{path} is not groundtruth in COCO's format ({reason}); write it again") from error
-    return GroundtruthFile(path, {i: name for i, name in names.items() if i or name.lower() != "background"}, images)
+    groundtruth = coco_json.load(path)
+    rows = collections.defaultdict(list)
+    for row in groundtruth.annotations.rows:
+        if not row.get("iscrowd"):
+            xmin, ymin, width, height = row["bbox"]
+            rows[row["image_id"]].append((ymin, xmin, height, width, row["category_id"]))
+    images = {}
+    for image_id, image in groundtruth.images.items():
+        columns = np.array(rows[image_id], np.float64).reshape(-1, 5)
+        size = [image.get(side) for side in ("height", "width")]
+        images[image_id] = JsonImage(
+            file_name=str(image.get("file_name", "")),
+            size=tuple(map(int, size))
+            if all(coco_json.is_number(side) and 0 < side < 2**31 for side in size)
+            else None,
+            boxes=np.hstack([columns[:, :2], columns[:, :2] + columns[:, 2:4]]),
+            classes=columns[:, 4].astype(int),
+        )
+    names = {i: name for i, name in groundtruth.names.items() if i or name.lower() != "background"}
+    return GroundtruthFile(path, names, images, groundtruth.counts(), check_rows(groundtruth))
+
+
+def check_rows(groundtruth: Groundtruth) -> list[Finding]:
+    """Checks that AP can use the annotations of a file: findings about boxes that are left out, repeated or crowds."""
+    path, (rows, left_out, repeated) = groundtruth.path, groundtruth.annotations
+    total, findings = len(rows) + sum(map(len, left_out.values())), []
+    background = {reason: labels for reason, labels in left_out.items() if reason == coco_json.BACKGROUND}
+    others = {reason: labels for reason, labels in left_out.items() if reason != coco_json.BACKGROUND}
+    for code, reasons in ("json_category_0", background), ("json_left_out", others):
+        if not reasons:
+            continue
+        wrong = sum(len(labels) for reason, labels in reasons.items() if reason != coco_json.UNLISTED_IMAGE)
+        shown = format_names(
+            [f"{reason}: {len(labels)} ({format_names(labels)})" for reason, labels in reasons.items()]
+        )
+        text = f"AP leaves out {format_count(sum(map(len, reasons.values())), total, 'annotations')} of {path}: {shown}"
+        findings.append(Finding(FATAL if wrong > MAX_LEFT_OUT * total else WARNING, code, text))
+    if repeated:
+        text = (
+            f"{format_count(len(repeated), total, 'annotations')} of {path} have the id of another one "
+            f"({format_names(repeated)}): are boxes in it twice, or were two files merged?"
+        )
+        findings.append(Finding(WARNING, "json_repeated_ids", text))
+    return findings + _check_crowds(groundtruth)
+
+
+def _check_crowds(groundtruth: Groundtruth) -> list[Finding]:
+    """Checks that a file, and each of its classes, has objects that are not crowds."""
+    path, rows, names = groundtruth.path, groundtruth.annotations.rows, groundtruth.names
+    boxes = collections.Counter(row["category_id"] for row in rows)
+    crowds = collections.Counter(row["category_id"] for row in rows if row.get("iscrowd"))
+    if not rows:
+        text = f"{path} has no box that AP can use; give the file with the groundtruth of these records"
+        return [Finding(FATAL, "json_no_boxes", text)]
+    advice = f"which AP ignores: {CROWD_ADVICE}"
+    if crowds == boxes:
+        return [Finding(FATAL, "json_crowds", f"all {len(rows)} boxes of {path} have iscrowd=1, {advice}")]
+    of_crowds = [
+        f"{category} {names[category]!r}" for category in sorted(crowds) if crowds[category] == boxes[category]
+    ]
+    if crowds.total() > MAX_CROWDS * len(rows):
+        text = f"{format_count(crowds.total(), len(rows), 'boxes')} of {path} have iscrowd=1, {advice}"
+        return [Finding(WARNING, "json_crowds", text)]
+    if of_crowds:
+        text = f"all boxes of category {format_names(of_crowds)} of {path} have iscrowd=1, {advice}"
+        return [Finding(WARNING, "json_crowds", text)]
+    return []
 
 
 def check_image_ids(facts: Facts, groundtruth: GroundtruthFile, regenerate_source_id: bool) -> Iterator[Finding]:
     """Checks that the file contains the images of the records; regenerate_source_id as in the Config."""
     path, total = groundtruth.path, len(facts.records)
-    unknown = [record.source_id for record in facts.records if record.source_id not in groundtruth.images]
+    unknown = [record.source_id for record in facts.records if not groundtruth.image_of(record)]
     if unknown:
         text = (
             f"{format_count(len(unknown), total, 'records')} have an image id that {path} lacks "
@@ -101,6 +145,12 @@ def check_image_ids(facts: Facts, groundtruth: GroundtruthFile, regenerate_sourc
         if len(unknown) == total:
             text = _explain_ids(facts, groundtruth, regenerate_source_id)
         yield Finding(FATAL, "json_image_ids", text)
+        return
+    sizes = [len(groundtruth.image_of(record).boxes) for record in facts.records]
+    if sizes and not any(sizes) and any(len(image.boxes) for image in groundtruth.images.values()):
+        sample = "images of the records" if facts.complete else f"{len(sizes)} sampled images"
+        text = f"none of the {sample} has a box in {path} that AP can use; give the file that belongs to these records"
+        yield Finding(FATAL if facts.complete else WARNING, "json_no_boxes", text)
     elif facts.complete and len(groundtruth.images) > total:
         text = f"the records contain {total} of the {len(groundtruth.images)} images of {path}; AP is of these"
         yield Finding(NOTE, "json_more_images", text)
@@ -119,7 +169,7 @@ def _explain_ids(facts: Facts, groundtruth: GroundtruthFile, regenerate_source_i
     if not any(record.has_source_id for record in facts.records):
         return f"{start}: the records have no image/source_id; write the image ids of the file there"
     if sum(PurePath(record.filename).stem in names for record in facts.records) > len(ids) / 2:
-        return f"{start}, though file names agree: write its image ids to image/source_id, without leading zeros"
+        return f"{start}, though file names agree: write its image ids to image/source_id"
     return f"{start}: the JSON is of another split; give the one that was written with these records"
 
 
@@ -129,7 +179,7 @@ def check_boxes(facts: Facts, groundtruth: GroundtruthFile) -> tuple[list[Findin
     Returns:
         The findings, and True if most boxes agree, so that the layout of the records is correct.
     """
-    pairs = [(record, groundtruth.images.get(record.source_id)) for record in facts.records]
+    pairs = [(record, groundtruth.image_of(record)) for record in facts.records]
     pairs = [(record, image) for record, image in pairs if image and len(image.boxes)][:MAX_IMAGES]
     if not pairs or not len(facts.boxes):
         return [], False

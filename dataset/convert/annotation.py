@@ -73,6 +73,9 @@ class Source:
     report: ConversionReport  # notes on the whole dataset
     exif_boxes: str = box_frame.AUTO  # frame of the boxes of images with EXIF orientation, see `box_frame.EXIF_BOXES`
     write_groundtruth: bool = True  # False if the dataset is a COCO groundtruth file; else source ids are integers
+    original_ids: Mapping[int, int] = dataclasses.field(
+        default_factory=dict
+    )  # of renumbered classes: {id: source's id}
 
 
 def number_images(images: Sequence[tuple[str, tuple]], report: ConversionReport) -> list[tuple]:

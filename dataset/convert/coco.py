@@ -1,23 +1,23 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The reader of COCO annotations; category ids and image ids are kept."""
+"""The reader of COCO annotations; image ids are kept, and category ids unless they are to be numbered from 1."""
 
 import collections
 import functools
-import json
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
+from dataset import coco_json
 from dataset import label_map as label_map_lib
+from dataset.coco_json import CocoFile
 from dataset.convert import image_file
 from dataset.convert.annotation import AnnotatedObject, Annotation, Source
 from dataset.convert.conversion_report import ConversionReport
 from dataset.convert.image_file import ImageError
-from dataset.files import reason_of
 from dataset.tfrecord import DataError
-
-MAX_CATEGORY_ID = 2**31 - 1  # class ids are decoded as int32
+from efficientdet import config as config_lib
 
 
 def load(
@@ -26,12 +26,17 @@ def load(
     image_info_file: str | Path = "",
     object_annotations_file: str | Path = "",
     caption_annotations_file: str | Path = "",
+    consecutive_ids: bool = False,
 ) -> Source:
     """Reads COCO files, at least one; the first one in the order of the arguments provides the list of images.
 
+    Args:
+        consecutive_ids: numbers the categories from 1 in the order of their ids, see `_number_categories`; the source
+            then writes groundtruth with these ids.
+
     Raises:
-        DataError: if no file is given, one cannot be read or lacks a list, an id is invalid or not unique, a name is
-            empty or not unique, or the folder of the images does not exist.
+        DataError: if no file is given, one cannot be read or lacks a list, an id is invalid, not unique or too large, a
+            name is empty or not unique, or the folder of the images does not exist.
     """
     given = [path for path in (image_info_file, object_annotations_file, caption_annotations_file) if path]
     if not given:
@@ -41,119 +46,151 @@ def load(
         )
     if not Path(image_dir).is_dir():
         raise DataError(f"image_dir {str(image_dir)!r} is not a folder")
-    files = {path: _read_json(path) for path in given}
-    images = _rows(files, given[0], "images", "id", "file_name")
-    label_map = _read_categories(files, object_annotations_file)
-    report, image_ids = ConversionReport(), {image["id"] for image in images}
-    names = (image["file_name"] for image in images if _is_text(image["file_name"]))
+    files = {path: coco_json.read(path) for path in given}
+    images, report = files[given[0]].images("file_name"), ConversionReport()
+    names = (image["file_name"] for image in images.values() if coco_json.is_text(image["file_name"]))
     report.note_duplicates("file names with several image ids, written once per id", names)
-    objects, captions = collections.defaultdict(list), collections.defaultdict(list)
-    for row in _rows(files, object_annotations_file, "annotations"):
-        if _is_of(image_ids, row):
-            objects[row["image_id"]].append(row)
-        else:
-            # image_info_file may list a subset of the images.
-            add = report.note if image_info_file else functools.partial(report.leave_out, "boxes")
-            add("annotations of images that are not listed", _label(row))
-    for row in _rows(files, caption_annotations_file, "annotations"):
-        if _is_of(image_ids, row) and _is_text(row.get("caption")):
-            captions[row["image_id"]].append(row["caption"])
-        else:
-            report.note("captions left out: not a string, or of images that are not listed", _label(row))
-    items = [(image, objects[image["id"]], captions[image["id"]]) for image in images]
-    read = functools.partial(_read_annotation, image_dir=Path(image_dir), label_map=label_map)
-    return Source(items, read, label_map, report, write_groundtruth=False)
+    objects, class_ids, label_map = {}, {}, {}
+    if object_annotations_file:
+        file = files[object_annotations_file]
+        categories = _read_categories(file)
+        class_ids = _number_categories(file, categories, consecutive_ids, report)
+        label_map = _name_classes(categories, class_ids)
+        # image_info_file may list a subset of the images.
+        objects = _read_objects(file, images, class_ids, report, is_subset=bool(image_info_file))
+    captions = _read_captions(files[caption_annotations_file], images, report) if caption_annotations_file else {}
+    items = [(image, objects.get(image_id, []), captions.get(image_id, [])) for image_id, image in images.items()]
+    read = functools.partial(_read_annotation, image_dir=Path(image_dir), class_ids=class_ids, label_map=label_map)
+    original_ids = {class_id: category for category, class_id in class_ids.items()} if consecutive_ids else {}
+    is_renumbered = consecutive_ids and bool(object_annotations_file)
+    return Source(items, read, label_map, report, write_groundtruth=is_renumbered, original_ids=original_ids)
 
 
-def _read_json(path: str | Path) -> object:
+def _read_categories(file: CocoFile) -> dict[int, dict[str, Any]]:
+    """Returns {category id: row}; every category has a name."""
+    categories = file.categories("name")
+    for i, category in enumerate(categories.values()):
+        if not coco_json.is_text(category["name"]):
+            shown = reprlib.repr(category["name"])
+            raise DataError(f"{file.path}: expected a name as text in categories[{i}], got {shown}")
+    return categories
+
+
+def _number_categories(
+    file: CocoFile, categories: Mapping[int, Mapping[str, Any]], consecutive_ids: bool, report: ConversionReport
+) -> dict[int, int]:
+    """Returns {category id: class id}, class ids from 1; categories that stand for the background are left out.
+
+    With consecutive_ids, class ids are 1, 2, ... in the order of the category ids, without category 0 if it is called
+    background, or is the supercategory of another one and has no box. Otherwise, they are the category ids.
+
+    Raises:
+        DataError: if class ids would be too large for num_classes.
+    """
+    if not consecutive_ids:
+        ids = sorted(categories.keys() - {0})
+        if ids and ids[-1] > config_lib.MAX_NUM_CLASSES:
+            advice = config_lib.num_classes_advice(ids[-1])
+            raise DataError(f"{file.path}: category ids go up to {ids[-1]}; {advice}")
+        return {category: category for category in ids}
+    reason = _find_background(file, categories)
+    if reason:
+        report.note(f"category 0 left out: {reason}", categories[0]["name"])
+    ids = sorted(categories.keys() - ({0} if reason else set()))
+    class_ids = {category: class_id for class_id, category in enumerate(ids, start=1)}
+    for category, class_id in class_ids.items():
+        if category != class_id:
+            name = categories[category]["name"]
+            report.note("categories renumbered, see the label map", f"{category} {name} is {class_id}")
+    return class_ids
+
+
+def _find_background(file: CocoFile, categories: Mapping[int, Mapping[str, Any]]) -> str | None:
+    """Returns the reason why category 0 is no class, or None if it is one or does not exist."""
+    if 0 not in categories:
+        return None
+    name = categories[0]["name"]
+    if name.strip("_ ").lower() == "background":
+        return "it is the background"
+    parents = {row.get("supercategory") for category, row in categories.items() if category and _has_parent(row)}
+    if name in parents and 0 not in file.annotated_categories():
+        return "it is the supercategory of others, and has no box"
+    return None
+
+
+def _has_parent(category: Mapping[str, Any]) -> bool:
+    return isinstance(category.get("supercategory"), str)
+
+
+def _name_classes(categories: Mapping[int, Mapping[str, Any]], class_ids: Mapping[int, int]) -> dict[int, str]:
     try:
-        return json.loads(Path(path).read_bytes())
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {reason_of(error)}") from error
-    except RecursionError:
-        raise DataError(f"cannot read {path}: brackets are nested too deep for a COCO annotation file") from None
-
-
-def _rows(files: Mapping[str | Path, object], path: str | Path, name: str, *keys: str) -> list[dict]:
-    """Returns a list of a file, in which every row has the keys and, if they include "id", a unique id."""
-    content = files.get(path, {name: []})
-    if not (isinstance(content, dict) and isinstance(content.get(name), list)):
-        raise DataError(f"{path} has no list of {name}; expected a COCO annotation file")
-    rows, seen = content[name], {}
-    for i, row in enumerate(rows):
-        if not isinstance(row, dict):
-            raise DataError(f"{path}: expected {name}[{i}] to be an object {{...}}, got {reprlib.repr(row)}")
-        for key in keys:
-            if key not in row:
-                raise DataError(f"{path}: {name}[{i}] has no {key!r}; add it to {json.dumps(row)[:80]}")
-        if "id" not in keys:
-            continue
-        if type(row["id"]) not in (int, str) or not _is_text(str(row["id"])):
-            shown = reprlib.repr(row["id"])
-            raise DataError(f"{path}: {name}[{i}] has id {shown}; expected an integer or a string")
-        other = seen.setdefault(str(row["id"]), i)  # as text: 1 and "1" have the same source_id
-        if other != i:
-            raise DataError(f"{path}: {name}[{other}] and [{i}] have the same id {row['id']!r}; use unique ids")
-    return rows
-
-
-def _read_categories(files: Mapping[str | Path, object], path: str | Path) -> dict[int, str]:
-    """Returns the names of the class ids from 1."""
-    names = {}
-    for i, category in enumerate(_rows(files, path, "categories", "id", "name")):
-        class_id, name = category["id"], category["name"]
-        if type(class_id) is not int or not 0 <= class_id <= MAX_CATEGORY_ID or not _is_text(name):
-            raise DataError(f"{path}: expected categories[{i}] with an id in [0, {MAX_CATEGORY_ID}] and a name")
-        if class_id > 0:
-            names[class_id] = name
-    try:
-        return label_map_lib.resolve(names)
+        return label_map_lib.resolve(
+            {class_id: categories[category]["name"] for category, class_id in class_ids.items()}
+        )
     except label_map_lib.LabelMapError as error:
         raise DataError(f"categories: {error}; give each class a unique name") from error
 
 
-def _is_text(value: object) -> bool:
-    """Returns True for strings that UTF-8 can encode, i.e. without lone surrogates."""
-    return isinstance(value, str) and value == value.encode("utf-8", "ignore").decode("utf-8")
+def _read_objects(
+    file: CocoFile,
+    images: Mapping[int, Mapping[str, Any]],
+    categories: Collection[int],
+    report: ConversionReport,
+    *,
+    is_subset: bool,
+) -> dict[int, list[dict[str, Any]]]:
+    """Returns the annotations that can be used, by image id; is_subset: annotations of other images are expected."""
+    rows, left_out, repeated = file.annotations(images, categories)
+    for reason, labels in left_out.items():
+        for label in labels:
+            if reason == coco_json.UNLISTED_IMAGE and is_subset:
+                report.note(reason, label)
+            else:
+                report.leave_out("boxes", reason, label)
+    for label in repeated:
+        report.note("annotations with the id of another one, written", label)
+    objects = collections.defaultdict(list)
+    for row in rows:
+        objects[row["image_id"]].append(row)
+    return objects
 
 
-def _is_number(value: object) -> bool:
-    # Very large integers cannot be converted to float.
-    return type(value) is float or (type(value) is int and abs(value) < 2**63)
-
-
-def _is_of(image_ids: set[int | str], row: Mapping) -> bool:
-    image_id = row.get("image_id")
-    return type(image_id) in (int, float, str) and image_id in image_ids  # a float, too: 1.0 == 1
-
-
-def _label(row: Mapping) -> str:
-    return f"annotation {row['id']}" if "id" in row else f"annotation {reprlib.repr(row)}"
+def _read_captions(file: CocoFile, images: Collection[int], report: ConversionReport) -> dict[int, list[str]]:
+    rows, left_out, _ = file.captions(images)
+    for reason, labels in left_out.items():
+        for label in labels:
+            report.note(reason, label)
+    captions = collections.defaultdict(list)
+    for row in rows:
+        captions[row["image_id"]].append(row["caption"])
+    return captions
 
 
 def _read_annotation(
-    item: tuple[dict, list[dict], list[str]], report: ConversionReport, *, image_dir: Path, label_map: Mapping[int, str]
+    item: tuple[dict, list[dict], list[str]],
+    report: ConversionReport,
+    *,
+    image_dir: Path,
+    class_ids: Mapping[int, int],
+    label_map: Mapping[int, str],
 ) -> Annotation:
-    """Reads (image, its object annotations, its captions); invalid objects are left out and noted."""
+    """Reads (image, its object annotations, its captions)."""
     image, rows, captions = item
     name, size = image["file_name"], [image.get(side) or 0 for side in ("height", "width")]
-    if not _is_text(name):
+    if not coco_json.is_text(name):
         raise ImageError("file name is not a string", f"expected a file name for image {image['id']}, got {name!r}")
-    if not all(_is_number(side) for side in size):
+    if not all(coco_json.is_number(side) for side in size):
         shown = reprlib.repr(size)
         raise ImageError("size is not a number", f"{name}: expected numbers as height and width, got {shown}")
     objects = []
     for row in rows:
-        if fault := _find_fault(row, label_map):
-            report.leave_out("boxes", fault, f"{_label(row)} of {name}")
-            continue
-        (x, y, width, height), class_id = row["bbox"], row["category_id"]
+        (x, y, width, height), class_id = row["bbox"], class_ids[row["category_id"]]
         objects.append(
             AnnotatedObject(
                 box=(x, y, x + width, y + height),
                 class_id=class_id,
                 class_name=label_map[class_id],
-                label=_label(row),
+                label=coco_json.label(row),
                 is_crowd=int(row.get("iscrowd", 0)),
                 area=row.get("area"),
                 segmentation=row.get("segmentation") or None,
@@ -161,19 +198,3 @@ def _read_annotation(
         )
     path, size = image_file.find(image_dir, name), tuple(size) if all(size) else None
     return Annotation(path, name, str(image["id"]), size, objects, captions=captions)
-
-
-def _find_fault(row: Mapping, label_map: Mapping[int, str]) -> str | None:
-    """Returns the reason why an annotation cannot be used, or None."""
-    box, category, area = row.get("bbox"), row.get("category_id"), row.get("area", 0)
-    if not (isinstance(box, list) and len(box) == 4 and all(_is_number(side) for side in box)):
-        return "bbox is not four numbers"
-    if category == 0:
-        return "category 0 is reserved for the background: number the categories from 1"
-    if type(category) is not int or category not in label_map:
-        return f"category {reprlib.repr(category)} is not among the categories"
-    if row.get("iscrowd", 0) not in (0, 1):
-        return "iscrowd is neither 0 nor 1"
-    if area is not None and not _is_number(area):
-        return "area is not a number"
-    return None

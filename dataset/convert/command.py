@@ -59,6 +59,8 @@ def flag_values() -> dict[str, Any]:
 def convert(source: Source, prefix: str, *, with_label_map: bool, include_masks: bool = False) -> None:
     """Writes a dataset with the values of the flags, and prints the report and the written files."""
     source = dataclasses.replace(source, exif_boxes=FLAGS.exif_boxes)
+    if source.original_ids:
+        shards.check_label_maps(prefix, source.label_map)
     report = shards.write_shards(
         source, prefix, num_shards=FLAGS.num_shards, include_masks=include_masks, **flag_values()
     )
@@ -66,7 +68,7 @@ def convert(source: Source, prefix: str, *, with_label_map: bool, include_masks:
     if source.write_groundtruth:
         written.append(shards.companion_path(prefix, "json"))
     if with_label_map:
-        written.append(shards.write_label_map(prefix, source.label_map))
+        written.append(shards.write_label_map(prefix, source.label_map, source.original_ids))
     print(report)
     if not source.write_groundtruth and any(reason.startswith(box_frame.BOXES_TURNED) for reason in report.reasons):
         print("the annotation file has the boxes of the stored pixels: evaluate these records without --val_json_file")

@@ -32,6 +32,7 @@ class ConversionReport:
         self.reasons: dict[str, Reason] = collections.defaultdict(Reason)
         self.left_out = {"images": collections.Counter(), "boxes": collections.Counter()}  # those of `reasons`
         self.written = collections.Counter(images=0, boxes=0)
+        self.without_boxes = 0  # of the written images
 
     def note(self, reason: str, name: str) -> None:
         """Adds an item that is kept, such as ("duplicate boxes, kept", "annotation 3 of 7.jpg")."""
@@ -60,6 +61,7 @@ class ConversionReport:
         for kind, counts in report.left_out.items():
             self.left_out[kind] += counts
         self.written.update(report.written)
+        self.without_boxes += report.without_boxes
 
     def show_main_reasons(self, kind: str) -> str:
         """Returns the most frequent reasons for which "images" or "boxes" are left out, each after a semicolon."""
@@ -70,6 +72,7 @@ class ConversionReport:
         """Returns the content of the report file."""
         return {
             **self.written,
+            "images_without_boxes": self.without_boxes,
             **{f"{kind}_left_out": reasons.total() for kind, reasons in self.left_out.items()},
             "reasons": {reason: dataclasses.asdict(entry) for reason, entry in self.reasons.items()},
         }
@@ -77,5 +80,6 @@ class ConversionReport:
     def __str__(self) -> str:
         images, boxes = self.left_out["images"].total(), self.left_out["boxes"].total()
         left_out = f"; {images} images and {boxes} boxes left out" if images or boxes else ""
-        lines = [f"{self.written['images']} images, {self.written['boxes']} boxes{left_out}"]
+        without = f" ({self.without_boxes} without boxes)" if self.without_boxes else ""
+        lines = [f"{self.written['images']} images{without}, {self.written['boxes']} boxes{left_out}"]
         return "\n".join([*lines, *(f"{reason}: {entry.show()}" for reason, entry in self.reasons.items())])

@@ -19,7 +19,7 @@ import tensorflow as tf
 import yaml
 from tqdm import tqdm
 
-from dataset import tfrecord
+from dataset import label_map, tfrecord
 from dataset.convert import box_frame, image_file
 from dataset.convert.annotation import CORNERS_HINT, HEAVILY_CLIPPED, MAX_CLIPPED, MIN_CLIPPED, Source, to_record
 from dataset.convert.box_frame import BoxFrames, Evidence, Frames
@@ -82,11 +82,39 @@ def companion_path(prefix: str | Path, kind: str, suffix: str = ".json") -> Path
     return prefix.with_name(f"_{name}" if name.startswith(prefix.name) else name)
 
 
-def write_label_map(prefix: str | Path, names: Mapping[int, str]) -> Path:
-    """Writes {id: name} to `label_map_{name}.yaml`, a value of the config key `label_map`; returns the path."""
+def write_label_map(
+    prefix: str | Path, names: Mapping[int, str], original_ids: Mapping[int, int] | None = None
+) -> Path:
+    """Writes {id: name} to `label_map_{name}.yaml`, a value of the config key `label_map`; returns the path.
+
+    The ids that renumbered classes have in the source are listed in comments.
+    """
     path = companion_path(prefix, "label_map", ".yaml")
-    write_file(path, yaml.safe_dump(dict(names), allow_unicode=True))
+    comments = [
+        f"# {class_id} has the id {original} in the source\n" for class_id, original in (original_ids or {}).items()
+    ]
+    write_file(path, "".join(comments) + yaml.safe_dump(dict(names), allow_unicode=True))
     return path
+
+
+def check_label_maps(prefix: str | Path, names: Mapping[int, str]) -> None:
+    """Checks that renumbered classes have the ids of other label maps in the folder, such as that of the training set.
+
+    Raises:
+        DataError: if a class of the same name has another id there.
+    """
+    own = companion_path(prefix, "label_map", ".yaml")
+    ids = {name: class_id for class_id, name in names.items()}
+    for path in sorted(own.parent.glob("*label_map_*.yaml")):
+        if path == own:
+            continue
+        with contextlib.suppress(label_map.LabelMapError):
+            for class_id, name in label_map.resolve(str(path)).items():
+                if ids.get(name, class_id) != class_id:
+                    raise DataError(
+                        f"{name!r} would get the id {ids[name]}, but has {class_id} in {path}: list the same "
+                        f"categories in the JSON files of all splits, or write another dataset to another folder"
+                    )
 
 
 def write_shards(
@@ -116,7 +144,7 @@ def write_shards(
         DataError: if no image can be written, too many images or boxes are left out, or too many boxes are clipped;
             only the report is written then. Also see `decide_box_frames`.
     """
-    report, groundtruth = ConversionReport(), _empty_groundtruth(source.label_map)
+    report, groundtruth = ConversionReport(), _empty_groundtruth(source)
     report.extend(source.report)
     num_threads = num_threads or os.cpu_count()
     options = {"include_masks": include_masks, "box_frames": decide_box_frames(source, num_threads, max_bad_fraction)}
@@ -199,6 +227,7 @@ def _convert_image(
         report.leave_out("images", error.reason, str(error))
         return None, b"", report
     report.written.update(images=1, boxes=len(record.boxes_norm))
+    report.without_boxes = int(bool(source.label_map) and not len(record.boxes_norm))
     return record, tfrecord.encode(record), report
 
 
@@ -222,8 +251,13 @@ def find_excess(report: ConversionReport, max_bad_fraction: float) -> str | None
     return None
 
 
-def _empty_groundtruth(label_map: Mapping[int, str]) -> dict[str, Any]:
-    categories = [{"supercategory": "none", "id": class_id, "name": name} for class_id, name in label_map.items()]
+def _empty_groundtruth(source: Source) -> dict[str, Any]:
+    categories = [
+        {"supercategory": "none", "id": class_id, "name": name} for class_id, name in source.label_map.items()
+    ]
+    for category in categories:
+        if category["id"] in source.original_ids:
+            category["original_id"] = source.original_ids[category["id"]]
     return {"images": [], "type": "instances", "annotations": [], "categories": categories}
 
 

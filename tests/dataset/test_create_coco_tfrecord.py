@@ -41,6 +41,7 @@ def test_write_errors_are_reported(folder, monkeypatch):
         caption_annotations_file="",
         output_file_prefix=str(folder / "instances.json" / "train"),  # a file instead of a folder
         include_masks=False,
+        consecutive_ids=False,
         num_shards=1,
         num_threads=1,
         max_bad_fraction=0.01,
@@ -72,7 +73,7 @@ def test_command_runs_from_anywhere(folder):
     done = subprocess.run([sys.executable, script, *flags], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "cuda_dnn.cc" not in done.stderr  # TensorFlow's own log is suppressed
-    assert "2 images, 1 boxes\n" in done.stdout
+    assert "2 images (1 without boxes), 1 boxes\n" in done.stdout
     assert done.stdout.endswith("wrote new/train-*-of-00002.tfrecord and new/label_map_train.yaml\n")
     assert len(list((folder / "new").glob("train*"))) == 2
     assert label_map.resolve(str(folder / "new" / "label_map_train.yaml")) == {18: "dog", 90: "toothbrush"}

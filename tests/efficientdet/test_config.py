@@ -202,6 +202,11 @@ def test_constructor_converts_values_and_config_is_frozen():
         ("num_classes=true", "num_classes must be a whole number in [1, inf), got True"),
         ("num_classes=2.5", "num_classes must be a whole number in [1, inf), got 2.5"),
         ("num_classes=0", "num_classes must be a whole number in [1, inf), got 0"),
+        (
+            "num_classes=9210045",
+            "num_classes 9210045 is too large; class ids, and num_classes, must be at most 10000: number the classes "
+            "from 1, as dataset/create_coco_tfrecord.py --consecutive_ids does",
+        ),
         ("scale_range=1", "scale_range must be true or false, got 1"),
         ("learning_rate=nan", "learning_rate must be a number in [0, inf), got 'nan'"),
         ("learning_rate=1e999", "learning_rate must be a number in [0, inf), got inf"),

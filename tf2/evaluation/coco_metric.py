@@ -5,7 +5,7 @@
 import contextlib
 import functools
 import io
-import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,6 +15,9 @@ from absl import logging
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from dataset import coco_json
+from dataset.check import finding, json_checks
+from dataset.tfrecord import DataError
 from efficientdet import boxes as box_ops
 from efficientdet.postprocess import Detections
 
@@ -66,11 +69,13 @@ class CocoMetric:
 
     Args:
         names: {category id: name} of the classes to report individually; 0 is background and never reported.
-        val_json_file: groundtruth in COCO's format; its image ids are the source ids of the batches.
+        val_json_file: groundtruth in COCO's format, see `coco_json.load`; its image ids are the source ids of the
+            batches. Annotations that cannot be used are left out, and counted in a warning beside AP.
         backend: one of BACKENDS; None selects faster-coco-eval if it is installed, otherwise pycocotools.
 
     Raises:
-        ValueError: if the file lacks images, annotations or categories, or the backend is not installed.
+        ValueError: if the file lacks images, annotations or categories, has an invalid id or no groundtruth that AP can
+            use, or the backend is not installed.
 
     Reference: Lin et al., ECCV 2014 (https://arxiv.org/abs/1405.0312), as scored at https://cocodataset.org/#detection-eval.
     """
@@ -90,8 +95,9 @@ class CocoMetric:
         self._annotations = []  # dicts as in COCO's files, from val_json_file or the batches
         self._images = {}  # {image id: (source id, Detections as in EvaluatedImage)} of all images added so far
         self._evaluation = None  # COCOeval of these images
-        self._file_ids = None  # {source id: image id} of val_json_file
+        self._file_ids = None  # image ids of val_json_file
         self._file_categories = set()
+        self._file_findings = []  # texts of warnings about val_json_file
         if val_json_file is not None:
             self._read_file(val_json_file)
 
@@ -167,7 +173,27 @@ class CocoMetric:
             logging.info("computing AP with %s", self.backend)
             with contextlib.redirect_stdout(io.StringIO()):
                 self._evaluation = self._evaluate()
+            for text in self.find_left_out():
+                logging.warning("%s", text)
         return self._evaluation
+
+    def find_left_out(self) -> list[str]:
+        """Returns messages about groundtruth that AP leaves out, of the images added so far."""
+        texts, counts = list(self._file_findings), self.count_groundtruth()
+        missed = len(self._file_ids or ()) - len(self._images)
+        if missed > 0:
+            texts.append(
+                f"AP is of {len(self._images)} of the {len(self._file_ids)} images of {self.val_json_file}; the others "
+                f"have {len(self._annotations) - counts['boxes']} boxes"
+            )
+        if counts["boxes"] == counts["crowds"]:
+            crowds = f" that is not a crowd (iscrowd=1), of {counts['crowds']}" if counts["crowds"] else ""
+            texts.append(f"AP is -1: none of the {len(self._images)} evaluated images has a box{crowds}")
+        return texts
+
+    def count_groundtruth(self) -> dict[str, int]:
+        """Returns the numbers of `coco_json.count` for the images added so far."""
+        return coco_json.count(self._images, [row for row in self._annotations if row["image_id"] in self._images])
 
     def table(self) -> str:
         """Returns the twelve metrics as printed by pycocotools, then a line per named class; raises as `result`."""
@@ -204,31 +230,29 @@ class CocoMetric:
 
     def _read_file(self, val_json_file: str) -> None:
         """Reads the groundtruth and keeps only what is needed; most of the file are masks, which are not."""
-        with open(val_json_file) as file:
-            content = json.load(file)
-        missing = [key for key in ("images", "annotations", "categories") if key not in content]
-        if missing:
-            raise ValueError(
-                f"{val_json_file} has no {' and no '.join(missing)}: AP needs a file with groundtruth, such as "
-                "instances_val2017.json"
-            )
-        self._file_ids = {str(image["id"]): image["id"] for image in content["images"]}
-        self._file_categories = {category["id"] for category in content["categories"]}
-        for row in content["annotations"]:
-            defaults = {"area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0}  # optional in files
-            self._annotations.append(defaults | {key: row[key] for key in ANNOTATION_KEYS if key in row})
+        groundtruth = coco_json.load(val_json_file, ANNOTATION_KEYS)
+        findings = json_checks.check_rows(groundtruth)
+        if fatal := [text for level, _, text in findings if level == finding.FATAL]:
+            raise DataError(fatal[-1])
+        self._file_findings = [text for level, _, text in findings if level == finding.WARNING]
+        self._file_ids, self._file_categories = set(groundtruth.images), set(groundtruth.names)
+        for row in groundtruth.annotations.rows:
+            area, box_area = row.get("area"), row["bbox"][2] * row["bbox"][3]
+            # As in records: an area that is absent or impossible is that of the box.
+            usable = area is not None and 0 <= area < math.inf
+            self._annotations.append({"iscrowd": 0, **row, "area": area if usable else box_area})
 
     def _image_ids_of(self, source_ids: list[str]) -> list[int]:
         """Returns image ids for a batch: those of the file, or consecutive numbers, as records may lack unique ids."""
         if self._file_ids is None:
             return [len(self._images) + i for i in range(1, len(source_ids) + 1)]
-        unknown = [source_id for source_id in source_ids if source_id not in self._file_ids]
+        image_ids = [coco_json.parse_id(source_id) for source_id in source_ids]
+        unknown = [source_id for source_id, image_id in zip(source_ids, image_ids) if image_id not in self._file_ids]
         if unknown:
             raise ValueError(
                 f"{self.val_json_file} has no images with the source ids {unknown[:5]} (its own are like "
-                f"{list(self._file_ids)[:5]}): pass the JSON file that belongs to these records"
+                f"{sorted(self._file_ids)[:5]}): pass the JSON file that belongs to these records"
             )
-        image_ids = [self._file_ids[source_id] for source_id in source_ids]
         twice = [image_id for image_id, count in Counter(image_ids).items() if count > 1 or image_id in self._images]
         if twice:
             raise ValueError(f"source ids {twice[:5]} were added twice: add every image of {self.val_json_file} once")

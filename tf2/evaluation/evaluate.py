@@ -138,6 +138,11 @@ def publish(
         **provenance.describe(driver),
         "images": result.num_images,
         "evaluation": dataclasses.asdict(evaluation),
+        **(
+            {}
+            if outputs.testdev_dir
+            else {"groundtruth": metric.count_groundtruth(), "left_out": metric.find_left_out()}
+        ),
         "suppression": result.suppression,
         "config": driver.config.difference(Config()),
         "seconds": result.seconds,

@@ -493,6 +493,19 @@ def ids_from_0(groundtruth):
         category["id"] -= 1
 
 
+def no_box_in_these_images(groundtruth):
+    """All objects are in an image that the records lack."""
+    groundtruth["images"].append({"id": 99, "file_name": "99.jpg"})
+    annotations_by(lambda row: {"image_id": 99})(groundtruth)
+
+
+def category_0(groundtruth):
+    """A quarter of the objects is of a category 0; the other ids are right."""
+    groundtruth["categories"].append({"id": 0, "name": "moon"})
+    for row in groundtruth["annotations"][::4]:
+        row["category_id"] = 0
+
+
 JSON_FAULTS = {
     "another split": (shift_ids, {"json_image_ids"}, "(records: 1, 2, 3 and 21 more; file: 1001, 1002, 1003"),
     "another split with the same ids": (
@@ -523,6 +536,29 @@ JSON_FAULTS = {
         "fractions of the image; write pixels",
     ),
     "pixels of larger images": (larger_images, {"json_boxes_scaled"}, "of images of another size"),
+    "crowds": (
+        annotations_by(lambda row: {"iscrowd": 1}),
+        {"json_crowds"},
+        "have iscrowd=1, which AP ignores: write iscrowd=0 for single objects, there and in the records (training "
+        "leaves crowds out, too, unless skip_crowd_during_training=false)",
+    ),
+    "no boxes": (
+        lambda groundtruth: groundtruth.update(annotations=[]),
+        {"json_no_boxes"},
+        "has no box that AP can use",
+    ),
+    "boxes of other images": (no_box_in_these_images, {"json_no_boxes"}, "none of the images of the records has a box"),
+    "no bbox": (
+        annotations_by(lambda row: {"bbox": None} if row["id"] % 4 == 0 else {}),
+        {"json_left_out"},
+        "bbox is not four numbers: ",
+    ),
+    "a category that is not listed": (
+        annotations_by(lambda row: {"category_id": 7} if row["category_id"] == 3 else {}),
+        {"json_left_out"},
+        "category 7 is not among the categories: ",
+    ),
+    "category 0": (category_0, {"json_category_0"}, "--consecutive_ids"),
 }
 
 
@@ -563,13 +599,65 @@ def test_the_json_shows_swapped_boxes_if_pixels_do_not(tmp_path, clean):
 
 def test_ids_with_leading_zeros_and_absent_ids(tmp_path, clean):
     padded = renumber(lambda record: record.source_id.zfill(12))(clean[0])
-    [finding] = check_records(tmp_path, padded, clean[1])
-    assert "file names agree: write its image ids to image/source_id, without leading zeros" in finding.text
+    assert check_records(tmp_path, padded, clean[1]) == []
+    named = renumber(lambda record: f"image {record.source_id}")(clean[0])
+    [finding] = check_records(tmp_path, named, clean[1])
+    assert finding.text.endswith("file names agree: write its image ids to image/source_id")
     absent = renumber(lambda record: "")(clean[0])
     findings = check_records(tmp_path, absent, clean[1])
     assert codes(findings) == {"json_image_ids", "no_image_ids"} and "have no image/source_id" in findings[0].text
     [finding] = check_records(tmp_path, clean[0], clean[1], regenerate_source_id=True)
     assert "regenerate_source_id" in finding.text
+
+
+@pytest.mark.parametrize("of_image", [float, str, lambda number: str(number).zfill(12)])
+@pytest.mark.parametrize("of_category", [float, str])
+def test_ids_of_the_json_may_have_several_types(tmp_path, clean, of_image, of_category):
+    groundtruth = copy.deepcopy(clean[1])
+    for row in groundtruth["annotations"][::2]:
+        row.update(image_id=of_image(row["image_id"]), category_id=of_category(row["category_id"]))
+    assert check_records(tmp_path, clean[0], groundtruth) == []
+
+
+@pytest.mark.parametrize(
+    "changes, code, words",
+    [
+        ([{"image_id": 4444}], "json_left_out", "annotations of images that are not listed: 1 (annotation 1)"),
+        ([{"category_id": 0}], "json_category_0", "AP leaves out 1 of "),
+        ([{"bbox": [1, 2, float("nan"), 4]}], "json_left_out", "bbox is not four numbers: 1 (annotation 1 of 0.jpg)"),
+        ([{"id": 3}], "json_repeated_ids", "have the id of another one (annotation 3 of "),
+        ([{"iscrowd": 1}] * 60, "json_crowds", "have iscrowd=1, which AP ignores: write iscrowd=0"),
+    ],
+)
+def test_part_of_the_json_that_ap_leaves_out_is_a_warning(tmp_path, clean, changes, code, words):
+    groundtruth = copy.deepcopy(clean[1])
+    for row, change in zip(groundtruth["annotations"], changes):
+        row.update(change)
+    finding = check_records(tmp_path, clean[0], groundtruth)[0]
+    assert (finding.level, finding.code) == ("warning", code) and words in finding.text
+
+
+def test_a_category_of_crowds_alone_is_a_warning(tmp_path, clean):
+    groundtruth = copy.deepcopy(clean[1])
+    annotations_by(lambda row: {"iscrowd": int(row["category_id"] == 3)})(groundtruth)
+    [finding] = check_records(tmp_path, clean[0], groundtruth)
+    assert (finding.level, finding.code) == ("warning", "json_crowds")
+    assert "all boxes of category 3 'star' of " in finding.text
+
+
+def test_unlisted_images_never_stop_an_evaluation(tmp_path, clean):
+    """A file may list a part of the images of its annotations."""
+    records, groundtruth = clean[0][:6], copy.deepcopy(clean[1])
+    groundtruth["images"] = groundtruth["images"][:6]
+    [finding] = check_records(tmp_path, records, groundtruth)
+    assert (finding.level, finding.code) == ("warning", "json_left_out")
+
+
+def test_large_class_ids_need_other_ids_instead_of_num_classes(tmp_path, clean):
+    records = [dataclasses.replace(r, classes=[9210045] * len(r.classes), class_names=()) for r in clean[0]]
+    finding = check_records(tmp_path, records, label_map=None)[0]
+    assert finding.code == "class_ids" and "set num_classes" not in finding.text
+    assert "must be at most 10000: number the classes from 1, as dataset/create_coco_tfrecord.py" in finding.text
 
 
 def test_repeated_ids_stop_an_evaluation_with_a_json(tmp_path, clean):
@@ -596,12 +684,11 @@ def test_load_rejects_other_content(tmp_path, content):
         json_checks.load(str(tmp_path / "x.json"))
 
 
-@pytest.mark.parametrize("change", [{"bbox": [1, 2, float("nan"), 4]}, {"category_id": None}])
-def test_load_rejects_values_that_are_not_numbers(tmp_path, clean, change):
+def test_load_rejects_ids_that_are_not_integers(tmp_path, clean):
     groundtruth = copy.deepcopy(clean[1])
-    groundtruth["annotations"][0].update(change)
+    groundtruth["annotations"][0]["category_id"] = None
     (tmp_path / "x.json").write_text(json.dumps(groundtruth))
-    with pytest.raises(DataError, match=r"x\.json .*a bbox or category_id of image 1 is not a number"):
+    with pytest.raises(DataError, match=r"x\.json: annotations\[0\] has category_id None; ids must be integers"):
         json_checks.load(str(tmp_path / "x.json"))
 
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from PIL import Image
 from pycocotools import mask as mask_lib
 
-from dataset import tfrecord
+from dataset import coco_json, label_map, tfrecord
 from dataset.convert import coco, shards
 from dataset.convert.annotation import HEAVILY_CLIPPED
 
@@ -77,9 +77,7 @@ def reasons(report):
         ({"bbox": [1, 1, 5, 10**400]}, "bbox is not four numbers"),
         ({"bbox": None}, "bbox is not four numbers"),
         ({"category_id": 2}, "category 2 is not among the categories"),
-        ({"category_id": "dog"}, "category 'dog' is not among the categories"),
-        ({"category_id": [18]}, "category [18] is not among the categories"),
-        ({"category_id": 0}, "category 0 is reserved for the background: number the categories from 1"),
+        ({"category_id": 0}, coco_json.BACKGROUND),
         ({"iscrowd": "maybe"}, "iscrowd is neither 0 nor 1"),
         ({"area": "large"}, "area is not a number"),
         ({"bbox": [1, 1, 0, 5]}, None),
@@ -127,7 +125,7 @@ def test_corners_instead_of_sides_are_an_error(folder):
     assert convert(folder, object_annotations_file=path)[0]["boxes"] == 50
 
 
-@pytest.mark.parametrize("image_id", [4, "3", None, [3], {"a": 1}])
+@pytest.mark.parametrize("image_id", [4, "4", 4.0, 10**15])
 def test_annotations_of_unlisted_images(folder, image_id):
     annotations = [annotation(1, 3, [1, 1, 5, 5]), annotation(9, image_id, [1, 1, 5, 5])]
     path = write_json(folder, annotations)
@@ -139,11 +137,24 @@ def test_annotations_of_unlisted_images(folder, image_id):
     assert reasons(report) == expected and report["boxes_left_out"] == 0
 
 
-def test_integral_floats_are_image_ids(folder):
-    path = write_json(folder, [annotation(1, 3.0, [4, 5, 8, 10]), annotation(2, 3.5, [4, 5, 8, 10])])
-    report, raw = convert(folder, object_annotations_file=path, max_bad_fraction=0.5)
-    np.testing.assert_allclose(tfrecord.decode(raw[1])["boxes_norm"], [[0.25, 0.1, 0.75, 0.3]])
-    assert reasons(report) == {"annotations of images that are not listed": ["annotation 2"]}
+@pytest.mark.parametrize("image_id", [3.0, "3", "003"])
+@pytest.mark.parametrize("category_id", [18.0, "18"])
+def test_ids_of_other_types_are_the_same_ids(folder, image_id, category_id):
+    path = write_json(folder, [annotation(1, image_id, [4, 5, 8, 10], category_id=category_id)])
+    report, raw = convert(folder, object_annotations_file=path)
+    sample = tfrecord.decode(raw[1])
+    np.testing.assert_allclose(sample["boxes_norm"], [[0.25, 0.1, 0.75, 0.3]])
+    assert (sample["source_id"].numpy(), sample["classes"].numpy().tolist()) == (b"3", [18])
+    assert (report["reasons"], report["images_without_boxes"]) == ({}, 1)
+
+
+def test_repeated_annotation_ids_are_noted(folder):
+    rows = [annotation(1, 3, [4, 5, 8, 10]), annotation("1", 3, [5, 5, 8, 10]), annotation(2, 3, [6, 5, 8, 10])]
+    report, _ = convert(folder, object_annotations_file=write_json(folder, rows))
+    assert (report["boxes"], reasons(report)) == (
+        3,
+        {"annotations with the id of another one, written": ["annotation 1 of 3.jpg"]},
+    )
 
 
 def test_files_with_two_ids_are_noted(folder):
@@ -153,16 +164,16 @@ def test_files_with_two_ids_are_noted(folder):
     assert reasons(report) == {"file names with several image ids, written once per id": ["3.jpg"]}
 
 
-def test_ids_are_integers_or_texts_and_names_may_contain_folders(folder):
+def test_ids_may_be_large_and_names_contain_folders(folder):
     (folder / "images/möwe").mkdir()
     (folder / "images/3.jpg").rename(folder / "images/möwe/鳥.jpg")
     images = [
-        {"id": "鳥", "file_name": "möwe/鳥.jpg"},
+        {"id": 5, "file_name": "möwe/鳥.jpg"},
         {"id": 2**53 + 1, "file_name": "7.jpg", "height": 20, "width": 40},
     ]
-    path = write_json(folder, [annotation("x", "鳥", [4, 5, 8, 10])], images=images)
+    path = write_json(folder, [annotation("x", 5, [4, 5, 8, 10])], images=images)
     _, raw = convert(folder, object_annotations_file=path)
-    assert [tfrecord.decode(x)["source_id"].numpy().decode() for x in raw] == ["鳥", "9007199254740993"]
+    assert [tfrecord.decode(x)["source_id"].numpy().decode() for x in raw] == ["5", "9007199254740993"]
     assert [feature(x, "image/filename")[0].decode() for x in raw] == ["möwe/鳥.jpg", "7.jpg"]
     np.testing.assert_allclose(tfrecord.decode(raw[0])["boxes_norm"], [[0.25, 0.1, 0.75, 0.3]])  # no annotated size
 
@@ -276,9 +287,11 @@ def test_broken_files_give_one_line_errors(folder, content, message):
         ({"images": [{"id": 3.5, "file_name": "3.jpg"}]}, r"images\[0\] has id 3\.5"),
         ({"images": [{"id": None, "file_name": "3.jpg"}]}, r"images\[0\] has id None"),
         ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, r"categories\[0\] and \[1\] have"),
-        ({"categories": [{"id": "1", "name": "a"}]}, r"expected categories\[0\] with an id in \[0, 2147483647\]"),
-        ({"categories": [{"id": 2**31, "name": "a"}]}, r"expected categories\[0\] with an id in \[0, 2147483647\]"),
-        ({"categories": [{"id": 1, "name": None}]}, r"expected categories\[0\] with an id in .* and a name"),
+        ({"categories": [{"id": 1, "name": "a"}, {"id": "1", "name": "b"}]}, r"categories\[0\] and \[1\] have"),
+        ({"categories": [{"id": "a", "name": "a"}]}, r"categories\[0\] has id 'a'; ids must be integers"),
+        ({"categories": [{"id": -1, "name": "a"}]}, r"a category has the id -1"),
+        ({"categories": [{"id": 9210045, "name": "a"}]}, r"category ids go up to 9210045; .* --consecutive_ids"),
+        ({"categories": [{"id": 1, "name": None}]}, r"expected a name as text in categories\[0\], got None"),
     ],
 )
 def test_invalid_ids_are_refused(folder, changes, message):
@@ -334,3 +347,51 @@ def test_label_map_contains_the_ids_from_1(folder):
     for names in (["", "car", "car"], ["", " "]):
         with pytest.raises(tfrecord.DataError, match=r"^categories: .*; give each class a unique name$"):
             load(*names)
+
+
+CELLS = {"id": 0, "name": "cells", "supercategory": "none"}  # as Roboflow writes it
+LARGE = [{"id": 9210045, "name": "dog", "supercategory": "cells"}, {"id": 70, "name": "cat", "supercategory": "cells"}]
+
+
+@pytest.mark.parametrize(
+    "first, class_ids, note",
+    [
+        ([], {70: 1, 9210045: 2}, None),
+        ([CELLS], {70: 1, 9210045: 2}, "category 0 left out: it is the supercategory of others, and has no box"),
+        ([{"id": 0, "name": "__background__"}], {70: 1, 9210045: 2}, "category 0 left out: it is the background"),
+        ([{"id": 0, "name": "Background"}], {70: 1, 9210045: 2}, "category 0 left out: it is the background"),
+        ([{"id": 0, "name": "bird"}], {0: 1, 70: 2, 9210045: 3}, None),
+    ],
+)
+def test_consecutive_ids(folder, first, class_ids, note):
+    rows = [annotation(i, 3, [4, 5, 8, 10], category_id=category) for i, category in enumerate(class_ids)]
+    path = write_json(folder, rows, categories=[*first, *LARGE])
+    source = coco.load(folder / "images", object_annotations_file=path, consecutive_ids=True)
+    names = {9210045: "dog", 70: "cat", 0: "bird"}
+    assert source.label_map == {class_id: names[category] for category, class_id in class_ids.items()}
+    report = shards.write_shards(source, folder / "out", num_shards=1)
+    assert list(report.reasons) == [*([note] if note else []), "categories renumbered, see the label map"]
+    raw = list(tf.data.TFRecordDataset(str(folder / "out-00000-of-00001.tfrecord")).as_numpy_iterator())
+    assert tfrecord.decode(raw[1])["classes"].numpy().tolist() == list(class_ids.values())
+    # The written groundtruth has the ids of the records, and those of the source.
+    groundtruth = coco_json.load(folder / "json_out.json")
+    assert [row["category_id"] for row in groundtruth.annotations.rows] == list(class_ids.values())
+    assert {
+        row["original_id"]: row["id"] for row in coco_json.read(folder / "json_out.json").categories().values()
+    } == (class_ids)
+    written = shards.write_label_map(folder / "out", source.label_map, source.original_ids)
+    assert label_map.resolve(str(written)) == source.label_map
+    assert "# 2 has the id 9210045 in the source\n" in written.read_text() or 0 in class_ids
+
+
+def test_a_supercategory_with_boxes_becomes_a_class(folder):
+    path = write_json(folder, [annotation(1, 3, [4, 5, 8, 10], category_id=0)], categories=[CELLS, *LARGE])
+    source = coco.load(folder / "images", object_annotations_file=path, consecutive_ids=True)
+    assert source.label_map == {1: "cells", 2: "cat", 3: "dog"}
+    # Another split, in which the same class has no box, would get other ids.
+    shards.write_label_map(folder / "train", source.label_map, source.original_ids)
+    path = write_json(folder, [annotation(1, 3, [4, 5, 8, 10], category_id=70)], categories=[CELLS, *LARGE])
+    other = coco.load(folder / "images", object_annotations_file=path, consecutive_ids=True)
+    shards.check_label_maps(folder / "train", other.label_map)  # its own file is replaced
+    with pytest.raises(tfrecord.DataError, match=r"'cat' would get the id 1, but has 2 in .*label_map_train\.yaml"):
+        shards.check_label_maps(folder / "val", other.label_map)

@@ -80,6 +80,7 @@ def test_records_report_and_groundtruth(folder):
     assert report.written == {"images": 9, "boxes": 8}
     assert json.loads((folder / "new" / "report_out.json").read_text()) == {
         "images": 9,
+        "images_without_boxes": 4,
         "boxes": 8,
         "images_left_out": 1,
         "boxes_left_out": 1,

@@ -203,10 +203,10 @@ def test_equals_pycocotools_on_files(tmp_path, capsys, backend, seed, from_file)
 
 def test_annotation_ids_may_start_at_zero_and_optional_keys_be_absent(tmp_path):
     path = tmp_path / "val.json"
-    annotation = {"id": 0, "image_id": "left", "category_id": 1, "bbox": [20, 10, 100, 100]}
-    path.write_text(json.dumps({"images": [{"id": "left"}], "annotations": [annotation], "categories": [{"id": 1}]}))
+    annotation = {"id": 0, "image_id": 7, "category_id": 1, "bbox": [20, 10, 100, 100]}
+    path.write_text(json.dumps({"images": [{"id": 7}], "annotations": [annotation], "categories": [{"id": 1}]}))
     metric = CocoMetric(None, str(path))
-    metric.add(["left"], detections([(SQUARE, 0.9, 1)]))
+    metric.add(["7"], detections([(SQUARE, 0.9, 1)]))
     np.testing.assert_allclose(metric.result()["AP"], 1)
 
 
@@ -223,9 +223,11 @@ def test_errors(tmp_path):
     path.write_text(json.dumps({"images": [{"id": 1}, {"id": 2}]}))
     with pytest.raises(ValueError, match="no annotations and no categories"):
         CocoMetric(None, str(path))
-    path.write_text(json.dumps({"images": [{"id": 1}, {"id": 2}], "annotations": [], "categories": []}))
+    row = {"image_id": 1, "category_id": 1, "bbox": [20, 10, 100, 100]}
+    content = {"images": [{"id": 1}, {"id": 2}], "annotations": [row], "categories": [{"id": 1}]}
+    path.write_text(json.dumps(content))
     metric = CocoMetric(None, str(path))
-    with pytest.raises(ValueError, match=r"source ids \['7', '8'\] \(its own are like \['1', '2'\]\)"):
+    with pytest.raises(ValueError, match=r"source ids \['7', '8'\] \(its own are like \[1, 2\]\)"):
         metric.add(["1", "7", "8"], detections([], [], []))
     metric.add(["1"], detections([]))
     with pytest.raises(ValueError, match=r"\[1\] were added twice"):
@@ -278,10 +280,10 @@ def test_equal_scores_are_ordered_by_image_id_and_then_by_row(tmp_path):
     """Two detections of score 0.5, one right and one wrong: the precision is 1 or 1/2, depending on their order."""
     path = tmp_path / "val.json"
     right, wrong = (SQUARE, 0.5, 1), ([300, 300, 400, 400], 0.5, 1)
-    row = {"image_id": "b", "category_id": 1, "bbox": [20, 10, 100, 100]}
-    path.write_text(json.dumps({"images": [{"id": "a"}, {"id": "b"}], "annotations": [row], "categories": [{"id": 1}]}))
+    row = {"image_id": 10, "category_id": 1, "bbox": [20, 10, 100, 100]}
+    path.write_text(json.dumps({"images": [{"id": 9}, {"id": 10}], "annotations": [row], "categories": [{"id": 1}]}))
     metric = CocoMetric(None, str(path))
-    metric.add(["b", "a"], detections([right], [wrong]))
+    metric.add(["10", "9"], detections([right], [wrong]))
     assert metric.result()["AP"] == pytest.approx(0.5)
     assert score([right, wrong], [(SQUARE, 1)])["AP"] == pytest.approx(1)
     assert score([wrong, right], [(SQUARE, 1)])["AP"] == pytest.approx(0.5)
@@ -322,3 +324,90 @@ def test_coco_results_format():
         {"image_id": 139, "category_id": 2, "bbox": [20.0, 10.13, 100.0, 99.87], "score": 0.33333},
         {"image_id": "c", "category_id": 1, "bbox": [20.0, 10.0, 100.0, 100.0], "score": 1.0},
     ]
+
+
+def write_groundtruth(tmp_path, rows, **changes):
+    """Writes groundtruth of the images 7 and 3 with boxes SQUARE; rows are changes of annotations."""
+    row = {"image_id": 7, "category_id": 1, "bbox": [20, 10, 100, 100]}
+    content = {
+        "images": [{"id": 7}, {"id": 3}],
+        "annotations": [{**row, "id": i, **change} for i, change in enumerate(rows)],
+        "categories": [{"id": 1, "name": "dog"}],
+        **changes,
+    }
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    return str(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("types", [(int, int), (str, int), (int, str), (float, str), (str, float)])
+@pytest.mark.parametrize("source_ids", [["7", "3"], ["000007", "000003"]])
+def test_ids_of_several_types_are_one_id(tmp_path, types, source_ids, caplog):
+    """Half of the objects with ids of another type once were no groundtruth: AP 1/2 instead of 1 here."""
+    of_image, of_category = types
+    other = {"image_id": of_image(3), "category_id": of_category(1)}
+    metric = CocoMetric(None, write_groundtruth(tmp_path, [{}, other]))
+    metric.add(source_ids, detections([(SQUARE, 0.9, 1)], [(SQUARE, 0.8, 1)]))
+    result = metric.result()
+    assert (result["AP"], result["ARmax100"]) == pytest.approx((1, 1))
+    assert metric.count_groundtruth() == {"images": 2, "images_without_boxes": 0, "boxes": 2, "crowds": 0}
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    assert {row["image_id"] for row in metric.coco_results()} == {3, 7}
+
+
+@pytest.mark.parametrize(
+    "change, text",
+    [
+        ({"image_id": 4}, "annotations of images that are not listed: 1 (annotation 20)"),
+        ({"category_id": 2}, "category 2 is not among the categories: 1 (annotation 20)"),
+        ({"category_id": 0}, "category 0 is reserved for the background"),
+        ({"bbox": None}, "bbox is not four numbers: 1 (annotation 20)"),
+        ({"id": 0}, "1 of 21 annotations (4.8%) of {path} have the id of another one (annotation 0)"),
+    ],
+)
+def test_groundtruth_that_is_left_out_is_counted_beside_ap(tmp_path, change, text, caplog):
+    path = write_groundtruth(tmp_path, [{}] * 20 + [change])
+    metric = CocoMetric(None, path)
+    metric.add(["7", "3"], detections([(SQUARE, 0.9, 1)], []))
+    metric.result()
+    [left_out] = metric.find_left_out()
+    assert text.format(path=path) in left_out and ("id" in change or "AP leaves out 1 of 21 annotations" in left_out)
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [left_out]
+
+
+def test_images_that_are_not_evaluated_are_counted_beside_ap(tmp_path):
+    path = write_groundtruth(tmp_path, [{}, {"image_id": 3}, {"image_id": 3, "iscrowd": 1}])
+    metric = CocoMetric(None, path)
+    metric.add(["7"], detections([(SQUARE, 0.9, 1)]))
+    assert metric.find_left_out() == [f"AP is of 1 of the 2 images of {path}; the others have 2 boxes"]
+    metric.add(["3"], detections([]))
+    assert metric.find_left_out() == []
+
+
+def test_ap_without_groundtruth_is_explained(caplog):
+    metric = CocoMetric()
+    metric.add(["a"], detections([(SQUARE, 0.9, 1)]), [groundtruth([(SQUARE, 1, True)])])
+    assert metric.result()["AP"] == -1
+    text = "AP is -1: none of the 1 evaluated images has a box that is not a crowd (iscrowd=1), of 1"
+    assert text in [record.message for record in caplog.records]
+
+
+@pytest.mark.parametrize(
+    "rows, message",
+    [
+        ([], r"x\.json has no box that AP can use"),
+        ([{"iscrowd": 1}] * 3, r"all 3 boxes of .*x\.json have iscrowd=1, .* skip_crowd_during_training=false"),
+        ([{}, {"bbox": [1, 2, 3]}], r"AP leaves out 1 of 2 annotations \(50\.0%\) .* bbox is not four numbers"),
+        ([{"category_id": "dog"}], r"annotations\[0\] has category_id 'dog'; ids must be integers"),
+        ([{"image_id": 7.5}], r"annotations\[0\] has image_id 7\.5; ids must be integers"),
+    ],
+)
+def test_files_without_usable_groundtruth_are_refused(tmp_path, rows, message):
+    with pytest.raises(ValueError, match=message):
+        CocoMetric(None, write_groundtruth(tmp_path, rows))
+
+
+@pytest.mark.parametrize("area", [None, -5, float("nan")])
+def test_impossible_areas_are_those_of_the_boxes(tmp_path, area):
+    metric = CocoMetric(None, write_groundtruth(tmp_path, [{"area": area}]))
+    metric.add(["7", "3"], detections([(SQUARE, 0.9, 1)], []))
+    assert metric.result()["APl"] == pytest.approx(1)

@@ -119,7 +119,7 @@ def test_max_nms_inputs_defaults_to_5000(tiny_config):
 def test_files_are_checked_before_a_network_is_built(tiny_config, tmp_path):
     with pytest.raises(ValueError, match="no file matches"):
         Evaluator(tiny_config, Evaluation(str(tmp_path / "none")))
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ValueError, match=r"cannot read .*none\.json: No such file"):
         Evaluator(tiny_config, Evaluation(SAMPLE, str(tmp_path / "none.json")))
     (tmp_path / "empty").touch()
     with pytest.raises(ValueError, match="hold no record that can be read"):
