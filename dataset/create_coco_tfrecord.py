@@ -43,8 +43,8 @@ def define_flags() -> None:
             False,
             "Numbers the categories from 1, in the order of their ids, lists both ids in the label map, and writes "
             "COCO groundtruth with the new ids, json_{name}.json, for --val_json_file. The files of all splits must "
-            "list the same categories. Category 0 becomes a class, unless it is called background, or is the supercategory "
-            "of others and has no box.",
+            "list the same categories. Category 0 becomes a class, unless it is called background, or is the "
+            "supercategory of others and has no box.",
         )
     command.define_flags()
 
