@@ -46,6 +46,7 @@ def test_write_errors_are_reported(folder, monkeypatch):
         num_threads=1,
         max_bad_fraction=0.01,
         max_image_pixels=10**8,
+        exif_boxes="auto",
     )
     monkeypatch.setattr(create_coco_tfrecord, "FLAGS", flags)
     monkeypatch.setattr(command, "FLAGS", flags)
