@@ -129,9 +129,7 @@ def define_export_flags() -> None:
         flags.DEFINE_bool(
             "parity", True, "Compares each exported file with the checkpoint, and writes FILE.parity.json."
         )
-        flags.DEFINE_string(
-            "parity_images", None, "Images to compare on: file, folder, glob or list; default: generated images."
-        )
+        flags.DEFINE_string("parity_images", None, "Images to compare on, as --input_image; default: generated images.")
         flags.DEFINE_string(
             "val_file_pattern", None, "TFRecords to compare AP on, under the same NMS; default: AP is not computed."
         )
@@ -145,7 +143,9 @@ def define_export_flags() -> None:
 def define_inference_flags() -> None:
     """Defines the flags of images and video."""
     with command_line.group("Images", ["infer", "saved_model_infer", "saved_model_benchmark"]):
-        flags.DEFINE_string("input_image", None, "Images: file, folder, glob in quotes, or a .txt file of paths.")
+        flags.DEFINE_string(
+            "input_image", None, "Images: file, folder, glob in quotes (** for any folders), or a .txt file of paths."
+        )
     with command_line.group("Results for images", ["infer", "saved_model_infer"]):
         flags.DEFINE_string("output_image_dir", None, "Folder for the images with drawn boxes, 0.jpg, 1.jpg, ...")
         flags.DEFINE_enum(

@@ -13,7 +13,7 @@ from absl import logging
 from tensorflow.python.lib.io.tf_record import tf_record_random_reader
 
 from dataset import tfrecord
-from dataset.files import reason_of
+from dataset.files import glob_root, reason_of, split_hidden, warn_of_hidden
 from dataset.tfrecord import DataError
 
 # A TFRecord file is a sequence of frames: length of the record as a little-endian uint64, CRC of these 8 bytes as a
@@ -32,15 +32,17 @@ BLOCK_BYTES = 1 << 20
 
 
 def find_files(file_pattern: str) -> list[str]:
-    """Returns the files that match a glob pattern, sorted.
+    """Returns the files that match a glob pattern, sorted, without hidden ones.
 
     Raises:
         DataError: if there is none, or the file system cannot be reached.
     """
     try:
-        files = sorted(tf.io.gfile.glob(file_pattern))
+        matches = sorted(tf.io.gfile.glob(file_pattern))
     except tf.errors.OpError as error:
         raise DataError(f"cannot look for {file_pattern!r}: {reason_of(error)}") from error
+    files, hidden = split_hidden(matches, glob_root(file_pattern))
+    warn_of_hidden(hidden)
     if not files:
         raise DataError(f"no file matches {file_pattern!r}; give a pattern such as 'data/train-*.tfrecord'")
     return files

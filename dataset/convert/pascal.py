@@ -4,6 +4,7 @@
 
 import dataclasses
 import functools
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
@@ -15,7 +16,7 @@ from dataset.convert import image_file
 from dataset.convert.annotation import AnnotatedObject, Annotation, Source, number_images, parse_numbers, read_lines
 from dataset.convert.conversion_report import ConversionReport
 from dataset.convert.image_file import ImageError
-from dataset.files import reason_of
+from dataset.files import HIDDEN_IGNORED, find_in, reason_of
 from dataset.tfrecord import DataError
 
 CLASS_FLAG = re.compile(r"\s+(-1|0|1)$")  # after each id in the list of a class: class absent, difficult, present
@@ -44,7 +45,7 @@ class VocSet:
         """
         if not self.annotations.is_dir():
             raise DataError(f"folder {self.annotations} does not exist; check data_dir, year and annotations_dir")
-        ids = sorted(path.stem for path in self.annotations.glob("*.xml"))
+        ids = sorted(Path(path).stem for path in find_in(self.annotations, "*.xml").files)
         if not ids:
             raise DataError(f"no annotations *.xml in {self.annotations}")
         return ids
@@ -80,16 +81,23 @@ class VocSet:
     @functools.cached_property
     def lists(self) -> Mapping[str, Path]:
         """Paths of the image lists, by file name."""
-        return {path.name: path for path in sorted((self.folder / "ImageSets" / "Main").glob("*.txt"))}
+        paths = find_in(self.folder / "ImageSets" / "Main", "*.txt").files
+        return {os.path.basename(path): Path(path) for path in paths}
 
     @functools.cached_property
     def images(self) -> Mapping[str, list[str]]:
         """File names of the images in JPEGImages, by stem."""
         names: dict[str, list[str]] = {}
-        for path in sorted((self.folder / "JPEGImages").glob("*")):
+        for path in map(Path, find_in(self.folder / "JPEGImages").files):
             if path.suffix.lower() in image_file.SUFFIXES:
                 names.setdefault(path.stem, []).append(path.name)
         return names
+
+    @property
+    def hidden(self) -> list[str]:
+        """Paths of the files beside annotations, images and lists that are never data."""
+        folders = (self.annotations, self.folder / "JPEGImages", self.folder / "ImageSets" / "Main")
+        return [path for folder in folders for path in find_in(folder).hidden]
 
     def image_path(self, image_id: str, filename: str) -> Path:
         """Returns the image in JPEGImages with the name of the annotation, or else with its <filename>.
@@ -166,6 +174,8 @@ def load(
     for voc_set in voc_sets:
         ids = voc_set.image_ids(list(label_map.values()))
         images += [(f"{image_id} of {voc_set.folder}", (voc_set, image_id)) for image_id in ids]
+        for path in voc_set.hidden:
+            report.note(HIDDEN_IGNORED, path)
         if not voc_set.lists and voc_set.name != "all":
             report.note("folders without image lists: all annotations converted", str(voc_set.folder))
     items = number_images(images, report)[:num_images]

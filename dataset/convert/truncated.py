@@ -5,6 +5,7 @@
 import io
 import re
 import zlib
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -19,7 +20,7 @@ JPEG_FILLER = bytes(
 JPEG_FRAMES, JPEG_SCAN = {0xC0, 0xC1, 0xC2}, 0xDA  # markers: SOF0 to SOF2, SOS
 JPEG_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # ends the data of a scan
-JPEG_BLOCK = 8  # pixels; a row of blocks is 8 or 16 high
+JPEG_BLOCK = 8  # pixels; a row of blocks has a multiple of it, by the sampling of the colours
 
 PNG_SIGNATURE, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
@@ -44,11 +45,11 @@ def _complete_jpeg(encoded: bytes) -> bytes | None:
     if encoded.rstrip(b"\0\r\n").endswith(JPEG_END) or _decode(encoded) is not None:
         return None
     encoded = encoded.rstrip(b"\0\xff")  # zeros of a file that was allocated before its download, half of a marker
-    num_restarts = _find_last_scan(encoded)
-    if num_restarts is None:
+    scan = _find_last_scan(encoded)
+    if scan is None:
         return None
     # What is decoded behind the end of the data depends on the bytes that follow; what is before it does not.
-    restart = bytes([0xFF, 0xD0 + num_restarts % 8])  # a decoder that waits for this marker ignores other bytes
+    restart = bytes([0xFF, 0xD0 + scan.num_restarts % 8])  # a decoder that waits for this marker ignores other bytes
     pixels, *others = (_decode(encoded + more + JPEG_END) for more in (b"", JPEG_FILLER, restart + JPEG_FILLER))
     if pixels is None or any(other is None for other in others):
         return None
@@ -56,32 +57,39 @@ def _complete_jpeg(encoded: bytes) -> bytes | None:
     if np.any(differs):
         height, width = differs.shape
         row = int(np.argmax(np.any(differs, axis=1)))
-        column = int(np.argmax(np.any(differs[row : row + JPEG_BLOCK], axis=0)))
-        if (height - row) * width - JPEG_BLOCK * column > MAX_LOST * height * width:
+        column = int(np.argmax(np.any(differs[row : row + scan.row_height], axis=0)))
+        if (height - row) * width - scan.row_height * column > MAX_LOST * height * width:
             return None
     return encoded + JPEG_END
 
 
-def _find_last_scan(encoded: bytes) -> int | None:
-    """Returns the number of restart markers in the last scan of a JPEG; None if more scans would follow.
+class _Scan(NamedTuple):
+    row_height: int  # of a row of blocks, pixels
+    num_restarts: int  # markers in it
+
+
+def _find_last_scan(encoded: bytes) -> _Scan | None:
+    """Returns the last scan of a JPEG; None if more would follow.
 
     A scan contains some of the 64 frequencies of some of the components; in a progressive file, which has about ten of
     them, not all of their bits: `approximation` bits are left to later scans.
     """
-    start, missing = 2, None  # missing: (component, frequency) without their last bit
+    start, missing, height = 2, None, JPEG_BLOCK  # missing: (component, frequency) without their last bit
     while start + 4 <= len(encoded):
         kind, content = encoded[start + 1], start + 4
         start += 2 + int.from_bytes(encoded[start + 2 : start + 4], "big")
         if kind in JPEG_FRAMES:
             components = encoded[content + 6 : start : 3]
             missing = {(component, k) for component in components for k in range(64)}
+            height = JPEG_BLOCK * max((factors % 16 for factors in encoded[content + 7 : start : 3]), default=1)
         elif kind == JPEG_SCAN and missing is not None and start <= len(encoded):
             components, (first, last, approximation) = encoded[content + 1 : start - 3 : 2], encoded[start - 3 : start]
             if approximation % 16 == 0:
                 missing -= {(component, k) for component in components for k in range(first, last + 1)}
             marker = JPEG_MARKER.search(encoded, start)
             if marker is None:
-                return None if missing else len(JPEG_RESTART.findall(encoded, start))
+                row_height = height if len(components) > 1 else JPEG_BLOCK
+                return None if missing else _Scan(row_height, len(JPEG_RESTART.findall(encoded, start)))
             start = marker.start()
     return None
 

@@ -8,6 +8,7 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from dataset import files
 from dataset import label_map as label_map_lib
 from dataset.convert import image_file
 from dataset.convert.annotation import AnnotatedObject, Annotation, Source, number_images, parse_numbers, read_lines
@@ -51,7 +52,8 @@ def load(data_yaml: str | Path, split: str) -> Source:
     if not folders:
         shown = " and ".join(dict.fromkeys(map(str, tried)))
         raise DataError(f"path: {root} is not a folder (tried {shown}); set it to the folder of the dataset")
-    report, found = ConversionReport(), [image for entry in entries for image in _find_images(folders[0], entry)]
+    report = ConversionReport()
+    found = [image for entry in entries for image in _find_images(folders[0], entry, report)]
     items = number_images([(str(folder / name), (folder, name)) for folder, name in found], report)
     if not items:
         suffixes = ", ".join(image_file.SUFFIXES)
@@ -73,26 +75,31 @@ def _read_names(content: Mapping, data_yaml: str | Path) -> dict[int, str]:
     return label_map_lib.resolve({class_id + 1: name for class_id, name in names.items()})
 
 
-def _find_images(root: Path, entry: str) -> list[tuple[Path, str]]:
+def _find_images(root: Path, entry: str, report: ConversionReport) -> list[tuple[Path, str]]:
     """Finds the images in a folder and its subfolders, or in a .txt list, as (folder, name in the folder)."""
     path = root / entry
     if not path.exists() and entry.startswith("../"):
         path = root / entry[3:]  # some exporters write paths relative to a folder next to data.yaml
     if path.is_dir():
-        images = sorted(file for file in path.rglob("*") if file.suffix.lower() in image_file.SUFFIXES)
-        return [(path, str(image.relative_to(path))) for image in [*images, *_missing_images(path, images)]]
+        found, hidden = files.find_in(path, "**")
+        images = sorted(file for file in map(Path, found) if file.suffix.lower() in image_file.SUFFIXES)
+        missing, hidden_labels = _missing_images(path, images)
+        for file in [*hidden, *hidden_labels]:
+            report.note(files.HIDDEN_IGNORED, file)
+        return [(path, str(image.relative_to(path))) for image in [*images, *missing]]
     lines = read_lines(path, "folder or list of images")
     return [(root, os.path.relpath(path.parent / line, root)) for line in lines if line]
 
 
-def _missing_images(folder: Path, images: Sequence[Path]) -> list[Path]:
-    """Returns the expected images of label files without an image, so that they are counted as missing."""
+def _missing_images(folder: Path, images: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Returns the expected images of label files without an image, to be counted as missing, and hidden label files."""
     labels = label_path(folder / "any").parent
     if labels == folder:  # may contain other .txt files
-        return []
+        return [], []
     known = {label_path(image) for image in images}
-    unmatched = sorted(path for path in labels.rglob("*.txt") if path not in known and path.name != "classes.txt")
-    return [folder / path.relative_to(labels).with_suffix(".jpg") for path in unmatched]
+    found, hidden = files.find_in(labels, "**/*.txt")
+    unmatched = [path for path in sorted(map(Path, found)) if path not in known and path.name != "classes.txt"]
+    return [folder / path.relative_to(labels).with_suffix(".jpg") for path in unmatched], hidden
 
 
 def label_path(image_path: Path) -> Path:

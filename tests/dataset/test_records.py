@@ -154,3 +154,17 @@ def test_too_many_damaged_records_raise_data_error(tmp_path):
     files = RecordFiles(["a.tfrecord"], max_damaged=0)
     with pytest.raises(DataError, match=r"record 3 of a\.tfrecord: cut; write the records again"):
         files._add_damaged((0, 3), "cut")
+
+
+@pytest.mark.parametrize("folder", ["", "ram://hidden/"])
+def test_hidden_files_are_no_records(tmp_path, folder, caplog):
+    folder = folder or f"{tmp_path}/.data/"  # the folder itself may be hidden
+    for name in ("b", "a", ".DS_Store", "._a", "Thumbs.db"):
+        tf.io.gfile.makedirs(folder)
+        write(f"{folder}{name}", [b"x"])
+    assert records_lib.find_files(f"{folder}*") == [f"{folder}a", f"{folder}b"]
+    [message] = caplog.messages
+    assert message == f"hidden files ignored: 3 ({folder}.DS_Store, {folder}._a, {folder}Thumbs.db)"
+    assert records_lib.find_files(f"{folder}._a") == [f"{folder}._a"]  # named by the user
+    with pytest.raises(DataError, match="no file matches"):
+        records_lib.find_files(f"{folder}*_a")

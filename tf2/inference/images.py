@@ -5,7 +5,6 @@
 import collections
 import csv
 import dataclasses
-import glob
 import io
 import json
 import os
@@ -20,7 +19,7 @@ import tqdm
 from dataset import label_map, visualize
 from dataset.convert import image_file
 from dataset.convert.image_file import ImageError
-from dataset.files import check_distinct, check_folder, write_file
+from dataset.files import check_distinct, check_folder, expand, warn_of_hidden, write_file
 from efficientdet import boxes as box_ops
 from tf2.inference.drivers import Driver
 
@@ -96,19 +95,20 @@ def find_images(pattern: str) -> list[str]:
     """Returns the paths of the image files of a pattern, sorted except for a .txt file.
 
     Args:
-        pattern: a file; a folder; a glob; or a .txt file with one path per line, relative to its folder, in which empty
-            lines and lines that start with # are ignored.
+        pattern: a file; a folder; a glob, in which `**` stands for any number of folders; or a .txt file with one path
+            per line, relative to its folder, in which empty lines and lines that start with # are ignored. Of a folder
+            and a glob, hidden files are ignored.
 
     Raises:
         ValueError: if there is no image, or a .txt file names a file that does not exist.
     """
     if pattern.endswith(".txt") and os.path.isfile(pattern):
         paths = list(_read_list(pattern))
-    elif os.path.isdir(pattern):
-        names = sorted(glob.glob("*", root_dir=pattern))
-        paths = [os.path.join(pattern, name) for name in names if name.lower().endswith(image_file.SUFFIXES)]
     else:
-        paths = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern))
+        paths, hidden = expand(pattern)
+        warn_of_hidden(hidden)
+        if os.path.isdir(pattern):
+            paths = [path for path in paths if path.lower().endswith(image_file.SUFFIXES)]
     if not paths:
         raise ValueError(f"no image at {pattern!r}; give a file, a folder, a glob in quotes, or a .txt list")
     return paths

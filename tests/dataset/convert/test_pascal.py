@@ -362,3 +362,20 @@ def test_real_images(tmp_path, name, num_images, num_boxes):
         np.testing.assert_allclose(sample["boxes_norm"], boxes_norm, atol=1e-6)
         np.testing.assert_array_equal(sample["classes"], [a["category_id"] for a in expected])
         np.testing.assert_allclose(sample["area"], [a["area"] for a in expected], rtol=1e-6)
+
+
+def test_hidden_files_are_counted_and_never_converted(tmp_path):
+    year = tmp_path / "VOC2012"
+    add_image(year, "a", [])
+    hidden = ["Annotations/._a.xml", "Annotations/.DS_Store", "JPEGImages/._a.jpg", "JPEGImages/Thumbs.db"]
+    hidden.append("ImageSets/Main/._all.txt")
+    for name in hidden:
+        (year / name).write_bytes(b"\0\5\x16\7")
+    for voc_set in (pascal.VocSet(year, "train"), pascal.VocSet(year, "all")):
+        source = pascal.load([voc_set], label_map=label_map.VOC)
+        report = shards.write_shards(source, tmp_path / voc_set.name, num_shards=1)
+        assert (report.written["images"], report.left_out["images"].total()) == (1, 0)
+        assert report.reasons.keys() == {"hidden files ignored"}
+        assert report.reasons["hidden files ignored"].first == [str(year / name) for name in sorted(hidden[:2])] + [
+            str(year / name) for name in hidden[2:]
+        ]

@@ -220,3 +220,26 @@ def test_names_as_mapping(tmp_path):
     add_image(tmp_path, "a.jpg", [])
     source = yolo.load(write_yaml(tmp_path, names={0: "猫", 5: "dog"}, nc=2), "train")
     assert source.label_map == {1: "猫", 6: "dog"}
+
+
+def test_hidden_files_are_counted_and_never_converted(tmp_path):
+    """In folders of images and of labels; a label of a hidden image is not one without an image."""
+    add_image(tmp_path, "a.jpg", ["0 0.5 0.5 0.2 0.2"])
+    add_image(tmp_path, "deep/b.jpg", ["0 0.5 0.5 0.2 0.2"])
+    for name in (".ipynb_checkpoints/a-checkpoint.jpg", "__MACOSX/c.jpg"):
+        add_image(tmp_path, name, ["0 0.5 0.5 0.2 0.2"])
+    hidden = ["images/train/._a.jpg", "images/train/.DS_Store", "images/train/Thumbs.db", "labels/train/._a.txt"]
+    for name in hidden:
+        (tmp_path / name).write_bytes(b"\0\5\x16\7")
+    raw, report = convert(tmp_path, write_yaml(tmp_path))
+    names = [tf.train.Example.FromString(x).features.feature["image/filename"].bytes_list.value for x in raw]
+    assert names == [[b"a.jpg"], [b"deep/b.jpg"]] and report["images_left_out"] == 0
+    assert report["reasons"].keys() == {"hidden files ignored"}
+    entry = report["reasons"]["hidden files ignored"]
+    assert entry["count"] == 8 and {str(tmp_path / name) for name in hidden} <= set(entry["first"])
+
+
+def test_a_folder_of_hidden_files_alone_has_no_images(tmp_path):
+    add_image(tmp_path, ".ipynb_checkpoints/a-checkpoint.jpg", ["0 0.5 0.5 0.2 0.2"])
+    with pytest.raises(tfrecord.DataError, match="has no image"):
+        yolo.load(write_yaml(tmp_path), "train")

@@ -13,7 +13,10 @@ from PIL import Image
 
 from dataset import visualize
 from dataset.convert import image_file
+from efficientdet.config import Config
 from efficientdet.postprocess import Detections
+from tf2.benchmarks import latency
+from tf2.export import export
 from tf2.inference import images
 
 
@@ -229,3 +232,50 @@ def test_an_image_too_large_for_a_jpeg_is_listed_and_named(tmp_path):
         run(tmp_path / "long.png", None, outputs=outputs)
     assert json.loads((tmp_path / "found.json").read_text())["images"][0]["width"] == 66_000
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.fixture
+def nested(folder):
+    """The images of `folder`, one of them in a subfolder, between files that are never data."""
+    plain = folder.with_name("nested")
+    folder.rename(plain)
+    for name in ("sub/deep/d.jpg", ".ipynb_checkpoints/a-checkpoint.jpg", "sub/__MACOSX/e.jpg", "._a.jpg"):
+        (plain / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(plain / "a.jpg", plain / name)
+    return plain
+
+
+def test_globs_are_recursive_and_hidden_files_are_no_images(nested, caplog):
+    assert images.find_images(str(nested)) == [str(nested / name) for name in ("a.jpg", "b.png", "c.png")]
+    assert images.find_images(f"{nested}/**/*.jpg") == [str(nested / name) for name in ("a.jpg", "sub/deep/d.jpg")]
+    assert images.find_images(f"{nested}/*.jpg") == [str(nested / "a.jpg")]
+    assert [message.partition(" (")[0] for message in caplog.messages] == [
+        "hidden files ignored: 1",
+        "hidden files ignored: 3",
+    ]
+    with pytest.raises(ValueError, match="no image at"):
+        images.find_images(f"{nested}/._*.jpg")
+
+
+def test_parity_and_benchmark_take_the_same_globs(nested):
+    pattern = f"{nested}/**/*.jpg"
+    arguments = export._parity_arguments(Config(), export.ParityOptions(pattern))
+    assert [image.shape for image in arguments["images"]] == [(100, 50, 3)] * 2
+    with latency._paths(pattern, 3) as paths:
+        assert paths == [str(nested / name) for name in ("a.jpg", "sub/deep/d.jpg", "a.jpg")]
+
+
+@pytest.mark.parametrize("kept, is_read", [(-20, True), (400, False)])
+def test_an_image_without_its_end_is_read_with_a_warning(tmp_path, caplog, kept, is_read):
+    pixels = np.random.RandomState(0).randint(0, 256, (12, 16, 3)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
+    Image.fromarray(pixels).save(tmp_path / "whole.jpg", quality=95)
+    path = tmp_path / "a.jpg"
+    path.write_bytes((tmp_path / "whole.jpg").read_bytes()[:kept])
+    if is_read:
+        assert len(run(path, tmp_path / "out")) == 1
+        assert caplog.messages == [f"image {path} is truncated, at most 10% of the pixels lost"]
+    else:
+        with pytest.raises(
+            ValueError, match=r"1 of 1 images could not be read .*cannot read image .*a\.jpg: .*[Tt]runcated"
+        ):
+            run(path, tmp_path / "out")
