@@ -8,8 +8,9 @@ r"""Converts images with Pascal VOC annotations into TFRecords, and writes the s
     python dataset/create_pascal_tfrecord.py --data_dir=VOCdevkit --year=BCCD --set=test --output_path=bccd/test \
         --label_map_json_path=bccd/labels.json
 
-The folder of a year contains Annotations/*.xml, JPEGImages/ and, for image sets, ImageSets/Main/*.txt. Classes other
-than VOC's require --collect_label_map, or --label_map_json_path with a file such as {"RBC": 1, "WBC": 2}.
+The folder of a year contains Annotations/*.xml, JPEGImages/ and, for image sets, ImageSets/Main/*.txt. The images may
+also be in images/ or beside the XML files, and the sets in subfolders such as train/. Classes other than VOC's require
+--collect_label_map, or --label_map_json_path with a file such as {"RBC": 1, "WBC": 2}.
 """
 
 import os
@@ -24,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dataset import command_line
 from dataset import label_map as label_map_lib
 from dataset.convert import command, pascal, shards
+from dataset.convert.voc_set import VocSet
 from dataset.tfrecord import DataError
 
 FLAGS = flags.FLAGS
@@ -37,14 +39,30 @@ def define_flags() -> None:
         flags.DEFINE_string(
             "year", "VOC2007", "Folder in data_dir, '' for data_dir itself, or 'merged' for VOC2007 and VOC2012."
         )
-        flags.DEFINE_string("set", "train", "List in ImageSets/Main: train, val, trainval, test or your own; or 'all'.")
-        flags.DEFINE_string("annotations_dir", "Annotations", "Folder of the XML files, in the folder of the year.")
+        flags.DEFINE_string(
+            "set",
+            "train",
+            "List in ImageSets/Main or, without lists, subfolder of the XML files: train, val, trainval, test or your "
+            "own; or 'all'.",
+        )
+        flags.DEFINE_string(
+            "annotations_dir",
+            None,
+            "Folder of the XML files, in the folder of the year; default: Annotations, or else that folder itself.",
+        )
+        flags.DEFINE_string(
+            "image_dir",
+            None,
+            "Folder of the images; default: JPEGImages or images in that of the year, or else itself.",
+        )
         flags.DEFINE_integer(
             "num_images", None, "Number of images to convert, from the first; default: all.", lower_bound=1
         )
         flags.DEFINE_boolean("ignore_difficult_instances", False, "Leaves out objects marked as difficult.")
     with command_line.group("Classes"):
-        flags.DEFINE_string("label_map_json_path", None, "JSON or YAML file {name: id}, ids from 1; default: VOC's.")
+        flags.DEFINE_string(
+            "label_map_json_path", None, "JSON, YAML or .pbtxt file of names and ids from 1; default: VOC's."
+        )
         flags.DEFINE_boolean(
             "collect_label_map", False, "Collects the classes of the annotations and writes them as YAML."
         )
@@ -58,7 +76,8 @@ def define_flags() -> None:
 def main() -> None:
     command.hide_gpus()
     years = ["VOC2007", "VOC2012"] if FLAGS.year == "merged" else [FLAGS.year]
-    voc_sets = [pascal.VocSet(Path(FLAGS.data_dir, year), FLAGS.set, FLAGS.annotations_dir) for year in years]
+    folders = (FLAGS.annotations_dir, FLAGS.image_dir)
+    voc_sets = [VocSet(Path(FLAGS.data_dir, year), FLAGS.set, *folders) for year in years]
     if FLAGS.collect_label_map and FLAGS.label_map_json_path:
         raise DataError("expected one of --collect_label_map and --label_map_json_path, got both")
     label_map = label_map_lib.VOC

@@ -6,6 +6,7 @@ r"""Converts images with YOLO text labels into TFRecords, and writes COCO ground
     python dataset/create_yolo_tfrecord.py --data_yaml=coco128/data.yaml --split=val --output_path=data/val
     python dataset/create_yolo_tfrecord.py --data_yaml=shop/data.yaml --split=test --output_path=data/test \
         --num_shards=4 --max_bad_fraction=0.05
+    python dataset/create_yolo_tfrecord.py --data_yaml=shop/classes.txt --image_dir=photos --output_path=data/all
 
 The labels of images/train/a.jpg are read from labels/train/a.txt; if the path of an image contains no folder `images`,
 from the same folder. Each line is one object, `class cx cy width height` or `class x1 y1 x2 y2 x3 y3 ...`, in fractions
@@ -29,8 +30,22 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     with command_line.group("Input"):
-        flags.DEFINE_string("data_yaml", None, "YAML file with path, train, val, test and names.", required=True)
-        flags.DEFINE_string("split", "train", "Key of data_yaml that lists the images: train, val or test.")
+        flags.DEFINE_string(
+            "data_yaml",
+            None,
+            "YAML file with path, train, val, test and names; Darknet's obj.data; or a list of names, classes.txt.",
+            required=True,
+        )
+        flags.DEFINE_string(
+            "split",
+            None,
+            "Key of data_yaml: train (default), val or test; for a list of names, subfolder of the images.",
+        )
+        flags.DEFINE_string(
+            "image_dir",
+            None,
+            "Folder of the images, for a list of names; default: images beside it, or its own folder.",
+        )
     with command_line.group("Output"):
         flags.DEFINE_string("output_path", None, "Path prefix of the output files, such as data/train.", required=True)
         flags.DEFINE_integer("num_shards", 32, "Number of TFRecord files.", lower_bound=1)
@@ -40,7 +55,8 @@ def define_flags() -> None:
 @command.translate_errors()
 def main() -> None:
     command.hide_gpus()
-    command.convert(yolo.load(FLAGS.data_yaml, FLAGS.split), FLAGS.output_path, with_label_map=True)
+    source = yolo.load(FLAGS.data_yaml, FLAGS.split, image_dir=FLAGS.image_dir)
+    command.convert(source, FLAGS.output_path, with_label_map=True)
 
 
 if __name__ == "__main__":

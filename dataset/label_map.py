@@ -1,11 +1,20 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Label maps: names of class ids, built in for COCO, VOC and Waymo, or defined by the user."""
+"""Label maps: names of class ids, built in for COCO, VOC and Waymo, or defined by the user; names that look alike."""
 
+import collections
+import re
+import unicodedata
 from collections.abc import Mapping
 
 from efficientdet import config as config_lib
-from efficientdet import hparams
+from efficientdet import config_values, hparams
+
+PBTXT_ITEM = re.compile(r"""item\s*:?\s*\{((?:[^'"{}]|'[^'\n]*'|"[^"\n]*")*)\}""")
+PBTXT_ID = re.compile(r"\bid\s*:\s*(\d+)")
+PBTXT_NAME = re.compile(r"""\bname\s*:\s*(?:'([^'\n]*)'|"([^"\n]*)")""")
+SIMILAR_NAMES = "classes whose names differ only in case, spaces, hyphens or underscores"
+SIMILAR_NAMES_ADVICE = "if they are one class, give it one name in the annotations and convert them again"
 
 
 class LabelMapError(ValueError):
@@ -41,7 +50,8 @@ def resolve(label_map: str | Mapping | None) -> dict[int, str]:
 
     Args:
         label_map: None; "coco", "voc" or "waymo"; a mapping {id: name} or {name: id}; or the path of a .yaml or .json
-            file with such a mapping. Ids start at 1; an entry of 0 must be "background" and is removed.
+            file with such a mapping, or of a .pbtxt file of `item { id: 1 name: 'cat' }`. Ids start at 1; an entry of
+            0 must be "background" and is removed.
 
     Returns:
         {id: name}, sorted by id; empty for None.
@@ -55,13 +65,33 @@ def resolve(label_map: str | Mapping | None) -> dict[int, str]:
         return _parse(label_map, "label_map")
     if label_map in LABEL_MAPS:
         return dict(LABEL_MAPS[label_map])
+    if label_map.endswith(".pbtxt"):
+        return _parse(_read_pbtxt(label_map), label_map)
     if not label_map.endswith((".yaml", ".yml", ".json")):
         close = config_lib.nearest(label_map, {name: name for name in LABEL_MAPS})
-        raise LabelMapError(f"label_map {label_map!r} is not coco, voc, waymo or a .yaml or .json file{close}")
+        raise LabelMapError(f"label_map {label_map!r} is not coco, voc, waymo or a .yaml, .json or .pbtxt file{close}")
     try:
         return _parse(hparams.read_yaml(label_map), label_map)  # JSON is YAML
     except config_lib.ConfigError as error:
         raise LabelMapError(f"label_map: {error}") from None
+
+
+def spelling_key(name: str) -> str:
+    """Returns the same text for names that differ only in case, spaces, hyphens or underscores."""
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name).strip()).casefold()
+
+
+def show_similar(names: Mapping[int, str], num_boxes: Mapping[int, int]) -> list[str]:
+    """Returns every group of classes with the same `spelling_key`, such as "1 'Dog' on 5 boxes, 2 'dog' on 1 boxes".
+
+    Args:
+        names: {id: name}.
+        num_boxes: number of boxes per id; 0 for ids that it lacks.
+    """
+    groups = collections.defaultdict(list)
+    for class_id, name in sorted(names.items()):
+        groups[spelling_key(name)].append(f"{class_id} {name!r} on {num_boxes.get(class_id, 0)} boxes")
+    return [", ".join(group) for group in groups.values() if len(group) > 1]
 
 
 def name_of(names: Mapping[int, str], class_id: float) -> str:
@@ -83,6 +113,25 @@ def check(names: Mapping[int, str], num_classes: int) -> None:
         )
 
 
+def _read_pbtxt(path: str) -> dict[int, str]:
+    """Reads a label map in the text format of protocol buffers, which the TensorFlow Object Detection API uses."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            text = re.sub(r"^\s*#.*$", "", file.read(), flags=re.MULTILINE)
+    except (OSError, ValueError) as error:
+        raise LabelMapError(f"label_map: cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    names: dict[int, str] = {}
+    for item in PBTXT_ITEM.findall(text):
+        class_id, name = PBTXT_ID.search(item), PBTXT_NAME.search(item)
+        if not class_id or not name or int(class_id[1]) in names:
+            shown = " ".join(item.split())[:80]
+            raise LabelMapError(f"{path}: expected an id of its own and a name in every item, got {{ {shown} }}")
+        names[int(class_id[1])] = name[1] or name[2] or ""
+    if not names or PBTXT_ITEM.sub("", text).strip():
+        raise LabelMapError(f"{path}: expected nothing but items such as item {{ id: 1 name: 'cat' }}")
+    return names
+
+
 def _parse(mapping: Mapping, source: str) -> dict[int, str]:
     """Converts {name: id} to {id: name} and checks every pair; error messages start with `source`."""
     names: dict[int, str] = {}
@@ -92,7 +141,8 @@ def _parse(mapping: Mapping, source: str) -> dict[int, str]:
             key = int(key)
         class_id, name = (value, key) if isinstance(key, str) else (key, value)
         if type(class_id) is not int or class_id < 0 or not isinstance(name, str) or not name.strip():
-            raise LabelMapError(f"{source} must pair ids from 1 with names in quotes, got {key!r}: {value!r}")
+            pair = config_values.show_pair(key, value)
+            raise LabelMapError(f"{source} must pair ids from 1 with names in quotes, got {pair}")
         if class_id == 0 and "background" not in name.lower():
             raise LabelMapError(f"{source} gives id 0, the background, to {name!r}; class ids start at 1")
         if class_id in names:

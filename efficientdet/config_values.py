@@ -73,6 +73,12 @@ def nearest(word: Any, known: Mapping[str, str]) -> str:
     return f"; did you mean {known[close[0]]!r}?" if close else ""
 
 
+def show_pair(key: Any, value: Any) -> str:
+    """Formats an invalid pair of a label map for an error message; explains booleans, which YAML makes of words."""
+    hint = "; without quotes, yes, no, on and off are booleans" if bool in (type(key), type(value)) else ""
+    return f"{key!r}: {value!r}{hint}"
+
+
 def _inside(interval: str, number: float) -> bool:
     low, high = map(float, interval[1:-1].split(","))
     return (low < number < high) or (number == low and interval[0] == "[") or (number == high and interval[-1] == "]")
@@ -145,7 +151,9 @@ def _read_label_map(value: Any) -> str | dict:
         return value
     for class_id, name in value.items():
         if {type(class_id), type(name)} != {int, str}:
-            raise ConfigError(f"label_map must pair whole numbers with names in quotes, got {class_id!r}: {name!r}")
+            raise ConfigError(
+                f"label_map must pair whole numbers with names in quotes, got {show_pair(class_id, name)}"
+            )
     return dict(value)
 
 
@@ -171,7 +179,7 @@ KINDS = {
     "ratios": Kind("a list of width/height ratios or [x, y] pairs", _read_ratios),
     "scale": Kind("a number or a list with one number per level", _read_scale),
     "label_map": Kind(
-        "coco, voc, waymo, a .yaml or .json file or a mapping such as {1: 'cat', 2: 'dog'}", _read_label_map
+        "coco, voc, waymo, a .yaml, .json or .pbtxt file or a mapping such as {1: cat, 2: dog}", _read_label_map
     ),
     "fpn_config": Kind("{nodes: [{feat_level: 6, inputs_offsets: [3, 4]}, ...], weight_method: sum}", _read_fpn_config),
     "nms_method": Kind("text", lambda value: "hard" if value in (None, "") else _read_str(value)),

@@ -80,8 +80,8 @@ def parse_pairs(text: str) -> dict[str, Any]:
     """Parses `k=v,nms_configs.method=hard,label_map={1: 'a', 2: 'b'}` into nested dicts.
 
     A comma inside brackets or quotes belongs to the value; a dot in a key starts a nested dict. Values are true,
-    false, None, Python numbers, lists and mappings, and lists of the form `1.0*2.0*0.5`; anything in quotes, and
-    anything else, is a string.
+    false, None, Python numbers, lists and mappings, lists of the form `1.0*2.0*0.5`, and mappings of the form
+    `{1: traffic light, 2: can}`; anything in quotes, and anything else, is a string.
 
     Raises:
         ConfigError: for a pair without "=", a key given twice, or an unbalanced bracket or quote.
@@ -142,6 +142,22 @@ def _parse_value(key: str, value: str) -> Any:
             if len(set(keys)) < len(keys):
                 raise ConfigError(f"{key}={value} has a duplicate key; remove one of them")
         return parsed if len(parts) > 1 else parsed[0]
+    if value.startswith("{") and value.endswith("}"):
+        return _parse_mapping(key, value)
     if value.startswith(("[", "{")):
-        raise ConfigError(f"{key}={value} cannot be parsed; inside brackets, text needs quotes, as in {{1: 'cat'}}")
+        raise ConfigError(f"{key}={value} cannot be parsed; inside brackets, text needs quotes, as in ['a', 'b']")
     return value
+
+
+def _parse_mapping(key: str, text: str) -> dict:
+    """Parses a mapping with text that is not in quotes, such as {1: traffic light, 2: can}."""
+    mapping = {}
+    for piece in filter(None, map(str.strip, _split(text[1:-1]))):
+        name, _, value = (part.strip() for part in piece.partition(":"))
+        name = _parse_value(key, name) if value else None
+        if not isinstance(name, int | str) or name == "":
+            raise ConfigError(f"{key}={text} cannot be parsed: {piece!r} is not a pair such as 1: cat")
+        if name in mapping:
+            raise ConfigError(f"{key}={text} has a duplicate key; remove one of them")
+        mapping[name] = _parse_value(key, value)
+    return mapping

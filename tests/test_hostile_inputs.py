@@ -23,6 +23,7 @@ from PIL import Image
 from dataset import tfrecord
 from dataset.convert import coco, pascal, shards
 from dataset.convert.annotation import Source
+from dataset.convert.voc_set import VocSet
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = WIDTH, HEIGHT = 48, 32
@@ -155,7 +156,7 @@ def as_voc(root: Path) -> Source:
     (root / "secret.xml").write_text(xml([BOX]))  # the file that ../secret would read
     ids = [name.removesuffix(Path(name).suffix) for name in IMAGES] + [*XMLS, "no annotation"]
     (root / "ImageSets/Main/train.txt").write_text("\n".join(ids))
-    return pascal.load([pascal.VocSet(root, "train")], label_map={1: "dog"})
+    return pascal.load([VocSet(root, "train")], label_map={1: "dog"})
 
 
 def as_coco(root: Path) -> Source:

@@ -55,7 +55,9 @@ ORDER = [
     "dataset.convert.image_file",
     "dataset.convert.box_frame",
     "dataset.convert.conversion_report",
+    "dataset.convert.image_folder",
     "dataset.convert.annotation",
+    "dataset.convert.voc_set",
     "dataset.convert.shards",
     "dataset.convert.*",  # the source formats, and command
     "dataset.convert.sample_data",

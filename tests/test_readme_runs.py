@@ -84,7 +84,7 @@ def sandbox(tmp_path_factory):
     make_voc(folder / "downloads" / "VOCdevkit" / "VOC2012", images, groundtruth, ["cat", "dog", "person"])
     with tarfile.open(folder / "downloads" / "VOCtrainval_11-May-2012.tar", "w") as archive:
         archive.add(folder / "downloads" / "VOCdevkit", "VOCdevkit")
-    make_shop(folder, images, groundtruth)
+    make_shop(folder, images)
     make_video(folder / "street.mp4")
     for name in RELEASED:
         write = ["--runmode=ckpt", "--ckpt_path=_", f"--model_name={name}", f"--export_ckpt=cache/{name}/model"]
@@ -130,26 +130,11 @@ def make_voc(folder: pathlib.Path, images: list[pathlib.Path], groundtruth: dict
         (folder / "Annotations" / f"{path.stem}.xml").write_text(text)
 
 
-def make_shop(folder: pathlib.Path, images: list[pathlib.Path], groundtruth: dict) -> None:
-    """Writes the data of docs/own_data.md in COCO and YOLO format, and its config."""
+def make_shop(folder: pathlib.Path, images: list[pathlib.Path]) -> None:
+    """Writes the images and the config of docs/own_data.md; its annotations are in VOCdevkit."""
     (folder / "shop_images").mkdir()
-    for split in ("train", "val"):
-        (folder / "shop_yolo" / "images" / split).mkdir(parents=True)
-        (folder / "shop_yolo" / "labels" / split).mkdir(parents=True)
-    for path, image in zip(images, groundtruth["images"]):
-        rows, size = [], np.array([image["width"], image["height"]] * 2)
-        for row in groundtruth["annotations"]:
-            if row["image_id"] == image["id"]:
-                x, y, w, h = row["bbox"] / size
-                rows.append(f"{row['category_id'] - 1} {x + w / 2} {y + h / 2} {w} {h}\n")
+    for path in images:
         shutil.copy(path, folder / "shop_images")
-        for split in ("train", "val"):
-            shutil.copy(path, folder / "shop_yolo" / "images" / split)
-            (folder / "shop_yolo" / "labels" / split / f"{path.stem}.txt").write_text("".join(rows))
-    for split in ("train", "val"):
-        (folder / f"shop_{split}.json").write_text(json.dumps(groundtruth))
-    data = {"path": ".", "train": "images/train", "val": "images/val", "names": ["bottle", "box", "can"]}
-    (folder / "shop_yolo" / "data.yaml").write_text(yaml.safe_dump(data))
     guide = (ROOT / "docs" / "own_data.md").read_text()
     (folder / "shop.yaml").write_text(re.search(r"```yaml\n(.*?)```", guide, re.DOTALL)[1])
 
@@ -213,7 +198,7 @@ def test_a_command_runs(sandbox, line):
         return
     script, *flags = arguments_of(sandbox, line)
     prefix = test_readme.typed(flags).get("output_path") or test_readme.typed(flags).get("output_file_prefix")
-    if prefix:  # the same data are converted from three formats, with different numbers of shards
+    if prefix:  # documents convert the same data to different numbers of shards
         for path in sandbox.glob(f"{prefix}-*"):
             path.unlink()
     result = run(sandbox, script, *flags)
@@ -245,6 +230,6 @@ def test_the_python_example_runs(sandbox):
 def test_commands_are_found():
     found = all_lines()
     assert len(found) > 40
-    for part in ("main.py --mode=eval", "--runmode=onnx", "dataset/create_yolo", "check_tfrecords", "wget http"):
+    for part in ("main.py --mode=eval", "--runmode=onnx", "dataset/create_pascal", "check_tfrecords", "wget http"):
         assert any(part in line for line in found), part
     assert label_map.resolve("voc")[8] == "cat"  # `sandbox` uses classes of VOC

@@ -14,6 +14,7 @@ from dataset.check.finding import FATAL, LEVELS, NOTE, WARNING, Finding, format_
 from dataset.check.json_checks import GroundtruthFile
 from dataset.check.record_facts import Facts
 from dataset.convert.annotation import CORNERS_HINT
+from dataset.label_map import spelling_key
 from dataset.tfrecord import DataError
 from efficientdet.config import Config, num_classes_advice
 
@@ -206,6 +207,7 @@ def _check_classes(facts: Facts, num_classes: int, names: Mapping[int, str]) -> 
         yield Finding(FATAL, "class_ids", text)
     else:
         yield from _check_names(facts, names, "label_map")
+        yield from _check_similar_names(facts, names)
         unnamed = sorted(ids.keys() - names.keys()) if names else []
         if unnamed:
             boxes = sum(ids[class_id] for class_id in unnamed)
@@ -222,15 +224,20 @@ def _check_names(facts: Facts, names: Mapping[int, str], source: str) -> Iterato
     differ = [
         f"{class_id} is {name!r} in the records and {names[class_id]!r} there"
         for class_id, name in sorted(facts.names)
-        if class_id in names and _normalize(name) != _normalize(names[class_id])
+        if class_id in names and spelling_key(name) != spelling_key(names[class_id])
     ]
     if differ:
         text = f"class names differ from those of {source}: {format_names(differ)}; which ids are right?"
         yield Finding(WARNING, "class_names", text)
 
 
-def _normalize(name: str) -> str:
-    return name.casefold().replace("_", " ").replace("-", " ").strip()
+def _check_similar_names(facts: Facts, names: Mapping[int, str]) -> Iterator[Finding]:
+    """Detects classes of the records, or of label_map {id: name}, whose names are spellings of one name."""
+    num_boxes = collections.Counter(facts.classes.tolist())
+    similar = label_map.show_similar({**names, **dict(sorted(facts.names))}, num_boxes)
+    if similar:
+        text = f"{label_map.SIMILAR_NAMES}: {'; '.join(similar)}; {label_map.SIMILAR_NAMES_ADVICE}"
+        yield Finding(WARNING, "similar_names", text)
 
 
 def _check_shift(facts: Facts, num_classes: int, names: Mapping[int, str], source: str) -> list[Finding]:
@@ -239,7 +246,7 @@ def _check_shift(facts: Facts, num_classes: int, names: Mapping[int, str], sourc
         return []
     used, low, high = sorted(facts.names), int(facts.classes.min()), int(facts.classes.max())
     agreeing = {
-        shift: [(i, name) for i, name in used if _normalize(name) == _normalize(names.get(i + shift, ""))]
+        shift: [(i, name) for i, name in used if spelling_key(name) == spelling_key(names.get(i + shift, ""))]
         for shift in (0, 1, -1)
     }
     shift = max(agreeing, key=lambda shift: len(agreeing[shift]))

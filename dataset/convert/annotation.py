@@ -24,6 +24,10 @@ CLIP_TOLERANCE = 0.1  # pixels beyond the border that are clipped without a note
 MIN_SIDE = 0.001  # pixels; boxes with a shorter side are empty, or become so in float32
 MAX_AREA = float(np.finfo(np.float32).max)
 
+SPLITS = ("train", "trainval", "val", "valid", "validation", "test")  # common names of folders
+SPLIT_SYNONYMS = {"val": "valid", "valid": "val"}
+ROTATED = "rotated boxes, replaced by the boxes that enclose them"
+
 # Boxes at the border may extend beyond the image. If many do so by far, their values mean something else.
 MAX_OUTSIDE = 1 / 3  # tolerated part of a box's area outside the image
 MAX_CLIPPED = 0.2  # tolerated fraction of boxes beyond MAX_OUTSIDE
@@ -103,6 +107,15 @@ def parse_numbers(texts: Sequence[str]) -> tuple[float, ...] | None:
     except ValueError:
         return None
     return numbers if all(map(math.isfinite, numbers)) else None
+
+
+def enclose_rotated(box: Box, degrees: float) -> Box:
+    """Returns the box [xmin, ymin, xmax, ymax] that encloses another one, in pixels, turned around its centre."""
+    xmin, ymin, xmax, ymax = box
+    cos, sin = abs(math.cos(math.radians(degrees))), abs(math.sin(math.radians(degrees)))
+    width, height = (xmax - xmin) * cos + (ymax - ymin) * sin, (xmax - xmin) * sin + (ymax - ymin) * cos
+    x, y = (xmin + xmax) / 2, (ymin + ymax) / 2
+    return x - width / 2, y - height / 2, x + width / 2, y + height / 2
 
 
 def to_record(

@@ -4,6 +4,7 @@
 
 import collections
 import functools
+import math
 import reprlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -12,10 +13,10 @@ from typing import Any
 from dataset import coco_json
 from dataset import label_map as label_map_lib
 from dataset.coco_json import CocoFile
-from dataset.convert import image_file
-from dataset.convert.annotation import AnnotatedObject, Annotation, Source
+from dataset.convert.annotation import ROTATED, AnnotatedObject, Annotation, Source, enclose_rotated
 from dataset.convert.conversion_report import ConversionReport
 from dataset.convert.image_file import ImageError
+from dataset.convert.image_folder import ImageFolder
 from dataset.tfrecord import DataError
 from efficientdet import config as config_lib
 
@@ -32,7 +33,7 @@ def load(
 
     Args:
         consecutive_ids: numbers the categories from 1 in the order of their ids, see `_number_categories`; the source
-            then writes groundtruth with these ids.
+            then writes groundtruth with these ids. It also does so if boxes are rotated.
 
     Raises:
         DataError: if no file is given, one cannot be read or lacks a list, an id is invalid, not unique or too large, a
@@ -48,7 +49,7 @@ def load(
         raise DataError(f"image_dir {str(image_dir)!r} is not a folder")
     files = {path: coco_json.read(path) for path in given}
     images, report = files[given[0]].images("file_name"), ConversionReport()
-    names = (image["file_name"] for image in images.values() if coco_json.is_text(image["file_name"]))
+    names = [image["file_name"] for image in images.values() if coco_json.is_text(image["file_name"])]
     report.note_duplicates("file names with several image ids, written once per id", names)
     objects, class_ids, label_map = {}, {}, {}
     if object_annotations_file:
@@ -60,10 +61,14 @@ def load(
         objects = _read_objects(file, images, class_ids, report, is_subset=bool(image_info_file))
     captions = _read_captions(files[caption_annotations_file], images, report) if caption_annotations_file else {}
     items = [(image, objects.get(image_id, []), captions.get(image_id, [])) for image_id, image in images.items()]
-    read = functools.partial(_read_annotation, image_dir=Path(image_dir), class_ids=class_ids, label_map=label_map)
+    folder = ImageFolder(image_dir, names)
+    read = functools.partial(_read_annotation, folder=folder, class_ids=class_ids, label_map=label_map)
     original_ids = {class_id: category for category, class_id in class_ids.items()} if consecutive_ids else {}
     is_renumbered = consecutive_ids and bool(object_annotations_file)
-    return Source(items, read, label_map, report, write_groundtruth=is_renumbered, original_ids=original_ids)
+    is_rotated = any(_rotation(row) for rows in objects.values() for row in rows)
+    return Source(
+        items, read, label_map, report, write_groundtruth=is_renumbered or is_rotated, original_ids=original_ids
+    )
 
 
 def _read_categories(file: CocoFile) -> dict[int, dict[str, Any]]:
@@ -170,7 +175,7 @@ def _read_annotation(
     item: tuple[dict, list[dict], list[str]],
     report: ConversionReport,
     *,
-    image_dir: Path,
+    folder: ImageFolder,
     class_ids: Mapping[int, int],
     label_map: Mapping[int, str],
 ) -> Annotation:
@@ -185,9 +190,13 @@ def _read_annotation(
     objects = []
     for row in rows:
         (x, y, width, height), class_id = row["bbox"], class_ids[row["category_id"]]
+        box = (x, y, x + width, y + height)
+        if angle := _rotation(row):
+            box = enclose_rotated(box, angle)
+            report.note(ROTATED, f"{coco_json.label(row)} of {name}")
         objects.append(
             AnnotatedObject(
-                box=(x, y, x + width, y + height),
+                box=box,
                 class_id=class_id,
                 class_name=label_map[class_id],
                 label=coco_json.label(row),
@@ -196,5 +205,12 @@ def _read_annotation(
                 segmentation=row.get("segmentation") or None,
             )
         )
-    path, size = image_file.find(image_dir, name), tuple(size) if all(size) else None
+    path, size = folder.find(name, report), tuple(size) if all(size) else None
     return Annotation(path, name, str(image["id"]), size, objects, captions=captions)
+
+
+def _rotation(row: Mapping[str, Any]) -> float:
+    """Returns the degrees by which CVAT turns a box around its centre."""
+    attributes = row.get("attributes")
+    angle = attributes.get("rotation") if isinstance(attributes, dict) else None
+    return angle if coco_json.is_number(angle) and math.isfinite(angle) else 0

@@ -2,117 +2,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """The reader of Pascal VOC annotations."""
 
-import dataclasses
 import functools
-import os
-import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path, PureWindowsPath
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from lxml import etree
 
 from dataset import label_map as label_map_lib
 from dataset.convert import image_file
-from dataset.convert.annotation import AnnotatedObject, Annotation, Source, number_images, parse_numbers, read_lines
+from dataset.convert.annotation import (
+    ROTATED,
+    AnnotatedObject,
+    Annotation,
+    Source,
+    enclose_rotated,
+    number_images,
+    parse_numbers,
+)
 from dataset.convert.conversion_report import ConversionReport
 from dataset.convert.image_file import ImageError
-from dataset.files import HIDDEN_IGNORED, find_in, reason_of
+from dataset.convert.voc_set import VocSet
+from dataset.files import HIDDEN_IGNORED, reason_of
 from dataset.tfrecord import DataError
 
-CLASS_FLAG = re.compile(r"\s+(-1|0|1)$")  # after each id in the list of a class: class absent, difficult, present
 BOX_SIDES = ("xmin", "ymin", "xmax", "ymax")
 UNKNOWN_CLASS = "is not in the label map"
-
-
-@dataclasses.dataclass(frozen=True)
-class VocSet:
-    """An image set of a VOC folder."""
-
-    folder: Path  # {data_dir}/{year}
-    name: str  # such as trainval
-    annotations_dir: str = "Annotations"
-
-    @property
-    def annotations(self) -> Path:
-        """Folder of the annotation files."""
-        return self.folder / self.annotations_dir
-
-    def all_ids(self) -> list[str]:
-        """Returns the ids of all annotation files, sorted.
-
-        Raises:
-            DataError: if there is no annotation file.
-        """
-        if not self.annotations.is_dir():
-            raise DataError(f"folder {self.annotations} does not exist; check data_dir, year and annotations_dir")
-        ids = sorted(Path(path).stem for path in find_in(self.annotations, "*.xml").files)
-        if not ids:
-            raise DataError(f"no annotations *.xml in {self.annotations}")
-        return ids
-
-    def image_ids(self, class_names: Sequence[str]) -> list[str]:
-        """Returns the image ids of the set.
-
-        They are read from `{set}.txt`, or else from the list of a class, `{class}_{set}.txt`, which contains the same
-        ids. If the folder has no lists at all, or the set is "all" and has no list, all annotation files are used.
-
-        Raises:
-            DataError: if the list does not exist, cannot be read or is empty, or there is no annotation file.
-        """
-        for name in (self.name, *(f"{class_name}_{self.name}" for class_name in class_names)):
-            if f"{name}.txt" in self.lists:
-                return self._read_list(self.lists[f"{name}.txt"])
-        if self.lists and self.name != "all":
-            raise DataError(
-                f"image list {self.folder}/ImageSets/Main/{self.name}.txt does not exist; available lists: "
-                f"{', '.join(self.lists)}; use --set=all to convert all annotations"
-            )
-        return self.all_ids()
-
-    def _read_list(self, path: Path) -> list[str]:
-        ids = [line for line in read_lines(path, "image list") if line]
-        if not ids:
-            raise DataError(f"{path} lists no images")
-        # Ids may contain spaces: "image 1" is an id if there is an annotation of that name.
-        if any(not CLASS_FLAG.search(line) or (self.annotations / f"{line}.xml").is_file() for line in ids):
-            return ids
-        return [CLASS_FLAG.sub("", line) for line in ids]
-
-    @functools.cached_property
-    def lists(self) -> Mapping[str, Path]:
-        """Paths of the image lists, by file name."""
-        paths = find_in(self.folder / "ImageSets" / "Main", "*.txt").files
-        return {os.path.basename(path): Path(path) for path in paths}
-
-    @functools.cached_property
-    def images(self) -> Mapping[str, list[str]]:
-        """File names of the images in JPEGImages, by stem."""
-        names: dict[str, list[str]] = {}
-        for path in map(Path, find_in(self.folder / "JPEGImages").files):
-            if path.suffix.lower() in image_file.SUFFIXES:
-                names.setdefault(path.stem, []).append(path.name)
-        return names
-
-    @property
-    def hidden(self) -> list[str]:
-        """Paths of the files beside annotations, images and lists that are never data."""
-        folders = (self.annotations, self.folder / "JPEGImages", self.folder / "ImageSets" / "Main")
-        return [path for folder in folders for path in find_in(folder).hidden]
-
-    def image_path(self, image_id: str, filename: str) -> Path:
-        """Returns the image in JPEGImages with the name of the annotation, or else with its <filename>.
-
-        <folder> is ignored, as it is often wrong.
-
-        Raises:
-            ImageError: if neither exists in JPEGImages.
-        """
-        named = PureWindowsPath(filename).name  # splits at both kinds of slash; paths of other machines are useless
-        names = self.images.get(image_id, [named or f"{image_id}.jpg"])
-        try:
-            return image_file.find(self.folder / "JPEGImages", named if named in names else names[0])
-        except ImageError as error:
-            raise ImageError(error.reason, f"annotation {image_id}: {error}") from error
 
 
 def load_label_map(path: str | Path) -> dict[int, str]:
@@ -176,7 +90,7 @@ def load(
         images += [(f"{image_id} of {voc_set.folder}", (voc_set, image_id)) for image_id in ids]
         for path in voc_set.hidden:
             report.note(HIDDEN_IGNORED, path)
-        if not voc_set.lists and voc_set.name != "all":
+        if not voc_set.lists and voc_set.name != "all" and not voc_set.subfolder:
             report.note("folders without image lists: all annotations converted", str(voc_set.folder))
     items = number_images(images, report)[:num_images]
     class_ids = {name: class_id for class_id, name in label_map.items()}
@@ -208,27 +122,44 @@ def _read_annotation(
 ) -> Annotation:
     """Reads (image set, image id, source id); invalid objects are left out and noted."""
     voc_set, image_id, source_id = item
-    if PureWindowsPath(image_id).name != image_id:
-        raise ImageError("id is not a plain name", f"expected the name of an annotation file, got {image_id!r}")
     root = read_xml(voc_set, image_id)
     image_path = voc_set.image_path(image_id, _find_text(root, "filename"))
-    objects = []
+    filename, objects = image_path.relative_to(voc_set.image_folder).as_posix(), []
     for element in root.iterfind("object"):
         name, sides = _find_text(element, "name"), [_find_text(element, f"bndbox/{side}") for side in BOX_SIDES]
-        label, box = f"{name} [{', '.join(sides)}]"[:100], parse_numbers(sides)
-        where = f"{label} of {image_path.name}"
-        if name not in class_ids:
-            report.leave_out("boxes", f"class {name[:50]!r} {UNKNOWN_CLASS}", where)
+        label, box = f"{name} [{', '.join(sides)}]".strip()[:100], parse_numbers(sides)
+        where = f"{label} of {filename}"
+        if not name:
+            report.leave_out("boxes", "object has no class name", where)
+        elif name not in class_ids:
+            report.leave_out("boxes", f"class {name[:50]!r} {UNKNOWN_CLASS}{_show_similar(name, class_ids)}", where)
         elif box is None:
             report.leave_out("boxes", "bndbox is not four numbers", where)
         elif ignore_difficult and _is_set(element, "difficult"):
             report.note("difficult objects left out", where)
         else:
+            if angle := _rotation(element):
+                box = enclose_rotated(box, angle)
+                report.note(ROTATED, where)
             flags = {flag: _is_set(element, flag) for flag in ("difficult", "truncated")}
             pose = _find_text(element, "pose")
             objects.append(AnnotatedObject(box, class_ids[name], name, label, pose=pose, **flags))
     size = parse_numbers([_find_text(root, f"size/{side}") for side in ("height", "width")])
-    return Annotation(image_path, image_path.name, source_id, size if size and all(size) else None, objects)
+    return Annotation(image_path, filename, source_id, size if size and all(size) else None, objects)
+
+
+def _show_similar(name: str, known: Iterable[str]) -> str:
+    """Returns the class of which an unknown one is another spelling, for its message, or ""."""
+    key = label_map_lib.spelling_key(name)
+    return next((f", which has {other!r}" for other in known if label_map_lib.spelling_key(other) == key), "")
+
+
+def _rotation(element: etree._Element) -> float:
+    """Returns the degrees by which CVAT turns a box around its centre."""
+    for attribute in element.iterfind("attributes/attribute"):
+        if _find_text(attribute, "name") == "rotation":
+            return sum(parse_numbers([_find_text(attribute, "value")]) or ())
+    return 0
 
 
 def _find_text(element: etree._Element, tag: str) -> str:

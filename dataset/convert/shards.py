@@ -149,6 +149,7 @@ def write_shards(
     num_threads = num_threads or os.cpu_count()
     options = {"include_masks": include_masks, "box_frames": decide_box_frames(source, num_threads, max_bad_fraction)}
     convert = functools.partial(_convert_image, source, max_image_pixels, options)
+    num_boxes = collections.Counter()  # per class
     with open_shards(prefix, num_shards) as write:
         with contextlib.closing(_map_in_order(convert, source.items, num_threads)) as results:
             for record, serialized, image_report in tqdm(
@@ -157,8 +158,11 @@ def write_shards(
                 report.extend(image_report)
                 if record is not None:
                     write(serialized)
+                    num_boxes.update(record.classes)
                     if source.write_groundtruth:
                         _add_to_groundtruth(groundtruth, record)
+        for similar in label_map.show_similar(source.label_map, num_boxes):
+            report.note(f"{label_map.SIMILAR_NAMES}; {label_map.SIMILAR_NAMES_ADVICE}", similar)
         # Written before the shards are moved, so that complete shards are never without these files.
         write_file(companion_path(prefix, "report"), json.dumps(report.to_json()))
         if excess := find_excess(report, max_bad_fraction):

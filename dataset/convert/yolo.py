@@ -5,66 +5,111 @@
 import functools
 import os
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from dataset import files
 from dataset import label_map as label_map_lib
 from dataset.convert import image_file
-from dataset.convert.annotation import AnnotatedObject, Annotation, Source, number_images, parse_numbers, read_lines
+from dataset.convert.annotation import (
+    SPLIT_SYNONYMS,
+    SPLITS,
+    AnnotatedObject,
+    Annotation,
+    Source,
+    number_images,
+    parse_numbers,
+    read_lines,
+)
 from dataset.convert.conversion_report import ConversionReport
+from dataset.files import HIDDEN_IGNORED, find_in
 from dataset.tfrecord import DataError
 from efficientdet import config as config_lib
 from efficientdet import hparams
 
 MAX_FRACTION = 1.5  # boxes may extend beyond the image; larger values are pixels
+NAMES_SUFFIXES = (".txt", ".names")
+
+Image = tuple[Path, str, Path]  # folder, path of the image in it, and its label file
 
 
-def load(data_yaml: str | Path, split: str) -> Source:
-    """Reads data.yaml and finds the images of a split; image ids count from 1.
+def load(data: str | Path, split: str | None = None, *, image_dir: str | Path | None = None) -> Source:
+    """Reads a dataset and finds the images of a split; image ids count from 1.
 
-    The key `path` is relative to the folder of data.yaml or, if that does not exist, to the working directory. The
-    split, a folder of images, a .txt list of images or several of these, is relative to `path`.
+    Args:
+        data: data.yaml; obj.data, its counterpart in Darknet; or a list of the class names, such as classes.txt, for
+            datasets that have neither.
+        split: key of data.yaml or obj.data, by default "train"; or a subfolder of the images of a list of names, by
+            default all of them.
+        image_dir: folder of the images, only for a list of names, see `_find_by_names`.
 
     Raises:
         DataError: if the file cannot be read, lacks the split or the names, the split or `path` does not exist, or no
             image has a label file.
     """
+    data, report = Path(data), ConversionReport()
+    if data.suffix.lower() in NAMES_SUFFIXES:
+        label_map, images = _number_names(_read_names_file(data)), _find_by_names(data, split, image_dir, report)
+    elif image_dir:
+        raise DataError(f"image_dir is for lists of names, such as classes.txt; {data} itself states where images are")
+    else:
+        label_map, images = _find_by_splits(data, split or "train", report)
+    items = number_images([(str(item[0] / item[1]), item) for item in images], report)
+    if not any(labels.is_file() for _, _, labels, _ in items):
+        raise DataError(f"none of the {len(items)} images has a label file; expected files such as {items[0][2]}")
+    return Source(items, functools.partial(_read_annotation, label_map=label_map), label_map, report)
+
+
+def _find_by_splits(data: Path, split: str, report: ConversionReport) -> tuple[dict[int, str], list[Image]]:
+    """Returns the names and the images of a split of data.yaml or obj.data.
+
+    The key `path` is relative to the folder of the file or, if that does not exist, to the working directory. The
+    split, a folder of images, a .txt list of images or several of these, is relative to `path`.
+    """
     try:
-        content = hparams.read_yaml(str(data_yaml))
-        label_map = _read_names(content, data_yaml)
-    except (config_lib.ConfigError, label_map_lib.LabelMapError) as error:
+        content = _read_darknet(data) if data.suffix == ".data" else hparams.read_yaml(str(data))
+    except config_lib.ConfigError as error:
         raise DataError(f"cannot use data_yaml: {error}") from error
+    label_map = _read_names(content, data)
     if "kpt_shape" in content:
-        raise DataError(f"{data_yaml} has kpt_shape; expected labels of boxes or polygons, not of keypoints")
-    entries, root = content.get(split), content.get("path") or ""
+        raise DataError(f"{data} has kpt_shape; expected labels of boxes or polygons, not of keypoints")
+    entries, root = content.get(split) or content.get(SPLIT_SYNONYMS.get(split)), content.get("path") or ""
     if not entries:
-        others = ", ".join(name for name in ("train", "val", "test") if content.get(name)) or "none"
-        raise DataError(f"{data_yaml} has no split {split!r} (available: {others}); add it, or choose another --split")
+        others = ", ".join(name for name in SPLITS if content.get(name)) or "none"
+        raise DataError(f"{data} has no split {split!r} (available: {others}); add it, or choose another --split")
     entries = [entries] if isinstance(entries, str) else entries
     if not (isinstance(entries, list) and all(isinstance(text, str) for text in [*entries, root])):
         raise DataError(
-            f"{data_yaml}: expected path to be a folder, and {split} a folder, a .txt list or several of them, got "
+            f"{data}: expected path to be a folder, and {split} a folder, a .txt list or several of them, got "
             f"{reprlib.repr(root)} and {reprlib.repr(entries)}"
         )
-    tried = [Path(data_yaml).resolve().parent / root, Path.cwd() / root]
+    tried = [data.resolve().parent / root, Path.cwd() / root]
     folders = [folder for folder in tried if folder.is_dir()]
     if not folders:
         shown = " and ".join(dict.fromkeys(map(str, tried)))
         raise DataError(f"path: {root} is not a folder (tried {shown}); set it to the folder of the dataset")
-    report = ConversionReport()
-    found = [image for entry in entries for image in _find_images(folders[0], entry, report)]
-    items = number_images([(str(folder / name), (folder, name)) for folder, name in found], report)
-    if not items:
+    images = [image for entry in entries for image in _find_images(folders[0], entry, report)]
+    if not images:
         suffixes = ", ".join(image_file.SUFFIXES)
-        raise DataError(f"{split} of {data_yaml} has no image ({suffixes}) in {', '.join(entries)}")
-    labels = [label_path(folder / name) for folder, name, _ in items]
-    if not any(path.is_file() for path in labels):
-        raise DataError(f"none of the {len(labels)} images has a label file; expected files such as {labels[0]}")
-    return Source(items, functools.partial(_read_annotation, label_map=label_map), label_map, report)
+        raise DataError(f"{split} of {data} has no image ({suffixes}) in {', '.join(entries)}")
+    return label_map, images
 
 
-def _read_names(content: Mapping, data_yaml: str | Path) -> dict[int, str]:
+def _read_darknet(path: Path) -> dict[str, Any]:
+    """Reads obj.data, of lines such as `valid = data/valid.txt`, as the content of a data.yaml."""
+    pairs = [line.partition("=") for line in read_lines(path, "data file") if line and not line.startswith("#")]
+    content = {key.strip(): value.strip() for key, _, value in pairs}
+    if "names" not in content:
+        raise DataError(f"{path}: expected a line such as names = data/obj.names")
+    names = _read_names_file(_locate(path.parent, content["names"]))
+    if content.get("classes", str(len(names))) != str(len(names)):
+        raise DataError(
+            f"{path}: classes is {content['classes']}, but there are {len(names)} names; correct one of them"
+        )
+    return {**content, "names": names}
+
+
+def _read_names(content: Mapping, data_yaml: Path) -> dict[int, str]:
     names = content.get("names")
     if isinstance(names, list):
         names = dict(enumerate(names))
@@ -72,34 +117,98 @@ def _read_names(content: Mapping, data_yaml: str | Path) -> dict[int, str]:
         raise DataError(f"{data_yaml}: expected names as a list or as {{0: name, ...}}, got {str(names)[:80]}")
     if content.get("nc", len(names)) != len(names):
         raise DataError(f"{data_yaml}: nc is {content['nc']}, but there are {len(names)} names; correct one of them")
-    return label_map_lib.resolve({class_id + 1: name for class_id, name in names.items()})
+    return _number_names(names)
 
 
-def _find_images(root: Path, entry: str, report: ConversionReport) -> list[tuple[Path, str]]:
-    """Finds the images in a folder and its subfolders, or in a .txt list, as (folder, name in the folder)."""
-    path = root / entry
-    if not path.exists() and entry.startswith("../"):
-        path = root / entry[3:]  # some exporters write paths relative to a folder next to data.yaml
+def _read_names_file(path: Path) -> dict[int, str]:
+    """Returns {id: name} of a file with a name per line, ids from 0."""
+    names = read_lines(path, "list of names")
+    while names and not names[-1]:
+        names.pop()
+    if "" in names:
+        line = names.index("") + 1
+        raise DataError(f"{path}, line {line}: the name of class {line - 1} is blank; add it or remove the line")
+    if not names or any(Path(name).suffix.lower() in image_file.SUFFIXES or _is_row(name) for name in names):
+        raise DataError(f"{path}: expected the name of a class in every line, got {reprlib.repr(names)}")
+    return dict(enumerate(names))
+
+
+def _number_names(names: Mapping[int, str]) -> dict[int, str]:
+    """Returns the label map, in which classes count from 1."""
+    try:
+        return label_map_lib.resolve({class_id + 1: name for class_id, name in names.items()})
+    except label_map_lib.LabelMapError as error:
+        raise DataError(f"cannot use the names of classes: {error}") from error
+
+
+def _find_by_names(
+    names_file: Path, split: str | None, image_dir: str | Path | None, report: ConversionReport
+) -> list[Image]:
+    """Returns the images of a dataset that has only a list of names.
+
+    The label files are in `labels` beside the list or, without such a folder, beside the list itself. The images are
+    in image_dir; by default in `images` beside the list, beside a list in `labels`, or beside the list itself.
+    """
+    base = names_file.resolve().parent
+    labels, images = base / "labels", [base / "images", base]
+    if not labels.is_dir():
+        labels, images = base, [base / "images", *([base.with_name("images")] if base.name == "labels" else []), base]
+    folder = Path(image_dir).resolve() if image_dir else next(path for path in images if path.is_dir())
+    splits = [name for name in SPLITS if (folder / name).is_dir()]
+    if split and not (folder / split).is_dir():
+        raise DataError(
+            f"{folder} has no subfolder {split!r} of images (available: {', '.join(splits) or 'none'}); choose another "
+            "--split, or leave it out for all images"
+        )
+    if splits and not split:
+        raise DataError(f"{folder} has the subfolders {', '.join(splits)}; choose one with --split")
+    folder, labels = folder / (split or ""), labels / (split or "")
+    found = _images_in(folder, lambda image: labels / image.relative_to(folder).with_suffix(".txt"), report)
+    if not found:
+        raise DataError(f"no image ({', '.join(image_file.SUFFIXES)}) in {folder}; give --image_dir")
+    return found
+
+
+def _find_images(root: Path, entry: str, report: ConversionReport) -> list[Image]:
+    """Finds the images in a folder and its subfolders, or in a .txt list."""
+    path = _locate(root, entry)
     if path.is_dir():
-        found, hidden = files.find_in(path, "**")
-        images = sorted(file for file in map(Path, found) if file.suffix.lower() in image_file.SUFFIXES)
-        missing, hidden_labels = _missing_images(path, images)
-        for file in [*hidden, *hidden_labels]:
-            report.note(files.HIDDEN_IGNORED, file)
-        return [(path, str(image.relative_to(path))) for image in [*images, *missing]]
-    lines = read_lines(path, "folder or list of images")
-    return [(root, os.path.relpath(path.parent / line, root)) for line in lines if line]
+        return _images_in(path, label_path, report)
+    lines = [_locate(path.parent, line) for line in read_lines(path, "folder or list of images") if line]
+    return [(root, os.path.relpath(image, root), label_path(image)) for image in lines]
 
 
-def _missing_images(folder: Path, images: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Returns the expected images of label files without an image, to be counted as missing, and hidden label files."""
-    labels = label_path(folder / "any").parent
-    if labels == folder:  # may contain other .txt files
-        return [], []
-    known = {label_path(image) for image in images}
-    found, hidden = files.find_in(labels, "**/*.txt")
-    unmatched = [path for path in sorted(map(Path, found)) if path not in known and path.name != "classes.txt"]
-    return [folder / path.relative_to(labels).with_suffix(".jpg") for path in unmatched], hidden
+def _locate(folder: Path, text: str) -> Path:
+    """Returns a path in a folder, without the `../` or `data/` that some exporters write before it."""
+    path = folder / text
+    if path.exists():
+        return path
+    text = text.replace("\\", "/")
+    first, _, rest = text.partition("/")
+    return folder / (rest if first in ("..", "data") and rest else text)
+
+
+def _images_in(folder: Path, labels_of: Callable[[Path], Path], report: ConversionReport) -> list[Image]:
+    """Finds the images in a folder and its subfolders, and those of label files without an image, to count them."""
+    labels = labels_of(folder / "any").parent
+    found, found_labels = find_in(folder, "**"), find_in(labels, "**/*.txt")
+    for file in dict.fromkeys([*found.hidden, *found_labels.hidden]):
+        report.note(HIDDEN_IGNORED, file)
+    images = sorted(file for file in map(Path, found.files) if file.suffix.lower() in image_file.SUFFIXES)
+    known = {labels_of(image) for image in images}
+    if images:
+        lost = sorted(path for path in map(Path, found_labels.files) if path not in known and _is_label_file(path))
+        images += [folder / path.relative_to(labels).with_suffix(".jpg") for path in lost]
+    return [(folder, str(image.relative_to(folder)), labels_of(image)) for image in images]
+
+
+def _is_label_file(path: Path) -> bool:
+    """Returns False for other text, such as a list of names."""
+    return all(map(_is_row, [line for line in read_lines(path, "label file") if line][:1]))
+
+
+def _is_row(line: str) -> bool:
+    return len(parse_numbers(line.split()) or ()) >= 5
 
 
 def label_path(image_path: Path) -> Path:
@@ -111,11 +220,11 @@ def label_path(image_path: Path) -> Path:
 
 
 def _read_annotation(
-    item: tuple[Path, str, str], report: ConversionReport, *, label_map: Mapping[int, str]
+    item: tuple[Path, str, Path, str], report: ConversionReport, *, label_map: Mapping[int, str]
 ) -> Annotation:
-    """Reads (folder, image in it, source id); invalid rows are left out and noted. No label file means no objects."""
-    folder, name, source_id = item
-    image_path, labels, rows, objects = image_file.find(folder, name), label_path(folder / name), [], []
+    """Reads an Image with its source id; invalid rows are left out and noted. No label file means no objects."""
+    folder, name, labels, source_id = item
+    image_path, rows, objects = image_file.find(folder, name), [], []
     if labels.exists():
         rows = read_lines(labels, "label file")
     else:
@@ -128,6 +237,8 @@ def _read_annotation(
             report.leave_out("boxes", fault, f"{label} of {name}")
         else:
             class_id = int(values[0]) + 1
+            if len(values) > 5:
+                report.note("polygons, replaced by the boxes that enclose them", f"{label} of {name}")
             objects.append(AnnotatedObject(_to_box(values[1:]), class_id, label_map[class_id], label))
     return Annotation(image_path, name, source_id, None, objects, normalized=True)
 
@@ -141,7 +252,10 @@ def _find_fault(values: Sequence[float] | None, label_map: Mapping[int, str]) ->
     if len(values) < 5 or len(values) % 2 == 0:
         return "row has neither 5 values nor a class and the x, y pairs of a polygon"
     if values[0] + 1 not in label_map:
-        return f"class {values[0]:g} is not among the names"
+        return (
+            f"class {values[0]:g} is not among the names, which are those of {min(label_map) - 1} to "
+            f"{max(label_map) - 1}: is one missing, or do the labels count from 1?"
+        )
     if any(abs(value) > MAX_FRACTION for value in values[1:]):
         return "values are in pixels, not fractions of the image"
     return None

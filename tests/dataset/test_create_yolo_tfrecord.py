@@ -46,7 +46,8 @@ def test_command_runs_from_anywhere(tmp_path):
 def test_errors_are_reported(tmp_path, monkeypatch):
     make_yolo(tmp_path / "data")
     monkeypatch.chdir(tmp_path)
-    flags = types.SimpleNamespace(data_yaml="data/data.yaml", split="test", output_path="out/val", num_shards=2)
+    target = {"output_path": "out/val", "num_shards": 2}
+    flags = types.SimpleNamespace(data_yaml="data/data.yaml", split="test", image_dir=None, **target)
     monkeypatch.setattr(create_yolo_tfrecord, "FLAGS", flags)
     message = r"^error: data/data\.yaml has no split 'test' \(available: train, val\)"
     with pytest.raises(SystemExit, match=message):

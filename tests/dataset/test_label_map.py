@@ -81,17 +81,25 @@ def test_yaml_file(tmp_path, suffix):
 @pytest.mark.parametrize(
     "given_map, message",
     [
-        ("COCCO", "label_map 'COCCO' is not coco, voc, waymo or a .yaml or .json file; did you mean 'coco'?"),
-        ("names.txt", "label_map 'names.txt' is not coco, voc, waymo or a .yaml or .json file"),
+        ("COCCO", "label_map 'COCCO' is not coco, voc, waymo or a .yaml, .json or .pbtxt file; did you mean 'coco'?"),
+        ("names.txt", "label_map 'names.txt' is not coco, voc, waymo or a .yaml, .json or .pbtxt file"),
         ("no_such.yaml", "label_map: cannot read no_such.yaml: No such file or directory"),
         ({1: "a", 2: "a"}, "label_map gives the name 'a' to both id 1 and id 2"),
         ({"a": 1, "b": 1}, "label_map gives id 1 to both 'a' and 'b'"),
         ({0: "cat", 1: "dog"}, "label_map gives id 0, the background, to 'cat'; class ids start at 1"),
         ({"one": "cat"}, "label_map must pair ids from 1 with names in quotes, got 'one': 'cat'"),
         ({1.0: "cat"}, "label_map must pair ids from 1 with names in quotes, got 1.0: 'cat'"),
-        ({True: "cat"}, "label_map must pair ids from 1 with names in quotes, got True: 'cat'"),
+        (
+            {True: "cat"},
+            "label_map must pair ids from 1 with names in quotes, got True: 'cat'; without quotes, "
+            "yes, no, on and off are booleans",
+        ),
         ({-1: "cat"}, "label_map must pair ids from 1 with names in quotes, got -1: 'cat'"),
-        ({1: False}, "label_map must pair ids from 1 with names in quotes, got 1: False"),
+        (
+            {1: False},
+            "label_map must pair ids from 1 with names in quotes, got 1: False; without quotes, "
+            "yes, no, on and off are booleans",
+        ),
         ({1: " "}, "label_map must pair ids from 1 with names in quotes, got 1: ' '"),
     ],
 )
@@ -149,7 +157,67 @@ def test_message_names_the_file(tmp_path):
     path.write_text("1: cat\n2: no\n")
     with pytest.raises(LabelMapError) as error:
         resolve(str(path))
-    assert str(error.value) == f"{path} must pair ids from 1 with names in quotes, got 2: False"
+    hint = "; without quotes, yes, no, on and off are booleans"
+    assert str(error.value) == f"{path} must pair ids from 1 with names in quotes, got 2: False{hint}"
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        (
+            "item {\n id: 1\n name: 'Dog'\n}\n\nitem {\n id: 2\n name: 'traffic light'\n}\n",
+            {1: "Dog", 2: "traffic light"},
+        ),
+        ('item{name:"driver\'s {seat}" id:3 display_name:"x"}', {3: "driver's {seat}"}),
+        ("# classes\nitem { id: 0 name: 'background' }\nitem: { id: 2, name: 'b' }", {2: "b"}),
+    ],
+)
+def test_pbtxt_file(tmp_path, text, expected):
+    path = tmp_path / "map.pbtxt"
+    path.write_text(text)
+    assert resolve(str(path)) == expected
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "expected nothing but items such as item { id: 1 name: 'cat' }"),
+        ("item { id: 1 name: 'a' } item { id: 2", "expected nothing but items such as"),
+        ("item { id: 1 }", "expected an id of its own and a name in every item, got { id: 1 }"),
+        ("item { id: 1 name: 'a' } item { id: 1 name: 'b' }", "expected an id of its own and a name in every item"),
+        ("item { id: 1 name: 'a' } item { id: 2 name: 'a' }", "gives the name 'a' to both id 1 and id 2"),
+    ],
+)
+def test_messages_for_invalid_pbtxt_files(tmp_path, text, message):
+    path = tmp_path / "map.pbtxt"
+    path.write_text(text)
+    with pytest.raises(LabelMapError) as error:
+        resolve(str(path))
+    assert message in str(error.value)
+    with pytest.raises(LabelMapError, match=r"^label_map: cannot read .*none\.pbtxt: No such file or directory$"):
+        resolve(str(tmp_path / "none.pbtxt"))
+
+
+@pytest.mark.parametrize(
+    "one, other, is_similar",
+    [
+        ("Dog", "dog", True),
+        ("dog", "DOG", True),
+        ("dog", " dog ", True),
+        ("traffic light", "traffic_light", True),
+        ("traffic-light", "Traffic  Light", True),
+        ("caf\u00e9", "cafe\u0301", True),  # two encodings of one text
+        ("STRASSE", "straße", True),
+        ("dog", "dogs", False),
+        ("A-", "A", False),
+        ("A-", "A+", False),
+        ("class 1 1", "class 11", False),
+    ],
+)
+def test_similar_names(one, other, is_similar):
+    assert (label_map.spelling_key(one) == label_map.spelling_key(other)) == is_similar
+    similar = label_map.show_similar({1: one, 2: "cat", 4: other}, {1: 5, 2: 3})
+    assert similar == ([f"1 {one!r} on 5 boxes, 4 {other!r} on 0 boxes"] if is_similar else [])
 
 
 @pytest.mark.parametrize(

@@ -250,10 +250,14 @@ def test_constructor_converts_values_and_config_is_frozen():
         ),
         (
             "label_map=5",
-            "label_map must be coco, voc, waymo, a .yaml or .json file or a mapping such as "
-            "{1: 'cat', 2: 'dog'} or None, got 5",
+            "label_map must be coco, voc, waymo, a .yaml, .json or .pbtxt file or a mapping such as "
+            "{1: cat, 2: dog} or None, got 5",
         ),
-        ("label_map={1: True}", "label_map must pair whole numbers with names in quotes, got 1: True"),
+        (
+            "label_map={1: True}",
+            "label_map must pair whole numbers with names in quotes, got 1: True; without quotes, yes, no, on and off "
+            "are booleans",
+        ),
         (
             "fpn_config={'nodes': []}",
             "fpn_config must be {nodes: [{feat_level: 6, inputs_offsets: [3, 4]}, ...], weight_method: sum} or None,"

@@ -53,6 +53,14 @@ def d0(hparams: str = "") -> Config:
         ('label_map={1: "it\'s"}', {"label_map": {1: "it's"}}),
         (r"label_map={1: 'it\'s'}", {"label_map": {1: "it's"}}),
         ("label_map={'cat': 1}", {"label_map": {"cat": 1}}),
+        ("label_map={1: bottle, 2: can}", {"label_map": {1: "bottle", 2: "can"}}),
+        ("label_map={1:bottle,2:can},num_classes=2", {"label_map": {1: "bottle", 2: "can"}, "num_classes": 2}),
+        ("label_map={bottle: 1, hot dog: 2}", {"label_map": {"bottle": 1, "hot dog": 2}}),
+        ("label_map={0: background, 1: traffic light}", {"label_map": {0: "background", 1: "traffic light"}}),
+        ("label_map={1: yes, 2: no, 3: on, 4: off}", {"label_map": {1: "yes", 2: "no", 3: "on", 4: "off"}}),
+        ("label_map={1: 007, 2: 2020-01-31, 3: 12:30}", {"label_map": {1: "007", 2: "2020-01-31", 3: "12:30"}}),
+        ("label_map={1: can, 2: '2024', 3: 'a, b'}", {"label_map": {1: "can", 2: "2024", 3: "a, b"}}),
+        ("nms_configs={method: hard, sigma: 0.3}", {"nms_configs": {"method": "hard", "sigma": 0.3}}),
         ("label_map=coco,num_classes=91", {"label_map": "coco", "num_classes": 91}),
         ("label_map=/data/run=3/my.yaml", {"label_map": "/data/run=3/my.yaml"}),
         ("label_map='a,b.yaml'", {"label_map": "a,b.yaml"}),
@@ -74,9 +82,16 @@ def test_pairs_golden(hparams, expected):
             "'2.0' is not key=value; write a list in brackets, as in aspect_ratios=[1.0, 2.0]",
         ),
         (
-            "label_map={1: cat}",
-            "label_map={1: cat} cannot be parsed; inside brackets, text needs quotes, as in {1: 'cat'}",
+            "aspect_ratios=[wide]",
+            "aspect_ratios=[wide] cannot be parsed; inside brackets, text needs quotes, as in ['a', 'b']",
         ),
+        ("label_map={1: }", "label_map={1: } cannot be parsed: '1:' is not a pair such as 1: cat"),
+        ("label_map={cat}", "label_map={cat} cannot be parsed: 'cat' is not a pair such as 1: cat"),
+        ("label_map={[1]: a}", "label_map={[1]: a} cannot be parsed: '[1]: a' is not a pair such as 1: cat"),
+        ("label_map={1: a, 1: b}", "label_map={1: a, 1: b} has a duplicate key; remove one of them"),
+        ("label_map={1: 2024}", "label_map must pair whole numbers with names in quotes, got 1: 2024"),
+        ("label_map={1: cat, 2: 1e3}", "label_map must pair whole numbers with names in quotes, got 2: 1000.0"),
+        ("label_map={1: none}", "label_map must pair whole numbers with names in quotes, got 1: None"),
         ("label_map={1: 'a'", "unbalanced bracket in \"label_map={1: 'a'\"; put the value in quotes"),
         ("ckpt_var_scope=a)", "unbalanced bracket in 'ckpt_var_scope=a)'; put the value in quotes"),
         ("label_map=o'brien", 'unbalanced quote in "label_map=o\'brien"; put the value in quotes'),
@@ -116,6 +131,9 @@ def test_yaml_file(tmp_path):
     assert (config.image_size, config.learning_rate) == ((1280, 1920), 0.001)
     assert config.aspect_ratios == ((1.4, 0.7), (1.0, 1.0))
     assert config.label_map == {1: "a", 2: "b"}
+    path.write_text("label_map: {1: traffic light, 2: on}\n")
+    with pytest.raises(ConfigError, match=r"names in quotes, got 2: True; without quotes, yes, no, on and off are"):
+        d0(str(path))
     assert config.nms_configs == NmsConfig(method="hard")
 
 

@@ -385,6 +385,21 @@ def test_quick_returns_warnings(tmp_path, clean):
     assert "repeat another of their image and class" in warning
 
 
+@pytest.mark.parametrize("source", ["records", "label_map"])
+def test_similar_class_names_are_a_warning(tmp_path, clean, source):
+    names = {**NAMES, 3: f" {NAMES[1].upper()}"}
+    records = [dataclasses.replace(r, class_names=[names[class_id] for class_id in r.classes]) for r in clean[0]]
+    if source == "label_map":
+        records = [dataclasses.replace(r, class_names=()) for r in records]
+    pattern = write(tmp_path / "x.tfrecord", map(tfrecord.encode, records))
+    [warning] = checks.quick(pattern, config(label_map=names if source == "label_map" else None))
+    counts = [sum(r.classes.count(class_id) for r in records) for class_id in (1, 3)]
+    shown = f"1 {names[1]!r} on {counts[0]} boxes, 3 {names[3]!r} on {counts[1]} boxes"
+    assert f": classes whose names differ only in case, spaces, hyphens or underscores: {shown}; if they are" in warning
+    [finding] = check(pattern, config(label_map=names))
+    assert (finding.level, finding.code) == ("warning", "similar_names")
+
+
 @pytest.mark.parametrize("num_boxes, level", [(50, "fatal"), (49, "warning")])
 def test_anchors_without_recall_are_fatal(tmp_path, clean, num_boxes, level):
     mins = np.random.default_rng(1).uniform(0, 0.9, [num_boxes, 2])

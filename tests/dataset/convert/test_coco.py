@@ -13,7 +13,7 @@ from pycocotools import mask as mask_lib
 
 from dataset import coco_json, label_map, tfrecord
 from dataset.convert import coco, shards
-from dataset.convert.annotation import HEAVILY_CLIPPED
+from dataset.convert.annotation import HEAVILY_CLIPPED, ROTATED
 
 
 @pytest.fixture
@@ -63,6 +63,44 @@ def test_values_by_hand(folder):
     assert feature(raw[1], "image/object/class/text") == [b"dog", b"toothbrush"]
     assert feature(raw[1], "image/encoded") == [(folder / "images/3.jpg").read_bytes()]
     assert (report["images"], report["boxes"], report["reasons"]) == (2, 2, {})
+
+
+def test_similar_class_names_are_counted(folder):
+    categories = [{"id": i, "name": name} for i, name in enumerate(["Dog", "dog", "cat", "DOG "], start=1)]
+    boxes = [annotation(i, 3, [4 + i, 5, 8, 10], category_id=class_id) for i, class_id in enumerate((1, 1, 2, 3))]
+    path = write_json(folder, boxes, categories=categories)
+    report, _ = convert(folder, object_annotations_file=path)
+    [(reason, entry)] = report["reasons"].items()
+    assert reason.startswith("classes whose names differ only in case, spaces, hyphens or underscores; if they are one")
+    assert entry["first"] == ["1 'Dog' on 2 boxes, 2 'dog' on 1 boxes, 4 'DOG ' on 0 boxes"]
+
+
+DIAGONAL = 9 / 2**0.5  # half of (8 + 10) * sin(45 degrees), pixels
+
+
+@pytest.mark.parametrize(
+    "degrees, expected",
+    [
+        (0, [4, 5, 12, 15]),
+        (90.0, [3, 6, 13, 14]),
+        (-180, [4, 5, 12, 15]),
+        (45.0, [8 - DIAGONAL, 10 - DIAGONAL, 8 + DIAGONAL, 10 + DIAGONAL]),
+    ],
+)
+def test_rotated_boxes_are_enclosed(folder, degrees, expected):
+    turned = annotation(1, 3, [4, 5, 8, 10], attributes={"occluded": False, "rotation": degrees})
+    report, raw = convert(folder, object_annotations_file=write_json(folder, [turned]))
+    xmin, ymin, xmax, ymax = np.divide(expected, [40, 20, 40, 20])
+    np.testing.assert_allclose(tfrecord.decode(raw[1])["boxes_norm"], [[ymin, xmin, ymax, xmax]], atol=1e-6)
+    assert reasons(report) == ({ROTATED: ["annotation 1 of 3.jpg"]} if degrees else {})
+
+
+@pytest.mark.parametrize("attributes", [None, [], {"rotation": "left"}, {"rotation": float("inf")}, {"rotation": None}])
+def test_other_attributes_are_ignored(folder, attributes):
+    path = write_json(folder, [annotation(1, 3, [4, 5, 8, 10], attributes=attributes)])
+    report, raw = convert(folder, object_annotations_file=path)
+    np.testing.assert_allclose(tfrecord.decode(raw[1])["boxes_norm"], [[0.25, 0.1, 0.75, 0.3]])
+    assert report["reasons"] == {}
 
 
 def reasons(report):

@@ -13,6 +13,7 @@ from PIL import Image
 
 from dataset import label_map, tfrecord
 from dataset.convert import image_file, pascal, shards
+from dataset.convert.voc_set import VocSet
 
 ROOT = Path(__file__).resolve().parents[3]
 VOCDEVKIT = ROOT.parent / "shared" / "data" / "VOCdevkit"
@@ -35,7 +36,7 @@ def add_image(year, image_id, objects, *, size=(40, 20), filename=None, suffix="
 
 def convert(tmp_path, *years, name="out", max_bad_fraction=0, **options):
     """Returns the written report, the records and the groundtruth."""
-    source = pascal.load([pascal.VocSet(year, "train") for year in years], label_map=label_map.VOC, **options)
+    source = pascal.load([VocSet(year, "train") for year in years], label_map=label_map.VOC, **options)
     shards.write_shards(source, tmp_path / name, num_shards=1, num_threads=2, max_bad_fraction=max_bad_fraction)
     raw = list(tf.data.TFRecordDataset(str(tmp_path / f"{name}-00000-of-00001.tfrecord")).as_numpy_iterator())
     groundtruth = json.loads((tmp_path / f"json_{name}.json").read_text())
@@ -119,7 +120,7 @@ def test_file_name_decides_between_several_images(tmp_path):
     add_image(tmp_path / "VOC", "a", [], filename="C:\\b\\a.png")
     add_image(tmp_path / "VOC", "b", [])
     images = tmp_path / "VOC/JPEGImages"
-    voc_set = pascal.VocSet(tmp_path / "VOC", "train")
+    voc_set = VocSet(tmp_path / "VOC", "train")
     Image.new("RGB", (40, 20)).save(images / "a.png")
     assert voc_set.image_path("a", "C:\\b\\a.png") == images / "a.png"
     assert voc_set.image_path("a", "a.bmp") == images / "a.jpg"
@@ -136,20 +137,20 @@ def test_list_of_a_class_replaces_a_missing_list_of_the_set(tmp_path):
     (lists / "aeroplane_train.txt").write_text("\ufeffa -1\r\n\r\nb  1\r\n image (1)  0\r\nmöwe 1 -1\r\n", "utf-8")
     ids = ["a", "b", "image (1)", "möwe 1"]
     (lists / "odd_train.txt").write_text("not a class of the label map")
-    assert pascal.VocSet(tmp_path / "VOC", "train").image_ids(["aeroplane"]) == ids
-    assert pascal.VocSet(tmp_path / "VOC", "aeroplane_train").image_ids(["cat", "aeroplane"]) == ids
-    assert pascal.VocSet(tmp_path / "VOC", "aeroplane_train").image_ids(["another class"]) == ids
+    assert VocSet(tmp_path / "VOC", "train").image_ids(["aeroplane"]) == ids
+    assert VocSet(tmp_path / "VOC", "aeroplane_train").image_ids(["cat", "aeroplane"]) == ids
+    assert VocSet(tmp_path / "VOC", "aeroplane_train").image_ids(["another class"]) == ids
     with pytest.raises(
         tfrecord.DataError, match=r"val\.txt does not exist; available lists: aeroplane_train\.txt, .*--set=all"
     ):
-        pascal.VocSet(tmp_path / "VOC", "val").image_ids(["aeroplane"])
+        VocSet(tmp_path / "VOC", "val").image_ids(["aeroplane"])
     with pytest.raises(tfrecord.DataError, match=r"folder .*VOC1999.* does not exist"):
-        pascal.VocSet(tmp_path / "VOC1999", "train").image_ids([])
+        VocSet(tmp_path / "VOC1999", "train").image_ids([])
 
 
 def test_lists_of_images(tmp_path):
     add_image(tmp_path / "VOC", "a", [])
-    path, voc_set = tmp_path / "VOC/ImageSets/Main/train.txt", pascal.VocSet(tmp_path / "VOC", "train")
+    path, voc_set = tmp_path / "VOC/ImageSets/Main/train.txt", VocSet(tmp_path / "VOC", "train")
     path.write_text("\ufeff000001\r\n\r\n000002  \r\n image (1)\r\n möwe\r\n", "utf-8")
     assert voc_set.image_ids([]) == ["000001", "000002", "image (1)", "möwe"]
     path.write_text("\n")
@@ -167,7 +168,7 @@ def test_ids_may_end_like_class_flags(tmp_path):
     names = [image["file_name"] for image in groundtruth["images"]]
     assert names == ["img.jpg", "img 1.jpg", "img 0.jpg", "img -1.jpg"] and report["reasons"] == {}
     (tmp_path / "VOC/ImageSets/Main/train.txt").write_text("img 1\nimg 0\n")
-    assert pascal.VocSet(tmp_path / "VOC", "train").image_ids([]) == ["img 1", "img 0"]
+    assert VocSet(tmp_path / "VOC", "train").image_ids([]) == ["img 1", "img 0"]
 
 
 def test_duplicate_ids_are_written_once(tmp_path):
@@ -182,7 +183,7 @@ def test_all_annotations_are_converted_without_lists_or_for_all(tmp_path):
     for image_id in ("b", "a"):
         add_image(tmp_path / "VOC", image_id, [])
     (tmp_path / "VOC/ImageSets/Main/train.txt").write_text("b")
-    assert pascal.VocSet(tmp_path / "VOC", "all").image_ids([]) == ["a", "b"]
+    assert VocSet(tmp_path / "VOC", "all").image_ids([]) == ["a", "b"]
     shutil.rmtree(tmp_path / "VOC/ImageSets")
     report, raw, _ = convert(tmp_path, tmp_path / "VOC")
     assert [tfrecord.decode(x)["source_id"].numpy() for x in raw] == [b"1", b"2"]
@@ -211,6 +212,10 @@ def test_unknown_classes_are_reported(tmp_path):
     report, _, _ = convert(tmp_path, tmp_path / "VOC", max_bad_fraction=0.5)
     assert report["boxes_left_out"] == 2
     assert reasons(report)["class 'RBC' is not in the label map"] == ["RBC [1, 2, 3, 4] of a.jpg"]
+    assert reasons(report)["object has no class name"] == ["[1, 2, 3, 4] of a.jpg"]
+    add_image(tmp_path / "other", "b", [dogs[0].replace("dog", "DOG ")])
+    with pytest.raises(tfrecord.DataError, match="class 'DOG' is not in the label map, which has 'dog'"):
+        convert(tmp_path, tmp_path / "other", name="bad")
     shutil.rmtree(tmp_path / "VOC")
     add_image(tmp_path / "VOC", "a", [*dogs, dogs[0].replace("dog", "RBC")])
     with pytest.raises(tfrecord.DataError, match="class 'RBC' is not in the label map"):
@@ -256,7 +261,7 @@ def test_quotes_of_broken_files_are_short(tmp_path):
     add_image(tmp_path / "VOC", "a", [])
     (tmp_path / "VOC/Annotations/a.xml").write_text(f"<annotation><{'a' * 5000}></annotation>")
     with pytest.raises(image_file.ImageError, match=r"cannot read annotation .*a\.xml: ") as error:
-        pascal.read_xml(pascal.VocSet(tmp_path / "VOC", "train"), "a")
+        pascal.read_xml(VocSet(tmp_path / "VOC", "train"), "a")
     assert len(str(error.value)) < 300 + len(str(tmp_path))
     with pytest.raises(
         tfrecord.DataError, match=r"cannot use --label_map_json_path: .*none\.json: No such file or directory$"
@@ -283,7 +288,7 @@ def test_entities_are_not_expanded_or_fetched(tmp_path, doctype, text, encoding)
     content = f"{doctype}<annotation><filename>{text}</filename></annotation>".replace("SECRET", f"{tmp_path}/secret")
     (tmp_path / "VOC/Annotations/a.xml").write_bytes(content.encode(encoding))
     with pytest.raises(image_file.ImageError, match=r"a\.xml"):
-        pascal.read_xml(pascal.VocSet(tmp_path / "VOC", "train"), "a")
+        pascal.read_xml(VocSet(tmp_path / "VOC", "train"), "a")
 
 
 def test_collected_label_map_contains_the_classes_of_the_whole_folder(tmp_path):
@@ -291,11 +296,11 @@ def test_collected_label_map_contains_the_classes_of_the_whole_folder(tmp_path):
         add_image(tmp_path / "VOC", image_id, [DOG.format(1, 2, 3, 4, "").replace("dog", name)])
     (tmp_path / "VOC/ImageSets/Main/train.txt").write_text("a")
     (tmp_path / "VOC/Annotations/broken.xml").write_text("<object><name>dog</name>")
-    voc_set = pascal.VocSet(tmp_path / "VOC", "train")
+    voc_set = VocSet(tmp_path / "VOC", "train")
     assert pascal.collect_label_map([voc_set]) == {1: "RBC", 2: "WBC", 3: "yes"}
     add_image(tmp_path / "empty", "a", [])
     with pytest.raises(tfrecord.DataError, match="names a class"):
-        pascal.collect_label_map([pascal.VocSet(tmp_path / "empty", "train")])
+        pascal.collect_label_map([VocSet(tmp_path / "empty", "train")])
 
 
 @pytest.mark.parametrize(
@@ -336,7 +341,7 @@ def test_load_label_map_rejects(tmp_path, text, message):
     "name, num_images, num_boxes", [("trainval", 292, 3941), ("test", 72, 945), ("all", 364, 4886)]
 )
 def test_real_images(tmp_path, name, num_images, num_boxes):
-    voc_set = pascal.VocSet(VOCDEVKIT / "BCCD", name)
+    voc_set = VocSet(VOCDEVKIT / "BCCD", name)
     names = pascal.collect_label_map([voc_set])
     assert names == {1: "Platelets", 2: "RBC", 3: "WBC"}
     shards.write_shards(pascal.load([voc_set], label_map=names), tmp_path / name, num_shards=3)
@@ -371,7 +376,7 @@ def test_hidden_files_are_counted_and_never_converted(tmp_path):
     hidden.append("ImageSets/Main/._all.txt")
     for name in hidden:
         (year / name).write_bytes(b"\0\5\x16\7")
-    for voc_set in (pascal.VocSet(year, "train"), pascal.VocSet(year, "all")):
+    for voc_set in (VocSet(year, "train"), VocSet(year, "all")):
         source = pascal.load([voc_set], label_map=label_map.VOC)
         report = shards.write_shards(source, tmp_path / voc_set.name, num_shards=1)
         assert (report.written["images"], report.left_out["images"].total()) == (1, 0)

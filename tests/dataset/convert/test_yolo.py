@@ -57,7 +57,8 @@ def test_values_by_hand(tmp_path):
     assert [(image["file_name"], image["id"]) for image in groundtruth["images"]] == [("a.jpg", 1), ("b.png", 2)]
     np.testing.assert_allclose([a["bbox"] for a in groundtruth["annotations"]], [[15, 5, 10, 10], [4, 4, 32, 12]])
     assert [(c["id"], c["name"]) for c in groundtruth["categories"]] == [(1, "cat"), (2, "dog")]
-    assert (report["images"], report["boxes"], report["reasons"]) == (2, 2, {})
+    polygons = {"polygons, replaced by the boxes that enclose them": {"count": 1, "first": ["line 3 of a.jpg"]}}
+    assert (report["images"], report["boxes"], report["reasons"]) == (2, 2, polygons)
 
 
 def test_images_of_two_entries_are_written_once(tmp_path):
@@ -78,7 +79,7 @@ def test_images_of_two_entries_are_written_once(tmp_path):
         ("0 0.1 0.1 0.2 0.2 0.3 0.3 0.9", "row has neither 5 values"),
         ("0 0.5 0.5 0.2 wide", "row has values that are not finite numbers"),
         ("0 0.5 nan 0.2 0.2", "row has values that are not finite numbers"),
-        ("2 0.5 0.5 0.2 0.2", "class 2 is not among the names"),
+        ("2 0.5 0.5 0.2 0.2", "class 2 is not among the names, which are those of 0 to 1: is one missing, or do"),
         ("-1 0.5 0.5 0.2 0.2", "class -1 is not among the names"),
         ("0.5 0.5 0.5 0.2 0.2", "class 0.5 is not among the names"),
         ("0 20 10 8 4", "values are in pixels"),
@@ -147,7 +148,7 @@ def test_label_path(image, labels):
 
 
 def names_of(source):
-    return [name for _, name, _ in source.items]
+    return [name for _, name, _, _ in source.items]
 
 
 def test_split_as_folders_and_lists(tmp_path):
@@ -243,3 +244,99 @@ def test_a_folder_of_hidden_files_alone_has_no_images(tmp_path):
     add_image(tmp_path, ".ipynb_checkpoints/a-checkpoint.jpg", ["0 0.5 0.5 0.2 0.2"])
     with pytest.raises(tfrecord.DataError, match="has no image"):
         yolo.load(write_yaml(tmp_path), "train")
+
+
+def add_beside(folder, names, *, images=True):
+    """Writes an image and its label file for every name into one folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        if images:
+            Image.new("RGB", (40, 20)).save(folder / f"{name}.jpg")
+        (folder / f"{name}.txt").write_text("1 0.5 0.5 0.2 0.2")
+
+
+@pytest.mark.parametrize("text", ["cat\ndog", "\ufeffcat \r\n dog\r\n\r\n"])
+def test_a_list_of_names_replaces_data_yaml(tmp_path, text):
+    add_beside(tmp_path, ["b", "a"])
+    (tmp_path / "classes.txt").write_text(text, "utf-8")
+    source = yolo.load(tmp_path / "classes.txt")
+    assert (source.label_map, names_of(source)) == ({1: "cat", 2: "dog"}, ["a.jpg", "b.jpg"])
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("cat\n\ndog\n", r"classes\.txt, line 2: the name of class 1 is blank; add it or remove the line"),
+        ("\ncat\n", "line 1: the name of class 0 is blank"),
+        ("\n\n", "expected the name of a class in every line"),
+        ("cat\ncat\n", "gives the name 'cat' to both"),
+        ("images/a.jpg\nimages/b.jpg\n", "expected the name of a class in every line"),  # a list of images
+        ("0 0.5 0.5 0.2 0.2\n", "expected the name of a class in every line"),  # a label file
+    ],
+)
+def test_invalid_lists_of_names_are_refused(tmp_path, text, message):
+    add_beside(tmp_path, ["a"])
+    (tmp_path / "classes.txt").write_text(text)
+    (tmp_path / "obj.data").write_text("train = images\nnames = classes.txt")
+    for path in ("classes.txt", "obj.data"):
+        with pytest.raises(tfrecord.DataError, match=message):
+            yolo.load(tmp_path / path)
+
+
+def test_labels_in_a_folder_of_their_own(tmp_path):
+    add_beside(tmp_path / "labels", ["a", "lost"], images=False)
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (40, 20)).save(tmp_path / "images/a.jpg")
+    for names_file in ("classes.txt", "labels/classes.txt"):
+        (tmp_path / names_file).write_text("cat\ndog")
+        for image_dir in (None, tmp_path / "images"):
+            source = yolo.load(tmp_path / names_file, image_dir=image_dir)
+            assert [(name, labels) for _, name, labels, _ in source.items] == [
+                ("a.jpg", tmp_path / "labels/a.txt"),
+                ("lost.jpg", tmp_path / "labels/lost.txt"),  # counted as missing
+            ]
+            (tmp_path / names_file).unlink() if image_dir else None
+
+
+def test_label_files_without_an_image_are_counted_beside_images(tmp_path):
+    add_beside(tmp_path, ["a"])
+    add_beside(tmp_path, ["lost"], images=False)
+    (tmp_path / "classes.txt").write_text("1\n2\n")
+    (tmp_path / "notes.txt").write_text("5 boxes are missing\n")
+    assert names_of(yolo.load(tmp_path / "classes.txt")) == ["a.jpg", "lost.jpg"]
+
+
+def test_splits_of_a_list_of_names(tmp_path):
+    add_image(tmp_path, "a.jpg", ["0 0.5 0.5 0.2 0.2"])
+    add_image(tmp_path, "v.jpg", ["0 0.5 0.5 0.2 0.2"], split="val")
+    (tmp_path / "classes.txt").write_text("cat\n")
+    assert names_of(yolo.load(tmp_path / "classes.txt", "val")) == ["v.jpg"]
+    with pytest.raises(tfrecord.DataError, match="has the subfolders train, val; choose one with --split"):
+        yolo.load(tmp_path / "classes.txt")
+    with pytest.raises(tfrecord.DataError, match=r"no subfolder 'test' of images \(available: train, val\)"):
+        yolo.load(tmp_path / "classes.txt", "test")
+
+
+def test_obj_data(tmp_path):
+    add_beside(tmp_path / "obj_train_data", ["a"])
+    add_beside(tmp_path / "obj_valid_data", ["v"])
+    (tmp_path / "obj.names").write_text("cat\ndog\n")
+    (tmp_path / "train.txt").write_text("data/obj_train_data/a.jpg\n")
+    (tmp_path / "valid.txt").write_text("data\\obj_valid_data\\v.jpg\n")
+    lines = "# a comment\nclasses=2\ntrain = data/train.txt\nvalid = data/valid.txt\nnames = data/obj.names\n"
+    (tmp_path / "obj.data").write_text(lines)
+    source = yolo.load(tmp_path / "obj.data")
+    assert (source.label_map, names_of(source)) == ({1: "cat", 2: "dog"}, ["obj_train_data/a.jpg"])
+    assert names_of(yolo.load(tmp_path / "obj.data", "val")) == names_of(yolo.load(tmp_path / "obj.data", "valid"))
+    assert names_of(yolo.load(tmp_path / "obj.data", "val")) == ["obj_valid_data/v.jpg"]
+    with pytest.raises(tfrecord.DataError, match="image_dir is for lists of names"):
+        yolo.load(tmp_path / "obj.data", image_dir=tmp_path)
+    for changed, message in (
+        (lines.replace("classes=2", "classes=3"), "classes is 3, but there are 2 names"),
+        (lines.replace("names =", "labels ="), "expected a line such as names = data/obj.names"),
+        (lines.replace("train =", "training ="), r"has no split 'train' \(available: valid\)"),
+        (lines.replace("obj.names", "none.names"), r"cannot read list of names .*none\.names"),
+    ):
+        (tmp_path / "obj.data").write_text(changed)
+        with pytest.raises(tfrecord.DataError, match=message):
+            yolo.load(tmp_path / "obj.data")
