@@ -59,6 +59,7 @@ def test_errors_are_reported(tmp_path, monkeypatch, changes, message):
         num_threads=1,
         max_bad_fraction=0.01,
         max_image_pixels=10**8,
+        exif_boxes="auto",
         ignore_difficult_instances=False,
         num_shards=1,
         num_images=None,
