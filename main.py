@@ -25,6 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from absl import flags, logging
 
 from dataset import command_line, label_map
+from dataset.check import class_ids
 from efficientdet import config as config_lib
 
 FLAGS = flags.FLAGS
@@ -246,8 +247,10 @@ def run_training(config: config_lib.Config, strategy) -> dict[str, float]:
     """Runs --mode=train or train_and_eval; returns metrics if it evaluated."""
     from tf2.evaluation import evaluator
     from tf2.training import train
+    from tf2.weights import class_names
 
-    check_data(config)
+    config, known = class_names.at_start(config, FLAGS.model_dir, FLAGS.ckpt)
+    check_data(config, known)
     training = train.Training(
         model_dir=FLAGS.model_dir,
         train_file_pattern=FLAGS.train_file_pattern,
@@ -270,8 +273,11 @@ def run_training(config: config_lib.Config, strategy) -> dict[str, float]:
 def run_follow(config: config_lib.Config, strategy) -> dict[str, float]:
     """Runs --mode=eval parallel to a training run; returns the last metrics."""
     from tf2.evaluation import evaluator, follow
+    from tf2.weights import class_names
 
-    check_data(config)
+    known = class_names.of_checkpoint(FLAGS.model_dir, config.num_classes)
+    config = class_names.with_names(config, known)
+    check_data(config, known)
     return follow.evaluate_checkpoints(
         # No image is drawn here, and sample_image may be a file of the machine that trains.
         evaluator.Evaluator(config.override({"sample_image": None}), evaluation_from_flags()),
@@ -284,18 +290,22 @@ def run_follow(config: config_lib.Config, strategy) -> dict[str, float]:
 def run_evaluation(config: config_lib.Config, strategy) -> dict[str, float]:
     """Runs --mode=eval for a checkpoint or an exported file; returns the metrics."""
     from tf2.evaluation import evaluate
-    from tf2.inference import drivers
+    from tf2.inference import drivers, metadata
+    from tf2.weights import class_names
 
     outputs = evaluate.EvaluationOutputs(
         FLAGS.testdev_dir, FLAGS.output_detections, FLAGS.output_metrics, FLAGS.report_dir, FLAGS.voc
     )
     outputs.check(FLAGS.val_json_file)
-    driver = None
+    driver, ckpt_path = None, FLAGS.ckpt or FLAGS.model_dir
     if FLAGS.saved_model_dir:
         driver = evaluate.open_artifact(FLAGS.saved_model_dir, config, config_lib.read_hparams(FLAGS.hparams))
-        config = driver.config
-    check_data(config)
-    driver = driver or drivers.KerasDriver(config, FLAGS.ckpt or FLAGS.model_dir)
+        config, known = driver.config, metadata.stored_names(driver.runtime.metadata, FLAGS.saved_model_dir)
+    else:
+        known = class_names.of_checkpoint(ckpt_path, config.num_classes)
+        config = class_names.with_names(config, known)
+    check_data(config, known)
+    driver = driver or drivers.KerasDriver(config, ckpt_path)
     evaluation = evaluation_from_flags()
     result = evaluate.run(driver, evaluation, as_served=FLAGS.as_served)
     return evaluate.publish(driver, evaluation, result, outputs, command_typed())
@@ -353,21 +363,26 @@ def create_strategy(config: config_lib.Config):
     )
 
 
-def check_data(config: config_lib.Config) -> None:
+def check_data(config: config_lib.Config, known: class_ids.NamedIds) -> None:
     """Checks some records of each file pattern that the mode reads, and logs warnings.
+
+    Args:
+        known: class names of the detector that is evaluated or trained further.
 
     Raises:
         DataError: if training or evaluation on them would be pointless.
     """
     from dataset.check import checks
 
-    warnings = []
+    warnings, others = [], [known]
     if FLAGS.mode != "eval":
-        warnings += checks.quick(FLAGS.train_file_pattern, config)
+        warnings += checks.quick(FLAGS.train_file_pattern, config, None, others)
+        if evaluates():
+            others.append(checks.record_names(FLAGS.train_file_pattern, config))
     if FLAGS.testdev_dir:
         warnings += checks.quick_test_set(FLAGS.val_file_pattern, config)
     elif evaluates():
-        warnings += checks.quick(FLAGS.val_file_pattern, config, FLAGS.val_json_file)
+        warnings += checks.quick(FLAGS.val_file_pattern, config, FLAGS.val_json_file, others)
     for warning in warnings:
         logging.warning("%s", warning)
 

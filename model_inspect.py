@@ -281,6 +281,7 @@ def run_benchmark(config: config_lib.Config) -> None:
 def open_driver(config: config_lib.Config):
     """Returns the detector of a mode, from an exported file or a checkpoint; bm accepts either."""
     from tf2.inference import drivers
+    from tf2.weights import class_names
 
     if FLAGS.runmode in EXPORTED_FILE_MODES or (FLAGS.runmode == "bm" and FLAGS["saved_model_dir"].present):
         content = "network" if FLAGS.runmode == "bm" else None
@@ -288,6 +289,7 @@ def open_driver(config: config_lib.Config):
         driver = drivers.open_artifact(FLAGS.saved_model_dir, config, content=content, num_threads=threads)
         warn_overridden_flags(driver)
         return driver
+    config = class_names.with_names(config, class_names.of_checkpoint(ckpt_path(), config.num_classes))
     return drivers.KerasDriver(config, ckpt_path())
 
 

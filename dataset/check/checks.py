@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from dataset import label_map
-from dataset.check import box_layouts, json_checks, record_facts, swap_evidence
+from dataset.check import box_layouts, class_ids, json_checks, name_checks, record_facts, swap_evidence
+from dataset.check.class_ids import NamedIds
 from dataset.check.finding import FATAL, LEVELS, NOTE, WARNING, Finding, format_count, format_names
 from dataset.check.json_checks import GroundtruthFile
 from dataset.check.record_facts import Facts
@@ -32,21 +33,28 @@ MIN_RECALL, MIN_RECALL_BOXES = 0.05, 50  # of anchors; below, over this many box
 MIN_AGREEMENT = 0.9  # share of class names that must agree with a label map to prove that ids are shifted
 # Findings that follow from another one, and are not reported beside it.
 CONSEQUENCES = {
-    "json_class_ids": {"class_ids"},
+    "unnamed_classes": {"moved_names"},
+    "json_unnamed_classes": {"moved_names", "unnamed_classes", "json_class_ids"},
+    "json_class_ids": {"class_ids", "moved_names"},
     "json_category_0": {"class_ids", "json_class_ids"},
     "json_image_ids": {"json_other_split"},
 }
 
 
-def quick(file_pattern: str, config: Config, val_json_file: str | None = None) -> list[str]:
+def quick(
+    file_pattern: str, config: Config, val_json_file: str | None = None, others: Sequence[NamedIds] = ()
+) -> list[str]:
     """Checks the first records of up to 32 files within seconds, without decoding images; returns warnings to log.
+
+    Args:
+        others: class names of the detector or of other records, see `name_checks.check`.
 
     Raises:
         DataError: if training or evaluation would be pointless.
     """
     facts = _read_some(file_pattern, config)
     groundtruth = json_checks.load(val_json_file) if val_json_file else None
-    findings = run(facts, config, groundtruth, max_damaged=config.max_damaged_records)
+    findings = run(facts, config, groundtruth, max_damaged=config.max_damaged_records, others=others)
     return _raise_fatal(file_pattern, findings, "; dataset/check_tfrecords.py shows all")
 
 
@@ -66,6 +74,11 @@ def quick_test_set(file_pattern: str, config: Config) -> list[str]:
         )
         findings.append(Finding(FATAL, "test_image_ids", text))
     return _raise_fatal(file_pattern, findings)
+
+
+def record_names(file_pattern: str, config: Config) -> NamedIds:
+    """Returns the class names in the records that `quick` reads."""
+    return NamedIds(_read_some(file_pattern, config).names, file_pattern)
 
 
 def _read_some(file_pattern: str, config: Config) -> Facts:
@@ -89,12 +102,14 @@ def run(
     anchors: Mapping[str, Any] | None = None,
     *,
     max_damaged: int | None = None,
+    others: Sequence[NamedIds] = (),
 ) -> list[Finding]:
     """Runs all checks; returns the findings, most severe first.
 
     Args:
         anchors: entry "anchors" of `data_report.compute_statistics`; None skips the check of the anchors.
         max_damaged: number of damaged or faulty records that the reader tolerates; None judges them by their share.
+        others: class names of the detector or of other records, see `name_checks.check`.
     """
     names = label_map.resolve(config.label_map)
     findings = [*_check_reading(facts, max_damaged), *_check_images(facts, evaluated=groundtruth is not None)]
@@ -103,8 +118,9 @@ def run(
         findings += json_checks.check_image_ids(facts, groundtruth, config.regenerate_source_id)
     of_classes = list(_check_classes(facts, config.num_classes, names))
     if groundtruth and not of_classes and min(groundtruth.names, default=0) > 0:
-        source = (groundtruth.names, groundtruth.path)
-        of_classes = _check_shift(facts, config.num_classes, *source) or _check_names(facts, *source)
+        of_classes = _check_shift(facts, config.num_classes, groundtruth.names, groundtruth.path)
+    if not any(finding.code == "class_ids" for finding in of_classes):
+        of_classes += name_checks.check(facts, class_ids.of_label_map(config.label_map), groundtruth, others)
     findings += [*of_classes, *_check_layout(facts, groundtruth)]
     codes = {finding.code for finding in findings}
     findings = [finding for finding in findings if not codes & CONSEQUENCES.get(finding.code, set())]
@@ -206,29 +222,17 @@ def _check_classes(facts: Facts, num_classes: int, names: Mapping[int, str]) -> 
         )
         yield Finding(FATAL, "class_ids", text)
     else:
-        yield from _check_names(facts, names, "label_map")
         yield from _check_similar_names(facts, names)
         unnamed = sorted(ids.keys() - names.keys()) if names else []
         if unnamed:
             boxes = sum(ids[class_id] for class_id in unnamed)
-            text = f"label_map has no class {format_names(unnamed)}, which {boxes} boxes have; add the names"
-            yield Finding(WARNING, "unnamed_classes", text)
+            text = f"label_map has no class {format_names(unnamed)}, which {boxes} boxes have; add the names, or "
+            text += "convert the data again with this label map"
+            yield Finding(FATAL, "unnamed_classes", text)
         unseen = [name for class_id, name in names.items() if class_id not in ids]
         if unseen and facts.complete:
             text = f"no box is of class {format_names(unseen)}, which label_map has"
             yield Finding(NOTE, "unseen_classes", text)
-
-
-def _check_names(facts: Facts, names: Mapping[int, str], source: str) -> Iterator[Finding]:
-    """Compares class names in the records with {id: name} of a source."""
-    differ = [
-        f"{class_id} is {name!r} in the records and {names[class_id]!r} there"
-        for class_id, name in sorted(facts.names)
-        if class_id in names and spelling_key(name) != spelling_key(names[class_id])
-    ]
-    if differ:
-        text = f"class names differ from those of {source}: {format_names(differ)}; which ids are right?"
-        yield Finding(WARNING, "class_names", text)
 
 
 def _check_similar_names(facts: Facts, names: Mapping[int, str]) -> Iterator[Finding]:

@@ -21,6 +21,8 @@ from tf2.evaluation.evaluator import Evaluation, Evaluator, Result
 from tf2.evaluation.report import report
 from tf2.inference import drivers, provenance
 from tf2.inference.drivers import ArtifactDriver, Driver
+from tf2.inference.metadata import stored_names
+from tf2.weights import class_names
 
 TESTDEV_FILE = "detections_test-dev2017_test_results.json"  # the name that COCO's server expects
 MAX_SCORE_THRESH = 0.01  # a higher score threshold lowers AP
@@ -75,7 +77,7 @@ def open_artifact(path: str, config: Config, hparams: Mapping[str, Any]) -> Arti
     Raises:
         ArtifactError: if the file does not exist, is damaged, or is not a detector.
         ConfigError: for a key that is fixed in the file.
-        LabelMapError: for class ids that the file does not have.
+        LabelMapError: for class ids that the file does not have, or names that have other ids in it.
     """
     driver = drivers.open_artifact(path, config)
     if driver.runtime.metadata is None:
@@ -88,7 +90,8 @@ def open_artifact(path: str, config: Config, hparams: Mapping[str, Any]) -> Arti
                 f"{path} was exported with its own {', '.join(fixed)}; --hparams can only set {', '.join(keys)} here: "
                 f"remove the other keys, or export again"
             )
-        config = driver.config.override(hparams)
+        stored = stored_names(driver.metadata, path)
+        config = class_names.with_names(driver.config.override(hparams), stored)
         driver = ArtifactDriver(driver.runtime, dataclasses.replace(driver.metadata, config=config))
     label_map.check(label_map.resolve(config.label_map), config.num_classes)
     return driver

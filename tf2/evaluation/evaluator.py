@@ -16,7 +16,7 @@ import tensorflow as tf
 import tqdm
 from absl import logging
 
-from dataset import dataloader, tfrecord, visualize
+from dataset import dataloader, label_map, tfrecord, visualize
 from dataset.convert import image_file
 from dataset.dataloader import InputReader
 from dataset.record_count import RecordCounts
@@ -27,7 +27,6 @@ from efficientdet.model import EfficientDetModel, EfficientDetNet
 from tf2.evaluation.coco_metric import CocoMetric
 from tf2.inference import drivers
 from tf2.inference.drivers import Driver
-from tf2.inference.metadata import class_names
 
 MAX_NMS_INPUTS = 5000  # candidates per image, unless the config sets max_nms_inputs
 MIN_DRAWN_SCORE = 0.3
@@ -71,7 +70,7 @@ class Evaluator:
         nms_configs = config.nms_configs
         self.config = config.override({"nms_configs": {"max_nms_inputs": nms_configs.max_nms_inputs or MAX_NMS_INPUTS}})
         self.evaluation = evaluation
-        self.names = class_names(config)
+        self.names = label_map.resolve(config.label_map)
         self._sample_image = _read_sample_image(config.sample_image) if config.sample_image else None
         CocoMetric(self.names, evaluation.val_json_file)
         self._num_skipped = _num_skipped(evaluation)

@@ -11,6 +11,7 @@ from absl import logging
 
 from dataset import records
 from dataset.check import checks
+from dataset.check.class_ids import NamedIds
 from dataset.convert import image_file
 from dataset.dataloader import InputReader
 from dataset.files import check_target
@@ -21,6 +22,7 @@ from tf2.export import onnx, parity, saved_model, tflite
 from tf2.inference import images, signatures
 from tf2.inference.drivers import KerasDriver
 from tf2.inference.metadata import ExportError, Metadata
+from tf2.weights import class_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,16 +56,20 @@ def run(config: Config, ckpt_path: str | None, targets: Targets, parity_options:
     """Exports a checkpoint; everything that can be checked is checked before the network is built.
 
     Args:
-        config: of the detector, with the NMS that exported detectors apply.
+        config: of the detector, with the NMS that exported detectors apply; without a label_map, the files get the
+            class names of the checkpoint.
         ckpt_path: see `checkpoint.find`; None for random weights.
         targets: files to write.
         parity_options: data of the parity check; None skips the check.
 
     Raises:
-        ValueError: see `check` and `write`; also if images or records of the parity check cannot be read.
+        ValueError: see `check` and `write`; also if images or records of the parity check cannot be read, or class
+            names have other ids than in the checkpoint.
     """
+    known = class_names.of_checkpoint(ckpt_path, config.num_classes)
+    config = class_names.with_names(config, known)
     check(config, targets)
-    arguments = _parity_arguments(config, parity_options) if parity_options else {}
+    arguments = _parity_arguments(config, parity_options, known) if parity_options else {}
     driver = KerasDriver(config, ckpt_path)
     write(driver, targets, functools.partial(parity.check, driver, **arguments) if parity_options else None)
 
@@ -127,12 +133,12 @@ def write(driver: KerasDriver, targets: Targets, check_parity: Callable[[str], A
         raise failures[0] if len(failures) == 1 else ValueError("; ".join(map(str, failures)))
 
 
-def _parity_arguments(config: Config, options: ParityOptions) -> dict[str, Any]:
+def _parity_arguments(config: Config, options: ParityOptions, known: NamedIds) -> dict[str, Any]:
     """Reads the images and checks the records; returns keyword arguments of `parity.check`."""
     paths = images.find_images(options.input_image) if options.input_image else []
     arguments = {"images": [image_file.read_pixels(path) for path in paths], "max_ap_drop": options.max_ap_drop}
-    if options.evaluation:
-        for warning in checks.quick(options.evaluation.val_file_pattern, config, options.evaluation.val_json_file):
+    if evaluation := options.evaluation:
+        for warning in checks.quick(evaluation.val_file_pattern, config, evaluation.val_json_file, [known]):
             logging.warning("%s", warning)
     return arguments | {"evaluation": options.evaluation}
 

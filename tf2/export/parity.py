@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dataset import scenes
+from dataset import label_map, scenes
 from dataset.files import files_in, write_file
 from efficientdet.config import Config
 from efficientdet.postprocess import Detections
@@ -33,7 +33,7 @@ from tf2.evaluation import evaluator
 from tf2.evaluation.evaluator import Evaluation
 from tf2.inference import drivers, provenance, runtimes
 from tf2.inference.drivers import ArtifactDriver, Driver, KerasDriver
-from tf2.inference.metadata import ArtifactError, Metadata, class_names
+from tf2.inference.metadata import ArtifactError, Metadata
 
 BOUNDS = {"FP32": 1e-4, "FP16": 1e-2}  # of differences of raw outputs
 # Of differences of matched detections; larger, because exp and the anchor sizes multiply differences of raw outputs.
@@ -196,7 +196,8 @@ def _config_differences(config: Config, expected: Config) -> list[str]:
     plain, expected_plain = (each.override({"label_map": None}) for each in (config, expected))
     ours, theirs = plain.difference(expected_plain), expected_plain.difference(plain)
     texts = [f"{key} is {ours[key]}, expected {theirs[key]}" for key in ours]
-    return texts + (["class names"] if class_names(config) != class_names(expected) else [])
+    names, expected_names = (label_map.resolve(each.label_map) for each in (config, expected))
+    return texts + (["class names"] if names != expected_names else [])
 
 
 def _network(exported: ArtifactDriver, path: str) -> Driver | None:

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from dataset import label_map
+from dataset.check import class_ids
 from dataset.convert import image_file
 from efficientdet import boxes as box_ops
 from efficientdet import config as config_lib
@@ -17,8 +18,8 @@ from efficientdet.model import EfficientDetModel, EfficientDetNet
 from efficientdet.postprocess import CLASS_OFFSET, Detections
 from efficientdet.tta import Levels
 from tf2.inference import runtimes, signatures
-from tf2.inference.metadata import ArtifactError, Metadata, class_names
-from tf2.weights import checkpoint, published, saved_config
+from tf2.inference.metadata import ArtifactError, Metadata, stored_names
+from tf2.weights import checkpoint, class_names, published, saved_config
 
 
 class Driver:
@@ -34,7 +35,7 @@ class Driver:
         returns Detections of NumPy arrays.
         """
         self.config = config
-        self.names = class_names(config)
+        self.names = label_map.resolve(config.label_map)
         self.stages = dict(stages)
 
     def serve(self, images: list[np.ndarray]) -> Detections:
@@ -190,7 +191,9 @@ def load(
     nms = {"nms_configs": {key: value for key, value in nms.items() if value is not None}}
     model_or_path = os.fspath(model_or_path)
     config = _config_of(model_or_path).override(config_lib.read_hparams(hparams), overrides, nms)
-    return KerasDriver(config, os.fspath(ckpt or model_or_path))
+    ckpt_path = os.fspath(ckpt or model_or_path)
+    config = class_names.with_names(config, class_names.of_checkpoint(ckpt_path, config.num_classes))
+    return KerasDriver(config, ckpt_path)
 
 
 def _config_of(model_or_path: str) -> config_lib.Config:
@@ -225,17 +228,22 @@ def open_artifact(
 
     Args:
         path: a SavedModel's folder, or a .pb, .tflite or .onnx file.
-        config: of a file without metadata, as written by the published program; otherwise ignored.
+        config: of a file without metadata, as written by the published program; otherwise only its label_map is read,
+            which must not contradict the class names of the file.
         content: key of CONTENTS to use, if a SavedModel has several; None for the detector.
         num_threads: of TFLite and ONNX Runtime; None for their default.
 
     Raises:
         ArtifactError: if there is no such file, it is damaged, or it is not a detector.
+        LabelMapError: if the label_map of the config gives a class name of the file another id.
     """
     path = os.fspath(path)
     runtime = runtimes.load(path, content, num_threads)
     if not (runtime.metadata or config):
         raise ArtifactError(f"{path} has no metadata; give --model_name and --hparams, or in Python its config")
+    if config:
+        stored = stored_names(runtime.metadata, path)
+        class_ids.check_moved(class_ids.of_label_map(config.label_map), stored, class_names.USE_THOSE)
     return ArtifactDriver(runtime, runtime.metadata or Metadata(config, runtime.content))
 
 

@@ -16,6 +16,7 @@ import zipfile
 import tensorflow as tf
 
 from dataset import label_map
+from dataset.check import class_ids
 from efficientdet.config import VERSION, Config, ConfigError
 
 FORMAT = 1  # version of the JSON text
@@ -60,7 +61,7 @@ class Metadata:
             "image_size": list(config.image_size),  # [height, width]
             **config.colors,
             "nms_configs": dataclasses.asdict(config.nms_configs),
-            "label_map": class_names(config),
+            "label_map": label_map.resolve(config.label_map),
             "hparams": {key: value for key, value in config.difference(Config()).items() if key != "label_map"},
         }
         return json.dumps(text, indent=1, ensure_ascii=False)
@@ -83,16 +84,16 @@ class Metadata:
             raise ArtifactError(f"{path} has metadata that cannot be read ({error}); export it again") from error
 
 
-def class_names(config: Config) -> dict[int, str]:
-    """Returns the class names of a config: its label_map; without one, COCO's for 90 classes, else none."""
-    return label_map.resolve(config.label_map or ("coco" if config.num_classes == 90 else None))
+def stored_names(metadata: Metadata | None, path: str) -> class_ids.NamedIds:
+    """Returns the class names in the metadata of an exported file, which may have none."""
+    return class_ids.of_label_map(metadata.config.label_map if metadata else None, path)
 
 
 def append_zip(path: str, metadata: Metadata) -> None:
     """Appends metadata to a TFLite file, which is read by offsets from its start."""
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(METADATA_FILE, metadata.to_json())
-        names = class_names(metadata.config)
+        names = label_map.resolve(metadata.config.label_map)
         labels = [names.get(class_id, "???") for class_id in range(1, metadata.config.num_classes + 1)]
         archive.writestr("labels.txt", "".join(f"{label}\n" for label in labels))  # as in TFLite Metadata
 

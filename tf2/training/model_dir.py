@@ -20,9 +20,10 @@ import tensorflow as tf
 from absl import logging
 
 from dataset import label_map
+from dataset.check import class_ids
 from dataset.files import UNFINISHED, read_file, reason_of, write_file
 from efficientdet.config import Config, ConfigError
-from tf2.weights import checkpoint, saved_config
+from tf2.weights import checkpoint, class_names, saved_config
 from tf2.weights.checkpoint import PREFIX, CheckpointError
 
 ARCHIVE = "archive"
@@ -337,8 +338,10 @@ def compare(saved: Config, new: Config) -> list[str]:
     Raises:
         ConfigError: for a change with which training cannot continue: a key in FIXED, or a moving average that is
             turned on or off.
-        LabelMapError: for an invalid label map.
+        LabelMapError: for an invalid label map, or one that gives a class name another id.
     """
+    known = class_ids.of_label_map(saved.label_map, "the config.yaml of this training run")
+    class_ids.check_moved(class_ids.of_label_map(new.label_map), known, class_names.CONTINUE)
     before, after = _changes(saved, new), _changes(new, saved)
     lines = {key: f"{key}: {_short(before[key])} -> {_short(after[key])}" for key in after}
     fixed = [line for key, line in lines.items() if _is_fixed(key, before[key], after[key])]

@@ -16,6 +16,7 @@ import tf_keras as keras
 from absl import logging
 
 from dataset import dataloader
+from dataset.check import class_ids
 from dataset.dataloader import InputReader
 from dataset.record_count import RecordCounts
 from efficientdet.config import Config
@@ -28,7 +29,7 @@ from tf2.training.model_dir import ModelDir
 from tf2.training.progress import Profiler, Progress
 from tf2.training.run_lock import RunLock
 from tf2.training.trainer import Trainer
-from tf2.weights import checkpoint
+from tf2.weights import checkpoint, class_names
 
 PROFILED = range(10, 16)  # steps of a run, from 1: after compilation, and enough to see the input pipeline
 
@@ -95,7 +96,8 @@ def run(
         Metrics of the last evaluation; empty without one.
 
     Raises:
-        ValueError: if a file is missing or does not match, or an epoch has no complete batch.
+        ValueError: if a file is missing or does not match, an epoch has no complete batch, or label_map gives a class
+            name another id than before, or than in the detector of `ckpt`.
         FloatingPointError: if the loss is not finite for max_skipped_steps steps in a row; these are not saved.
         OSError: if model_dir cannot be written.
         TargetError: if another training writes to model_dir.
@@ -163,6 +165,8 @@ class _Session:
         start = training.ckpt or training.backbone_ckpt
         if start and not prefix:
             checkpoint.find(start)  # fails here, before the seconds that building takes
+            _, known = class_names.at_start(config, training.model_dir, training.ckpt)
+            class_names.log_renamed(class_ids.of_label_map(config.label_map), known)
 
         self.trainer = self._build(strategy)
         if self.is_chief:

@@ -32,6 +32,8 @@ ARCHIVES = {
     **{f"efficientnet-b{i}": f"efficientnet/ckptsaug/efficientnet-b{i}.tar.gz" for i in range(8)},
     **{f"efficientnet-lite{i}": f"efficientnet/lite/efficientnet-lite{i}.tar.gz" for i in range(5)},
 }
+DETECTORS = tuple(name for name in ARCHIVES if name.startswith("efficientdet-"))
+NUM_CLASSES = 90  # of the detectors: COCO's ids 1..90
 ADVPROP_COLORS = {"mean_rgb": (0.0, 0.0, 0.0), "stddev_rgb": (1.0, 1.0, 1.0), "scale_range": True}
 TIMEOUT = 30  # seconds without a response
 CHUNK = 2**20  # bytes
@@ -97,7 +99,7 @@ def model_of(name: str) -> tuple[str, dict[str, Any]]:
     Raises:
         WeightsError: for the weights of a backbone.
     """
-    if not name.startswith("efficientdet-"):
+    if name not in DETECTORS:
         raise WeightsError(f"{name} is a backbone, for --backbone_ckpt in training; choose the name of a detector")
     if name.endswith("-640"):
         return name.removesuffix("-640"), {"image_size": 640}

@@ -222,8 +222,8 @@ FAULTS = {
     "negative": (classes_by(lambda i: {1: -1}.get(i, i)), {"class_ids"}, "write ids from 1"),
     "permuted ids": (
         classes_by(lambda i: {1: 2, 2: 3, 3: 1}[i]),
-        {"class_names"},
-        "1 is 'star' in the records and 'circle' there",
+        {"moved_names"},
+        "other ids in the records than in label_map: 'star' is 1 instead of 3, 'circle' is 2 instead of 1, 'triangle'",
     ),
     "swapped": (boxes_by(lambda b: b[:, [1, 0, 3, 2]]), {"boxes_swapped"}, "x and y of the boxes are swapped"),
     "in pixels": (boxes_by(lambda b: b * SIZES), {"boxes_in_pixels"}, "boxes are in pixels where fractions"),
