@@ -134,7 +134,9 @@ class Config(_Section):
 
     # Data.
     num_classes: int = key(90, "[1, inf)")  # class logits, up to MAX_NUM_CLASSES; class ids are 1..num_classes
-    label_map: str | Mapping[int, str] | None = key(None, kind="label_map")  # coco, voc, waymo, file.yaml, {id: name}
+    # coco, voc, waymo, file.yaml or {id: name}. None: the names of the loaded detector, which are in its config.yaml or
+    # exported file, and COCO's for released weights; without either, also with 90 classes, classes are named by id.
+    label_map: str | Mapping[int, str] | None = key(None, kind="label_map")
     max_instances_per_image: int = key(100, "[1, inf)")  # groundtruth boxes are padded to this number
     skip_crowd_during_training: bool = key(True)  # crowd boxes then count as background
     regenerate_source_id: bool = key(False)  # image ids are a hash of the image instead of those in the records

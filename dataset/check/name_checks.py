@@ -70,7 +70,7 @@ def _check_repeated_names(facts: Facts) -> Iterator[Finding]:
 def _check_unnamed(groundtruth: GroundtruthFile, label_map: NamedIds) -> Iterator[Finding]:
     """Reports ids of annotations that the label map lacks."""
     ids = collections.Counter(itertools.chain(*(image.classes.tolist() for image in groundtruth.images.values())))
-    unnamed = sorted(ids.keys() - dict(label_map.pairs).keys())
+    unnamed = sorted(ids.keys() - dict(label_map.pairs).keys() - {0})  # 0 is reported as background
     if unnamed:
         boxes = sum(ids[class_id] for class_id in unnamed)
         text = f"label_map has no class {format_names(unnamed)}, which {boxes} boxes of {groundtruth.path} have"

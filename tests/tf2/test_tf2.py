@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import tf2
+from dataset import label_map
 from efficientdet import config as config_lib
 from tf2.export import saved_model, tflite
 from tf2.inference import drivers, images, signatures
@@ -90,6 +91,7 @@ def test_every_released_name_has_its_config(loaded, name):
     changes = {"image_size": [640, 640]} if name.endswith("-640") and model != "efficientdet-d1" else {}
     if name.endswith("-advprop"):
         changes = {"mean_rgb": [0, 0, 0], "stddev_rgb": [1, 1, 1], "scale_range": True}
+    changes["label_map"] = label_map.COCO
     assert config.difference(expected) == changes
     published.check_colors(name, config.colors)
 
@@ -149,6 +151,19 @@ def test_the_folder_of_a_training(driver, detector, training, tmp_path):
         assert found.config == driver.config.override({"nms_configs": config_lib.INFERENCE_NMS})
         for name, value in weights_of(found).items():
             np.testing.assert_array_equal(value, scale * expected[name], err_msg=name)
+
+
+def test_class_names_of_a_training_may_change_but_not_move(loaded, training):
+    assert tf2.load("efficientdet-lite0", f"{training}/model.ckpt-7", hparams=TINY)[0].label_map == {1: "a", 2: "b"}
+    assert tf2.load(training, label_map={1: "c", 2: "b"})[0].label_map == {1: "c", 2: "b"}
+    for load in (
+        lambda moved: tf2.load(training, label_map=moved),
+        lambda moved: tf2.load("efficientdet-lite0", training, hparams=TINY, label_map=moved),
+    ):
+        with pytest.raises(
+            label_map.LabelMapError, match=r"in label_map than in .*config\.yaml: 'b' is 1 instead of 2"
+        ):
+            load({1: "b"})
 
 
 def test_what_cannot_be_loaded(training, tmp_path):

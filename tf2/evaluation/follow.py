@@ -9,11 +9,12 @@ from collections.abc import Mapping
 
 from absl import logging
 
+from dataset.check import class_ids
 from efficientdet.model import EfficientDetNet
 from tf2.evaluation.evaluator import Evaluator
 from tf2.training import model_dir as model_dir_lib
 from tf2.training.progress import EvaluationLog
-from tf2.weights import checkpoint
+from tf2.weights import checkpoint, class_names
 from tf2.weights.checkpoint import CheckpointError
 
 POLL_SECONDS = 5  # between checks for a new checkpoint
@@ -60,6 +61,7 @@ def evaluate_checkpoints(
 
     Raises:
         CheckpointError: if no readable checkpoint appears within `timeout`, or it does not fit the network.
+        LabelMapError: if the label_map of the evaluator has other ids than that of the training.
     """
     recorder = EvaluationRecorder(model_dir)
     net = EfficientDetNet(evaluator.config)  # shared by all checkpoints, so that the evaluator traces it once
@@ -75,6 +77,8 @@ def evaluate_checkpoints(
                 break
             not_before = time.monotonic() + min_interval
             prefix, step, last_step, copy = loaded
+            known = class_names.of_checkpoint(model_dir, evaluator.config.num_classes)
+            class_ids.check_moved(class_ids.of_label_map(evaluator.config.label_map), known, class_names.USE_THOSE)
             results = evaluator.run(net)
             recorder.record(copy, step, results)
         if step is None or (last_step is not None and step >= last_step):

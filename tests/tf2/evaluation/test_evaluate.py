@@ -19,6 +19,7 @@ from tf2.evaluation.evaluate import EvaluationOutputs
 from tf2.evaluation.evaluator import Evaluation
 from tf2.inference import drivers
 from tf2.inference.metadata import Metadata
+from tf2.weights import class_names
 
 TESTDATA = pathlib.Path(__file__).parents[3] / "testdata"
 SAMPLE, GROUNDTRUTH = str(TESTDATA / "sample.tfrecord"), str(TESTDATA / "sample.json")
@@ -204,7 +205,7 @@ def test_flip_averages_the_outputs_of_both_images(random_driver, monkeypatch):
 def network_file(config, tmp_path):
     """A function: content -> path of a fake exported file for open_artifact."""
 
-    def make(monkeypatch, content, metadata=True):
+    def make(monkeypatch, content, metadata=True, config=config):
         runtime = types.SimpleNamespace(content=content, batch_size=None, run=lambda inputs: {})
         runtime.metadata = Metadata(config, content) if metadata else None
         monkeypatch.setattr(drivers.runtimes, "load", lambda *args: runtime)
@@ -223,6 +224,23 @@ def test_hparams_override_only_keys_that_the_file_leaves_open(config, monkeypatc
         evaluate.open_artifact(network_file(monkeypatch, "detector"), config, typed)
     with pytest.raises(ConfigError, match="its own image_size, num_classes"):
         evaluate.open_artifact(network_file(monkeypatch, "network"), config, {"num_classes": 4, "image_size": 64})
+
+
+def test_names_of_an_exported_file_may_change_but_not_move(config, monkeypatch, network_file):
+    lines = []
+    monkeypatch.setattr(class_names.logging, "info", lambda text, *args: lines.append(text % args))
+    stored = config.override({"label_map": {1: "a", 2: "b"}})
+    path = network_file(monkeypatch, "detector", config=stored)
+    assert evaluate.open_artifact(path, config, {}).names == {1: "a", 2: "b"}
+    typed = {"label_map": {1: "uno", 2: "b"}}
+    driver = evaluate.open_artifact(path, config.override(typed), typed)
+    assert driver.names == typed["label_map"] and driver.runtime.metadata.config == stored
+    assert lines == ["label_map renames 1 classes of model.onnx: 1 'a' -> 'uno'"]
+    typed = {"label_map": {1: "b", 2: "a"}}
+    message = "class names have other ids in label_map than in model.onnx: 'b' is 1 instead of 2, 'a' is 2 instead of 1"
+    for opened in (evaluate.open_artifact, lambda path, config, _: drivers.open_artifact(path, config)):
+        with pytest.raises(label_map.LabelMapError, match=message):
+            opened(path, config.override(typed), typed)
 
 
 def test_label_map_must_fit_num_classes(config, monkeypatch, network_file):

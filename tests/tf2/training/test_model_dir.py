@@ -662,6 +662,17 @@ def test_compare_resolves_label_maps():
     assert model_dir.compare(Config(label_map=label_map.VOC), Config(label_map="voc")) == []
 
 
+def test_compare_rejects_names_that_move_to_other_ids():
+    saved, moved = Config(label_map={1: "a", 2: "b"}), Config(label_map={1: "b", 2: "a", 3: "c"})
+    with pytest.raises(label_map.LabelMapError) as error:
+        model_dir.compare(saved, moved)
+    assert str(error.value) == (
+        "class names have other ids in label_map than in the config.yaml of this training run: 'b' is 1 instead of 2, "
+        "'a' is 2 instead of 1; a training run keeps its ids: convert the data again with them, or start a new run in "
+        "another --model_dir"
+    )
+
+
 def test_compare_rejects_changes_of_fixed_keys():
     saved, new = Config(num_classes=3, optimizer="sgd"), Config(num_classes=5, optimizer="adam", num_epochs=7)
     message = r"continue with num_classes: 3 -> 5, optimizer: sgd -> adam; restore the previous values, or .*--ckpt$"

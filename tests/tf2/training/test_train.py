@@ -20,6 +20,7 @@ from absl import logging
 from dataset import record_count
 from dataset.dataloader import InputReader
 from dataset.files import TargetError
+from dataset.label_map import LabelMapError
 from dataset.record_count import FILE_NAME
 from efficientdet import config as config_lib
 from efficientdet.config import ConfigError
@@ -506,6 +507,22 @@ def test_changes_that_prevent_resuming_are_rejected(trainers, tiny_config, tmp_p
         train.run(epochs(tiny_config, 2).override(keys), training(tmp_path, **options))
     assert isinstance(error.value, ConfigError) == bool(keys) and "another --model_dir" in str(error.value)
     assert len(trainers) == 1 and (tmp_path / "config.yaml").read_text() == before
+
+
+@pytest.mark.parametrize("resumes", [True, False])
+def test_class_names_may_change_but_not_move(trainers, tiny_config, tmp_path, logged, resumes):
+    """Neither in a resumed training nor in one that takes over the class head of another."""
+    first = epochs(tiny_config, 1).override({"label_map": {1: "a", 2: "b"}})
+    train.run(first, training(tmp_path / "first"))
+    new = training(tmp_path / "first") if resumes else training(tmp_path / "new", ckpt=str(tmp_path / "first"))
+    with pytest.raises(LabelMapError, match=r"ids in label_map than in .*: 'b' is 1 instead of 2; .* another"):
+        train.run(epochs(tiny_config, 2).override({"label_map": {1: "b", 3: "c"}}), new)
+    assert len(trainers) == 1
+    train.run(epochs(tiny_config, 2).override({"label_map": {1: "uno", 2: "b"}}), new)
+    expected = f"label_map renames 1 classes of {tmp_path}/first/config.yaml: 1 'a' -> 'uno'"
+    if resumes:
+        expected = "changed since the last run: label_map: {1: 'a'} -> {1: 'uno'}"
+    assert expected in logged
 
 
 def test_other_changes_are_logged(trainers, tiny_config, tmp_path, logged):
