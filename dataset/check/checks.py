@@ -33,6 +33,7 @@ MIN_RECALL, MIN_RECALL_BOXES = 0.05, 50  # of anchors; below, over this many box
 MIN_AGREEMENT = 0.9  # share of class names that must agree with a label map to prove that ids are shifted
 # Findings that follow from another one, and are not reported beside it.
 CONSEQUENCES = {
+    "similar_names": {"moved_names", "repeated_names"},
     "unnamed_classes": {"moved_names"},
     "json_unnamed_classes": {"moved_names", "unnamed_classes", "json_class_ids"},
     "json_class_ids": {"class_ids", "moved_names"},
