@@ -131,11 +131,13 @@ def test_published_numbers(name, case):
     variables = checkpoint.named_variables(net)
     for key, variable in variables.items():
         variable.assign(_numbers_weight(key, variable.shape))
+    # Normalization by the variance of two values, at level 7, amplifies rounding, which differs by TensorFlow version.
+    tolerance = 5e-4 if case["training"] else 1e-4
     shape = (case["batch"], *config.image_size, 3)
     inputs = np.random.RandomState(1).uniform(-1, 1, shape).astype(np.float32)
     cls_outputs, box_outputs = net(inputs, training=case["training"])
     for output, expected in zip([*cls_outputs, *box_outputs], case["cls"] + case["box"], strict=True):
-        _assert_numbers(output.numpy(), expected)
+        _assert_numbers(output.numpy(), expected, tolerance)
     for key, expected in case.get("after", {}).items():
         _assert_numbers(variables[key].numpy(), expected)
 
@@ -152,10 +154,10 @@ def _numbers_weight(name, shape):
     return {"gamma": 1 + 0.1 * noise, "moving_variance": 1 + 0.1 * np.abs(noise)}.get(kind, 0.1 * noise)
 
 
-def _assert_numbers(values, expected):
+def _assert_numbers(values, expected, tolerance=1e-4):
     flat = values.ravel()
     assert list(values.shape) == expected["shape"]
-    _assert_close([*flat[:5], *flat[-3:]], expected["first5"] + expected["last3"])
+    _assert_close([*flat[:5], *flat[-3:]], expected["first5"] + expected["last3"], tolerance=tolerance)
     _assert_close([flat.mean(dtype=float), flat.std(dtype=float)], [expected["mean"], expected["std"]])
     _assert_close(np.abs(flat).sum(dtype=float), expected["abs_sum"])
 
@@ -338,9 +340,9 @@ def test_detections_are_in_pixels_of_the_image(tiny_config, tiny_net):
         np.testing.assert_allclose(part, whole, rtol=1e-5, atol=1e-5)
 
 
-def _assert_close(ours, expected, message=""):
+def _assert_close(ours, expected, message="", *, tolerance=1e-4):
     error = np.abs(np.subtract(ours, expected)) / np.maximum(1, np.abs(expected))
-    assert np.max(error) <= 1e-4, f"{message} differs by {np.max(error)}"
+    assert np.max(error) <= tolerance, f"{message} differs by {np.max(error)}"
 
 
 def _assert_found(boxes, scores, classes, our_boxes, our_scores, our_classes):
