@@ -29,10 +29,6 @@ CONSTRAINTS := $(if $(filter py310 py311,$(LANE)),constraints-py311.txt,constrai
 # The name contains a checksum: the same requirements are never installed twice, changed ones always are.
 INSTALLED := $(VENV)/installed-$(shell cat requirements*.txt $(CONSTRAINTS) | cksum | cut -d ' ' -f 1)
 
-# Hides TensorFlow's start-up notes about CPU features and missing GPUs; real failures are raised.
-TF_CPP_MIN_LOG_LEVEL ?= 3
-export TF_CPP_MIN_LOG_LEVEL
-
 .DELETE_ON_ERROR:
 .PHONY: help demo test slow lint setup python clean
 

@@ -14,13 +14,8 @@ The keys of --hparams are documented in efficientdet/config.py.
 """
 
 import json
-import os
 import shlex
 import sys
-
-# Before TensorFlow is imported: level 3 hides notes about the CPU, and the three "errors" that TensorFlow 2.15 logs at
-# every start without CUDA. Real failures are raised.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import flags, logging
 

@@ -16,10 +16,7 @@ saved_model_benchmark accept any exported file.
 
 import os
 
-# Before TensorFlow is imported: level 3 hides notes about the CPU, and the three "errors" that TensorFlow 2.15 logs at
-# every start without CUDA. Real errors are raised.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# The same for OpenCV, which TensorFlow may import: an unreadable video gets an error message of its own.
+# Before OpenCV is imported, which TensorFlow may do: an unreadable video gets an error message of its own.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 

@@ -10,11 +10,8 @@ r"""Checks TFRecords before training or evaluation; exit code 1 if that would be
 Prints statistics of the records and all findings. --output_dir receives report.json, box_sizes.png and counts.png.
 """
 
-import os
 import sys
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in main.py
 
 from absl import flags
 

@@ -13,7 +13,10 @@ from typing import NamedTuple
 
 from absl import app, flags, logging
 
+from dataset import native_log
 from efficientdet import config as config_lib
+
+native_log.hide_start_notes()  # here, because every script imports this module before TensorFlow
 
 INDENT = 26  # columns reserved for the flag names
 MIN_WIDTH, MAX_WIDTH = 60, 110  # columns of the help text

@@ -13,11 +13,8 @@ The second command converts images without annotations. The third numbers the ca
 ids or a category 0; ids are integers, of which 7, 7.0 and "7" are the same.
 """
 
-import os
 import sys
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in main.py
 
 from absl import flags
 

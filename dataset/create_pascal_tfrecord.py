@@ -13,11 +13,8 @@ also be in images/ or beside the XML files, and the sets in subfolders such as t
 --collect_label_map, or --label_map_json_path with a file such as {"RBC": 1, "WBC": 2}.
 """
 
-import os
 import sys
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in main.py
 
 from absl import flags
 

@@ -10,11 +10,8 @@ The class of an object is its shape; size, colour, rotation, position and textur
 empty. A seed gives the same images on every machine.
 """
 
-import os
 import sys
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in main.py
 
 from absl import flags
 

@@ -13,11 +13,8 @@ from the same folder. Each line is one object, `class cx cy width height` or `cl
 of the image. Classes are numbered from 0 in labels and from 1 in records.
 """
 
-import os
 import sys
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in main.py
 
 from absl import flags
 

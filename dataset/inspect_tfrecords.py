@@ -11,14 +11,11 @@ Writes sample0.jpg, sample1.jpg, ..., which are network inputs with their boxes,
 deterministic.
 """
 
-import os
 import re
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported: no notes about the CPU
 
 from absl import flags
 

@@ -21,8 +21,6 @@ import tempfile
 import time
 from collections.abc import Callable
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in main.py
-
 import numpy as np
 from absl import flags
 

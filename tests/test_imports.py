@@ -37,6 +37,7 @@ ORDER = [
     "efficientdet.model",
     "efficientdet",
     "dataset.files",
+    "dataset.native_log",
     "dataset.command_line",
     "dataset.label_map",
     "dataset.tfrecord",

@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+from own_lines import foreign_lines
 
 from efficientdet import config as config_lib
 from tf2.export import checkpoints
@@ -32,7 +33,7 @@ def inspect(runmode, *flags, code=0):
         timeout=900,
     )
     assert result.returncode == code, result.stderr
-    assert "Traceback" not in result.stderr
+    assert foreign_lines(result.stderr) == []
     return result.stdout if code == 0 else result.stderr
 
 

@@ -16,6 +16,9 @@
 def __getattr__(name: str):
     if name not in ("load", "open"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from dataset import native_log
+
+    native_log.hide_start_notes()
     from tf2.inference import drivers
 
     return drivers.load if name == "load" else drivers.open_artifact

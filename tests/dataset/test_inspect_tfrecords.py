@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from own_lines import foreign_lines
 from PIL import Image
 
 from dataset import inspect_tfrecords
@@ -33,6 +34,7 @@ def test_the_published_command(tmp_path):
     ]
     result = command(tmp_path, *flags, "-eval", f"--hparams={LABELS}, autoaugmentation_policy=v3")
     assert result.returncode == 0, result.stderr
+    assert foreign_lines(result.stderr) == []
     assert result.stdout.splitlines()[-1] == (
         "wrote 2 images, 1 of them without boxes, and a contact sheet to train_samples"
     )

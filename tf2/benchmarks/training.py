@@ -19,7 +19,6 @@ import concurrent.futures
 import contextlib
 import multiprocessing
 import operator
-import os
 import statistics
 import sys
 import tempfile
@@ -28,8 +27,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in main.py
 
 from absl import flags
 

@@ -5,9 +5,6 @@
 import contextlib
 import dataclasses
 import os
-import re
-import sys
-import tempfile
 import warnings
 from collections.abc import Collection, Iterator
 from typing import Protocol
@@ -16,12 +13,25 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+from dataset import native_log
 from dataset.files import read_file, reason_of
 from tf2.inference.graph import published_node
 from tf2.inference.metadata import METADATA_FILE, METADATA_KEY, ArtifactError, Metadata, read_zip
 
-# Lines of absl's log in Python, with and without app.run. Early lines of its log in C++ have the date 0000.
-LOG_LINE = re.compile(r"[IWEF](?!0000)\d{4} |[A-Z]+:absl:")
+# Lines of TFLite, and the converter's statistics of operations, as the start of a regular expression.
+TFLITE_NOTES = (
+    r"\s*$",
+    r"INFO: ",
+    r"WARNING: Attempting to use a delegate that only supports static-sized tensors ",
+    r".*\] Ignored (output_format|drop_control_dependency)\.",
+    r".*\] Skipping runtime version metadata in the model\.",
+    r"fully_quantize: \d, inference_type: ",
+    r"Summary on the non-converted ops:$",
+    r"-+$",
+    r" \* (Accepted dialects: |Non-Converted Ops: |\d+ [A-Z_]+ ops$)",
+    r"- [\w.]+: +\d+ occurrences ",
+    r"  \(\w+: \d+(, \w+: \d+)*\)$",
+)
 
 
 class Runtime(Protocol):
@@ -137,21 +147,10 @@ class TFLite:
 
 @contextlib.contextmanager
 def quiet_tflite() -> Iterator[None]:
-    """Suppresses the output of TFLite at any log level; lines of absl's log are printed at the end."""
-    with tempfile.TemporaryFile() as printed, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        sys.stderr.flush()
-        terminal = os.dup(2)  # not sys.stderr: C++ writes to the file descriptor
-        os.dup2(printed.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(terminal, 2)
-            os.close(terminal)
-            printed.seek(0)
-            lines = printed.read().decode(errors="replace").splitlines(keepends=True)
-            sys.stderr.writelines(line for line in lines if LOG_LINE.match(line))
+    """Removes the notes of TFLite and its converter, which they print at any log level."""
+    with native_log.without(TFLITE_NOTES), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated")
+        yield
 
 
 class Onnx:

@@ -2,12 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """runtimes: one error message for files that are not a detector; quantization rounds and saturates."""
 
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import warnings
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tf2.inference import runtimes
 from tf2.inference.metadata import ArtifactError
+
+ROOT = pathlib.Path(__file__).parents[3]
 
 
 def assert_refused(path, message):
@@ -75,3 +84,31 @@ def test_values_that_are_not_quantized_are_unchanged():
     assert runtimes.quantize(values, details) == values and runtimes.dequantize(values, details) == values
     pixels = np.array([200], np.uint8)
     assert runtimes.quantize(pixels, {"quantization": (0.5, 3), "dtype": np.uint8}) == 200  # already as stored
+
+
+def test_quiet_tflite_removes_notes_only(capfd):
+    """Statistics of the converter and lines of the interpreter, as printed by TensorFlow 2.15 and 2.21."""
+    notes = (
+        "\nSummary on the non-converted ops:\n---------------------------------\n"
+        " * Accepted dialects: tfl, builtin, func\n"
+        " * Non-Converted Ops: 98, Total Ops 243, % non-converted = 40.33 %\n * 98 ARITH ops\n\n"
+        "- arith.constant:   98 occurrences  (f32: 95, i32: 3)\n\n\n  (f32: 9)\n  (f32: 2, i1: 6, i32: 1)\n"
+        "fully_quantize: 0, inference_type: 6, input_inference_type: UINT8, output_inference_type: UINT8\n"
+        "INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n"
+        "W0000 00:00:1795915360.401558   27983 tf_tfl_flatbuffer_helpers.cc:364] Ignored output_format.\n"
+    )
+    message = "F0000 00:00:1795915360.401558   27983 graph.cc:1] Check failed: inputs == 2\nERROR: no memory\n"
+    with pytest.warns(UserWarning) as caught, runtimes.quiet_tflite():
+        os.write(2, (notes + message).encode())
+        warnings.warn("    Warning: tf.lite.Interpreter is deprecated and is scheduled for deletion", stacklevel=1)
+        warnings.warn("of another thread", stacklevel=1)
+    assert capfd.readouterr().err == message
+    assert [str(warning.message) for warning in caught] == ["of another thread"]
+
+
+def test_an_abort_in_the_converter_leaves_its_message():
+    code = "import os\nfrom tf2.inference.runtimes import quiet_tflite\nwith quiet_tflite():\n    "
+    code += "os.write(2, b'INFO: note\\nCheck failed: inputs == 2\\n')\n    os.abort()"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == -signal.SIGABRT
+    assert result.stderr.endswith("Check failed: inputs == 2\n") and "INFO: note" not in result.stderr
