@@ -75,8 +75,7 @@ def test_command_runs_from_anywhere(folder):
     done = subprocess.run([sys.executable, script, *flags], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert foreign_lines(done.stderr) == []
-    assert "2 images (1 without boxes), 1 boxes
-" in done.stdout
+    assert "2 images (1 without boxes), 1 boxes\n" in done.stdout
     assert done.stdout.endswith("wrote new/train-*-of-00002.tfrecord and new/label_map_train.yaml\n")
     assert len(list((folder / "new").glob("train*"))) == 2
     assert label_map.resolve(str(folder / "new" / "label_map_train.yaml")) == {18: "dog", 90: "toothbrush"}
