@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dataset import label_map
+from dataset import coco_json, label_map
 from dataset.check import box_layouts, class_ids, json_checks, name_checks, record_facts, swap_evidence
 from dataset.check.class_ids import NamedIds
 from dataset.check.finding import FATAL, LEVELS, NOTE, WARNING, Finding, format_count, format_names
@@ -175,7 +175,8 @@ def _check_images(facts: Facts, evaluated: bool) -> Iterator[Finding]:
             "as it is stored"
         )
         yield Finding(FATAL if len(wrong) > MAX_WRONG_SHARE * total else WARNING, "image_sizes", text)
-    ids = collections.Counter(record.source_id for record in records if record.has_source_id)
+    numbered = [(record, coco_json.parse_id(record.source_id)) for record in records if record.has_source_id]
+    ids = collections.Counter(record.source_id if number is None else str(number) for record, number in numbered)
     repeated = [source_id for source_id, number in ids.items() if number > 1]
     if repeated:
         text = f"{len(repeated)} image ids occur more than once ({format_names(repeated)}): does the pattern match "

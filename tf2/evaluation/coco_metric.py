@@ -70,7 +70,7 @@ class CocoMetric:
     Args:
         names: {category id: name} of the classes to report individually; 0 is background and never reported.
         val_json_file: groundtruth in COCO's format, see `coco_json.load`; its image ids are the source ids of the
-            batches. Annotations that cannot be used are left out, and counted in a warning beside AP.
+            batches. Annotations that cannot be used are left out, and counted below the table of AP.
         backend: one of BACKENDS; None selects faster-coco-eval if it is installed, otherwise pycocotools.
 
     Raises:
@@ -173,8 +173,6 @@ class CocoMetric:
             logging.info("computing AP with %s", self.backend)
             with contextlib.redirect_stdout(io.StringIO()):
                 self._evaluation = self._evaluate()
-            for text in self.find_left_out():
-                logging.warning("%s", text)
         return self._evaluation
 
     def find_left_out(self) -> list[str]:
@@ -196,11 +194,15 @@ class CocoMetric:
         return coco_json.count(self._images, [row for row in self._annotations if row["image_id"] in self._images])
 
     def table(self) -> str:
-        """Returns the twelve metrics as printed by pycocotools, then a line per named class; raises as `result`."""
+        """Returns the metrics as printed by pycocotools, then a line per named class and per warning.
+
+        Warnings are those of `find_left_out`. Raises as `result`.
+        """
         with contextlib.redirect_stdout(io.StringIO()) as summary:
             self.evaluation().summarize()
         per_class = [f" {name:<40} = {value:0.3f}" for name, value in self.result().items() if name not in METRICS]
-        return "\n".join([summary.getvalue().rstrip("\n"), *per_class])
+        warnings = [f"warning: {text}" for text in self.find_left_out()]
+        return "\n".join([summary.getvalue().rstrip("\n"), *per_class, *warnings])
 
     def images(self) -> list[EvaluatedImage]:
         """Returns all added images in the order in which they were added."""
@@ -221,7 +223,8 @@ class CocoMetric:
         results = []
         for image_id, (source_id, (boxes, scores, classes, _)) in self._images.items():
             if self._file_ids is None:
-                image_id = int(source_id) if source_id.isdecimal() else source_id
+                number = coco_json.parse_id(source_id)
+                image_id = source_id if number is None else number
             for box, score, category in zip(box_ops.to_xywh(boxes).tolist(), scores.tolist(), classes.tolist()):
                 box = [round(x, 2) for x in box]
                 row = {"image_id": image_id, "category_id": int(category), "bbox": box, "score": round(score, 5)}

@@ -17,6 +17,7 @@ from dataset.dataloader import InputReader
 from dataset.files import check_distinct, check_folder, write_file
 from efficientdet.config import Config, ConfigError
 from tf2.evaluation import evaluator, voc_metric
+from tf2.evaluation.coco_metric import CocoMetric
 from tf2.evaluation.evaluator import Evaluation, Evaluator, Result
 from tf2.evaluation.report import report
 from tf2.inference import drivers, provenance
@@ -141,11 +142,7 @@ def publish(
         **provenance.describe(driver),
         "images": result.num_images,
         "evaluation": dataclasses.asdict(evaluation),
-        **(
-            {}
-            if outputs.testdev_dir
-            else {"groundtruth": metric.count_groundtruth(), "left_out": metric.find_left_out()}
-        ),
+        **({} if outputs.testdev_dir else _describe_groundtruth(metric)),
         "suppression": result.suppression,
         "config": driver.config.difference(Config()),
         "seconds": result.seconds,
@@ -160,6 +157,12 @@ def publish(
         read_images = functools.partial(evaluator.read_images, InputReader(evaluation.val_file_pattern, driver.config))
         print(f"writing file to {report.write(outputs.report_dir, metric, metrics, facts, read_images)}")
     return metrics
+
+
+def _describe_groundtruth(metric: CocoMetric) -> dict[str, Any]:
+    """Returns numbers of evaluated images and boxes and, if there are any, the warnings about groundtruth."""
+    warnings = metric.find_left_out()
+    return {"groundtruth": metric.count_groundtruth(), **({"warnings": warnings} if warnings else {})}
 
 
 def describe_suppression(suppression: Mapping[str, Any]) -> str:
