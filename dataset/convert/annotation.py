@@ -189,7 +189,7 @@ def to_record(
 def _box_orientation(annotation: Annotation, image: ImageFile, report: ConversionReport, box_frames: BoxFrames) -> int:
     """Returns the EXIF orientation to apply to the boxes; 0 if they refer to the upright image."""
     frames = Frames(image.stored_size, (image.height, image.width))
-    if annotation.size is not None and annotation.size not in (frames.stored, frames.upright):
+    if not frames.include(annotation.size):
         annotated, actual = f"{annotation.size[1]:g}x{annotation.size[0]:g}", f"{image.width}x{image.height}"
         raise ImageError(
             "annotated size differs from the image's",

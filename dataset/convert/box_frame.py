@@ -61,6 +61,10 @@ class Frames:
     stored: Size
     upright: Size
 
+    def include(self, size: Size | None) -> bool:
+        """Returns True if an annotated size is that of one of the frames, or is missing."""
+        return size in (None, self.stored, self.upright)
+
     def of_size(self, size: Size | None) -> str | None:
         """Returns the frame that an annotated size shows, or None."""
         return self._only([frame for frame, frame_size in self._sizes if size == frame_size])

@@ -212,6 +212,8 @@ def _find_evidence(source: Source, item: Any) -> tuple[str | None, str, list[str
     if orientation == 1 or not annotation.objects:
         return None
     frames = Frames(stored, stored[::-1] if orientation >= 5 else stored)
+    if not frames.include(annotation.size):  # is left out
+        return None
     shown = [frames.of_mask(item.segmentation) for item in annotation.objects]
     if not annotation.normalized:
         shown += [frames.of_box(item.box) for item in annotation.objects]

@@ -228,6 +228,17 @@ def test_images_without_objects_need_no_evidence(tmp_path):
     assert dict(report.reasons)["images re-encoded: EXIF orientation"].count == 1 and len(report.reasons) == 1
 
 
+def test_images_of_another_size_than_annotated_are_no_evidence(tmp_path):
+    """They are left out, and the reason is their size, not EXIF orientation."""
+    as_coco(tmp_path, [Photo(6, CENTRE, UPRIGHT), Photo(1, CENTRE, UPRIGHT)])
+    content = json.loads((tmp_path / "a.json").read_text())
+    content["images"][0]["width"] = 61
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    source = coco.load(tmp_path, object_annotations_file=tmp_path / "a.json")
+    with pytest.raises(DataError, match=r"1 of 2, above .*; annotated size differs from the image's: 1"):
+        shards.write_shards(source, tmp_path / "out" / "o", num_shards=1)
+
+
 def test_all_boxes_of_the_sample_are_on_their_objects(tmp_path):
     """12 JPEGs of 160x120 with orientation 6, the stored size in the JSON, and boxes of the upright image."""
     if not CASES.exists():

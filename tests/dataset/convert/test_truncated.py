@@ -107,6 +107,12 @@ def test_other_files_are_not_completed(content):
     assert truncated.complete(content) is None
 
 
+def test_only_the_first_image_of_several_counts():
+    image, file = Image.fromarray(NOISE), io.BytesIO()
+    image.save(file, "MPO", save_all=True, append_images=[image])
+    assert truncated.complete(file.getvalue()[:-20]) is None
+
+
 def test_interlaced_png_is_not_completed():
     content = bytearray(FILES["png"][:-30])
     content[28] = 1
