@@ -80,6 +80,8 @@ class Source:
     original_ids: Mapping[int, int] = dataclasses.field(
         default_factory=dict
     )  # of renumbered classes: {id: source's id}
+    # (number of boxes per class, report of the conversion) -> error of the dataset as a whole, or None
+    find_error: Callable[[Mapping[int, int], ConversionReport], str | None] = lambda num_boxes, report: None
 
 
 def number_images(images: Sequence[tuple[str, tuple]], report: ConversionReport) -> list[tuple]:

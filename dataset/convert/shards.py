@@ -141,8 +141,8 @@ def write_shards(
         include_masks: writes instance masks too.
 
     Raises:
-        DataError: if no image can be written, too many images or boxes are left out, or too many boxes are clipped;
-            only the report is written then. Also see `decide_box_frames`.
+        DataError: if no image can be written, too many images or boxes are left out, too many boxes are clipped, or
+            the source finds an error; only the report is written then. Also see `decide_box_frames`.
     """
     report, groundtruth = ConversionReport(), _empty_groundtruth(source)
     report.extend(source.report)
@@ -165,8 +165,8 @@ def write_shards(
             report.note(f"{label_map.SIMILAR_NAMES}; {label_map.SIMILAR_NAMES_ADVICE}", similar)
         # Written before the shards are moved, so that complete shards are never without these files.
         write_file(companion_path(prefix, "report"), json.dumps(report.to_json()))
-        if excess := find_excess(report, max_bad_fraction):
-            raise DataError(f"{excess}; the full report is {companion_path(prefix, 'report')}")
+        if error := source.find_error(num_boxes, report) or find_excess(report, max_bad_fraction):
+            raise DataError(f"{error}; the full report is {companion_path(prefix, 'report')}")
         if source.write_groundtruth:
             write_file(companion_path(prefix, "json"), json.dumps(groundtruth))
     return report

@@ -57,7 +57,8 @@ def load(data: str | Path, split: str | None = None, *, image_dir: str | Path | 
     items = number_images([(str(item[0] / item[1]), item) for item in images], report)
     if not any(labels.is_file() for _, _, labels, _ in items):
         raise DataError(f"none of the {len(items)} images has a label file; expected files such as {items[0][2]}")
-    return Source(items, functools.partial(_read_annotation, label_map=label_map), label_map, report)
+    read = functools.partial(_read_annotation, label_map=label_map)
+    return Source(items, read, label_map, report, find_error=functools.partial(_find_offset, label_map=label_map))
 
 
 def _find_by_splits(data: Path, split: str, report: ConversionReport) -> tuple[dict[int, str], list[Image]]:
@@ -252,13 +253,27 @@ def _find_fault(values: Sequence[float] | None, label_map: Mapping[int, str]) ->
     if len(values) < 5 or len(values) % 2 == 0:
         return "row has neither 5 values nor a class and the x, y pairs of a polygon"
     if values[0] + 1 not in label_map:
-        return (
-            f"class {values[0]:g} is not among the names, which are those of {min(label_map) - 1} to "
-            f"{max(label_map) - 1}: is one missing, or do the labels count from 1?"
-        )
+        known = f"which are those of {min(label_map) - 1} to {max(label_map) - 1}"
+        return f"{_unknown(values[0])}, {known}: is one missing, or do the labels count from 1?"
     if any(abs(value) > MAX_FRACTION for value in values[1:]):
         return "values are in pixels, not fractions of the image"
     return None
+
+
+def _unknown(class_id: float) -> str:
+    return f"class {class_id:g} is not among the names"
+
+
+def _find_offset(num_boxes: Mapping[int, int], report: ConversionReport, *, label_map: Mapping[int, str]) -> str | None:
+    """Returns an error if the labels count classes from 1: all but those of the last class would get a wrong name."""
+    first, last = min(label_map) - 1, max(label_map) - 1
+    beyond = sum(n for reason, n in report.left_out["boxes"].items() if reason.startswith(f"{_unknown(last + 1)},"))
+    if num_boxes.get(first + 1) or not beyond:
+        return None
+    return (
+        f"no box is of class {first} ({label_map[first + 1]}), but {beyond} are of class {last + 1}, beyond the names: "
+        f"the labels seem to count from {first + 1}; insert a name that is not used as the first, or correct the rows"
+    )
 
 
 def _to_box(values: Sequence[float]) -> tuple[float, float, float, float]:

@@ -340,3 +340,15 @@ def test_obj_data(tmp_path):
         (tmp_path / "obj.data").write_text(changed)
         with pytest.raises(tfrecord.DataError, match=message):
             yolo.load(tmp_path / "obj.data")
+
+
+@pytest.mark.parametrize("names", [["cat", "dog"], {3: "cat", 4: "dog"}])
+def test_labels_that_count_from_1_are_an_error(tmp_path, names):
+    first = 0 if isinstance(names, list) else 3
+    rows = [f"{first + 1} 0.5 0.5 0.{i}1 0.2" for i in range(1, 9)]  # cats, but "dog" by the names
+    add_image(tmp_path, "a.jpg", [*rows, f"{first + 2} 0.5 0.5 0.2 0.2"])
+    message = rf"no box is of class {first} \(cat\), but 1 are of class {first + 2}, beyond the names: the labels seem"
+    with pytest.raises(tfrecord.DataError, match=message):
+        convert(tmp_path, write_yaml(tmp_path, names=names), max_bad_fraction=0.5)
+    add_image(tmp_path, "b.jpg", [f"{first} 0.5 0.5 0.2 0.2"])
+    assert convert(tmp_path, write_yaml(tmp_path, names=names), max_bad_fraction=0.5)[1]["boxes_left_out"] == 1
