@@ -377,7 +377,7 @@ def check_data(config: config_lib.Config, known: class_ids.NamedIds) -> None:
     if FLAGS.testdev_dir:
         warnings += checks.quick_test_set(FLAGS.val_file_pattern, config)
     elif evaluates():
-        warnings += checks.quick(FLAGS.val_file_pattern, config, FLAGS.val_json_file, others)
+        warnings += checks.quick(FLAGS.val_file_pattern, config, FLAGS.val_json_file, others, evaluates=True)
     for warning in warnings:
         logging.warning("%s", warning)
 

@@ -68,6 +68,7 @@ ORDER = [
     "dataset.check.box_layouts",
     "dataset.check.swap_evidence",
     "dataset.check.record_facts",
+    "dataset.check.object_use",
     "dataset.check.json_checks",
     "dataset.check.name_checks",
     "dataset.check.anchor_fit",

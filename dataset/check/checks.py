@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from dataset import coco_json, label_map
-from dataset.check import box_layouts, class_ids, json_checks, name_checks, record_facts, swap_evidence
+from dataset.check import box_layouts, class_ids, json_checks, name_checks, object_use, record_facts, swap_evidence
 from dataset.check.class_ids import NamedIds
 from dataset.check.finding import FATAL, LEVELS, NOTE, WARNING, Finding, format_count, format_names
 from dataset.check.json_checks import GroundtruthFile
@@ -43,25 +44,41 @@ CONSEQUENCES = {
 
 
 def quick(
-    file_pattern: str, config: Config, val_json_file: str | None = None, others: Sequence[NamedIds] = ()
+    file_pattern: str,
+    config: Config,
+    val_json_file: str | None = None,
+    others: Sequence[NamedIds] = (),
+    *,
+    evaluates: bool = False,
 ) -> list[str]:
     """Checks the first records of up to 32 files within seconds, without decoding images; returns warnings to log.
 
+    If no box of them is used, all records are read, because they are refused only if that holds for all.
+
     Args:
+        val_json_file: groundtruth for AP, instead of the boxes in the records.
         others: class names of the detector or of other records, see `name_checks.check`.
+        evaluates: True for records of an evaluation, False for those of training.
 
     Raises:
         DataError: if training or evaluation would be pointless.
     """
-    facts = _read_some(file_pattern, config)
     groundtruth = json_checks.load(val_json_file) if val_json_file else None
-    findings = run(facts, config, groundtruth, max_damaged=config.max_damaged_records, others=others)
+    options = {"max_damaged": config.max_damaged_records, "others": others, "evaluates": evaluates}
+    facts = _read(file_pattern, config)
+    findings = run(facts, config, groundtruth, **options)
+    is_fatal = any(finding.level == FATAL for finding in findings)
+    has_use = groundtruth or object_use.used_boxes(facts, config, evaluates).any()
+    if not (facts.complete or is_fatal or has_use):
+        logging.info("no box in the first %d records of %s can be used: reading all", facts.num_records, file_pattern)
+        facts = _read(file_pattern, config, samples=None)
+        findings = run(facts, config, **options)
     return _raise_fatal(file_pattern, findings, "; dataset/check_tfrecords.py shows all")
 
 
 def quick_test_set(file_pattern: str, config: Config) -> list[str]:
     """As `quick`, for images without groundtruth whose detections are uploaded to COCO's server by image id."""
-    facts = _read_some(file_pattern, config)
+    facts = _read(file_pattern, config)
     findings = list(_check_reading(facts, config.max_damaged_records))
     if config.regenerate_source_id:
         text = "regenerate_source_id replaces the image ids of COCO's server; leave it out"
@@ -79,12 +96,12 @@ def quick_test_set(file_pattern: str, config: Config) -> list[str]:
 
 def record_names(file_pattern: str, config: Config) -> NamedIds:
     """Returns the class names in the records that `quick` reads."""
-    return NamedIds(_read_some(file_pattern, config).names, file_pattern)
+    return NamedIds(_read(file_pattern, config).names, file_pattern)
 
 
-def _read_some(file_pattern: str, config: Config) -> Facts:
+def _read(file_pattern: str, config: Config, samples: int | None = QUICK_RECORDS) -> Facts:
     options = {"decode_images": False, "regenerate_source_id": config.regenerate_source_id}
-    return record_facts.read(file_pattern, samples=QUICK_RECORDS, **options)
+    return record_facts.read(file_pattern, samples=samples, progress=samples is None, **options)
 
 
 def _raise_fatal(file_pattern: str, findings: Sequence[Finding], advice: str = "") -> list[str]:
@@ -104,6 +121,7 @@ def run(
     *,
     max_damaged: int | None = None,
     others: Sequence[NamedIds] = (),
+    evaluates: bool = False,
 ) -> list[Finding]:
     """Runs all checks; returns the findings, most severe first.
 
@@ -111,6 +129,7 @@ def run(
         anchors: entry "anchors" of `data_report.compute_statistics`; None skips the check of the anchors.
         max_damaged: number of damaged or faulty records that the reader tolerates; None judges them by their share.
         others: class names of the detector or of other records, see `name_checks.check`.
+        evaluates: True if AP is computed from the boxes of the records; a groundtruth file implies that AP is computed.
     """
     names = label_map.resolve(config.label_map)
     findings = [*_check_reading(facts, max_damaged), *_check_images(facts, evaluated=groundtruth is not None)]
@@ -127,6 +146,7 @@ def run(
     findings = [finding for finding in findings if not codes & CONSEQUENCES.get(finding.code, set())]
     if not codes & box_layouts.LAYOUTS.keys():
         findings += [*_check_boxes(facts, config), *(_check_anchors(anchors) if anchors else ())]
+        findings += object_use.check(facts, config, evaluates) if not groundtruth else ()
     return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
 
 

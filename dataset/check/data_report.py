@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dataset import label_map
-from dataset.check import anchor_fit
+from dataset.check import anchor_fit, object_use
 from dataset.check.finding import Finding
 from dataset.check.record_facts import Facts
 from efficientdet.config import Config
@@ -38,7 +38,7 @@ def compute_statistics(facts: Facts, config: Config) -> dict[str, Any]:
     sides = (clipped[:, 2:] - clipped[:, :2]) * facts.sizes[facts.image_index]
     network = facts.network_boxes(config.image_size)
     network_sides = network[:, 2:] - network[:, :2]
-    trained = usable & ~(facts.is_crowd & config.skip_crowd_during_training) & (network_sides > 0).all(1)
+    trained = object_use.used_boxes(facts, config, evaluates=False) & (network_sides > 0).all(1)
     ious = np.full(len(usable), np.nan)
     ious[trained] = anchor_fit.best_ious(network[trained], build_anchors(config))
     proposals = anchor_fit.propose(network[trained], config)
@@ -115,7 +115,8 @@ def table(statistics: dict[str, Any], findings: Sequence[Finding]) -> str:
         counts = [statistics["sizes"][where][name] for where in ("original", "network")]
         recall = _format_share(anchors["recall_by_size"][name])
         lines.append(f"  {f'{name} ({limits})':<22}{counts[0]:>12}{counts[1]:>16}{recall:>16}")
-    lines.append(f"  {'all':<22}{'':>12}{anchors['boxes']:>16}{_format_share(anchors['recall']):>16}")
+    recall = _format_share(anchors["recall"] if anchors["boxes"] else None)
+    lines.append(f"  {'all':<22}{'':>12}{anchors['boxes']:>16}{recall:>16}")
     lines += ["", f"{'class':<40}{'boxes':>12}{'images':>12}{'anchor recall':>16}"]
     for row in statistics["classes"][:MAX_CLASSES]:
         name = f"{row['id']:>4} {row['name']}"[:40]

@@ -33,6 +33,9 @@ MAX_OUTSIDE = 1 / 3  # tolerated part of a box's area outside the image
 MAX_CLIPPED = 0.2  # tolerated fraction of boxes beyond MAX_OUTSIDE
 MIN_CLIPPED = 10  # fewer such boxes are always tolerated
 HEAVILY_CLIPPED = "boxes that lost more than a third of their area by clipping"
+MAX_CROWDS = 0.1  # tolerated fraction of crowds; 0.012 in COCO
+CROWDS = "crowds (iscrowd: 1), not trained with skip_crowd_during_training, and ignored by AP"
+CROWDS_HINT = "export polygons or boxes instead of masks, which some tools mark as crowds (iscrowd: 0 for one object)"
 CORNERS_HINT = "are these corners x1, y1, x2, y2 instead of x, y, width, height, or pixels of other images?"
 
 
@@ -163,6 +166,8 @@ def to_record(
         if item.area is not None and not 0 <= item.area <= MAX_AREA:  # also true for NaN
             report.note("invalid areas, replaced by those of the boxes", where)
             item = item._replace(area=None)
+        if item.is_crowd:
+            report.note(CROWDS, where)
         kept.append(item)
         boxes_norm.append(box_frame.transpose_box_norm(box_norm, orientation))
     boxes_norm = np.array(boxes_norm, np.float32).reshape(-1, 4)

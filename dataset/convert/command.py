@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
-from absl import flags
+from absl import flags, logging
 
 from dataset import command_line
 from dataset.convert import box_frame, image_file, shards
@@ -72,6 +72,8 @@ def convert(source: Source, prefix: str, *, with_label_map: bool, include_masks:
     print(report)
     if not source.write_groundtruth and any(reason.startswith(box_frame.BOXES_TURNED) for reason in report.reasons):
         print("the annotation file has the boxes of the stored pixels: evaluate these records without --val_json_file")
+    if source.label_map and (warning := shards.find_unusable(report)):
+        logging.warning("%s", warning)
     *others, last = map(str, written)
     print(f"wrote {', '.join(others)} and {last}" if others else f"wrote {last}")
 

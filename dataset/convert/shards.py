@@ -21,7 +21,17 @@ from tqdm import tqdm
 
 from dataset import label_map, tfrecord
 from dataset.convert import box_frame, image_file
-from dataset.convert.annotation import CORNERS_HINT, HEAVILY_CLIPPED, MAX_CLIPPED, MIN_CLIPPED, Source, to_record
+from dataset.convert.annotation import (
+    CORNERS_HINT,
+    CROWDS,
+    CROWDS_HINT,
+    HEAVILY_CLIPPED,
+    MAX_CLIPPED,
+    MAX_CROWDS,
+    MIN_CLIPPED,
+    Source,
+    to_record,
+)
 from dataset.convert.box_frame import BoxFrames, Evidence, Frames
 from dataset.convert.conversion_report import ConversionReport, Reason
 from dataset.convert.image_file import ImageError
@@ -254,6 +264,19 @@ def find_excess(report: ConversionReport, max_bad_fraction: float) -> str | None
     if clipped.count >= MIN_CLIPPED and clipped.count > max(MAX_CLIPPED, max_bad_fraction) * boxes:
         share = f"{clipped.count} of {boxes} boxes lose more than a third of their area ({clipped.first[0]}, ...)"
         return f"too many boxes clipped: {share}: {CORNERS_HINT} If they are correct, raise max_bad_fraction"
+    return None
+
+
+def find_unusable(report: ConversionReport) -> str | None:
+    """Returns a warning if no box is written, or more than MAX_CROWDS of them are crowds, else None."""
+    crowds, boxes = report.reasons.get(CROWDS, Reason()).count, report.written["boxes"]
+    if not boxes:
+        return "no image has a box: nothing can be trained on these records, and AP would be -1"
+    if crowds > MAX_CROWDS * boxes:
+        return (
+            f"{crowds} of {boxes} boxes are crowds (iscrowd: 1), which training leaves out and AP ignores; "
+            f"{CROWDS_HINT}, or train with skip_crowd_during_training=false"
+        )
     return None
 
 

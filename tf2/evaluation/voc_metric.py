@@ -56,6 +56,8 @@ class VocResult(NamedTuple):
         lines = [f"Pascal VOC, AP at IoU {MIN_IOU:<19} objects  11 points  all points"]
         for name, (num_objects, ap_11_points, ap_all_points) in [("mean", self.mean), *named]:
             lines.append(f" {name:<39} {num_objects:>8} {ap_11_points:>10.3f} {ap_all_points:>11.3f}")
+        if not self.mean.num_objects:
+            lines.append("AP of -1: the images have no object, or difficult ones and crowds only, which are ignored")
         return "\n".join(lines)
 
 

@@ -366,12 +366,17 @@ def test_quick_tolerates_as_many_damaged_records_as_the_reader(tmp_path, clean):
         checks.quick(str(path), config(max_damaged_records=0))
 
 
-def test_a_sample_without_boxes_is_a_warning(tmp_path, clean):
+def test_a_sample_without_boxes_is_a_warning_and_the_quick_check_reads_on(tmp_path, clean):
     empty = dataclasses.replace(clean[0][0], boxes_norm=(), classes=(), class_names=())
-    records = [dataclasses.replace(empty, source_id=f"empty{i}") for i in range(260)] + clean[0]
-    pattern = write(tmp_path / "x.tfrecord", map(tfrecord.encode, records))
+    empty = [dataclasses.replace(empty, source_id=f"empty{i}") for i in range(260)]
+    pattern = write(tmp_path / "x.tfrecord", map(tfrecord.encode, empty + clean[0]))
+    [finding] = checks.run(record_facts.read(pattern, samples=256), config())
+    assert finding.level == "warning" and "no record of the 256 sampled ones has a box" in finding.text
     [warning] = checks.quick(pattern, config())
-    assert "no record of the 256 sampled ones has a box" in warning
+    assert "of 284 images (" in warning and "have no box" in warning
+    pattern = write(tmp_path / "empty.tfrecord", map(tfrecord.encode, empty))
+    with pytest.raises(DataError, match="no record has a box"):
+        checks.quick(pattern, config())
 
 
 def test_records_without_boxes_can_be_evaluated_with_a_json(tmp_path, clean):

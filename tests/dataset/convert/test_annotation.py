@@ -50,7 +50,7 @@ def test_values_by_hand():
     assert (record.classes, record.class_names, record.is_crowd) == ([18, 1], ["dog", "dog"], [1, 0])
     assert record.area == [33.5, 800]  # as annotated; area of the box
     assert (record.difficult, record.truncated, record.poses) == ([0], [1], ["Left"])
-    assert (record.masks, reasons, left_out) == ([], {}, 0)
+    assert (record.masks, reasons, left_out) == ([], {annotation_lib.CROWDS: ["annotation 5 of a.jpg"]}, 0)
 
 
 def test_fractions_are_not_scaled():

@@ -13,7 +13,7 @@ from pycocotools import mask as mask_lib
 
 from dataset import coco_json, label_map, tfrecord
 from dataset.convert import coco, shards
-from dataset.convert.annotation import HEAVILY_CLIPPED, ROTATED
+from dataset.convert.annotation import CROWDS, HEAVILY_CLIPPED, ROTATED
 
 
 @pytest.fixture
@@ -62,7 +62,8 @@ def test_values_by_hand(folder):
     np.testing.assert_array_equal(sample["area"], [40, 400])
     assert feature(raw[1], "image/object/class/text") == [b"dog", b"toothbrush"]
     assert feature(raw[1], "image/encoded") == [(folder / "images/3.jpg").read_bytes()]
-    assert (report["images"], report["boxes"], report["reasons"]) == (2, 2, {})
+    crowds = {CROWDS: {"count": 1, "first": ["annotation 2 of 3.jpg"]}}
+    assert (report["images"], report["boxes"], report["reasons"]) == (2, 2, crowds)
 
 
 def test_similar_class_names_are_counted(folder):

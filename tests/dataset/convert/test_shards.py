@@ -18,7 +18,7 @@ from PIL import Image
 
 from dataset import files, label_map, tfrecord
 from dataset.convert import shards
-from dataset.convert.annotation import AnnotatedObject, Annotation, Source
+from dataset.convert.annotation import CROWDS, AnnotatedObject, Annotation, Source
 from dataset.convert.conversion_report import ConversionReport
 from dataset.convert.image_file import ImageError
 from dataset.convert.shards import open_shards
@@ -290,3 +290,23 @@ def test_error_message_shows_one_name_per_reason():
         "too many boxes left out: 9 of 10, above max_bad_fraction=0.1; "
         "a: 4 (a0 and 3 more); b: 3 (b0 and 2 more); c: 1 (c0)"
     )
+
+
+@pytest.mark.parametrize(
+    "boxes, crowds, expected",
+    [
+        (0, 0, "no image has a box: nothing can be trained on these records, and AP would be -1"),
+        (36, 36, "36 of 36 boxes are crowds (iscrowd: 1), which training leaves out and AP ignores; export polygons"),
+        (100, 11, "11 of 100 boxes are crowds"),
+        (100, 10, None),
+        (5, 0, None),
+    ],
+)
+def test_find_unusable(boxes, crowds, expected):
+    report = ConversionReport()
+    report.written.update(images=12, boxes=boxes)
+    for i in range(crowds):
+        report.note(CROWDS, f"annotation {i} of a.jpg")
+    warning = shards.find_unusable(report)
+    assert warning is None if expected is None else warning.startswith(expected)
+    assert "skip_crowd_during_training=false" in warning if crowds > 10 else True

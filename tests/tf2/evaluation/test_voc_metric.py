@@ -123,9 +123,11 @@ def test_names_by_category_and_mean_over_classes_with_objects():
     assert {len(line) for line in [header, *lines]} == {72}
 
 
-@pytest.mark.parametrize("images", [[], [image()], [image([(BOX, 0.9, 1)])]])
+@pytest.mark.parametrize("images", [[], [image()], [image([(BOX, 0.9, 1)])], [image([], [(BOX, 1, *DIFFICULT)])]])
 def test_without_objects_ap_is_minus_one(images):
-    assert voc_metric.score(images).metrics == {"VOC07_mAP": -1, "VOC_mAP": -1}
+    result = voc_metric.score(images)
+    assert result.metrics == {"VOC07_mAP": -1, "VOC_mAP": -1}
+    assert result.table().splitlines()[-1].startswith("AP of -1: the images have no object, or difficult ones and")
 
 
 def random_images(seed, count=15):
