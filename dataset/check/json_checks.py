@@ -74,11 +74,10 @@ def load(path: str) -> GroundtruthFile:
     for image_id, image in groundtruth.images.items():
         columns = np.array(rows[image_id], np.float64).reshape(-1, 5)
         size = [image.get(side) for side in ("height", "width")]
+        has_size = all(coco_json.is_number(side) and 0 < side < 2**31 for side in size)
         images[image_id] = JsonImage(
             file_name=str(image.get("file_name", "")),
-            size=tuple(map(int, size))
-            if all(coco_json.is_number(side) and 0 < side < 2**31 for side in size)
-            else None,
+            size=tuple(map(int, size)) if has_size else None,
             boxes=np.hstack([columns[:, :2], columns[:, :2] + columns[:, 2:4]]),
             classes=columns[:, 4].astype(int),
         )
@@ -89,18 +88,22 @@ def load(path: str) -> GroundtruthFile:
 def check_rows(groundtruth: Groundtruth) -> list[Finding]:
     """Checks that AP can use the annotations of a file: findings about boxes that are left out, repeated or crowds."""
     path, (rows, left_out, repeated) = groundtruth.path, groundtruth.annotations
-    total, findings = len(rows) + sum(map(len, left_out.values())), []
+    total = len(rows) + sum(map(len, left_out.values()))
+    if not total:
+        return [
+            Finding(FATAL, "json_no_boxes", f"{path} has no boxes; give a file with the groundtruth of these records")
+        ]
+    findings = []
     background = {reason: labels for reason, labels in left_out.items() if reason == coco_json.BACKGROUND}
     others = {reason: labels for reason, labels in left_out.items() if reason != coco_json.BACKGROUND}
     for code, reasons in ("json_category_0", background), ("json_left_out", others):
-        if not reasons:
-            continue
-        wrong = sum(len(labels) for reason, labels in reasons.items() if reason != coco_json.UNLISTED_IMAGE)
-        shown = format_names(
-            [f"{reason}: {len(labels)} ({format_names(labels)})" for reason, labels in reasons.items()]
-        )
-        text = f"AP leaves out {format_count(sum(map(len, reasons.values())), total, 'annotations')} of {path}: {shown}"
-        findings.append(Finding(FATAL if wrong > MAX_LEFT_OUT * total else WARNING, code, text))
+        number = sum(map(len, reasons.values()))
+        # A file may list a subset of the images that it annotates.
+        wrong = number - len(reasons.get(coco_json.UNLISTED_IMAGE, []))
+        shown = [f"{reason}: {len(labels)} ({format_names(labels)})" for reason, labels in reasons.items()]
+        text = f"AP leaves out {format_count(number, total, 'annotations')} of {path}: {format_names(shown)}"
+        if number:
+            findings.append(Finding(FATAL if wrong > MAX_LEFT_OUT * total or not rows else WARNING, code, text))
     if repeated:
         text = (
             f"{format_count(len(repeated), total, 'annotations')} of {path} have the id of another one "
@@ -115,22 +118,19 @@ def _check_crowds(groundtruth: Groundtruth) -> list[Finding]:
     path, rows, names = groundtruth.path, groundtruth.annotations.rows, groundtruth.names
     boxes = collections.Counter(row["category_id"] for row in rows)
     crowds = collections.Counter(row["category_id"] for row in rows if row.get("iscrowd"))
-    if not rows:
-        text = f"{path} has no box that AP can use; give the file with the groundtruth of these records"
-        return [Finding(FATAL, "json_no_boxes", text)]
-    advice = f"which AP ignores: {CROWD_ADVICE}"
-    if crowds == boxes:
-        return [Finding(FATAL, "json_crowds", f"all {len(rows)} boxes of {path} have iscrowd=1, {advice}")]
     of_crowds = [
         f"{category} {names[category]!r}" for category in sorted(crowds) if crowds[category] == boxes[category]
     ]
-    if crowds.total() > MAX_CROWDS * len(rows):
-        text = f"{format_count(crowds.total(), len(rows), 'boxes')} of {path} have iscrowd=1, {advice}"
-        return [Finding(WARNING, "json_crowds", text)]
-    if of_crowds:
-        text = f"all boxes of category {format_names(of_crowds)} of {path} have iscrowd=1, {advice}"
-        return [Finding(WARNING, "json_crowds", text)]
-    return []
+    if crowds and crowds == boxes:
+        which = f"all {len(rows)} boxes"
+    elif crowds.total() > MAX_CROWDS * len(rows):
+        which = f"{format_count(crowds.total(), len(rows), 'boxes')}"
+    elif of_crowds:
+        which = f"all boxes of category {format_names(of_crowds)}"
+    else:
+        return []
+    text = f"{which} of {path} have iscrowd=1, which AP ignores: {CROWD_ADVICE}"
+    return [Finding(FATAL if crowds == boxes else WARNING, "json_crowds", text)]
 
 
 def check_image_ids(facts: Facts, groundtruth: GroundtruthFile, regenerate_source_id: bool) -> Iterator[Finding]:

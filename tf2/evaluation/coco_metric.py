@@ -236,7 +236,7 @@ class CocoMetric:
         groundtruth = coco_json.load(val_json_file, ANNOTATION_KEYS)
         findings = json_checks.check_rows(groundtruth)
         if fatal := [text for level, _, text in findings if level == finding.FATAL]:
-            raise DataError(fatal[-1])
+            raise DataError(fatal[0])
         self._file_findings = [text for level, _, text in findings if level == finding.WARNING]
         self._file_ids, self._file_categories = set(groundtruth.images), set(groundtruth.names)
         for row in groundtruth.annotations.rows:

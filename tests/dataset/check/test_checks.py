@@ -576,7 +576,7 @@ JSON_FAULTS = {
     "no boxes": (
         lambda groundtruth: groundtruth.update(annotations=[]),
         {"json_no_boxes"},
-        "has no box that AP can use",
+        "x.json has no boxes; give a file",
     ),
     "boxes of other images": (no_box_in_these_images, {"json_no_boxes"}, "none of the images of the records has a box"),
     "no bbox": (

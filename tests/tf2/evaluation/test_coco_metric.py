@@ -393,7 +393,8 @@ def test_ap_without_groundtruth_is_explained():
 @pytest.mark.parametrize(
     "rows, message",
     [
-        ([], r"x\.json has no box that AP can use"),
+        ([], r"x\.json has no boxes; give a file with the groundtruth"),
+        ([{"image_id": 8}], r"AP leaves out 1 of 1 annotations .*annotations of images that are not listed: 1"),
         ([{"iscrowd": 1}] * 3, r"all 3 boxes of .*x\.json have iscrowd=1, .* skip_crowd_during_training=false"),
         ([{}, {"bbox": [1, 2, 3]}], r"AP leaves out 1 of 2 annotations \(50\.0%\) .* bbox is not four numbers"),
         ([{"category_id": "dog"}], r"annotations\[0\] has category_id 'dog'; ids must be integers"),
