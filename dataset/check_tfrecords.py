@@ -38,12 +38,13 @@ def main() -> None:
     config = config_lib.load(FLAGS.model_name, FLAGS.hparams)
     label_map.check(label_map.resolve(config.label_map), config.num_classes)
     # Imports TensorFlow, which takes seconds, after errors in the flags have been reported.
+    from dataset import files
     from dataset.check import checks, data_report, json_checks, record_facts
     from dataset.check.finding import FATAL
 
     groundtruth = json_checks.load(FLAGS.val_json_file) if FLAGS.val_json_file else None
     if FLAGS.output_dir:
-        Path(FLAGS.output_dir).mkdir(parents=True, exist_ok=True)  # fails before all records are read
+        files.check_folder(FLAGS.output_dir)  # before all records are read
     facts = record_facts.read(
         FLAGS.file_pattern, samples=FLAGS.samples, regenerate_source_id=config.regenerate_source_id, progress=True
     )
@@ -53,7 +54,7 @@ def main() -> None:
     findings = checks.run(facts, config, groundtruth, anchors=statistics["anchors"])
     print(data_report.table(statistics, findings))
     if FLAGS.output_dir:
-        data_report.write(Path(FLAGS.output_dir), facts, config, statistics, findings)
+        data_report.write(FLAGS.output_dir, facts, config, statistics, findings)
     sys.exit(1 if any(finding.level == FATAL for finding in findings) else 0)
 
 

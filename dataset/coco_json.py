@@ -10,12 +10,14 @@ import collections
 import dataclasses
 import json
 import math
+import os
 import reprlib
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from dataset.files import reason_of
+import tensorflow as tf
+
+from dataset.files import read_file, reason_of
 from dataset.tfrecord import DataError
 
 MAX_ID = 2**63 - 1  # ids are compared as int64
@@ -195,14 +197,14 @@ def count(image_ids: Collection[int], rows: Sequence[Mapping[str, Any]]) -> dict
     }
 
 
-def read(path: str | Path) -> CocoFile:
+def read(path: str | os.PathLike) -> CocoFile:
     """Reads a JSON file; raises DataError if it cannot be read or is not an object."""
     try:
-        encoded = Path(path).read_bytes()
+        encoded = read_file(path)
         text = encoded.decode(json.detect_encoding(encoded))
         del encoded  # files have up to several hundred megabytes
         content = json.loads(text)
-    except (OSError, ValueError) as error:
+    except (tf.errors.OpError, ValueError) as error:
         raise DataError(f"cannot read {path}: {reason_of(error)}") from error
     except RecursionError:
         raise DataError(f"cannot read {path}: brackets are nested too deep for a COCO annotation file") from None

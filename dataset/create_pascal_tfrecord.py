@@ -23,6 +23,7 @@ from dataset import command_line
 from dataset import label_map as label_map_lib
 from dataset.convert import command, pascal, shards
 from dataset.convert.voc_set import VocSet
+from dataset.files import check_local
 from dataset.tfrecord import DataError
 
 FLAGS = flags.FLAGS
@@ -72,6 +73,7 @@ def define_flags() -> None:
 @command.translate_errors()
 def main() -> None:
     command.hide_gpus()
+    check_local(FLAGS.data_dir, "--data_dir")
     years = ["VOC2007", "VOC2012"] if FLAGS.year == "merged" else [FLAGS.year]
     folders = (FLAGS.annotations_dir, FLAGS.image_dir)
     voc_sets = [VocSet(Path(FLAGS.data_dir, year), FLAGS.set, *folders) for year in years]

@@ -11,6 +11,7 @@ import re
 import signal
 import tempfile
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -48,33 +49,78 @@ def reason_of(error: BaseException) -> str:
     return reason if len(reason) <= REASON_LENGTH else f"{reason[: REASON_LENGTH - 3]}..."
 
 
+def is_remote(path: str | os.PathLike) -> bool:
+    """Returns True for a URL such as gs://bucket/file, which tf.io.gfile reads and writes."""
+    return "://" in os.fspath(path)
+
+
+def check_local(path: str | os.PathLike, name: str) -> None:
+    """Raises ValueError for a remote path where only local files are supported; `name` is that of the argument."""
+    if is_remote(path):
+        raise ValueError(f"{name} must be on this machine, got {path}; copy it here, and give the local path")
+
+
+def folder_of(path: str) -> str:
+    """Returns the folder of a local or remote path; an absolute path for a local one."""
+    if not is_remote(path):
+        return os.path.dirname(os.path.abspath(path))
+    scheme, _, name = path.rstrip("/").partition("://")
+    return f"{scheme}://{os.path.dirname(name)}"
+
+
 @contextlib.contextmanager
 def atomic_path(path: str) -> Iterator[str]:
-    """Yields a temporary path for a file or a folder, which is renamed to `path` when the block succeeds.
+    """Yields a temporary local path for a file or a folder, which is moved to `path` when the block succeeds.
 
-    The temporary path is in the same folder, which must exist, and has the same suffix; both may be remote, as
-    supported by tf.io.gfile. A file at `path` is replaced. If the block fails or the process is killed, `path` is
-    unchanged.
+    The temporary path has the same suffix. For a local path it is in the same folder, which must exist; for a remote
+    one it is in the folder for temporary files, and the files of a folder are uploaded one by one. A file at `path` is
+    replaced. If the block fails or the process is killed, `path` is unchanged.
     """
+    if not is_remote(path):
+        with _renamed(path) as temporary:
+            yield temporary
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = os.path.join(folder, os.path.basename(path.rstrip("/")))
+        yield temporary
+        upload(temporary, path)
+
+
+@contextlib.contextmanager
+def _renamed(path: str) -> Iterator[str]:
+    """Yields a path in the same local or remote folder, which is renamed to `path` when the block succeeds."""
     folder, name = os.path.split(path.rstrip("/"))
     temporary = os.path.join(folder, UNFINISHED + name)
-    _remove(temporary)  # left by a killed process
+    remove(temporary)  # left by a killed process
     try:
         yield temporary
         tf.io.gfile.rename(temporary, os.path.join(folder, name), overwrite=True)
     except BaseException:  # not finally: after the rename there is nothing to remove, and remote look-ups are slow
-        _remove(temporary)
+        remove(temporary)
         raise
 
 
-def read_file(path: str) -> bytes:
+def upload(source: str, target: str) -> None:
+    """Copies a local file, or all files of a local folder, to a remote path; each one appears when it is complete.
+
+    Raises:
+        tf.errors.OpError: if it cannot be written.
+    """
+    for file in files_in(source):
+        path = target.rstrip("/") + file.removeprefix(source)
+        tf.io.gfile.makedirs(folder_of(path))
+        with _renamed(path) as temporary:
+            tf.io.gfile.copy(file, temporary, overwrite=True)
+
+
+def read_file(path: str | os.PathLike) -> bytes:
     """Returns the content of a local or remote file; raises tf.errors.OpError if it cannot be read."""
-    with tf.io.gfile.GFile(path, "rb") as file:
+    with tf.io.gfile.GFile(os.fspath(path), "rb") as file:
         return file.read()
 
 
 def write_file(path: str | os.PathLike, content: str | bytes) -> None:
-    """Replaces a file atomically, see `atomic_path`.
+    """Replaces a local or remote file atomically.
 
     Text is encoded as UTF-8; characters without an encoding, such as lone surrogates, are escaped.
 
@@ -83,7 +129,7 @@ def write_file(path: str | os.PathLike, content: str | bytes) -> None:
     """
     if isinstance(content, str):
         content = content.encode("utf-8", "backslashreplace")
-    with atomic_path(os.fspath(path)) as temporary, tf.io.gfile.GFile(temporary, "wb") as file:
+    with _renamed(os.fspath(path)) as temporary, tf.io.gfile.GFile(temporary, "wb") as file:
         file.write(content)
 
 
@@ -95,15 +141,24 @@ def staging_folder(prefix: str, order: Callable[[str], object] | None = None) ->
     a killed process are removed, files of a running one are not. Ctrl-C during the move takes effect after it, because
     a partial set of files would look complete.
 
+    For a remote prefix the folder is a temporary one of this machine, and another process that writes to the same
+    prefix is not noticed. If the upload fails or is interrupted, what was uploaded is removed.
+
     Args:
-        prefix: local path {folder}/{name}; the folder exists.
+        prefix: local or remote path {folder}/{name}; the folder exists.
         order: sort key of the file names for the order of the move; None for alphabetical order.
 
     Raises:
         TargetError: if another process is writing to the same prefix.
         OSError: if the folder cannot be created, or a file cannot be moved.
+        tf.errors.OpError: if a file cannot be uploaded.
     """
     directory, name = os.path.split(prefix)
+    if is_remote(prefix):
+        with tempfile.TemporaryDirectory() as folder:
+            yield folder
+            _upload_all(folder, directory, order)
+        return
     folder = os.path.join(directory, UNFINISHED + name)
     os.makedirs(folder, exist_ok=True)
     lock = os.open(folder, os.O_RDONLY)
@@ -115,13 +170,26 @@ def staging_folder(prefix: str, order: Callable[[str], object] | None = None) ->
             raise TargetError(f"another run is writing {prefix}*; wait for it or choose another name") from None
         except OSError:  # a file system without locks; the user has to avoid concurrent runs
             pass
-        stack.callback(_remove, folder)
+        stack.callback(remove, folder)
         for file in os.listdir(folder):
             os.remove(os.path.join(folder, file))
         yield folder
         with hold_interrupt():
             for file in sorted(os.listdir(folder), key=order):
                 os.replace(os.path.join(folder, file), os.path.join(directory, file))
+
+
+def _upload_all(folder: str, target: str, order: Callable[[str], object] | None) -> None:
+    """Uploads the files of a folder to another one; all or, after an error, none."""
+    uploaded = []
+    try:
+        for file in sorted(os.listdir(folder), key=order):
+            uploaded.append(os.path.join(target, file))
+            upload(os.path.join(folder, file), uploaded[-1])
+    except BaseException:
+        for path in uploaded:
+            remove(path)
+        raise
 
 
 @contextlib.contextmanager
@@ -146,18 +214,25 @@ def check_target(path: str) -> None:
     Raises:
         TargetError: if `path` exists and is not an empty folder, or its folder cannot be written to.
     """
-    if os.path.exists(path) and (not os.path.isdir(path) or os.listdir(path)):
+    check_folder(folder_of(path))
+    if tf.io.gfile.exists(path) and (not tf.io.gfile.isdir(path) or tf.io.gfile.listdir(path)):
         raise TargetError(f"{path} exists already; remove it, or choose another name")
-    check_folder(os.path.dirname(os.path.abspath(path)))
 
 
 def check_folder(folder: str) -> None:
-    """Creates a folder if it does not exist; raises TargetError if files cannot be created in it."""
+    """Creates a local or remote folder if it does not exist; raises TargetError if files cannot be created in it."""
     try:
+        if is_remote(folder):
+            tf.io.gfile.makedirs(folder)
+            probe = os.path.join(folder, f"{UNFINISHED}probe-{uuid.uuid4().hex}")
+            with tf.io.gfile.GFile(probe, "wb") as file:
+                file.write(b"-")
+            tf.io.gfile.remove(probe)
+            return
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
+    except (OSError, tf.errors.OpError) as error:
         raise TargetError(
             f"{folder} cannot be written to ({reason_of(error)}); change its permissions, or choose another folder"
         ) from error
@@ -248,10 +323,14 @@ def _warn_once(message: str) -> None:
 
 def files_in(path: str) -> list[str]:
     """Returns `path` if it is a file, else the sorted paths of all files in the folder and its subfolders."""
-    return [path] if os.path.isfile(path) else find_in(path, "**").files
+    if not tf.io.gfile.isdir(path):
+        return [path]
+    found = [os.path.join(folder, name) for folder, _, names in tf.io.gfile.walk(path) for name in names]
+    return split_hidden(sorted(found), path).files
 
 
-def _remove(path: str) -> None:
+def remove(path: str) -> None:
+    """Removes a local or remote file, or a folder with its content, if it exists."""
     if tf.io.gfile.isdir(path):
         tf.io.gfile.rmtree(path)
     elif tf.io.gfile.exists(path):

@@ -4,9 +4,9 @@
 
 import collections
 import json
+import os
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from dataset import label_map
 from dataset.check import anchor_fit, object_use
 from dataset.check.finding import Finding
 from dataset.check.record_facts import Facts
+from dataset.files import atomic_path, write_file
 from efficientdet.config import Config
 from efficientdet.model import build_anchors
 
@@ -145,15 +146,17 @@ def _format_share(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f}%"
 
 
-def write(folder: Path, facts: Facts, config: Config, statistics: dict[str, Any], findings: Sequence[Finding]) -> None:
-    """Writes report.json, box_sizes.png and counts.png to an existing folder."""
+def write(folder: str, facts: Facts, config: Config, statistics: dict[str, Any], findings: Sequence[Finding]) -> None:
+    """Writes report.json, box_sizes.png and counts.png to an existing local or remote folder."""
     report = {**statistics, "findings": [finding._asdict() for finding in findings]}
-    folder.joinpath("report.json").write_text(json.dumps(report, indent=2), "utf-8")
-    plot_sizes(facts, config, folder / "box_sizes.png")
-    plot_counts(statistics, folder / "counts.png")
+    write_file(os.path.join(folder, "report.json"), json.dumps(report, indent=2))
+    with atomic_path(os.path.join(folder, "box_sizes.png")) as path:
+        plot_sizes(facts, config, path)
+    with atomic_path(os.path.join(folder, "counts.png")) as path:
+        plot_counts(statistics, path)
 
 
-def plot_sizes(facts: Facts, config: Config, path: Path) -> None:
+def plot_sizes(facts: Facts, config: Config, path: str) -> None:
     """Plots width and height of boxes and anchors in pixels of the network input, as a PNG file."""
     boxes = facts.network_boxes(config.image_size)[facts.usable]
     boxes = boxes[:: -(-len(boxes) // MAX_POINTS) or 1]
@@ -172,7 +175,7 @@ def plot_sizes(facts: Facts, config: Config, path: Path) -> None:
     figure.savefig(path)
 
 
-def plot_counts(statistics: dict[str, Any], path: Path) -> None:
+def plot_counts(statistics: dict[str, Any], path: str) -> None:
     """Plots boxes per class, and the histogram of boxes per image, as a PNG file."""
     figure = Figure(figsize=(12, 6), layout="constrained")
     by_class, by_image = figure.subplots(1, 2)

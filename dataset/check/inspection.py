@@ -5,8 +5,8 @@
 import functools
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from dataset.augment.geometry import random_flip
 from dataset.augment.gridmask import grid_mask
 from dataset.augment.mosaic import NUM_IMAGES, mosaic
 from dataset.dataloader import InputReader, batches, window_chooser
+from dataset.files import atomic_path, check_folder
 from dataset.tfrecord import Sample
 from dataset.visualize import draw_boxes
 from dataset.window import crop_boxes, crop_image
@@ -47,10 +48,11 @@ class LabeledImage(NamedTuple):
     title: str
 
 
-def run(file_pattern: str, folder: Path, config: Config, *, samples: int, evaluation: bool = False) -> None:
+def run(file_pattern: str, folder: str, config: Config, *, samples: int, evaluation: bool = False) -> None:
     """Writes sample images and the contact sheet, and prints a line for each.
 
     Args:
+        folder: local or remote folder, created if it does not exist.
         samples: number of images; in evaluation at most the number of records.
         evaluation: True for the images of evaluation, False for those of training.
 
@@ -60,20 +62,22 @@ def run(file_pattern: str, folder: Path, config: Config, *, samples: int, evalua
     names = label_map_lib.resolve(config.label_map)
     label_map_lib.check(names, config.num_classes)
     reader = InputReader(file_pattern, config)
-    folder.mkdir(parents=True, exist_ok=True)
+    check_folder(folder)
     num_boxes = []
     for labeled in (evaluation_images if evaluation else training_images)(reader, samples):
-        path = folder / f"sample{len(num_boxes)}.jpg"
+        path = os.path.join(folder, f"sample{len(num_boxes)}.jpg")
         print(f"writing {path}: {labeled.title}, boxes: {len(labeled.boxes)}", flush=True)
-        Image.fromarray(_draw(labeled, names)).save(path, **JPEG_OPTIONS)
+        with atomic_path(path) as temporary:
+            Image.fromarray(_draw(labeled, names)).save(temporary, **JPEG_OPTIONS)
         num_boxes.append(len(labeled.boxes))
     if len(num_boxes) < samples:
         print(f"found only {len(num_boxes)} images for {samples} requested samples")
 
-    path = folder / "contact_sheet.jpg"
+    path = os.path.join(folder, "contact_sheet.jpg")
     tiles = operation_tiles(first_samples(reader, NUM_IMAGES), config)
     print(f"writing {path}: {len(tiles)} tiles, of {tiles[0].title}", flush=True)
-    Image.fromarray(contact_sheet(tiles, names)).save(path, **JPEG_OPTIONS)
+    with atomic_path(path) as temporary:
+        Image.fromarray(contact_sheet(tiles, names)).save(temporary, **JPEG_OPTIONS)
     empty = num_boxes.count(0)
     print(f"wrote {len(num_boxes)} images, {empty} of them without boxes, and a contact sheet to {folder}")
 

@@ -17,6 +17,7 @@ from dataset.convert.annotation import ROTATED, AnnotatedObject, Annotation, Sou
 from dataset.convert.conversion_report import ConversionReport
 from dataset.convert.image_file import ImageError
 from dataset.convert.image_folder import ImageFolder
+from dataset.files import check_local
 from dataset.tfrecord import DataError
 from efficientdet import config as config_lib
 
@@ -45,6 +46,7 @@ def load(
             "all annotation files are missing; give object_annotations_file, caption_annotations_file "
             "or image_info_file"
         )
+    check_local(image_dir, "image_dir")
     if not Path(image_dir).is_dir():
         raise DataError(f"image_dir {str(image_dir)!r} is not a folder")
     files = {path: coco_json.read(path) for path in given}

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from dataset import scenes
 from dataset.convert import coco, shards
 from dataset.convert.conversion_report import ConversionReport
+from dataset.files import check_local
 
 NUM_SHARDS = 4
 
@@ -38,6 +39,7 @@ def create(
     Raises:
         DataError: if the folder contains another number of shards with this prefix.
     """
+    check_local(output_dir, "output_dir")
     images_dir, annotations_path = Path(output_dir, "images"), Path(output_dir, "annotations.json")
     images_dir.mkdir(parents=True, exist_ok=True)
     images, annotations = [], []

@@ -5,13 +5,13 @@
 import collections
 import contextlib
 import functools
-import glob
 import itertools
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
-from pathlib import Path
+from fnmatch import fnmatch
 from typing import Any
 
 import numpy as np
@@ -35,43 +35,45 @@ from dataset.convert.annotation import (
 from dataset.convert.box_frame import BoxFrames, Evidence, Frames
 from dataset.convert.conversion_report import ConversionReport, Reason
 from dataset.convert.image_file import ImageError
-from dataset.files import reason_of, staging_folder, write_file
+from dataset.files import check_folder, folder_of, reason_of, staging_folder, write_file
 from dataset.tfrecord import DataError, Record
 
 READ_AHEAD = 4  # results per thread that may wait for a slower image before them
 
 
 @contextlib.contextmanager
-def open_shards(prefix: str | Path, num_shards: int) -> Iterator[Callable[[bytes], None]]:
+def open_shards(prefix: str | os.PathLike, num_shards: int) -> Iterator[Callable[[bytes], None]]:
     """Yields a function that appends a serialized record to `{prefix}-{shard:05d}-of-{num_shards:05d}.tfrecord`.
 
     Record i goes to shard i mod num_shards. Shards are written to a hidden folder, see `files.staging_folder`, and are
     moved to their final names only if the block ends without an error.
 
     Args:
-        prefix: path prefix of the shard names; the folder is created.
+        prefix: local or remote path prefix of the shard names; the folder is created.
         num_shards: from 1; all shards are created, even for fewer records.
 
     Raises:
         DataError: for an invalid argument, if shards of the same prefix but another number exist, or if a shard cannot
             be opened.
-        TargetError: if another process is writing to the same prefix.
+        TargetError: if the folder cannot be written to, or another process is writing to the same prefix.
+        tf.errors.OpError: if a shard cannot be written.
     """
     if num_shards < 1:
         raise DataError(f"num_shards must be at least 1, got {num_shards}")
-    if not str(prefix) or str(prefix).endswith(os.sep):
-        raise DataError(f"expected a path prefix of shard names, such as data/train, got {str(prefix)!r}")
-    prefix = Path(prefix)
-    prefix.parent.mkdir(parents=True, exist_ok=True)
-    names = [f"{prefix.name}-{shard:05d}-of-{num_shards:05d}.tfrecord" for shard in range(num_shards)]
-    digits = "[0-9]" * 5
-    for path in sorted(prefix.parent.glob(f"{glob.escape(prefix.name)}-{digits}-of-{digits}.tfrecord")):
-        if path.name not in names:  # `{prefix}*` would match it too
+    prefix = os.fspath(prefix)
+    if not prefix or prefix.endswith(os.sep):
+        raise DataError(f"expected a path prefix of shard names, such as data/train, got {prefix!r}")
+    check_folder(folder_of(prefix))
+    folder, name = os.path.split(prefix)
+    names = [f"{name}-{shard:05d}-of-{num_shards:05d}.tfrecord" for shard in range(num_shards)]
+    shard_name = re.compile(re.escape(name) + r"-\d{5}-of-\d{5}\.tfrecord", re.ASCII)
+    for file in sorted(tf.io.gfile.listdir(folder or ".")):
+        if shard_name.fullmatch(file) and file not in names:  # `{prefix}*` would match it too
             raise DataError(
-                f"{path} belongs to a run with another number of shards than {num_shards}, and a reader of "
-                f"{prefix}* would read both; remove the old shards, or choose another name"
+                f"{os.path.join(folder, file)} belongs to a run with another number of shards than {num_shards}, and a "
+                f"reader of {prefix}* would read both; remove the old shards, or choose another name"
             )
-    with staging_folder(str(prefix)) as folder, contextlib.ExitStack() as stack:
+    with staging_folder(prefix) as folder, contextlib.ExitStack() as stack:
         writers = []
         try:
             for name in names:
@@ -85,16 +87,16 @@ def open_shards(prefix: str | Path, num_shards: int) -> Iterator[Callable[[bytes
         yield lambda serialized: next(rotation).write(serialized)
 
 
-def companion_path(prefix: str | Path, kind: str, suffix: str = ".json") -> Path:
+def companion_path(prefix: str | os.PathLike, kind: str, suffix: str = ".json") -> str:
     """Returns `{folder}/{kind}_{name}{suffix}`, with a leading underscore if `{name}*` would match that name."""
-    prefix = Path(prefix)
-    name = f"{kind}_{prefix.name}{suffix}"
-    return prefix.with_name(f"_{name}" if name.startswith(prefix.name) else name)
+    folder, prefix_name = os.path.split(prefix)
+    name = f"{kind}_{prefix_name}{suffix}"
+    return os.path.join(folder, f"_{name}" if name.startswith(prefix_name) else name)
 
 
 def write_label_map(
-    prefix: str | Path, names: Mapping[int, str], original_ids: Mapping[int, int] | None = None
-) -> Path:
+    prefix: str | os.PathLike, names: Mapping[int, str], original_ids: Mapping[int, int] | None = None
+) -> str:
     """Writes {id: name} to `label_map_{name}.yaml`, a value of the config key `label_map`; returns the path.
 
     The ids that renumbered classes have in the source are listed in comments.
@@ -107,7 +109,7 @@ def write_label_map(
     return path
 
 
-def check_label_maps(prefix: str | Path, names: Mapping[int, str]) -> None:
+def check_label_maps(prefix: str | os.PathLike, names: Mapping[int, str]) -> None:
     """Checks that renumbered classes have the ids of other label maps in the folder, such as that of the training set.
 
     Raises:
@@ -115,11 +117,9 @@ def check_label_maps(prefix: str | Path, names: Mapping[int, str]) -> None:
     """
     own = companion_path(prefix, "label_map", ".yaml")
     ids = {name: class_id for class_id, name in names.items()}
-    for path in sorted(own.parent.glob("*label_map_*.yaml")):
-        if path == own:
-            continue
+    for path in _other_label_maps(own):
         with contextlib.suppress(label_map.LabelMapError):
-            for class_id, name in label_map.resolve(str(path)).items():
+            for class_id, name in label_map.resolve(path).items():
                 if ids.get(name, class_id) != class_id:
                     raise DataError(
                         f"{name!r} would get the id {ids[name]}, but has {class_id} in {path}: list the same "
@@ -127,9 +127,18 @@ def check_label_maps(prefix: str | Path, names: Mapping[int, str]) -> None:
                     )
 
 
+def _other_label_maps(path: str) -> list[str]:
+    """Returns the label maps of other datasets in the folder of a label map, which may not exist yet."""
+    folder, name = os.path.split(path)
+    names = tf.io.gfile.listdir(folder or ".") if tf.io.gfile.isdir(folder or ".") else []
+    return [
+        os.path.join(folder, other) for other in sorted(names) if other != name and fnmatch(other, "*label_map_*.yaml")
+    ]
+
+
 def write_shards(
     source: Source,
-    prefix: str | Path,
+    prefix: str | os.PathLike,
     *,
     num_shards: int,
     num_threads: int | None = None,
@@ -143,7 +152,7 @@ def write_shards(
 
     Args:
         source: dataset to convert.
-        prefix: path prefix of the shard names.
+        prefix: local or remote path prefix of the shard names.
         num_shards: number of TFRecord files, from 1.
         num_threads: images read concurrently; None for the number of CPU cores.
         max_bad_fraction: largest fraction of images, and of boxes, that may be left out; see also `find_excess`.
@@ -163,7 +172,7 @@ def write_shards(
     with open_shards(prefix, num_shards) as write:
         with contextlib.closing(_map_in_order(convert, source.items, num_threads)) as results:
             for record, serialized, image_report in tqdm(
-                results, total=len(source.items), desc=Path(prefix).name, unit="image"
+                results, total=len(source.items), desc=os.path.basename(prefix), unit="image"
             ):
                 report.extend(image_report)
                 if record is not None:

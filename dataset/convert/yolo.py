@@ -22,7 +22,7 @@ from dataset.convert.annotation import (
     read_lines,
 )
 from dataset.convert.conversion_report import ConversionReport
-from dataset.files import HIDDEN_IGNORED, find_in
+from dataset.files import HIDDEN_IGNORED, check_local, find_in
 from dataset.tfrecord import DataError
 from efficientdet import config as config_lib
 from efficientdet import hparams
@@ -47,6 +47,8 @@ def load(data: str | Path, split: str | None = None, *, image_dir: str | Path | 
         DataError: if the file cannot be read, lacks the split or the names, the split or `path` does not exist, or no
             image has a label file.
     """
+    check_local(data, "data_yaml")
+    check_local(image_dir or "", "image_dir")
     data, report = Path(data), ConversionReport()
     if data.suffix.lower() in NAMES_SUFFIXES:
         label_map, images = _number_names(_read_names_file(data)), _find_by_names(data, split, image_dir, report)
@@ -84,6 +86,8 @@ def _find_by_splits(data: Path, split: str, report: ConversionReport) -> tuple[d
             f"{data}: expected path to be a folder, and {split} a folder, a .txt list or several of them, got "
             f"{reprlib.repr(root)} and {reprlib.repr(entries)}"
         )
+    for text in (root, *entries):
+        check_local(text, f"a path in {data}")
     tried = [data.resolve().parent / root, Path.cwd() / root]
     folders = [folder for folder in tried if folder.is_dir()]
     if not folders:

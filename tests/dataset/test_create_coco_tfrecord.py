@@ -51,7 +51,9 @@ def test_write_errors_are_reported(folder, monkeypatch):
     )
     monkeypatch.setattr(create_coco_tfrecord, "FLAGS", flags)
     monkeypatch.setattr(command, "FLAGS", flags)
-    with pytest.raises(SystemExit, match=r"^error: /.*instances\.json: (Not a directory|File exists)$"):
+    with pytest.raises(
+        SystemExit, match=r"^error: /.*instances\.json cannot be written to \((Not a directory|File exists)\); "
+    ):
         command_line.call(create_coco_tfrecord.main)
 
 

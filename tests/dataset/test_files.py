@@ -204,3 +204,73 @@ def test_hidden_files_are_counted_once(caplog):
         files.warn_of_hidden(hidden)
     files.warn_of_hidden([])
     assert caplog.messages == ["hidden files ignored: 5 (data/._0.jpg, data/._1.jpg, data/._2.jpg, ...)"]
+
+
+@pytest.mark.parametrize(
+    "path, folder",
+    [
+        ("gs://bucket/a/b.json", "gs://bucket/a"),
+        ("gs://bucket/a/", "gs://bucket"),
+        ("ram://a", "ram://"),
+        ("/a/b.json", "/a"),
+        ("/a/b/", "/a"),
+    ],
+)
+def test_folder_of(path, folder):
+    assert files.folder_of(path.rstrip("/")) == folder
+
+
+def test_folder_of_a_name_is_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert files.folder_of("a.json") == str(tmp_path)
+
+
+def test_a_remote_folder_is_uploaded_when_it_is_complete(tmp_path):
+    path = f"ram://{tmp_path.name}/model"
+
+    def write(is_complete):
+        with files.atomic_path(path) as temporary:
+            assert os.path.isabs(temporary)
+            os.makedirs(f"{temporary}/inside")
+            for name in ("a", "inside/b"):
+                files.write_file(f"{temporary}/{name}", name)
+            if not is_complete:
+                raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write(is_complete=False)
+    assert not tf.io.gfile.exists(path)
+    write(is_complete=True)
+    assert files.files_in(path) == [f"{path}/a", f"{path}/inside/b"]
+    assert files.read_file(f"{path}/inside/b") == b"inside/b"
+    with pytest.raises(files.TargetError, match="exists already"):
+        files.check_target(path)
+
+
+@pytest.mark.parametrize("fails_at", [None, "3"])
+def test_remote_files_that_belong_together_are_uploaded_in_order(tmp_path, monkeypatch, fails_at):
+    uploaded, copy = [], tf.io.gfile.copy
+
+    def record(source, target, overwrite):
+        uploaded.append(os.path.basename(source))
+        if uploaded[-1] == fails_at:
+            raise tf.errors.UnavailableError(None, None, "no network")
+        copy(source, target, overwrite=overwrite)
+
+    monkeypatch.setattr(tf.io.gfile, "copy", record)
+    folder = f"ram://{tmp_path.name}"
+    tf.io.gfile.makedirs(folder)
+
+    def write():
+        with files.staging_folder(f"{folder}/train", order=lambda file: (file != "2", file)) as staging:
+            for name in ("1", "2", "3"):
+                files.write_file(f"{staging}/{name}", name)
+
+    if fails_at:
+        with pytest.raises(tf.errors.UnavailableError):
+            write()
+    else:
+        write()
+    assert uploaded == ["2", "1", "3"] and files.files_in(folder) == (
+        [] if fails_at else [f"{folder}/{i}" for i in "123"]
+    )

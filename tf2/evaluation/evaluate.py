@@ -10,11 +10,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import tensorflow as tf
 from absl import logging
 
 from dataset import label_map
 from dataset.dataloader import InputReader
-from dataset.files import check_distinct, check_folder, write_file
+from dataset.files import check_distinct, check_folder, folder_of, write_file
 from efficientdet.config import Config, ConfigError
 from tf2.evaluation import evaluator, voc_metric
 from tf2.evaluation.coco_metric import CocoMetric
@@ -33,7 +34,7 @@ DATA_KEYS = ("label_map", "max_instances_per_image", "regenerate_source_id", "ma
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationOutputs:
-    """Files to write; those that are None are skipped. Missing folders are created."""
+    """Local or remote files to write; those that are None are skipped. Missing folders are created."""
 
     testdev_dir: str | None = None  # folder for TESTDEV_FILE; there is no groundtruth then, and no metrics
     detections: str | None = None  # file for all detections, in COCO's results format
@@ -60,9 +61,9 @@ class EvaluationOutputs:
             raise ValueError("--testdev_dir evaluates images without groundtruth; remove --report_dir and --voc")
         check_distinct(self.files, [val_json_file] if val_json_file else [], "--val_json_file")
         for file in self.files:
-            if os.path.isdir(file):
+            if tf.io.gfile.isdir(file):
                 raise ValueError(f"{file} is a folder; give a file name")
-            check_folder(os.path.dirname(os.path.abspath(file)))
+            check_folder(folder_of(file))
         if self.report_dir:
             report.check(self.report_dir)
 

@@ -19,6 +19,7 @@ from absl import logging
 from dataset import dataloader, label_map, tfrecord, visualize
 from dataset.convert import image_file
 from dataset.dataloader import InputReader
+from dataset.files import check_local
 from dataset.record_count import RecordCounts
 from dataset.records import find_files
 from efficientdet import preprocess, tta
@@ -254,6 +255,7 @@ def read_images(reader: InputReader, indices: Sequence[int]) -> Iterator[tuple[i
 
 def _read_sample_image(path: str) -> np.ndarray:
     """Reads the config's sample_image: [H, W, 3] uint8 RGB, upright."""
+    check_local(path, "sample_image")
     try:
         return tfrecord.decode_image(image_file.read(Path(path)).encoded).numpy()
     except image_file.ImageError as error:

@@ -65,7 +65,7 @@ def check_target(prefix: str, format: str = "name") -> None:
     Raises:
         TargetError: if the target exists, its folder cannot be written to, or its name belongs to another format.
     """
-    if prefix.endswith("/") or os.path.isdir(prefix):
+    if prefix.endswith("/") or tf.io.gfile.isdir(prefix):
         raise files.TargetError(
             f"{prefix} is a folder; give the name of a checkpoint in it, {os.path.join(prefix, 'model')}"
         )
@@ -105,7 +105,7 @@ def export(net: EfficientDetNet, prefix: str, *, format: str = "name") -> list[s
 
 def check_dry(config: Config, logdir: str) -> None:
     """Raises TargetError if a checkpoint of `dry` already exists, or if `logdir` cannot be created."""
-    if not os.path.isdir(logdir):
+    if not tf.io.gfile.isdir(logdir):
         files.check_target(logdir)
         return
     for suffix in SUFFIXES:
@@ -141,7 +141,7 @@ def dry(net: EfficientDetNet, logdir: str) -> list[str]:
             tf.summary.graph(graph)
         writer.close()
 
-    os.makedirs(logdir, exist_ok=True)
+    tf.io.gfile.makedirs(logdir)
     written = _write_atomically(os.path.join(logdir, net.config.name), write)
     for file in written:
         print(f"writing file to {file}")
@@ -221,7 +221,7 @@ def _completing_last(file: str) -> tuple:
 
 def _write_state(directory: str, unfinished: str, name: str) -> None:
     """Writes a state file to `unfinished` if `directory` has none."""
-    if os.path.exists(os.path.join(directory, STATE)):
+    if tf.io.gfile.exists(os.path.join(directory, STATE)):
         logging.warning(
             "%s is kept and names another checkpoint: load this one by its prefix, %s",
             *(os.path.join(directory, file) for file in (STATE, name)),

@@ -17,12 +17,12 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
 from dataset import label_map, scenes
 from dataset.files import files_in, write_file
@@ -149,7 +149,7 @@ def check(
         "checkpoint": reference.ckpt_path or "random weights",
         "nms": evaluator.suppression(exported.config),
         "pictures": {"source": source, "sizes": [f"{image.shape[1]}x{image.shape[0]}" for image in images]},
-        "bytes": sum(os.path.getsize(file) for file in files_in(path)),
+        "bytes": sum(tf.io.gfile.stat(file).length for file in files_in(path)),
         "versions": provenance.describe(exported)["versions"],
     }
     findings = []

@@ -14,12 +14,23 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+import tensorflow as tf
 import tqdm
 
 from dataset import label_map, visualize
 from dataset.convert import image_file
 from dataset.convert.image_file import ImageError
-from dataset.files import check_distinct, check_folder, expand, warn_of_hidden, write_file
+from dataset.files import (
+    atomic_path,
+    check_distinct,
+    check_folder,
+    check_local,
+    expand,
+    folder_of,
+    is_remote,
+    warn_of_hidden,
+    write_file,
+)
 from efficientdet import boxes as box_ops
 from tf2.inference.drivers import Driver
 
@@ -29,7 +40,7 @@ MAX_JPEG_SIDE = 65_500  # pixels, a limit of libjpeg
 
 @dataclasses.dataclass(frozen=True)
 class OutputPaths:
-    """Files to write; None: not written."""
+    """Local or remote files to write; None: not written."""
 
     image_dir: str | None = None  # folder for images with boxes drawn, created if necessary
     names: str = "index"  # of the images: "index" is {i}.jpg in the order of the inputs, "input" is {input name}.jpg
@@ -76,7 +87,8 @@ def run(
             elif targets:
                 options = {"min_score_thresh": 0, "max_boxes_to_draw": len(kept), "line_thickness": line_thickness}
                 drawn = visualize.draw_boxes(image, *rows, names=driver.names, **options)
-                PIL.Image.fromarray(drawn).save(targets[i], quality=92)
+                with atomic_path(targets[i]) as temporary:
+                    PIL.Image.fromarray(drawn).save(temporary, quality=92)
                 written.append(targets[i])
     for path, form in ((outputs.json, _to_json), (outputs.csv, _to_csv), (outputs.coco, _to_coco)):
         if path:
@@ -95,13 +107,14 @@ def find_images(pattern: str) -> list[str]:
     """Returns the paths of the image files of a pattern, sorted except for a .txt file.
 
     Args:
-        pattern: a file; a folder; a glob, in which `**` stands for any number of folders; or a .txt file with one path
-            per line, relative to its folder, in which empty lines and lines that start with # are ignored. Of a folder
-            and a glob, hidden files are ignored.
+        pattern: a local file or folder; a glob, in which `**` stands for any number of folders; or a .txt file with one
+            path per line, relative to its folder, in which empty lines and lines that start with # are ignored. Of a
+            folder and a glob, hidden files are ignored.
 
     Raises:
-        ValueError: if there is no image, or a .txt file names a file that does not exist.
+        ValueError: if the pattern is remote, there is no image, or a .txt file names a file that does not exist.
     """
+    check_local(pattern, "an image")
     if pattern.endswith(".txt") and os.path.isfile(pattern):
         paths = list(_read_list(pattern))
     else:
@@ -145,8 +158,8 @@ def _image_targets(paths: list[str], outputs: OutputPaths) -> list[str]:
     """Checks all outputs, and returns the path to draw each image to; an empty list without `image_dir`."""
     files = [path for path in (outputs.json, outputs.csv, outputs.coco) if path]
     for path in files:
-        folder = os.path.dirname(os.path.abspath(path))
-        if os.path.isdir(path) or not os.path.isdir(folder):
+        folder = folder_of(path)
+        if tf.io.gfile.isdir(path) or not (is_remote(folder) or os.path.isdir(folder)):
             raise ValueError(f"cannot write {path}: expected a file in a folder that exists")
         check_folder(folder)
     check_distinct(files, paths, "one of the inputs")

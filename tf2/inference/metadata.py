@@ -101,7 +101,7 @@ def append_zip(path: str, metadata: Metadata) -> None:
 def read_zip(path: str) -> Metadata | None:
     """Reads the metadata written by `append_zip`; None if there is none."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with tf.io.gfile.GFile(path, "rb") as file, zipfile.ZipFile(file) as archive:
             return Metadata.from_json(archive.read(METADATA_FILE), path)
     except (zipfile.BadZipFile, KeyError):
         return None

@@ -14,7 +14,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from dataset import native_log
-from dataset.files import read_file, reason_of
+from dataset.files import is_remote, read_file, reason_of
 from tf2.inference.graph import published_node
 from tf2.inference.metadata import METADATA_FILE, METADATA_KEY, ArtifactError, Metadata, read_zip
 
@@ -126,7 +126,8 @@ class TFLite:
         self.num_threads = num_threads
         try:
             with quiet_tflite():
-                self._interpreter = tf.lite.Interpreter(path, num_threads=num_threads)
+                source = {"model_content": _read(path)} if is_remote(path) else {"model_path": path}
+                self._interpreter = tf.lite.Interpreter(**source, num_threads=num_threads)
                 self._interpreter.allocate_tensors()
             self._signature = self._interpreter.get_signature_runner()
         except (ValueError, RuntimeError) as error:
@@ -167,7 +168,8 @@ class Onnx:
         options.intra_op_num_threads = num_threads or 0
         options.log_severity_level = 3  # errors only; failures are raised as well
         try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            source = _read(path) if is_remote(path) else path
+            self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's errors have no other common base class
             raise ArtifactError(f"{path} cannot be loaded as ONNX: {reason_of(error)}") from error
         inputs, self._outputs = self._session.get_inputs(), [output.name for output in self._session.get_outputs()]

@@ -13,7 +13,7 @@ import tqdm
 from absl import logging
 
 from dataset import visualize
-from dataset.files import atomic_path, check_target, reason_of
+from dataset.files import atomic_path, check_local, check_target, reason_of
 from tf2.inference.drivers import Driver
 
 CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".avi": "MJPG"}
@@ -86,6 +86,7 @@ def _opencv():
 def _opened(input_video: str) -> Iterator[tuple[Any, float, int | None]]:
     """Yields OpenCV's capture, frames per second, and the number of frames; None if unknown, as for a camera."""
     cv2 = _opencv()
+    check_local(input_video, "--input_video")
     is_camera = input_video.isdigit()
     if not is_camera and not os.path.isfile(input_video):
         raise ValueError(f"there is no video {input_video}; give a file, or the number of a camera")

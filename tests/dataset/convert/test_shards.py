@@ -173,8 +173,8 @@ def test_names_of_companion_files_do_not_match_the_prefix(folder, name):
 def test_label_map_is_readable_as_config_value(tmp_path):
     names = {1: "größe", 2: "no", 3: "1"}
     path = shards.write_label_map(tmp_path / "train", names)
-    assert path == tmp_path / "label_map_train.yaml"
-    assert label_map.resolve(str(path)) == yaml.safe_load(path.read_text("utf-8")) == names
+    assert path == str(tmp_path / "label_map_train.yaml")
+    assert label_map.resolve(path) == yaml.safe_load((tmp_path / "label_map_train.yaml").read_text("utf-8")) == names
 
 
 def encoded(source_id):

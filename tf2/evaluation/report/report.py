@@ -5,18 +5,18 @@
 import contextlib
 import operator
 import os
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 from pycocotools.cocoeval import COCOeval
 
 from dataset import label_map
-from dataset.files import TargetError, atomic_path, check_folder, write_file
+from dataset.files import TargetError, atomic_path, check_folder, read_file, remove, write_file
 from tf2.evaluation.coco_metric import CocoMetric, EvaluatedImage, mean_valid
 from tf2.evaluation.report import error_analysis, gallery, plots
 from tf2.evaluation.report import page as report_page
@@ -79,10 +79,11 @@ def check(directory: str) -> None:
         TargetError: if the folder cannot be written to, or contains PAGE or FOLDER that are not of a report.
     """
     check_folder(directory)
-    page, folder = Path(directory, PAGE), Path(directory, FOLDER)
-    is_report = page.is_file() and report_page.GENERATOR in page.read_text(encoding="utf-8", errors="replace")
+    page, folder = os.path.join(directory, PAGE), os.path.join(directory, FOLDER)
+    is_file = tf.io.gfile.exists(page) and not tf.io.gfile.isdir(page)
+    is_report = is_file and report_page.GENERATOR.encode() in read_file(page)
     for path in (page, folder):
-        if path.exists() and not is_report:
+        if not is_report and tf.io.gfile.exists(path):
             raise TargetError(f"{path} exists and is not part of a report; remove it, or choose another folder")
 
 
@@ -134,15 +135,15 @@ def write(
 
 @contextlib.contextmanager
 def _replace_report(directory: str) -> Iterator[Path]:
-    """Yields a folder for a page and its images, which replace those in `directory` when the block succeeds."""
-    page, folder = Path(directory, PAGE), Path(directory, FOLDER)
-    with atomic_path(str(folder)) as unfinished:
+    """Yields a local folder for a page and its images, which replace those in `directory` when the block succeeds."""
+    page, folder = os.path.join(directory, PAGE), os.path.join(directory, FOLDER)
+    with atomic_path(folder) as unfinished:
         os.mkdir(unfinished)
         yield Path(unfinished)
         # The page is removed first and written last: as long as it exists, its images exist too.
-        page.unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
-    (folder / PAGE).replace(page)
+        remove(page)
+        remove(folder)
+    tf.io.gfile.rename(os.path.join(folder, PAGE), page, overwrite=True)
 
 
 def _metrics(data: _ReportData, folder: Path) -> list[str]:
