@@ -3,6 +3,7 @@
 """Files: atomic writing, globs without hidden files, checks before the work begins, one-line reasons of errors."""
 
 import contextlib
+import errno
 import fcntl
 import functools
 import glob
@@ -29,6 +30,7 @@ _AROUND_REASON = re.compile(
     r"\{\{.*?\}\} |Error in user-defined function .*? with iterator: \S+: "
     r"|assertion failed: |\b\w+Error: | ?\[Op:.*|[][]"
 )
+_SYSTEM_REASONS = frozenset(map(os.strerror, errno.errorcode))
 
 
 class TargetError(ValueError):
@@ -38,13 +40,15 @@ class TargetError(ValueError):
 def reason_of(error: BaseException) -> str:
     """Returns the reason of an error as one line, shortened to REASON_LENGTH characters unless it is TensorFlow's.
 
-    Graph nodes and stack traces in TensorFlow's messages are removed, and so is the path of an OSError, which the
-    caller names.
+    Graph nodes and stack traces in TensorFlow's messages are removed, and so is the path of a file that cannot be
+    opened, which the caller names.
     """
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, tf.errors.OpError):
-        return _AROUND_REASON.sub("", error.message.partition("\n")[0]) or type(error).__name__
+        message = _AROUND_REASON.sub("", error.message.partition("\n")[0])
+        reason = message.rpartition("; ")[2]  # "{path}; No such file or directory"
+        return (reason if reason in _SYSTEM_REASONS else message) or type(error).__name__
     reason = " ".join(str(error).split()) or type(error).__name__
     return reason if len(reason) <= REASON_LENGTH else f"{reason[: REASON_LENGTH - 3]}..."
 

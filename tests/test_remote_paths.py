@@ -111,7 +111,13 @@ class Fake(drivers.Driver):
 
 
 def conversion_flags(**changes):
-    shared = {"num_threads": 1, "max_bad_fraction": 0.01, "max_image_pixels": 10**8, "num_shards": 2}
+    shared = {
+        "num_threads": 1,
+        "max_bad_fraction": 0.01,
+        "max_image_pixels": 10**8,
+        "num_shards": 2,
+        "exif_boxes": "auto",
+    }
     return types.SimpleNamespace(**shared, **changes)
 
 
@@ -145,7 +151,7 @@ def call(script, monkeypatch, **flags):
     script.main()
 
 
-COCO_FLAGS = {"image_info_file": "", "caption_annotations_file": "", "include_masks": False}
+COCO_FLAGS = {"consecutive_ids": False, "image_info_file": "", "caption_annotations_file": "", "include_masks": False}
 PASCAL_FLAGS = {
     **{"year": "", "set": "all", "annotations_dir": "Annotations", "num_images": None},
     **{"ignore_difficult_instances": False, "label_map_json_path": None, "collect_label_map": True},

@@ -21,6 +21,8 @@ from dataset import files
             tf.errors.DataLossError(None, None, "{{node ReadFile}} truncated record [Op:ReadFile]\nstack"),
             "truncated record",
         ),
+        (tf.errors.NotFoundError(None, None, "a; b.json; No such file or directory"), "No such file or directory"),
+        (tf.errors.NotFoundError(None, None, "a; b.json; Not here"), "a; b.json; Not here"),
         (tf.errors.InvalidArgumentError(None, None, ""), "InvalidArgumentError"),
     ],
 )
