@@ -74,7 +74,10 @@ def test_wrong_flags_exit_with_a_message(tmp_path):
             [f"--file_pattern={SAMPLE}", "--val_json_file=x.json"],
             "error: cannot read x.json: No such file or directory",
         ),
-        ([f"--file_pattern={SAMPLE}", "--samples=1", "--output_dir=file"], "error: file: File exists"),
+        (
+            [f"--file_pattern={SAMPLE}", "--samples=1", "--output_dir=file"],
+            "error: file cannot be written to (File exists)",
+        ),
     ):
         result = command(tmp_path, *flags)
         assert result.returncode == 1 and message in result.stdout + result.stderr
