@@ -110,15 +110,11 @@ class Fake(drivers.Driver):
 # Writers of records.
 
 
-def conversion_flags(**changes):
-    shared = {
-        "num_threads": 1,
-        "max_bad_fraction": 0.01,
-        "max_image_pixels": 10**8,
-        "num_shards": 2,
-        "exif_boxes": "auto",
-    }
-    return types.SimpleNamespace(**shared, **changes)
+class Flags(types.SimpleNamespace):
+    """Flags of a writer; None for those that are not given."""
+
+    def __getattr__(self, name):
+        return None
 
 
 @pytest.fixture
@@ -145,23 +141,20 @@ def raw(tmp_path):
 
 
 def call(script, monkeypatch, **flags):
-    flags = conversion_flags(**flags)
+    shared = {"max_bad_fraction": 0.01, "max_image_pixels": 10**8, "num_shards": 2, "exif_boxes": "auto"}
+    flags = Flags(**shared, **flags)
     monkeypatch.setattr(script, "FLAGS", flags)
     monkeypatch.setattr(command, "FLAGS", flags)
     script.main()
 
 
-COCO_FLAGS = {"consecutive_ids": False, "image_info_file": "", "caption_annotations_file": "", "include_masks": False}
-PASCAL_FLAGS = {
-    **{"year": "", "set": "all", "annotations_dir": "Annotations", "num_images": None},
-    **{"ignore_difficult_instances": False, "label_map_json_path": None, "collect_label_map": True},
-}
+PASCAL_FLAGS = {"year": "", "set": "all", "annotations_dir": "Annotations", "collect_label_map": True}
 SHARDS = {f"train-0000{i}-of-00002.tfrecord" for i in range(2)}
 
 
 def write_coco(target, raw, monkeypatch):
     paths = {"image_dir": str(raw / "JPEGImages"), "object_annotations_file": str(raw / "coco.json")}
-    call(create_coco_tfrecord, monkeypatch, output_file_prefix=target, **paths, **COCO_FLAGS)
+    call(create_coco_tfrecord, monkeypatch, output_file_prefix=target, **paths)
     return {*SHARDS, "report_train.json", "label_map_train.yaml"}
 
 
