@@ -49,29 +49,18 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict:
     return dict(pairs)
 
 
-def _read(path: str) -> bytes:
-    """Reads a local file or, with TensorFlow, a remote one."""
-    if "://" not in path:
-        with open(path, "rb") as file:
-            return file.read()
-    import tensorflow as tf  # takes seconds, and no other part of the config needs it
-
-    try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            return file.read()
-    except tf.errors.OpError as error:
-        raise OSError(error.error_code, error.message.partition("\n")[0] or type(error).__name__) from None
-
-
 def read_yaml(path: str) -> dict:
     """Returns the mapping in a YAML or JSON file of plain types.
 
     Raises:
         ConfigError: if the file is missing or malformed, has a duplicate key, or does not contain a mapping.
     """
+    if "://" in path:
+        raise ConfigError(f"{path} must be on this machine; copy it here, and give the local path")
     is_json = path.endswith(".json")  # YAML rejects some JSON: tabs between tokens, escaped surrogate pairs
     try:
-        content = _read(path)
+        with open(path, "rb") as file:
+            content = file.read()
         values = json.loads(content, object_pairs_hook=_unique_keys) if is_json else yaml.load(content, _Loader)
     except RecursionError:
         raise ConfigError(f"{path}: its brackets are nested too deep") from None
