@@ -267,6 +267,7 @@ def run_training(config: config_lib.Config, strategy) -> dict[str, float]:
 
 def run_follow(config: config_lib.Config, strategy) -> dict[str, float]:
     """Runs --mode=eval parallel to a training run; returns the last metrics."""
+    from dataset.check import checks
     from tf2.evaluation import evaluator, follow
     from tf2.weights import class_names
 
@@ -279,6 +280,7 @@ def run_follow(config: config_lib.Config, strategy) -> dict[str, float]:
         FLAGS.model_dir,
         min_interval=FLAGS.min_eval_interval,
         timeout=FLAGS.eval_timeout,
+        names=checks.record_names(FLAGS.val_file_pattern, config),  # the training may write its names later
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from absl import logging
 
 from dataset.check import class_ids
+from dataset.check.class_ids import NamedIds
 from efficientdet.model import EfficientDetNet
 from tf2.evaluation.evaluator import Evaluator
 from tf2.training import model_dir as model_dir_lib
@@ -18,6 +19,7 @@ from tf2.weights import checkpoint, class_names
 from tf2.weights.checkpoint import CheckpointError
 
 POLL_SECONDS = 5  # between checks for a new checkpoint
+NO_NAMES = NamedIds((), "the records")
 
 
 class EvaluationRecorder:
@@ -42,7 +44,7 @@ class EvaluationRecorder:
 
 
 def evaluate_checkpoints(
-    evaluator: Evaluator, model_dir: str, *, min_interval: float, timeout: float
+    evaluator: Evaluator, model_dir: str, *, min_interval: float, timeout: float, names: NamedIds = NO_NAMES
 ) -> dict[str, float]:
     """Evaluates and records the newest checkpoint of a directory, then newer ones as a training writes them.
 
@@ -55,13 +57,14 @@ def evaluate_checkpoints(
         model_dir: directory of the checkpoints; it need not exist yet.
         min_interval: minimum seconds between the starts of two evaluations.
         timeout: seconds to wait for the first checkpoint, and for a newer one after each evaluation.
+        names: class names in the records, to be compared with those of the training.
 
     Returns:
         Metrics of the last evaluation.
 
     Raises:
         CheckpointError: if no readable checkpoint appears within `timeout`, or it does not fit the network.
-        LabelMapError: if the label_map of the evaluator has other ids than that of the training.
+        LabelMapError: if label_map or `names` give a class name of the training another id.
     """
     recorder = EvaluationRecorder(model_dir)
     net = EfficientDetNet(evaluator.config)  # shared by all checkpoints, so that the evaluator traces it once
@@ -78,7 +81,8 @@ def evaluate_checkpoints(
             not_before = time.monotonic() + min_interval
             prefix, step, last_step, copy = loaded
             known = class_names.of_checkpoint(model_dir, evaluator.config.num_classes)
-            class_ids.check_moved(class_ids.of_label_map(evaluator.config.label_map), known, class_names.USE_THOSE)
+            for given in (class_ids.of_label_map(evaluator.config.label_map), names):
+                class_ids.check_moved(given, known, class_names.USE_THOSE)
             results = evaluator.run(net)
             recorder.record(copy, step, results)
         if step is None or (last_step is not None and step >= last_step):

@@ -20,7 +20,7 @@ from tf2.weights import published, saved_config
 # What to do about a label_map with other ids than the detector.
 USE_THOSE = "leave label_map out to use those of the detector, and convert data that have other ids again with them"
 CONTINUE = "a training run keeps its ids: convert the data again with them, or start a new run in another --model_dir"
-START = "its class head is taken over: convert the data again with its ids, or start from another checkpoint"
+START = "its class head is taken over: convert the data again with its ids, or start a new one with another num_classes"
 
 
 def of_checkpoint(path: str | None, num_classes: int) -> NamedIds:

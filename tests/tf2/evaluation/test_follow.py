@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from dataset.check import class_ids
+from dataset.label_map import LabelMapError
+from efficientdet import config as config_lib
 from tf2.evaluation import follow
 from tf2.training.model_dir import ModelDir
 from tf2.weights import checkpoint
@@ -116,6 +119,22 @@ def test_finished_training_is_evaluated_once(follower):
     follower.save(20, 20)
     assert follower.follow() == named(20)
     assert follower.clock.now == 1000
+
+
+@pytest.mark.parametrize("in_records", [False, True])
+def test_names_of_a_training_that_starts_later_are_compared(follower, in_records):
+    def start(label_map):
+        config = config_lib.load("efficientdet-lite0", num_classes=3, label_map=label_map)
+        ModelDir(str(follower.directory)).write_config(config)
+        follower.save(10, 10)
+
+    names = class_ids.of_label_map({1: "b", 3: "c"} if in_records else None, "the records")
+    follower.config.label_map = None if in_records else {1: "b", 3: "c"}
+    source = "the records" if in_records else "label_map"
+    follower.clock.at(20, start, {1: "a", 2: "b"})
+    with pytest.raises(LabelMapError, match=f"other ids in {source} than in .*/config.yaml: 'b' is 1 instead of 2; "):
+        follower.follow(names=names)
+    assert follower.evaluations == []
 
 
 def test_last_step_may_increase(follower):
