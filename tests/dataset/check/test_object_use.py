@@ -63,7 +63,7 @@ def test_crowds_alone_are_refused(tmp_path, evaluates, overrides, level, consequ
 @pytest.mark.parametrize("num_crowds, level", [(1, None), (2, None), (3, "warning"), (10, "warning")])
 @pytest.mark.parametrize("evaluates", [False, True])
 def test_many_crowds_are_a_warning(tmp_path, num_crowds, level, evaluates):
-    pattern = write(tmp_path / "x", [[(1, i < num_crowds)] for i in range(20)])
+    pattern = write(tmp_path / "x", [[(1, int(i < num_crowds))] for i in range(20)])
     found = find(pattern, evaluates)
     assert [finding_level for finding_level, _ in found] == ([level] if level else [])
     assert all(f"{num_crowds} of 20 valid boxes (" in text and REMEDY in text for _, text in found)
