@@ -51,7 +51,7 @@ def define_flags() -> None:
         flags.DEFINE_string(
             "image_dir",
             None,
-            "Folder of the images; default: JPEGImages or images in that of the year, or else itself.",
+            "Folder of the images; default: JPEGImages or images, or else the folder of the year itself.",
         )
         flags.DEFINE_integer(
             "num_images", None, "Number of images to convert, from the first; default: all.", lower_bound=1
