@@ -69,7 +69,8 @@ class Layer(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         _, *names, _ = inspect.signature(type(self).__init__).parameters  # without self and **kwargs
-        return {"name": self.name, **super().get_config(), **{name: getattr(self, name) for name in names}}
+        # Not super(): for a keras.Model, that would be a configuration without name, trainable and dtype.
+        return {**keras.layers.Layer.get_config(self), **{name: getattr(self, name) for name in names}}
 
 
 @keras.utils.register_keras_serializable(package="efficientdet")
@@ -78,7 +79,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     Call: [B, H, W, C] -> [B, H, W, C].
 
-    Attributes:
+    Args:
+        momentum: of the moving averages.
+        epsilon: added to the variance.
         batch_statistics: if False, training normalizes by the moving averages and does not update them, while gamma
             and beta are still trained; suits fine-tuning with small batches.
         synchronized: if True, training normalizes by the statistics over the samples of all replicas.
@@ -86,9 +89,25 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Reference: Ioffe and Szegedy, ICML 2015 (https://arxiv.org/abs/1502.03167).
     """
 
-    def __init__(self, momentum: float = 0.99, epsilon: float = 1e-3, **kwargs):
+    def __init__(
+        self,
+        momentum: float = 0.99,
+        epsilon: float = 1e-3,
+        *,
+        batch_statistics: bool = True,
+        synchronized: bool = False,
+        **kwargs,
+    ):
         super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
-        self.batch_statistics = True
+        self.batch_statistics = batch_statistics
+        self.synchronized = synchronized
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "batch_statistics": self.batch_statistics,
+            "synchronized": self.synchronized,
+        }
 
     def call(self, inputs: tf.Tensor, training: bool = False, mask: None = None) -> tf.Tensor:
         if not (training and self.batch_statistics):

@@ -308,7 +308,7 @@ class FPNCells(layers.Layer):
     def __init__(self, repeats: int, nodes: Sequence[Node], options: NodeOptions, recompute: bool = False, **kwargs):
         super().__init__(**kwargs)
         self.repeats = repeats
-        self.nodes = tuple(nodes)
+        self.nodes = tuple(Node(level, tuple(inputs)) for level, inputs in nodes)
         self.options = NodeOptions(*options)
         self.recompute = recompute
         self.cells = [FPNCell(nodes, options, name=f"cell_{i}") for i in range(repeats)]

@@ -5,10 +5,12 @@
 Reference: Tan et al., CVPR 2020 (https://arxiv.org/abs/1911.09070).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
+import yaml
 
 from backbone import efficientnet_builder, layers
 from backbone.layers import Shape
@@ -20,6 +22,7 @@ from efficientdet.heads import BoxNet, ClassNet
 from efficientdet.postprocess import Detections
 
 
+@keras.utils.register_keras_serializable(package="efficientdet")
 class EfficientDetNet(layers.Layer, keras.Model):
     """Backbone, BiFPN and heads.
 
@@ -85,6 +88,15 @@ class EfficientDetNet(layers.Layer, keras.Model):
                 layer.build(shapes)
             shapes = [(None, None, None, self.config.fpn_num_filters)] * len(shapes)
         self.built = True
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns all arguments as plain types; `config` as YAML, because JSON has no whole numbers as keys."""
+        return {**super().get_config(), "config": self.config.to_yaml()}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: None = None) -> "EfficientDetNet":
+        """Creates a network from a result of `get_config`, with new weights."""
+        return cls(**{**config, "config": Config().override(yaml.safe_load(config["config"]))})
 
     @property
     def num_draws(self) -> int:

@@ -187,21 +187,6 @@ def test_unknown_name():
         efficientnet_builder.get_model("resnet50")
 
 
-@pytest.mark.parametrize(
-    "layer",
-    [
-        Stem(8, "relu"),
-        SqueezeExcite(2, 8, "swish", name="se"),
-        MBConvBlock(BlockArgs(5, 2, 6, 8, 16, 0.25), "relu6", 0.9, name="blocks_3"),
-        Model([BlockArgs(3, 1, 1, 8, 8, None)], act_type="relu", survival_prob=0.7, name="net"),
-    ],
-    ids=lambda layer: type(layer).__name__,
-)
-def test_config_round_trip(layer):
-    again = type(layer).from_config(layer.get_config())
-    assert again.get_config() == layer.get_config()
-
-
 def _tiny_model(act_type="relu", **options):
     blocks = [BlockArgs(3, 1, 1, 8, 8, None)]
     blocks += [BlockArgs(3, 2, 2, *filters, 0.25) for filters in ((8, 8), (8, 16), (16, 16), (16, 24))]

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from efficientdet import bifpn
-from efficientdet.bifpn import ConvAfterFusion, FNode, FPNCell, FPNCells, NodeOptions, ResampleFeatureMap
+from efficientdet.bifpn import ConvAfterFusion, FNode, FPNCell, NodeOptions, ResampleFeatureMap
 from efficientdet.fpn_configs import FUSIONS, Node
 
 OPTIONS = NodeOptions(filters=4, act_type="relu")
@@ -161,24 +161,6 @@ def test_cell_returns_the_last_node_of_each_level():
     second = cell.fnodes[1]([*feats, first], (3, 4))
     np.testing.assert_allclose(outputs[1], second, rtol=1e-5)
     np.testing.assert_allclose(outputs[0], cell.fnodes[2]([*feats, first, second], (5, 7)), rtol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "layer",
-    [
-        ResampleFeatureMap(8, apply_bn=False, conv_after_downsample=True, name="r"),
-        bifpn.FastFusion(epsilon=0.5),
-        bifpn.ChannelSoftmaxFusion(),
-        ConvAfterFusion(8, "swish", False, True),
-        FNode((0, 1), 2, OPTIONS._replace(weight_method="attn", separable_conv=False)),
-        FPNCell(NODES, OPTIONS),
-        FPNCells(2, NODES, OPTIONS),
-    ],
-    ids=lambda layer: type(layer).__name__,
-)
-def test_config_round_trip(layer):
-    again = type(layer).from_config(layer.get_config())
-    assert again.get_config() == layer.get_config()
 
 
 def _built(layer, channels):

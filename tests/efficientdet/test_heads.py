@@ -107,13 +107,3 @@ def test_number_of_draws(survival_prob, repeats, expected):
 def test_no_repeats():
     net = built(BoxNet(6, **{**OPTIONS, "repeats": 0}))
     assert len(net.weights) == 3 and net([tf.zeros([1, 2, 2, 4])] * 2)[1].shape == (1, 2, 2, 6)
-
-
-@pytest.mark.parametrize("net_class", [ClassNet, BoxNet])
-def test_config_round_trip(net_class):
-    config = net_class(6, **OPTIONS, separable_conv=False, survival_prob=0.7, recompute=True, name="head")
-    config = config.get_config()
-    again = net_class.from_config(config)
-    assert again.get_config() == config and {k: config[k] for k in OPTIONS} == OPTIONS
-    assert (config["outputs"], config["separable_conv"], config["survival_prob"]) == (6, False, 0.7)
-    assert config["recompute"] is True
