@@ -184,13 +184,20 @@ def _find_images(root: Path, entry: str, report: ConversionReport) -> list[Image
 
 
 def _locate(folder: Path, text: str) -> Path:
-    """Returns a path in a folder, without the `../` or `data/` that some exporters write before it."""
-    path = folder / text
-    if path.exists():
-        return path
-    text = text.replace("\\", "/")
+    """Returns a path in a folder, without the `../` or `data/` that some exporters write before it.
+
+    Raises:
+        DataError: if it exists both with and without `../`, of which the exporters mean the latter.
+    """
+    if not (folder / text).exists():
+        text = text.replace("\\", "/")
     first, _, rest = text.partition("/")
-    return folder / (rest if first in ("..", "data") and rest else text)
+    path, inside = folder / text, folder / rest
+    if first == ".." and rest and path.exists() and inside.exists():
+        raise DataError(
+            f"{text} may be {path.resolve()} or {inside}, which both exist; remove ../, or write a full path"
+        )
+    return inside if first in ("..", "data") and rest and not path.exists() else path
 
 
 def _images_in(folder: Path, labels_of: Callable[[Path], Path], report: ConversionReport) -> list[Image]:

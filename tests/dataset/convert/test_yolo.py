@@ -352,3 +352,13 @@ def test_labels_that_count_from_1_are_an_error(tmp_path, names):
         convert(tmp_path, write_yaml(tmp_path, names=names), max_bad_fraction=0.5)
     add_image(tmp_path, "b.jpg", [f"{first} 0.5 0.5 0.2 0.2"])
     assert convert(tmp_path, write_yaml(tmp_path, names=names), max_bad_fraction=0.5)[1]["boxes_left_out"] == 1
+
+
+def test_a_dataset_beside_the_export_is_not_taken_for_it(tmp_path):
+    for root in (tmp_path / "export/train", tmp_path / "train"):
+        add_image(root, "a.jpg", ["0 0.5 0.5 0.2 0.2"])
+    data_yaml = write_yaml(tmp_path / "export", path=None, train="../train/images")
+    with pytest.raises(tfrecord.DataError, match=r"\.\./train/images may be .*, which both exist; remove \.\./, or"):
+        yolo.load(data_yaml)
+    shutil.rmtree(tmp_path / "train")
+    assert yolo.load(data_yaml).items[0][0] == tmp_path / "export/train/images"
