@@ -13,7 +13,7 @@ from dataset.check.json_checks import GroundtruthFile
 from dataset.check.record_facts import Facts
 from dataset.label_map import spelling_key
 
-REMEDY = "set label_map to the ids of the detector, and convert data that have other ids again with them"
+REMEDY = "correct label_map, or convert the data again with the label map of the detector"
 
 
 def check(

@@ -94,6 +94,8 @@ class KerasDriver(Driver):
     def __init__(self, config: config_lib.Config, ckpt_path: str | None):
         """Builds the model and loads the weights of `ckpt_path`, see `checkpoint.find`; None for random weights.
 
+        Its class names are those of the config, see `class_names.with_names`.
+
         Raises:
             CheckpointError: if there is no checkpoint, or it does not match the network.
         """

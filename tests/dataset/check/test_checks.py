@@ -644,7 +644,7 @@ def test_records_are_compared_with_the_names_of_the_detector(tmp_path, clean):
             checks.quick(pattern, values, None, [moved])
         assert str(error.value).startswith(
             f"{pattern}: class names have other ids in the records than in runs/x/config.yaml: 'circle' is 1 instead "
-            "of 2, 'triangle' is 2 instead of 3, 'star' is 3 instead of 1; set label_map to the ids of the detector, "
+            "of 2, 'triangle' is 2 instead of 3, 'star' is 3 instead of 1; correct label_map, or convert the data "
         )
     with pytest.raises(DataError, match=r"other ids in .*x\.json than in runs/x/config\.yaml: 'circle' is 1"):
         bare = [dataclasses.replace(record, class_names=()) for record in clean[0]]
