@@ -15,15 +15,10 @@ from dataset.check.box_layouts import Layout
 from dataset.check.finding import FATAL, NOTE, WARNING, Finding, format_count, format_names
 from dataset.check.record_facts import Facts, RecordFacts
 from dataset.coco_json import Groundtruth
-from dataset.convert.annotation import CORNERS_HINT
+from dataset.convert.annotation import CORNERS_HINT, CROWDS_HINT, MAX_CROWDS
 from efficientdet import boxes as box_ops
 
 MAX_LEFT_OUT = 0.1  # share of the file's annotations that cannot be used; above, AP is meaningless
-MAX_CROWDS = 0.5  # share of the file's boxes; above, a warning
-CROWD_ADVICE = (
-    "write iscrowd=0 for single objects, there and in the records (training leaves crowds out, too, unless "
-    "skip_crowd_during_training=false)"
-)
 MAX_IMAGES = 2000  # whose boxes are compared
 MAX_REPAIRED_IMAGES = 200  # whose boxes are compared after a repair
 MIN_IOU = 0.5  # of equal boxes
@@ -110,27 +105,24 @@ def check_rows(groundtruth: Groundtruth) -> list[Finding]:
             f"({format_names(repeated)}): are boxes in it twice, or were two files merged?"
         )
         findings.append(Finding(WARNING, "json_repeated_ids", text))
-    return findings + _check_crowds(groundtruth)
+    return [*findings, *_check_crowds(groundtruth)]
 
 
-def _check_crowds(groundtruth: Groundtruth) -> list[Finding]:
-    """Checks that a file, and each of its classes, has objects that are not crowds."""
+def _check_crowds(groundtruth: Groundtruth) -> Iterator[Finding]:
+    """Checks that few boxes of a file are crowds, and that each of its classes has others."""
     path, rows, names = groundtruth.path, groundtruth.annotations.rows, groundtruth.names
     boxes = collections.Counter(row["category_id"] for row in rows)
     crowds = collections.Counter(row["category_id"] for row in rows if row.get("iscrowd"))
-    of_crowds = [
-        f"{category} {names[category]!r}" for category in sorted(crowds) if crowds[category] == boxes[category]
-    ]
-    if crowds and crowds == boxes:
-        which = f"all {len(rows)} boxes"
-    elif crowds.total() > MAX_CROWDS * len(rows):
-        which = f"{format_count(crowds.total(), len(rows), 'boxes')}"
-    elif of_crowds:
-        which = f"all boxes of category {format_names(of_crowds)}"
-    else:
-        return []
-    text = f"{which} of {path} have iscrowd=1, which AP ignores: {CROWD_ADVICE}"
-    return [Finding(FATAL if crowds == boxes else WARNING, "json_crowds", text)]
+    if crowds.total() > MAX_CROWDS * len(rows):
+        text = (
+            f"{format_count(crowds.total(), len(rows), 'boxes')} of {path} are crowds (iscrowd: 1), which AP ignores; "
+            f"{CROWDS_HINT} (training leaves crowds out, too, unless skip_crowd_during_training=false)"
+        )
+        yield Finding(FATAL if crowds == boxes else WARNING, "json_crowds", text)
+    unused = [f"{category} {names[category]!r}" for category in sorted(crowds) if crowds[category] == boxes[category]]
+    if unused and crowds != boxes:
+        text = f"all boxes of category {format_names(unused)} of {path} are crowds, which AP ignores; {CROWDS_HINT}"
+        yield Finding(WARNING, "json_unused_classes", text)
 
 
 def check_image_ids(facts: Facts, groundtruth: GroundtruthFile, regenerate_source_id: bool) -> Iterator[Finding]:

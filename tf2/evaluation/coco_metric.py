@@ -185,7 +185,7 @@ class CocoMetric:
                 f"have {len(self._annotations) - counts['boxes']} boxes"
             )
         if counts["boxes"] == counts["crowds"]:
-            crowds = f" that is not a crowd (iscrowd=1), of {counts['crowds']}" if counts["crowds"] else ""
+            crowds = f" that is not a crowd (iscrowd: 1), of {counts['crowds']}" if counts["crowds"] else ""
             texts.append(f"AP is -1: none of the {len(self._images)} evaluated images has a box{crowds}")
         return texts
 

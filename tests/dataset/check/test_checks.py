@@ -570,8 +570,7 @@ JSON_FAULTS = {
     "crowds": (
         annotations_by(lambda row: {"iscrowd": 1}),
         {"json_crowds"},
-        "have iscrowd=1, which AP ignores: write iscrowd=0 for single objects, there and in the records (training "
-        "leaves crowds out, too, unless skip_crowd_during_training=false)",
+        "x.json are crowds (iscrowd: 1), which AP ignores; export polygons or boxes instead of masks",
     ),
     "no boxes": (
         lambda groundtruth: groundtruth.update(annotations=[]),
@@ -754,7 +753,7 @@ def test_ids_of_the_json_may_have_several_types(tmp_path, clean, of_image, of_ca
         ([{"category_id": 0}], "json_category_0", "AP leaves out 1 of "),
         ([{"bbox": [1, 2, float("nan"), 4]}], "json_left_out", "bbox is not four numbers: 1 (annotation 1 of 0.jpg)"),
         ([{"id": 3}], "json_repeated_ids", "have the id of another one (annotation 3 of "),
-        ([{"iscrowd": 1}] * 60, "json_crowds", "have iscrowd=1, which AP ignores: write iscrowd=0"),
+        ([{"iscrowd": 1}] * 30, "json_crowds", "are crowds (iscrowd: 1), which AP ignores; export polygons or boxes"),
     ],
 )
 def test_part_of_the_json_that_ap_leaves_out_is_a_warning(tmp_path, clean, changes, code, words):
@@ -768,9 +767,12 @@ def test_part_of_the_json_that_ap_leaves_out_is_a_warning(tmp_path, clean, chang
 def test_a_category_of_crowds_alone_is_a_warning(tmp_path, clean):
     groundtruth = copy.deepcopy(clean[1])
     annotations_by(lambda row: {"iscrowd": int(row["category_id"] == 3)})(groundtruth)
-    [finding] = check_records(tmp_path, clean[0], groundtruth)
-    assert (finding.level, finding.code) == ("warning", "json_crowds")
-    assert "all boxes of category 3 'star' of " in finding.text
+    findings = check_records(tmp_path, clean[0], groundtruth)
+    assert [(finding.level, finding.code) for finding in findings] == [
+        ("warning", "json_crowds"),
+        ("warning", "json_unused_classes"),
+    ]
+    assert "27 of 86 boxes" in findings[0].text and "all boxes of category 3 'star' of " in findings[1].text
 
 
 def test_unlisted_images_never_stop_an_evaluation(tmp_path, clean):

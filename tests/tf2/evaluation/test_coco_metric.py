@@ -386,7 +386,7 @@ def test_ap_without_groundtruth_is_explained():
     metric = CocoMetric()
     metric.add(["a"], detections([(SQUARE, 0.9, 1)]), [groundtruth([(SQUARE, 1, True)])])
     assert metric.result()["AP"] == -1
-    text = "AP is -1: none of the 1 evaluated images has a box that is not a crowd (iscrowd=1), of 1"
+    text = "AP is -1: none of the 1 evaluated images has a box that is not a crowd (iscrowd: 1), of 1"
     assert metric.find_left_out() == [text] and metric.table().endswith(f"\nwarning: {text}")
 
 
@@ -395,7 +395,7 @@ def test_ap_without_groundtruth_is_explained():
     [
         ([], r"x\.json has no boxes; give a file with the groundtruth"),
         ([{"image_id": 8}], r"AP leaves out 1 of 1 annotations .*annotations of images that are not listed: 1"),
-        ([{"iscrowd": 1}] * 3, r"all 3 boxes of .*x\.json have iscrowd=1, .* skip_crowd_during_training=false"),
+        ([{"iscrowd": 1}] * 3, r"3 of 3 boxes .*x\.json are crowds .* skip_crowd_during_training=false"),
         ([{}, {"bbox": [1, 2, 3]}], r"AP leaves out 1 of 2 annotations \(50\.0%\) .* bbox is not four numbers"),
         ([{"category_id": "dog"}], r"annotations\[0\] has category_id 'dog'; ids must be integers"),
         ([{"image_id": 7.5}], r"annotations\[0\] has image_id 7\.5; ids must be integers"),
