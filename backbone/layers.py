@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -193,6 +193,24 @@ def drop_connect(x: tf.Tensor, survival_prob: float, training: bool, draw: tf.Te
         draw = tf.random.uniform(tf.shape(x)[:1])
     factor = tf.floor(survival_prob + draw) / survival_prob
     return x * tf.cast(factor[:, None, None, None], x.dtype)
+
+
+def seeded_draws(shape: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
+    """Random numbers for drop connect that depend on the seed alone: the same bits on every device and with XLA.
+
+    They equal those of tf.random.stateless_uniform on a CPU. That function draws other numbers with XLA, with its
+    alg="philox", too: the bits of Philox are the same, but CPUs and GPUs make floats of the lower 23 bits, and XLA of
+    the upper 23.
+
+    Args:
+        shape: shape of the result.
+        seed: [2] int64.
+
+    Returns:
+        float32, uniform in [0, 1), multiples of 2**-23.
+    """
+    bits = tf.random.stateless_uniform(shape, seed, minval=None, maxval=None, dtype=tf.uint32, alg="philox")
+    return tf.cast(tf.bitwise.bitwise_and(bits, 2**23 - 1), tf.float32) / 2**23
 
 
 def build(layer: keras.layers.Layer, channels: int) -> int:

@@ -74,6 +74,15 @@ def test_drop_connect_returns_its_input_in_inference_or_without_drops():
     np.testing.assert_array_equal(layers.drop_connect(x, 1.0, True), x)
 
 
+@pytest.mark.parametrize("seed", [[12, 0], [0, 277_241], [2**40, 3]])
+def test_seeded_draws_have_the_same_bits_with_xla(seed):
+    draw = lambda seed: layers.seeded_draws([64, 16], seed)  # noqa: E731
+    draws = draw(tf.constant(seed, tf.int64))
+    np.testing.assert_array_equal(draws, tf.random.stateless_uniform([64, 16], seed))  # on a CPU, without XLA
+    np.testing.assert_array_equal(draws, tf.function(draw)(tf.constant(seed, tf.int64)))
+    np.testing.assert_array_equal(draws, tf.function(draw, jit_compile=True)(tf.constant(seed, tf.int64)))
+
+
 def test_drop_connect_golden():
     """With survival_prob 0.75, samples with a draw of at least 0.25 are kept and divided by 0.75."""
     x = tf.reshape(tf.constant([3.0, 6.0, 9.0, 12.0]), [4, 1, 1, 1])

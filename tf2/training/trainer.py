@@ -12,7 +12,7 @@ import tensorflow as tf
 import tf_keras as keras
 from absl import logging
 
-from backbone.layers import BatchNormalization
+from backbone import layers
 from efficientdet import losses
 from efficientdet.config import Config
 from efficientdet.model import EfficientDetNet, build_anchors
@@ -92,7 +92,7 @@ class Trainer:
         self.kernels = [v for v in self.trained if re.search(r"(kernel|weight):0$", v.name)]
         self.statistics = []
         for layer in self.net.submodules:
-            if isinstance(layer, BatchNormalization):
+            if isinstance(layer, layers.BatchNormalization):
                 layer.batch_statistics &= layer.moving_mean.ref() not in frozen
                 self.statistics += [layer.moving_mean, layer.moving_variance] if layer.batch_statistics else []
 
@@ -212,7 +212,7 @@ class Trainer:
     def _draws(self, replica: tf.distribute.ReplicaContext, step: tf.Tensor) -> tf.Tensor:
         """Returns the random numbers of drop connect for the images of a replica, a function of seed and step."""
         seed = tf.stack([tf.constant(self.seed, tf.int64), step])
-        draws = tf.random.stateless_uniform([self.batch_size, self.net.num_draws], seed)
+        draws = layers.seeded_draws([self.batch_size, self.net.num_draws], seed)
         size = self.batch_size // self.num_replicas
         return tf.slice(draws, [replica.replica_id_in_sync_group * size, 0], [size, -1])
 
