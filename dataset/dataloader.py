@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable, Iterator
 
 import tensorflow as tf
+from tensorflow.python.framework import config as determinism
 
 from dataset import tfrecord
 from dataset.augment.autoaugment import autoaugment
@@ -141,13 +142,14 @@ class InputReader:
         return _map_valid(self._in_order().take(-1 if limit is None else limit), example)
 
     def _shuffled(self, seed: tf.Tensor) -> tf.data.Dataset:
-        # tf.data traces this function into a graph of its own, and this is the seed of that graph. Without it the order
-        # would also depend on the global seed.
-        tf.random.set_seed(1)
         num_files = len(self.records.files)
-        files = tf.data.Dataset.range(num_files).shuffle(num_files, seed=seed)
-        records = files.interleave(self.records.read, cycle_length=min(num_files, MAX_FILES_AT_ONCE))
-        return self._shard_records(records).shuffle(SHUFFLE_BUFFER, seed=seed)
+        files = _shuffle(tf.data.Dataset.range(num_files), num_files, seed)
+        return _shuffle(self._shard_records(self._interleaved(files)), SHUFFLE_BUFFER, seed)
+
+    def _interleaved(self, files: tf.data.Dataset) -> tf.data.Dataset:
+        # In parallel, as one remote file at a time may be slower than training; the order is that of a single thread.
+        count = min(len(self.records.files), MAX_FILES_AT_ONCE)
+        return files.interleave(self.records.read, count, num_parallel_calls=count, deterministic=True)
 
     def _in_order(self) -> tf.data.Dataset:
         return self._shard_records(tf.data.Dataset.range(len(self.records.files)).flat_map(self.records.read))
@@ -179,20 +181,21 @@ class InputReader:
         config = self.config
         seeds = tf.random.experimental.stateless_split(tf.stack([tf.cast(seed, tf.int64), number]), 3)
         image_seed, window_seed, flip_seed = tf.unstack(seeds)
-        choose = functools.partial(window_chooser(config), seed=window_seed)
+        choose = window_chooser(config)
         if config.mosaic or config.grid_mask or config.autoaugment_policy:
             sample, is_valid = self._augmented_image(positions, records, image_seed)
             image_hw = tf.shape(sample["image"])[:2]
-            window = choose(image_hw)
+            window = choose(image_hw, window_seed)
             sample = {**sample, "image": crop_image(sample["image"], window)}
         else:
 
-            def decode(record: tf.Tensor):
+            def decode(record: tf.Tensor, window_seed: tf.Tensor):
                 sample = tfrecord.parse(record)
-                image, image_hw, window = decode_window(sample["encoded"], choose)
+                image, image_hw, window = decode_window(sample["encoded"], functools.partial(choose, seed=window_seed))
                 return {**sample, "image": image}, image_hw, window
 
-            (sample, image_hw, window), is_valid = self.records.try_decode(decode, positions[0], records[0])
+            inputs = positions[0], records[0], window_seed
+            (sample, image_hw, window), is_valid = self.records.try_decode(decode, *inputs)
             sample = self._training_objects(sample)
         sample = {**sample, "boxes_norm": crop_boxes(sample["boxes_norm"], image_hw, window)}
         if config.input_rand_hflip:
@@ -278,13 +281,30 @@ def window_chooser(config: Config) -> Callable[[tf.Tensor, tf.Tensor], Window]:
 
 
 def batches(dataset: tf.data.Dataset) -> Iterator:
-    """Iterates over a dataset of InputReader.
+    """Iterates over a dataset of InputReader, see `iterate`.
 
     Raises:
         DataError: if too many records are damaged, or a record does not fit the config.
     """
     with data_errors():
-        yield from dataset
+        yield from iterate(dataset)
+
+
+def iterate(dataset: tf.data.Dataset | tf.distribute.DistributedDataset) -> Iterator:
+    """Returns an iterator over a dataset of InputReader, which runs in parallel to training even with op determinism.
+
+    With op determinism, TensorFlow replaces parallel maps by sequential ones and disables prefetching in every dataset
+    whose functions hold stateful ops, such as the nested datasets of `RecordFiles.try_decode` or the choice of an
+    algorithm in tf.random.stateless_uniform. None of these has an effect on the batches, which are functions of seed
+    and position. There is no option for it, but only the creation of an iterator is concerned.
+    """
+    if not determinism.is_op_determinism_enabled():
+        return iter(dataset)
+    determinism.disable_op_determinism()
+    try:
+        return iter(dataset)
+    finally:
+        determinism.enable_op_determinism()
 
 
 @contextlib.contextmanager
@@ -294,6 +314,20 @@ def data_errors() -> Iterator[None]:
         yield
     except (tf.errors.InvalidArgumentError, tf.errors.DataLossError, tf.errors.UnknownError) as error:
         raise tfrecord.DataError(f"cannot use the records: {reason_of(error)}") from error
+
+
+def _shuffle(dataset: tf.data.Dataset, buffer_size: int, seed: tf.Tensor) -> tf.data.Dataset:
+    """Shuffles like Dataset.shuffle, but the order depends on `seed`, [] int64, alone: not on the global seed."""
+    specs = tf.nest.flatten(dataset.element_spec)
+    shuffled = tf.raw_ops.ShuffleDataset(
+        input_dataset=tf.data.experimental.to_variant(dataset),
+        buffer_size=buffer_size,
+        seed=1,
+        seed2=seed,
+        output_types=[spec.dtype for spec in specs],
+        output_shapes=[spec.shape for spec in specs],
+    )
+    return tf.data.experimental.from_variant(shuffled, dataset.element_spec)
 
 
 def _map_valid(records: tf.data.Dataset, convert: Callable) -> tf.data.Dataset:

@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads serialized records from TFRecord files; damaged records are skipped, counted and logged, up to a limit."""
 
+import functools
 import re
 import struct
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,7 +14,6 @@ import tensorflow as tf
 from absl import logging
 from tensorflow.python.lib.io.tf_record import tf_record_random_reader
 
-from dataset import tfrecord
 from dataset.files import glob_root, reason_of, split_hidden, warn_of_hidden
 from dataset.tfrecord import DataError
 
@@ -27,6 +28,8 @@ FILE_FORMATS = {  # by the first bytes of a file
     b"[": "JSON",
     b"<": "XML or HTML",
 }
+# Kinds of errors that damaged data causes in `decode` functions; not an out-of-memory, or an op that is missing.
+DAMAGE = (tf.errors.InvalidArgumentError, tf.errors.DataLossError)
 ZEROS = re.compile(rb"\0\0\0\0+")
 BLOCK_BYTES = 1 << 20
 
@@ -61,84 +64,149 @@ class RecordFiles:
         self.files = list(files)
         self.max_damaged = max_damaged
         self.damaged: dict[tuple[int, int], str] = {}
+        self._lock = threading.Lock()  # of `damaged`: files are read, and records decoded, in parallel
+        # By (index of the file, byte offset): what is behind the damage there, so that each is searched only once; and
+        # the generator of `_records_from` that continues there.
+        self._skips: dict[tuple[int, int], tuple[int, str]] = {}
+        self._readers: dict[tuple[int, int], Iterator[tuple[bytes, int, str]]] = {}
 
     def read(self, file_index: tf.Tensor) -> tf.data.Dataset:
-        """Returns the records of a file, [] int64, in order: a dataset of (position, record [] string)."""
+        """Returns the records of a file, [] int64, in order: a dataset of (position, record [] string).
+
+        Iterating over it raises tf.errors.InvalidArgumentError with the text of a DataError if the file cannot be read.
+        """
 
         def step(state: tuple[tf.Tensor, tf.Tensor], item: tuple[tf.Tensor, tf.Tensor]):
             (number, offset), (record, is_end) = state, item
-            positions, records = tf.cond(
+            number, record, offset = tf.cond(
                 is_end,
-                lambda: tf.numpy_function(self._read_behind, [file_index, number, offset], [tf.int64, tf.string]),
-                lambda: [tf.stack([[file_index, number]]), record[tf.newaxis]],
+                lambda: tf.numpy_function(
+                    self._read_behind, [file_index, number, offset], [tf.int64, tf.string, tf.int64]
+                ),
+                lambda: [number, record, offset + tf.cast(tf.strings.length(record), tf.int64) + FRAME_BYTES],
             )
-            length = tf.cast(tf.strings.length(record), tf.int64)
-            next_state = number + 1, offset + length + FRAME_BYTES
-            return next_state, (tf.reshape(positions, [-1, 2]), tf.reshape(records, [-1]))
+            number, record, offset = (tf.ensure_shape(tensor, []) for tensor in (number, record, offset))
+            return (number + 1, offset), (tf.stack([file_index, number]), record)
 
         # TFRecordDataset stops at the first damaged record; with ignore_errors this looks like the end of the file.
-        # Hence the extra last item: it reads what is behind that byte, which is nothing if the file is intact.
-        readable = tf.data.TFRecordDataset(tf.gather(self.files, file_index)).ignore_errors()
-        records = tf.data.Dataset.zip((readable, tf.data.Dataset.from_tensors(False).repeat()))
+        # Hence the items behind it, each of which reads one more record from the place where it stopped.
+        path = tf.ensure_shape(tf.numpy_function(self._readable_file, [file_index], tf.string), [])
+        records = tf.data.TFRecordDataset(path).ignore_errors()
         start = tf.zeros([], tf.int64)
-        return records.concatenate(tf.data.Dataset.from_tensors((b"", True))).scan((start, start), step).unbatch()
+        items = tf.data.Dataset.zip((records, tf.data.Dataset.from_tensors(False).repeat()))
+        items = items.concatenate(tf.data.Dataset.from_tensors((b"", True)).repeat()).scan((start, start), step)
+        return items.take_while(lambda position, _: position[1] >= 0)
 
     def try_decode(
-        self, decode: Callable[[tf.Tensor], Any], position: tf.Tensor, record: tf.Tensor
+        self, decode: Callable[..., Any], position: tf.Tensor, record: tf.Tensor, *args: tf.Tensor
     ) -> tuple[Any, tf.Tensor]:
-        """Decodes a record inside tf.data; if that fails, counts it as damaged and returns placeholders.
+        """Decodes a record inside tf.data; if it is damaged, counts it and returns placeholders.
 
         Args:
-            decode: record [] string -> nested tensors; may raise tf.errors.InvalidArgumentError.
+            decode: (record [] string, *args) -> nested tensors, a function of its arguments alone. Errors of the kinds
+                in DAMAGE are taken for damage of the record; others are raised.
             position: [2] int64, position of the record.
             record: [] string.
+            args: further arguments of `decode`.
 
         Returns:
             (decoded, is_valid [] bool): the result of `decode` and True; or False and tensors of the same structure,
             filled with ones or empty strings and with size 1 where a dimension is unknown.
         """
-        decoded = tf.data.Dataset.from_tensors(record).map(lambda record: (decode(record), True)).ignore_errors()
+        attempt = tf.data.Dataset.from_tensors((record, *args)).map(lambda *inputs: (decode(*inputs), True))
 
         def placeholder(spec: tf.TensorSpec) -> tf.Tensor:
             return (tf.zeros if spec.dtype == tf.string else tf.ones)([size or 1 for size in spec.shape], spec.dtype)
 
-        def fallback(position: tf.Tensor, record: tf.Tensor):
-            is_valid = tf.numpy_function(self._add_undecodable, [position, record], tf.bool)
-            return tf.nest.map_structure(placeholder, decoded.element_spec[0]), tf.ensure_shape(is_valid, [])
+        def is_damaged(*inputs: tf.Tensor) -> tf.Tensor:
+            add = functools.partial(self._add_undecodable, decode)
+            return tf.ensure_shape(tf.numpy_function(add, inputs, tf.bool), [])
 
-        damaged = tf.data.Dataset.from_tensors((position, record)).map(fallback)
-        return decoded.concatenate(damaged).take(1).get_single_element()
+        damaged = (
+            tf.data.Dataset.from_tensors((position, record, *args)).map(is_damaged).filter(lambda damaged: damaged)
+        )
+        placeholders = damaged.map(lambda _: (tf.nest.map_structure(placeholder, attempt.element_spec[0]), False))
+        # ignore_errors ignores every kind of error. If it was not damage, a second attempt raises it.
+        return attempt.ignore_errors().concatenate(placeholders).concatenate(attempt).take(1).get_single_element()
 
     def name(self, position: Sequence[int]) -> str:
         """Name of a record in messages."""
         return f"record {position[1]} of {self.files[position[0]]}"
 
-    def _read_behind(self, file_index: np.int64, number: np.int64, offset: np.int64) -> tuple[np.ndarray, np.ndarray]:
-        """Returns positions [K, 2] and contents of the intact records from an offset on; counts the damaged ones."""
-        records = {}
-        for i, (record, reason) in enumerate(_records_from(self.files[file_index], int(offset)), start=number):
-            if reason:
-                self._add_damaged((file_index, i), reason)
-            else:
-                records[file_index, i] = record
-        return np.array(list(records), np.int64), np.array(list(records.values()), object)
-
-    def _add_undecodable(self, position: np.ndarray, record: bytes) -> np.bool_:
-        """Counts a record that cannot be decoded as damaged, with the reason that TensorFlow gives; returns False."""
+    def _readable_file(self, file_index: np.int64) -> bytes:
+        """Returns the path of a file; raises DataError if it cannot be read, as TFRecordDataset would retry forever."""
+        path = self.files[file_index]
         try:
-            tfrecord.decode(tf.constant(record), with_difficult=True)  # every column that any reader uses
-            reason = "its image cannot be decoded"
+            with tf.io.gfile.GFile(path, "rb") as file:
+                file.read(1)
         except tf.errors.OpError as error:
+            reason = reason_of(error).removeprefix(f"{path}; ")
+            message = f"{path} cannot be read: {reason}; restore it, or give a pattern that leaves it out"
+            raise DataError(message) from error
+        return path.encode()
+
+    def _read_behind(
+        self, file_index: np.int64, number: np.int64, offset: np.int64
+    ) -> tuple[np.int64, bytes, np.int64]:
+        """Returns the next intact record from an offset on, and counts the damaged ones before it.
+
+        Args:
+            file_index: index of the file.
+            number: index of the record at the offset.
+            offset: byte offset.
+
+        Returns:
+            (index of the record or -1 at the end of the file, record, offset of the record behind it).
+        """
+        # The reader stays open between two calls. It is found by its place, as several iterators may read a file.
+        reader = self._readers.pop((file_index, offset), None) or self._records_from(int(file_index), int(offset))
+        for record, offset, reason in reader:
+            if not reason:
+                self._readers[file_index, offset] = reader
+                return number, record, np.int64(offset)
+            self._add_damaged((file_index, number), reason)
+            number += 1
+        return np.int64(-1), b"", np.int64(offset)
+
+    def _records_from(self, file_index: int, offset: int) -> Iterator[tuple[bytes, int, str]]:
+        """Yields (record, offset behind it, "") for intact records from an offset on, (b"", ..., reason) for others."""
+        path = self.files[file_index]
+        size = tf.io.gfile.stat(path).length
+        reader = tf_record_random_reader(path)
+        while offset < size:
+            try:
+                record, offset = reader.read(offset)
+                reason = ""
+            except (tf.errors.DataLossError, IndexError):  # IndexError: the file ends within a header
+                place = file_index, offset
+                if place not in self._skips:
+                    with tf.io.gfile.GFile(path, "rb") as file:
+                        self._skips[place] = _skip_damage(file, offset, size)
+                record, (offset, reason) = b"", self._skips[place]
+            yield record, offset, reason
+
+    def _add_undecodable(self, decode: Callable, position: np.ndarray, record: bytes, *args: np.ndarray) -> np.bool_:
+        """Decodes a record again; counts it as damaged and returns True if the error is of a kind in DAMAGE."""
+        try:
+            decode(tf.constant(record), *map(tf.constant, args))
+        except DAMAGE as error:
             reason = reason_of(error)
+        except UnicodeDecodeError:  # instead of an OpError, of which the message quotes the record
+            reason = "it is no tf.train.Example"
+        except tf.errors.OpError:
+            return np.False_  # raised by the last attempt of `try_decode`
+        else:
+            return np.False_
         self._add_damaged(position, reason)
-        return np.False_
+        return np.True_
 
     def _add_damaged(self, position: Sequence[int], reason: str) -> None:
         """Adds a record to `damaged` and logs it; raises DataError if that is one too many."""
         position = (int(position[0]), int(position[1]))
-        is_new = position not in self.damaged  # False from the second round of training on
-        self.damaged[position] = reason
-        count, limit = len(self.damaged), self.max_damaged
+        with self._lock:
+            is_new = position not in self.damaged  # False from the second round of training on
+            self.damaged[position] = reason
+            count, limit = len(self.damaged), self.max_damaged
         if limit is None:
             return
         if count > limit:
@@ -149,21 +217,6 @@ class RecordFiles:
         if is_new:
             message = "skipped %s: %s (damaged so far: %d, at most %d)"
             logging.warning(message, self.name(position), reason, count, limit)
-
-
-def _records_from(path: str, offset: int) -> Iterator[tuple[bytes, str]]:
-    """Yields (record, "") for every intact record from a byte offset on, and (b"", reason) for every damaged one."""
-    size = tf.io.gfile.stat(path).length
-    reader = tf_record_random_reader(path)
-    with tf.io.gfile.GFile(path, "rb") as file:
-        while offset < size:
-            try:
-                record, offset = reader.read(offset)
-                reason = ""
-            except (tf.errors.DataLossError, IndexError):  # IndexError: the file ends within a header
-                record = b""
-                offset, reason = _skip_damage(file, offset, size)
-            yield record, reason
 
 
 def _skip_damage(file: tf.io.gfile.GFile, start: int, size: int) -> tuple[int, str]:

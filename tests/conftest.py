@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of hypothesis, and fixtures with small models."""
 
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -47,3 +49,41 @@ def spread_driver():
         return driver
 
     return make
+
+
+@pytest.fixture
+def op_determinism():
+    """Op determinism, which main.py enables with --tf_random_seed; disabled again after the test."""
+    import tensorflow as tf
+    from tensorflow.python.framework import config
+
+    tf.config.experimental.enable_op_determinism()
+    yield
+    assert config.is_op_determinism_enabled()
+    config.disable_op_determinism()
+
+
+class Overlap:
+    """A function for tf.data that returns its argument; the first call waits until a second one runs in parallel."""
+
+    def __init__(self):
+        self.seen = []  # True if the first call saw a second one
+        self._calls = threading.Semaphore(0)
+        self._is_first = threading.Lock()
+
+    def __call__(self, tensor):
+        import tensorflow as tf
+
+        return tf.ensure_shape(tf.numpy_function(self._wait, [tensor], tensor.dtype), tensor.shape)
+
+    def _wait(self, value):
+        if self._is_first.acquire(blocking=False):  # never released
+            self.seen.append(self._calls.acquire(timeout=20))
+        else:
+            self._calls.release()
+        return value
+
+
+@pytest.fixture
+def overlap():
+    return Overlap()

@@ -65,6 +65,20 @@ def write_records(tmp_path):
     return write
 
 
+@pytest.fixture
+def write_files(tmp_path):
+    """Writes files with the given numbers of records; returns the file pattern."""
+
+    def write(counts):
+        for i, count in enumerate(counts):
+            with tf.io.TFRecordWriter(str(tmp_path / f"part-{i:02}.tfrecord")) as writer:
+                for j in range(count):
+                    writer.write(tfrecord.encode(black_image(f"{i}-{j}", [], 64, 64)))
+        return str(tmp_path / "part-*")
+
+    return write
+
+
 def black_image(source_id, objects, height, width):
     """A record of white objects, (class, [ymin, xmin, ymax, xmax] in pixels, is_crowd), on black."""
     pixels = np.zeros((height, width, 3), np.uint8)
@@ -129,6 +143,63 @@ def test_batches_depend_on_the_seed_but_not_on_the_global_seed(reader, trained):
         assert not equal(trained, training(reader, 7, seed=0))
     finally:
         tf.random.set_seed(1)
+
+
+@pytest.mark.usefixtures("op_determinism")
+def test_batches_do_not_depend_on_op_determinism(reader, trained):
+    """Neither run in parallel by `batches` nor sequentially by TensorFlow, as any other iterator is."""
+    for iterate in (batches, iter):
+        dataset = reader.training(3, seed=1, num_examples=8).take(7)
+        assert equal(trained, [[array.numpy() for array in tf.nest.flatten(batch)] for batch in iterate(dataset)])
+
+
+@pytest.mark.usefixtures("op_determinism")
+def test_records_are_decoded_in_parallel_with_op_determinism(reader, overlap, monkeypatch):
+    parse = tfrecord.parse
+    monkeypatch.setattr(tfrecord, "parse", lambda record: parse(overlap(record)))
+    assert len(list(batches(reader.augmented(seed=1).take(4)))) == 4
+    assert overlap.seen == [True]
+
+
+@pytest.mark.usefixtures("op_determinism")
+def test_files_are_read_in_parallel(write_files, tiny_config, overlap, monkeypatch):
+    reader = InputReader(write_files([3, 3]), plain(tiny_config))
+    read = reader.records.read
+    monkeypatch.setattr(reader.records, "read", lambda i: read(i).map(lambda *item: (item[0], overlap(item[1]))))
+    assert len(list(batches(reader._shuffled(tf.constant(1, tf.int64))))) == 6
+    assert overlap.seen == [True]
+
+
+def test_files_read_in_parallel_have_the_order_of_one_thread(write_files, tiny_config):
+    """Of the sizes given, with empty files and more files than are read at once."""
+    reader = InputReader(write_files([0, 1, 9, 2, 4, 3, 0, 5, 1, 1, 2, 6, 3, 2, 7, 0, 4, 2, 3, 1]), plain(tiny_config))
+    files = tf.data.Dataset.range(20)
+    in_parallel = reader._interleaved(files)
+    expected = files.interleave(reader.records.read, cycle_length=16)
+    positions = [[position.numpy().tolist() for position, _ in dataset] for dataset in (in_parallel, expected)]
+    assert positions[0] == positions[1] and len(positions[0]) == 56
+
+
+@pytest.fixture
+def debug_mode():
+    """The settings of --debug."""
+    from tensorflow.python.data.ops import debug_mode
+
+    tf.config.run_functions_eagerly(True)
+    tf.data.experimental.enable_debug_mode()
+    yield
+    tf.config.run_functions_eagerly(False)
+    debug_mode.toggle_debug_mode(False)
+
+
+@pytest.mark.usefixtures("debug_mode")
+def test_debug_mode_has_the_same_batches_and_keeps_the_global_seed(reader, trained):
+    tf.random.set_seed(777)
+    expected = [tf.random.uniform([]).numpy() for _ in range(2)]
+    tf.random.set_seed(777)
+    drawn = [tf.random.uniform([]).numpy()]
+    assert equal(trained[:1], training(reader, 1, seed=1))
+    assert [*drawn, tf.random.uniform([]).numpy()] == expected
 
 
 def test_start_batch_continues_the_same_stream(reader, trained):

@@ -3,6 +3,10 @@
 """Tests of dataset/records.py: all intact records are read and all damaged ones reported, wherever the damage is."""
 
 import gzip
+import shutil
+import subprocess
+import sys
+import threading
 
 import pytest
 import tensorflow as tf
@@ -10,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset import records as records_lib
+from dataset import tfrecord
+from dataset.dataloader import data_errors
 from dataset.records import FRAME_BYTES, RecordFiles
 from dataset.tfrecord import DataError
 
@@ -168,3 +174,166 @@ def test_hidden_files_are_no_records(tmp_path, folder, caplog):
     assert records_lib.find_files(f"{folder}._a") == [f"{folder}._a"]  # named by the user
     with pytest.raises(DataError, match="no file matches"):
         records_lib.find_files(f"{folder}*_a")
+
+
+def test_damage_is_searched_once_and_counted_in_every_round(tmp_path, records, monkeypatch):
+    path = write(tmp_path / "x", records)
+    content = bytearray((tmp_path / "x").read_bytes())
+    for number in (2, 8):
+        content[starts(records)[number]] ^= 1  # the length
+    (tmp_path / "x").write_bytes(content)
+    searched = []
+    real = records_lib._find_header
+    monkeypatch.setattr(records_lib, "_find_header", lambda file, start: searched.append(start) or real(file, start))
+    files = RecordFiles([path], max_damaged=2)
+    rounds = [[r for _, r in files.read(tf.constant(0, tf.int64)).as_numpy_iterator()] for _ in range(3)]
+    assert rounds == [[record for i, record in enumerate(records) if i not in (2, 8)]] * 3
+    assert searched == [starts(records)[2] + 1, starts(records)[8] + 1]
+    assert list(files.damaged) == [(0, 2), (0, 8)] and not files._readers
+
+
+def test_records_behind_damage_that_end_with_zeros(tmp_path):
+    contents = [b"damaged", b"a\0\0", b"", b"\0"]
+    path = write(tmp_path / "x", contents)
+    content = bytearray((tmp_path / "x").read_bytes())
+    content[14] ^= 4
+    (tmp_path / "x").write_bytes(content)
+    assert read(path)[0] == list(enumerate(contents))[1:]
+
+
+def test_iterators_at_different_places_behind_damage(tmp_path, records):
+    path = write(tmp_path / "x", records)
+    content = bytearray((tmp_path / "x").read_bytes())
+    content[starts(records)[1] + 14] ^= 4
+    (tmp_path / "x").write_bytes(content)
+    dataset = RecordFiles([path], max_damaged=1).read(tf.constant(0, tf.int64)).map(lambda _, record: record)
+    expected = [record for i, record in enumerate(records) if i != 1]
+    first, second = dataset.as_numpy_iterator(), dataset.as_numpy_iterator()
+    assert [next(first) for _ in range(4)] == expected[:4]  # the second iterator passes the first one
+    assert list(second) == expected and list(first) == expected[4:]
+
+
+@pytest.mark.slow
+def test_damage_needs_little_memory(tmp_path):
+    """By the peak of a process, which never falls: the intact file is read first, then its copy with damage."""
+    with tf.io.TFRecordWriter(str(tmp_path / "intact")) as writer:
+        for i in range(150):
+            writer.write(bytes([i]) * 2**20)
+    shutil.copy(tmp_path / "intact", tmp_path / "damaged")
+    with open(tmp_path / "damaged", "r+b") as file:
+        file.seek(2**20 + FRAME_BYTES)
+        file.write(b"x")  # in the length of the second record
+    program = """
+import resource, sys
+import tensorflow as tf
+from dataset.records import RecordFiles
+for path in sys.argv[1:]:
+    count = sum(1 for _ in RecordFiles([path], max_damaged=1).read(tf.constant(0, tf.int64)))
+    print(count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "intact"), str(tmp_path / "damaged")]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (intact, peak), (damaged, peak_damaged) = (map(int, line.split()) for line in output.splitlines())
+    assert (intact, damaged) == (150, 149)
+    assert peak_damaged - peak < 64  # MiB
+
+
+def in_time(function, seconds=60):
+    """Returns the result of a function; fails if it takes too long, instead of waiting forever."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(function()), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert results, "it hangs, or it raised"
+    return results[0]
+
+
+@pytest.mark.parametrize("kind", ["dangling link", "link to itself", "folder", "deleted"])
+def test_files_that_cannot_be_read_are_an_error(tmp_path, records, kind):
+    path = tmp_path / "x"
+    files = RecordFiles([str(path)], max_damaged=10)
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "deleted":  # between two rounds
+        write(path, records)
+        assert len(list(files.read(tf.constant(0, tf.int64)))) == 12
+        path.unlink()
+    else:
+        path.symlink_to(tmp_path / {"dangling link": "none", "link to itself": "x"}[kind])
+
+    def message():
+        with pytest.raises(DataError) as error, data_errors():
+            list(tf.data.Dataset.range(1).flat_map(files.read))
+        return str(error.value)
+
+    reason = {"folder": "Is a directory", "link to itself": "Too many levels of symbolic links"}
+    assert in_time(message) == (
+        f"cannot use the records: {path} cannot be read: {reason.get(kind, 'No such file or directory')}; restore it, "
+        "or give a pattern that leaves it out"
+    )
+    assert not files.damaged
+
+
+def decode_damaged(record):
+    return tf.io.decode_png(record)
+
+
+def decode_without_memory(record):
+    return tf.fill([2**50], record)
+
+
+def decode_with_a_bug(record):
+    def fail(record):
+        raise RuntimeError("a bug")
+
+    return tf.ensure_shape(tf.numpy_function(fail, [record], tf.string), [])
+
+
+def try_decode(files, decode, record=b"record"):
+    """The result of `RecordFiles.try_decode` for record 3 of the first file, as arrays."""
+    inputs = tf.constant([0, 3], tf.int64), tf.constant(record)
+    dataset = tf.data.Dataset.from_tensors(0).map(lambda _: files.try_decode(decode, *inputs))
+    return next(dataset.as_numpy_iterator())
+
+
+def test_a_record_that_cannot_be_decoded_is_damaged():
+    files = RecordFiles(["a"], max_damaged=10)
+    image, is_valid = try_decode(files, decode_damaged)
+    assert image.shape == (1, 1, 1) and not is_valid
+    assert list(files.damaged) == [(0, 3)] and "Unknown image file format" in files.damaged[0, 3]
+
+
+def test_a_record_with_bytes_that_are_no_text_is_damaged():
+    """TensorFlow quotes the record in its message, which Python cannot decode."""
+    files = RecordFiles(["a"], max_damaged=10)
+    sample, is_valid = try_decode(files, tfrecord.decode, b"\x0a\x05\xdb\xff\xfe")
+    assert not is_valid and sample["source_id"] == b""
+    assert files.damaged == {(0, 3): "it is no tf.train.Example"}
+
+
+@pytest.mark.parametrize(
+    "decode, kind, message",
+    [
+        (decode_without_memory, tf.errors.ResourceExhaustedError, "OOM when allocating"),
+        (decode_with_a_bug, tf.errors.UnknownError, "a bug"),
+    ],
+)
+def test_other_errors_of_decoding_are_raised(decode, kind, message):
+    files = RecordFiles(["a"], max_damaged=10)
+    with pytest.raises(kind, match=message):
+        try_decode(files, decode)
+    assert not files.damaged
+
+
+def test_failures_that_pass_are_not_damage():
+    calls = []
+
+    def fail_once(record):
+        calls.append(record)
+        if len(calls) == 1:
+            raise MemoryError("no room")
+        return record + b"!"
+
+    files = RecordFiles(["a"], max_damaged=10)
+    decode = lambda record: tf.ensure_shape(tf.numpy_function(fail_once, [record], tf.string), [])  # noqa: E731
+    assert try_decode(files, decode) == (b"record!", True) and not files.damaged

@@ -324,7 +324,7 @@ def images_per_second(dataset: Iterable, num_images: int, is_batched: bool) -> f
 
     from dataset import dataloader
 
-    iterator = iter(dataset)
+    iterator = dataloader.iterate(dataset)
 
     def take(number: int) -> int:
         taken = 0

@@ -319,7 +319,7 @@ class _Session:
             )
             return dataset.take(replicas).cache().repeat() if self.training.use_fake_data else dataset
 
-        return iter(self.trainer.distribute(dataset))
+        return dataloader.iterate(self.trainer.distribute(dataset))
 
     def _steps_to_boundary(self, step: int) -> int:
         """Returns the number of steps until control has to return to Python."""

@@ -236,6 +236,17 @@ def test_a_resumed_run_reads_the_same_data_as_an_uninterrupted_one(trainers, tin
     assert halves.weight == whole.weight != 0
 
 
+@pytest.mark.usefixtures("trainers", "op_determinism")
+def test_training_reads_in_parallel_with_op_determinism(tiny_config, tmp_path, overlap, monkeypatch):
+    def batches(*_, **__):
+        numbers = tf.data.Dataset.range(1000, output_type=tf.float32)
+        return numbers.map(lambda number: (overlap(number), {}), num_parallel_calls=2)
+
+    monkeypatch.setattr(Numbers, "training", batches)
+    train.run(epochs(tiny_config, 1), training(tmp_path))
+    assert overlap.seen == [True]
+
+
 def test_every_epoch_ends_with_a_checkpoint(trainers, tiny_config, tmp_path):
     train.run(epochs(tiny_config, 3), training(tmp_path))  # with the default, a checkpoint every 1000 steps
     assert steps_saved(tmp_path) == [2, 4, 6]
