@@ -234,3 +234,7 @@ def test_check_requires_num_classes_for_every_id():
     with pytest.raises(LabelMapError) as error:
         check(resolve("coco"), 80)
     assert str(error.value) == "label_map has id 90 ('toothbrush') but num_classes is 80; set num_classes to 90 or more"
+    with pytest.raises(
+        LabelMapError, match=r"num_classes is 80; class ids, .* at most 10000: .* --consecutive_ids does$"
+    ):
+        check({9210045: "dog"}, 80)
