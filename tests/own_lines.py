@@ -6,7 +6,7 @@ import re
 
 OWN = re.compile(
     r"[IWEF](?!0000)\d{4} [\d:.]+ \d+ \w+\.py:\d+\] "  # absl's log; early lines of the one in C++ have the date 0000
-    r"|error: |[\w ]+: .*\[\d\d:\d\d.*\]"  # error messages, progress bars
+    r"|  \w|error: |[\w ]+: .*\[\d\d:\d\d.*\]"  # further lines of a message, error messages, progress bars
     r"|$"
 )
 
