@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of hypothesis, and fixtures with small models."""
 
+import os
 import threading
 
 import numpy as np
@@ -9,6 +10,9 @@ import pytest
 from hypothesis import settings
 
 from efficientdet import config as config_lib
+
+# Read when XLA is first used: with optimization, it compiles a training step for several minutes on a CPU.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 # No deadline: the first call of a TensorFlow function traces it. Derandomized: results are reproducible.
 settings.register_profile("tensorflow", deadline=None, derandomize=True, max_examples=50)
