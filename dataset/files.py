@@ -37,18 +37,20 @@ class TargetError(ValueError):
     """A file or folder that results cannot be written to."""
 
 
-def reason_of(error: BaseException) -> str:
+def reason_of(error: BaseException, *, with_path: bool = False) -> str:
     """Returns the reason of an error as one line, shortened to REASON_LENGTH characters unless it is TensorFlow's.
 
     Graph nodes and stack traces in TensorFlow's messages are removed, and so is the path of a file that cannot be
-    opened, which the caller names.
+    opened, which the caller names; `with_path` keeps TensorFlow's path.
     """
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, tf.errors.OpError):
         message = _AROUND_REASON.sub("", error.message.partition("\n")[0])
-        reason = message.rpartition("; ")[2]  # "{path}; No such file or directory"
-        return (reason if reason in _SYSTEM_REASONS else message) or type(error).__name__
+        path, _, reason = message.rpartition("; ")  # "{path}; No such file or directory"
+        if reason in _SYSTEM_REASONS:
+            return f"{path}: {reason}" if with_path and path else reason
+        return message or type(error).__name__
     reason = " ".join(str(error).split()) or type(error).__name__
     return reason if len(reason) <= REASON_LENGTH else f"{reason[: REASON_LENGTH - 3]}..."
 

@@ -58,7 +58,7 @@ def main() -> None:
     # Imports TensorFlow, which takes seconds, after errors in the flags have been reported.
     from dataset.check import inspection
 
-    folder = FLAGS.save_samples_dir
+    folder = FLAGS.save_samples_dir.rstrip("/") or "/"
     inspection.run(FLAGS.file_pattern, folder, config, samples=FLAGS.samples, evaluation=FLAGS.eval)
 
 

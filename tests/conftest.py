@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from dataset import native_log
 from efficientdet import config as config_lib
 
+native_log.hide_start_notes()  # as the commands do
 # Read when XLA is first used: with optimization, it compiles a training step for several minutes on a CPU.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 

@@ -90,7 +90,7 @@ def translate_errors() -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
-        raise DataError(reason_of(error)) from error
+        raise DataError(reason_of(error, with_path=True)) from error
     except KeyboardInterrupt:
         print("interrupted: no incomplete TFRecords are left", file=sys.stderr)
         raise

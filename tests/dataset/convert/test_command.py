@@ -21,7 +21,7 @@ from dataset.convert.conversion_report import ConversionReport
         (tfrecord.DataError("no image"), "error: no image"),
         (PermissionError(13, "Permission denied", "a.xml"), "error: a.xml: Permission denied"),
         (OSError(28, "No space left on device"), "error: No space left on device"),
-        (tf.errors.ResourceExhaustedError(None, None, "out/0; No space left on device"), "error: out/0; No space left"),
+        (tf.errors.ResourceExhaustedError(None, None, "out/0; No space left on device"), "error: out/0: No space left"),
     ],
 )
 def test_errors_end_a_script_with_one_line(error, line):

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from dataset import visualize
+from dataset.check.class_ids import NamedIds
 from dataset.convert import image_file
 from efficientdet.config import Config
 from efficientdet.postprocess import Detections
@@ -259,7 +260,7 @@ def test_globs_are_recursive_and_hidden_files_are_no_images(nested, caplog):
 
 def test_parity_and_benchmark_take_the_same_globs(nested):
     pattern = f"{nested}/**/*.jpg"
-    arguments = export._parity_arguments(Config(), export.ParityOptions(pattern))
+    arguments = export._parity_arguments(Config(), export.ParityOptions(pattern), NamedIds((), "no checkpoint"))
     assert [image.shape for image in arguments["images"]] == [(100, 50, 3)] * 2
     with latency._paths(pattern, 3) as paths:
         assert paths == [str(nested / name) for name in ("a.jpg", "sub/deep/d.jpg", "a.jpg")]
