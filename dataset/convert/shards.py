@@ -166,10 +166,11 @@ def write_shards(
     report, groundtruth = ConversionReport(), _empty_groundtruth(source)
     report.extend(source.report)
     num_threads = num_threads or os.cpu_count()
-    options = {"include_masks": include_masks, "box_frames": decide_box_frames(source, num_threads, max_bad_fraction)}
-    convert = functools.partial(_convert_image, source, max_image_pixels, options)
     num_boxes = collections.Counter()  # per class
     with open_shards(prefix, num_shards) as write:
+        box_frames = decide_box_frames(source, num_threads, max_bad_fraction)
+        options = {"include_masks": include_masks, "box_frames": box_frames}
+        convert = functools.partial(_convert_image, source, max_image_pixels, options)
         with contextlib.closing(_map_in_order(convert, source.items, num_threads)) as results:
             for record, serialized, image_report in tqdm(
                 results, total=len(source.items), desc=os.path.basename(prefix), unit="image"
