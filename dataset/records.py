@@ -14,7 +14,8 @@ import tensorflow as tf
 from absl import logging
 from tensorflow.python.lib.io.tf_record import tf_record_random_reader
 
-from dataset.files import glob_root, reason_of, split_hidden, warn_of_hidden
+from dataset.file_search import glob_root, split_hidden, warn_of_hidden
+from dataset.files import reason_of
 from dataset.tfrecord import DataError
 
 # A TFRecord file is a sequence of frames: length of the record as a little-endian uint64, CRC of these 8 bytes as a

@@ -27,6 +27,7 @@ from dataset import (
 )
 from dataset.check import inspection
 from dataset.convert import coco, command, sample_data, shards, yolo
+from dataset.file_search import files_in
 from dataset.files import TargetError
 from dataset.records import find_files
 from efficientdet import config as config_lib
@@ -100,7 +101,7 @@ def read(path):
 
 def tree(folder):
     """Returns the names of all files below a remote folder, relative to it."""
-    return {file.removeprefix(f"{folder}/") for file in files.files_in(folder)}
+    return {file.removeprefix(f"{folder}/") for file in files_in(folder)}
 
 
 class Fake(drivers.Driver):

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from dataset.convert import image_file
 from dataset.convert.conversion_report import ConversionReport
 from dataset.convert.image_file import ImageError
-from dataset.files import find_in
+from dataset.file_search import find_in
 
 SEPARATORS = re.compile(r"[\\/]+|\?d=")  # the last in URLs of local files
 MOVED = "images found by name, in another folder than annotated"

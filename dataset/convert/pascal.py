@@ -22,7 +22,8 @@ from dataset.convert.annotation import (
 from dataset.convert.conversion_report import ConversionReport
 from dataset.convert.image_file import ImageError
 from dataset.convert.voc_set import VocSet
-from dataset.files import HIDDEN_IGNORED, reason_of
+from dataset.file_search import HIDDEN_IGNORED
+from dataset.files import reason_of
 from dataset.tfrecord import DataError
 
 BOX_SIDES = ("xmin", "ymin", "xmax", "ymax")

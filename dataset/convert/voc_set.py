@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from dataset.convert import image_file
 from dataset.convert.annotation import SPLIT_SYNONYMS, SPLITS, read_lines
 from dataset.convert.image_file import ImageError
-from dataset.files import find_in
+from dataset.file_search import find_in
 from dataset.tfrecord import DataError
 
 CLASS_FLAG = re.compile(r"\s+(-1|0|1)$")  # after each id in the list of a class: class absent, difficult, present

@@ -22,7 +22,8 @@ from dataset.convert.annotation import (
     read_lines,
 )
 from dataset.convert.conversion_report import ConversionReport
-from dataset.files import HIDDEN_IGNORED, check_local, find_in
+from dataset.file_search import HIDDEN_IGNORED, find_in
+from dataset.files import check_local
 from dataset.tfrecord import DataError
 from efficientdet import config as config_lib
 from efficientdet import hparams

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from dataset import files
+from dataset.file_search import files_in
 
 
 @pytest.mark.parametrize(
@@ -115,97 +116,7 @@ def test_atomic_path_is_complete_or_absent(tmp_path, target):
     assert list(tmp_path.iterdir()) == []
     write("complete")
     assert list(tmp_path.iterdir()) == [path]
-    assert files.files_in(str(path)) == [str(path / "inside") if target.endswith("/") else str(path)]
-
-
-HIDDEN = [
-    "._a.jpg",
-    ".DS_Store",
-    "Thumbs.db",
-    "desktop.ini",
-    ".ipynb_checkpoints/a-checkpoint.jpg",
-    "__MACOSX/._a.jpg",
-    "__MACOSX/a.jpg",
-    "sub/.ipynb_checkpoints/deep/a.jpg",
-    "sub/._b.jpg",
-]
-
-
-@pytest.fixture
-def littered(tmp_path):
-    """A folder with images, two of them in subfolders, between hidden files; its own path has hidden parts."""
-    folder = tmp_path / ".cache" / "in [1]"
-    for name in ["b.jpg", "a.jpg", "c.png", "sub/b.jpg", "sub/deep/a.jpg", *HIDDEN]:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(name)
-    return folder
-
-
-@pytest.mark.parametrize(
-    "pattern, names, hidden",
-    [
-        ("*", ["a.jpg", "b.jpg", "c.png"], [".DS_Store", "._a.jpg", "Thumbs.db", "desktop.ini"]),
-        ("*.jpg", ["a.jpg", "b.jpg"], ["._a.jpg"]),
-        ("**", ["a.jpg", "b.jpg", "c.png", "sub/b.jpg", "sub/deep/a.jpg"], sorted(HIDDEN)),
-        ("**/*", ["a.jpg", "b.jpg", "c.png", "sub/b.jpg", "sub/deep/a.jpg"], sorted(HIDDEN)),
-        (
-            "**/*.jpg",
-            ["a.jpg", "b.jpg", "sub/b.jpg", "sub/deep/a.jpg"],
-            sorted(name for name in HIDDEN if name.endswith(".jpg")),
-        ),
-        ("**.jpg", ["a.jpg", "b.jpg"], ["._a.jpg"]),  # as `*`, like Python's glob and bash
-        ("**/a.jpg", ["a.jpg", "sub/deep/a.jpg"], ["__MACOSX/a.jpg", "sub/.ipynb_checkpoints/deep/a.jpg"]),
-        ("s*/**/*.jpg", ["sub/b.jpg", "sub/deep/a.jpg"], ["sub/._b.jpg", "sub/.ipynb_checkpoints/deep/a.jpg"]),
-        ("*/*.jpg", ["sub/b.jpg"], [".ipynb_checkpoints/a-checkpoint.jpg", "__MACOSX/._a.jpg", "__MACOSX/a.jpg",
-                                    "sub/._b.jpg"]),
-        ("[ac].*", ["a.jpg", "c.png"], []),
-        ("sub/*", ["sub/b.jpg"], ["sub/._b.jpg"]),
-        ("*.gif", [], []),
-    ],
-)  # fmt: skip
-def test_globs_are_recursive_and_without_hidden_files(littered, pattern, names, hidden):
-    expected = files.Found(*([str(littered / name) for name in group] for group in (names, hidden)))
-    assert files.find_in(littered, pattern) == expected
-    plain = littered.with_name("plain")  # a glob cannot begin with the brackets of the other name
-    littered.rename(plain)
-    found = files.expand(f"{plain}/{pattern}")
-    assert found == files.Found(*([str(plain / name) for name in group] for group in (names, hidden)))
-
-
-def test_paths_of_globs_begin_as_given(littered, monkeypatch):
-    monkeypatch.chdir(littered)
-    assert files.expand("*.jpg").files == ["a.jpg", "b.jpg"]
-    assert files.expand("./*.jpg").files == ["./a.jpg", "./b.jpg"]
-    assert files.expand("../in*/*.png").files == ["../in [1]/c.png"]
-    assert files.expand("sub/**/*.jpg").files == ["sub/b.jpg", "sub/deep/a.jpg"]
-    assert files.expand("**/deep/*").files == ["sub/deep/a.jpg"]
-
-
-def test_files_and_folders_are_taken_as_named(littered):
-    """The name of a file may look like a glob, and a hidden folder may be meant."""
-    assert files.expand(str(littered)).files == [str(littered / name) for name in ("a.jpg", "b.jpg", "c.png")]
-    assert files.expand(str(littered / "._a.jpg")) == ([str(littered / "._a.jpg")], [])
-    hidden_folder = littered / ".ipynb_checkpoints"
-    assert files.expand(str(hidden_folder)).files == [str(hidden_folder / "a-checkpoint.jpg")]
-    assert files.expand("") == files.expand(str(littered / "none.jpg")) == ([], [])
-
-
-def test_a_link_to_nothing_is_found(littered):
-    (littered / "d.jpg").symlink_to("gone")
-    assert str(littered / "d.jpg") in files.find_in(littered).files
-
-
-def test_files_in_has_no_hidden_files(littered):
-    names = ["a.jpg", "b.jpg", "c.png", "sub/b.jpg", "sub/deep/a.jpg"]
-    assert files.files_in(str(littered)) == [str(littered / name) for name in names]
-
-
-def test_hidden_files_are_counted_once(caplog):
-    hidden = [f"data/._{i}.jpg" for i in range(5)]
-    for _ in range(2):
-        files.warn_of_hidden(hidden)
-    files.warn_of_hidden([])
-    assert caplog.messages == ["hidden files ignored: 5 (data/._0.jpg, data/._1.jpg, data/._2.jpg, ...)"]
+    assert files_in(str(path)) == [str(path / "inside") if target.endswith("/") else str(path)]
 
 
 @pytest.mark.parametrize(
@@ -243,7 +154,7 @@ def test_a_remote_folder_is_uploaded_when_it_is_complete(tmp_path):
         write(is_complete=False)
     assert not tf.io.gfile.exists(path)
     write(is_complete=True)
-    assert files.files_in(path) == [f"{path}/a", f"{path}/inside/b"]
+    assert files_in(path) == [f"{path}/a", f"{path}/inside/b"]
     assert files.read_file(f"{path}/inside/b") == b"inside/b"
     with pytest.raises(files.TargetError, match="exists already"):
         files.check_target(path)
@@ -273,6 +184,4 @@ def test_remote_files_that_belong_together_are_uploaded_in_order(tmp_path, monke
             write()
     else:
         write()
-    assert uploaded == ["2", "1", "3"] and files.files_in(folder) == (
-        [] if fails_at else [f"{folder}/{i}" for i in "123"]
-    )
+    assert uploaded == ["2", "1", "3"] and files_in(folder) == ([] if fails_at else [f"{folder}/{i}" for i in "123"])

@@ -25,7 +25,8 @@ import numpy as np
 import tensorflow as tf
 
 from dataset import label_map, scenes
-from dataset.files import files_in, write_file
+from dataset.file_search import files_in
+from dataset.files import write_file
 from efficientdet.config import Config
 from efficientdet.postprocess import Detections
 from efficientdet.tta import Levels

@@ -12,7 +12,8 @@ from absl import logging
 from tensorflow.types.experimental import ConcreteFunction
 
 from dataset import tfrecord
-from dataset.files import atomic_path, check_target, files_in, reason_of
+from dataset.file_search import files_in
+from dataset.files import atomic_path, check_target, reason_of
 from efficientdet import postprocess
 from efficientdet.model import EfficientDetModel
 from tf2.inference import graph, signatures

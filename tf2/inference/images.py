@@ -20,17 +20,8 @@ import tqdm
 from dataset import label_map, visualize
 from dataset.convert import image_file
 from dataset.convert.image_file import ImageError
-from dataset.files import (
-    atomic_path,
-    check_distinct,
-    check_folder,
-    check_local,
-    expand,
-    folder_of,
-    is_remote,
-    warn_of_hidden,
-    write_file,
-)
+from dataset.file_search import expand, warn_of_hidden
+from dataset.files import atomic_path, check_distinct, check_folder, check_local, folder_of, is_remote, write_file
 from efficientdet import boxes as box_ops
 from tf2.inference.drivers import Driver
 

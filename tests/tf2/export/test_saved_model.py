@@ -11,7 +11,8 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from dataset.files import TargetError, files_in
+from dataset.file_search import files_in
+from dataset.files import TargetError
 from tf2.export import saved_model
 from tf2.inference import drivers, signatures
 from tf2.inference.metadata import ArtifactError, ExportError, Metadata
