@@ -74,6 +74,7 @@ def define_flags() -> None:
 def main() -> None:
     command.hide_gpus()
     check_local(FLAGS.data_dir, "--data_dir")
+    check_local(FLAGS.image_dir or "", "--image_dir")
     years = ["VOC2007", "VOC2012"] if FLAGS.year == "merged" else [FLAGS.year]
     folders = (FLAGS.annotations_dir, FLAGS.image_dir)
     voc_sets = [VocSet(Path(FLAGS.data_dir, year), FLAGS.set, *folders) for year in years]

@@ -116,10 +116,11 @@ def check(names: Mapping[int, str], num_classes: int) -> None:
 def _read_pbtxt(path: str) -> dict[int, str]:
     """Reads a label map in the text format of protocol buffers, which the TensorFlow Object Detection API uses."""
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            text = re.sub(r"^\s*#.*$", "", file.read(), flags=re.MULTILINE)
-    except (OSError, ValueError) as error:
-        raise LabelMapError(f"label_map: cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+        text = re.sub(r"^\s*#.*$", "", hparams.read_local(path).decode("utf-8-sig"), flags=re.MULTILINE)
+    except config_lib.ConfigError as error:
+        raise LabelMapError(f"label_map: {error}") from None
+    except UnicodeDecodeError as error:
+        raise LabelMapError(f"label_map: cannot read {path}: {error}") from None
     names: dict[int, str] = {}
     for item in PBTXT_ITEM.findall(text):
         class_id, name = PBTXT_ID.search(item), PBTXT_NAME.search(item)

@@ -49,23 +49,29 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict:
     return dict(pairs)
 
 
+def read_local(path: str) -> bytes:
+    """Returns the content of a file; raises ConfigError if it is remote, or cannot be read."""
+    if "://" in path:
+        raise ConfigError(f"{path} must be on this machine; copy it here, and give the local path")
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+
+
 def read_yaml(path: str) -> dict:
     """Returns the mapping in a YAML or JSON file of plain types.
 
     Raises:
         ConfigError: if the file is missing or malformed, has a duplicate key, or does not contain a mapping.
     """
-    if "://" in path:
-        raise ConfigError(f"{path} must be on this machine; copy it here, and give the local path")
+    content = read_local(path)
     is_json = path.endswith(".json")  # YAML rejects some JSON: tabs between tokens, escaped surrogate pairs
     try:
-        with open(path, "rb") as file:
-            content = file.read()
         values = json.loads(content, object_pairs_hook=_unique_keys) if is_json else yaml.load(content, _Loader)
     except RecursionError:
         raise ConfigError(f"{path}: its brackets are nested too deep") from None
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: an invalid date
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or error
         where = f"{path}, line {mark.line + 1}" if mark else path

@@ -407,9 +407,11 @@ def test_local_inputs(remote, read):
         read(f"{remote}/in")
 
 
-def test_data_dir_is_local(remote, monkeypatch):
-    with pytest.raises(ValueError, match=f"--data_dir must be on this machine, got {remote}"):
-        call(create_pascal_tfrecord, monkeypatch, data_dir=remote, output_path="train", **PASCAL_FLAGS)
+@pytest.mark.parametrize("flag", ["data_dir", "image_dir"])
+def test_folders_of_voc_are_local(remote, raw, monkeypatch, flag):
+    flags = {**PASCAL_FLAGS, "data_dir": str(raw), flag: remote}
+    with pytest.raises(ValueError, match=f"--{flag} must be on this machine, got {remote}"):
+        call(create_pascal_tfrecord, monkeypatch, output_path="train", **flags)
 
 
 def test_paths_in_data_yaml_are_local(remote, raw):
@@ -436,9 +438,11 @@ def test_an_unknown_file_system_is_refused_before_the_work(remote, check):
         check("abc://bucket/folder/name")
 
 
-@pytest.mark.parametrize("hparams", ["gs://bucket/keys.yaml", "label_map=gs://bucket/names.yaml"])
+@pytest.mark.parametrize(
+    "hparams", ["gs://bucket/keys.yaml", "label_map=gs://bucket/names.yaml", "label_map=gs://bucket/names.pbtxt"]
+)
 def test_a_remote_config_is_refused(hparams):
     with pytest.raises(
-        ValueError, match=r"gs://bucket/\w+\.yaml must be on this machine; copy it here, and give the lo"
+        ValueError, match=r"gs://bucket/\w+\.(yaml|pbtxt) must be on this machine; copy it here, and give the lo"
     ):
         label_map.resolve(config_lib.load("efficientdet-d0", hparams).label_map)
