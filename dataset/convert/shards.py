@@ -35,7 +35,7 @@ from dataset.convert.annotation import (
 from dataset.convert.box_frame import BoxFrames, Evidence, Frames
 from dataset.convert.conversion_report import ConversionReport, Reason
 from dataset.convert.image_file import ImageError
-from dataset.files import check_folder, folder_of, reason_of, staging_folder, write_file
+from dataset.files import check_folder, folder_of, read_file, reason_of, staging_folder, write_file
 from dataset.tfrecord import DataError, Record
 
 READ_AHEAD = 4  # results per thread that may wait for a slower image before them
@@ -118,13 +118,12 @@ def check_label_maps(prefix: str | os.PathLike, names: Mapping[int, str]) -> Non
     own = companion_path(prefix, "label_map", ".yaml")
     ids = {name: class_id for class_id, name in names.items()}
     for path in _other_label_maps(own):
-        with contextlib.suppress(label_map.LabelMapError):
-            for class_id, name in label_map.resolve(path).items():
-                if ids.get(name, class_id) != class_id:
-                    raise DataError(
-                        f"{name!r} would get the id {ids[name]}, but has {class_id} in {path}: list the same "
-                        f"categories in the JSON files of all splits, or write another dataset to another folder"
-                    )
+        for class_id, name in _read_label_map(path).items():
+            if ids.get(name, class_id) != class_id:
+                raise DataError(
+                    f"{name!r} would get the id {ids[name]}, but has {class_id} in {path}: list the same categories in "
+                    f"the JSON files of all splits, or write another dataset to another folder"
+                )
 
 
 def _other_label_maps(path: str) -> list[str]:
@@ -134,6 +133,15 @@ def _other_label_maps(path: str) -> list[str]:
     return [
         os.path.join(folder, other) for other in sorted(names) if other != name and fnmatch(other, "*label_map_*.yaml")
     ]
+
+
+def _read_label_map(path: str) -> dict[int, str]:
+    """Returns the names of a local or remote label map; none if the file is not a label map."""
+    try:
+        content = yaml.safe_load(read_file(path))
+        return label_map.resolve(content) if isinstance(content, Mapping) else {}
+    except (tf.errors.OpError, yaml.YAMLError, ValueError):
+        return {}
 
 
 def write_shards(

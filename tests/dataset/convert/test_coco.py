@@ -424,14 +424,17 @@ def test_consecutive_ids(folder, first, class_ids, note):
     assert "# 2 has the id 9210045 in the source\n" in pathlib.Path(written).read_text() or 0 in class_ids
 
 
-def test_a_supercategory_with_boxes_becomes_a_class(folder):
+@pytest.mark.parametrize("target", ["{}", "ram://{}"])
+def test_a_supercategory_with_boxes_becomes_a_class(folder, target):
+    target = target.format(folder)
+    tf.io.gfile.makedirs(target)
     path = write_json(folder, [annotation(1, 3, [4, 5, 8, 10], category_id=0)], categories=[CELLS, *LARGE])
     source = coco.load(folder / "images", object_annotations_file=path, consecutive_ids=True)
     assert source.label_map == {1: "cells", 2: "cat", 3: "dog"}
     # Another split, in which the same class has no box, would get other ids.
-    shards.write_label_map(folder / "train", source.label_map, source.original_ids)
+    shards.write_label_map(f"{target}/train", source.label_map, source.original_ids)
     path = write_json(folder, [annotation(1, 3, [4, 5, 8, 10], category_id=70)], categories=[CELLS, *LARGE])
     other = coco.load(folder / "images", object_annotations_file=path, consecutive_ids=True)
-    shards.check_label_maps(folder / "train", other.label_map)  # its own file is replaced
+    shards.check_label_maps(f"{target}/train", other.label_map)  # its own file is replaced
     with pytest.raises(tfrecord.DataError, match=r"'cat' would get the id 1, but has 2 in .*label_map_train\.yaml"):
-        shards.check_label_maps(folder / "val", other.label_map)
+        shards.check_label_maps(f"{target}/val", other.label_map)
