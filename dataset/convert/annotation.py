@@ -80,9 +80,8 @@ class Source:
     report: ConversionReport  # notes on the whole dataset
     exif_boxes: str = box_frame.AUTO  # frame of the boxes of images with EXIF orientation, see `box_frame.EXIF_BOXES`
     write_groundtruth: bool = True  # False if the dataset is a COCO groundtruth file; else source ids are integers
-    original_ids: Mapping[int, int] = dataclasses.field(
-        default_factory=dict
-    )  # of renumbered classes: {id: source's id}
+    # Of renumbered classes: {id: source's id}.
+    original_ids: Mapping[int, int] = dataclasses.field(default_factory=dict)
     # (number of boxes per class, report of the conversion) -> error of the dataset as a whole, or None
     find_error: Callable[[Mapping[int, int], ConversionReport], str | None] = lambda num_boxes, report: None
 
@@ -149,27 +148,7 @@ def to_record(
     if image.change:
         report.note(f"images re-encoded: {image.change}", annotation.filename)
     orientation = _box_orientation(annotation, image, report, box_frames)
-    size = image.stored_size if orientation else (image.height, image.width)  # in which the boxes are given
-    kept, boxes_norm, masks, seen = [], [], [], set()
-    for item in annotation.objects:
-        where = f"{item.label} of {annotation.filename}"
-        try:
-            mask = [encode_mask(item.segmentation, size, orientation)] if include_masks else []
-            box_norm = _to_box_norm(item.box, annotation.normalized, size, where, report)
-        except ValueError as error:
-            report.leave_out("boxes", str(error), where)
-            continue
-        masks += mask
-        if (item.box, item.class_id) in seen:
-            report.note("duplicate boxes, kept", where)
-        seen.add((item.box, item.class_id))
-        if item.area is not None and not 0 <= item.area <= MAX_AREA:  # also true for NaN
-            report.note("invalid areas, replaced by those of the boxes", where)
-            item = item._replace(area=None)
-        if item.is_crowd:
-            report.note(CROWDS, where)
-        kept.append(item)
-        boxes_norm.append(box_frame.transpose_box_norm(box_norm, orientation))
+    kept, boxes_norm, masks = _convert_objects(annotation, image, orientation, report, include_masks=include_masks)
     boxes_norm = np.array(boxes_norm, np.float32).reshape(-1, 4)
     ymin, xmin, ymax, xmax = boxes_norm.astype(np.float64).T
     box_areas = np.round((ymax - ymin) * image.height * (xmax - xmin) * image.width, 3).tolist()
@@ -191,6 +170,38 @@ def to_record(
         poses=[item.pose for item in kept if item.pose is not None],
         captions=annotation.captions,
     )
+
+
+def _convert_objects(
+    annotation: Annotation, image: ImageFile, orientation: int, report: ConversionReport, *, include_masks: bool
+) -> tuple[list[AnnotatedObject], list[Box], list[bytes]]:
+    """Returns the objects that can be used, their boxes [ymin, xmin, ymax, xmax] in [0, 1], and their masks as PNG.
+
+    Args:
+        orientation: EXIF orientation to apply to boxes and masks; 0 for none.
+    """
+    size = image.stored_size if orientation else (image.height, image.width)  # in which the boxes are given
+    kept, boxes_norm, masks, seen = [], [], [], set()
+    for item in annotation.objects:
+        where = f"{item.label} of {annotation.filename}"
+        try:
+            mask = [encode_mask(item.segmentation, size, orientation)] if include_masks else []
+            box_norm = _to_box_norm(item.box, annotation.normalized, size, where, report)
+        except ValueError as error:
+            report.leave_out("boxes", str(error), where)
+            continue
+        masks += mask
+        if (item.box, item.class_id) in seen:
+            report.note("duplicate boxes, kept", where)
+        seen.add((item.box, item.class_id))
+        if item.area is not None and not 0 <= item.area <= MAX_AREA:  # also true for NaN
+            report.note("invalid areas, replaced by those of the boxes", where)
+            item = item._replace(area=None)
+        if item.is_crowd:
+            report.note(CROWDS, where)
+        kept.append(item)
+        boxes_norm.append(box_frame.transpose_box_norm(box_norm, orientation))
+    return kept, boxes_norm, masks
 
 
 def _box_orientation(annotation: Annotation, image: ImageFile, report: ConversionReport, box_frames: BoxFrames) -> int:
