@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from dataset import tfrecord
 from dataset.check import swap_evidence
+from dataset.convert.truncated import JPEG_SIGNATURE, PNG_SIGNATURE
 from dataset.dataloader import data_errors
 from dataset.files import reason_of
 from dataset.records import FRAME_BYTES, RecordFiles, find_files
@@ -39,7 +40,6 @@ USED_FEATURES = {
 }
 
 NOT_DECODABLE = "hold an image that does not decode"
-JPEG_START, PNG_START = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 PNG_SIZE = struct.Struct(">16x2I")  # width and height, after the signature and the header of the chunk IHDR
 
 
@@ -233,9 +233,9 @@ def _decode(encoded: bytes, decode_images: bool) -> tuple[np.ndarray | None, tup
     """
     image = None
     try:
-        if not decode_images and encoded.startswith(JPEG_START):
+        if not decode_images and encoded.startswith(JPEG_SIGNATURE):
             height, width, _ = tf.io.extract_jpeg_shape(encoded).numpy().tolist()
-        elif not decode_images and encoded.startswith(PNG_START):
+        elif not decode_images and encoded.startswith(PNG_SIGNATURE):
             width, height = PNG_SIZE.unpack_from(encoded)
         else:  # also for GIF and BMP, which are rare
             image = tfrecord.decode_image(encoded).numpy()

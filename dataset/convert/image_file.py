@@ -219,13 +219,10 @@ def _strip_png_texts(encoded: bytes) -> bytes:
     """Removes texts and the colour profile from a PNG, because Pillow refuses long ones; returns others unchanged."""
     if not encoded.startswith(truncated.PNG_SIGNATURE):
         return encoded
-    kept, start = [truncated.PNG_SIGNATURE], len(truncated.PNG_SIGNATURE)
-    while start < len(encoded):
-        end = start + 12 + int.from_bytes(encoded[start : start + 4], "big")  # length, kind, content, checksum
-        is_text = encoded[start + 4 : start + 8] in PNG_TEXTS
-        if not is_text or encoded.startswith(PNG_ORIENTATIONS, start + 8):
+    kept = [truncated.PNG_SIGNATURE]
+    for kind, start, end in truncated.png_chunks(encoded):
+        if kind not in PNG_TEXTS or encoded.startswith(PNG_ORIENTATIONS, start + 8):
             kept.append(encoded[start:end])
-        start = end
     return b"".join(kept)
 
 

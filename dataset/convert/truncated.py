@@ -5,6 +5,7 @@
 import io
 import re
 import zlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +15,8 @@ from PIL import Image
 MAX_LOST = 0.1
 
 JPEG_SIGNATURE, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
-JPEG_FILLER = bytes(
-    (171 + 97 * i) % 251 for i in range(256)
-)  # no markers, which begin with 255; not like the zeros of decoders
+# No markers, which begin with 255, and unlike the zeros that decoders insert.
+JPEG_FILLER = bytes((171 + 97 * i) % 251 for i in range(256))
 JPEG_FRAMES, JPEG_SCAN = {0xC0, 0xC1, 0xC2}, 0xDA  # markers: SOF0 to SOF2, SOS
 JPEG_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # ends the data of a scan
@@ -104,17 +104,14 @@ def _decode(encoded: bytes) -> np.ndarray | None:
 
 
 def _complete_png(encoded: bytes) -> bytes | None:
-    kept, packed, start = [], [], len(PNG_SIGNATURE)
-    while start < len(encoded):
-        end = start + 12 + int.from_bytes(encoded[start : start + 4], "big")  # length, kind, content, checksum
-        kind = encoded[start + 4 : start + 8]
+    kept, packed = [], []
+    for kind, start, end in png_chunks(encoded):
         if kind == PNG_END and end <= len(encoded):
             return None
         if kind == b"IDAT":
             packed.append(encoded[start + 8 : end - 4])
         elif not packed and end <= len(encoded):
             kept.append(encoded[start:end])
-        start = end
     if not packed or not kept or encoded[28]:  # the last: interlaced, the rows are not in order
         return None
     width, height = (int.from_bytes(encoded[i : i + 4], "big") for i in (16, 20))
@@ -128,6 +125,15 @@ def _complete_png(encoded: bytes) -> bytes | None:
     pixels = zlib.compress(rows.ljust(height * row_bytes, b"\0"))
     chunks = [_chunk(b"IDAT", pixels), _chunk(PNG_END, b"")]
     return b"".join([PNG_SIGNATURE, *kept, *chunks])
+
+
+def png_chunks(encoded: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yields (kind, start, end) of the chunks of a PNG file; the last one of a truncated file ends beyond it."""
+    start = len(PNG_SIGNATURE)
+    while start < len(encoded):
+        end = start + 12 + int.from_bytes(encoded[start : start + 4], "big")  # length, kind, content, checksum
+        yield encoded[start + 4 : start + 8], start, end
+        start = end
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
