@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from dataset.files import read_file, reason_of, write_file
+from dataset.files import is_remote, read_file, reason_of, write_file
 from dataset.records import FRAME_BYTES, HEADER_BYTES, LENGTH_BYTES, RecordFiles
 from dataset.tfrecord import DataError
 
@@ -46,7 +46,7 @@ class RecordCounts:
             with futures.ThreadPoolExecutor(FILES_AT_ONCE) as pool:
                 states = dict(zip(files, pool.map(_state, files)))
                 counts = {path: self._saved[path][2] for path in files if self._saved.get(path, [])[:2] == states[path]}
-                local = [path for path in files if path not in counts and "://" not in _local(path)]
+                local = [path for path in files if path not in counts and not is_remote(_local(path))]
                 counts |= zip(local, pool.map(_count_headers, local))
             counts |= _count_by_reading([path for path in files if counts.get(path) is None])
         except (OSError, tf.errors.OpError) as error:

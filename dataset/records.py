@@ -141,8 +141,7 @@ class RecordFiles:
             with tf.io.gfile.GFile(path, "rb") as file:
                 file.read(1)
         except tf.errors.OpError as error:
-            reason = reason_of(error).removeprefix(f"{path}; ")
-            message = f"{path} cannot be read: {reason}; restore it, or give a pattern that leaves it out"
+            message = f"{path} cannot be read: {reason_of(error)}; restore it, or give a pattern that leaves it out"
             raise DataError(message) from error
         return path.encode()
 

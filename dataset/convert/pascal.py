@@ -159,7 +159,8 @@ def _rotation(element: etree._Element) -> float:
     """Returns the degrees by which CVAT turns a box around its centre."""
     for attribute in element.iterfind("attributes/attribute"):
         if _find_text(attribute, "name") == "rotation":
-            return sum(parse_numbers([_find_text(attribute, "value")]) or ())
+            [degrees] = parse_numbers([_find_text(attribute, "value")]) or [0]
+            return degrees
     return 0
 
 
