@@ -104,6 +104,7 @@ ORDER = [
     "tf2.training.progress",
     "tf2.training.interrupt",
     "tf2.training.best_result",
+    "tf2.training.resume",
     "tf2.training.epoch",
     "tf2.training.train",
     "tf2.training",

@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -21,7 +21,7 @@ from dataset.dataloader import InputReader
 from dataset.record_count import RecordCounts
 from efficientdet.config import Config
 from efficientdet.model import EfficientDetNet
-from tf2.training import epoch, model_dir
+from tf2.training import epoch, resume
 from tf2.training import strategy as strategy_lib
 from tf2.training.best_result import BestResult
 from tf2.training.interrupt import Interrupt
@@ -159,11 +159,15 @@ class _Session:
         self.num_workers = strategy_lib.num_workers(strategy)
         self.model_dir = ModelDir(training.model_dir)
         self.reader = self._reader(0, 1)
-        prefix, entries = self._newest_checkpoint() or (None, {})
-        self.seed = _seed(training, entries, self.num_workers)
+        lengths = {"batch_size": training.batch_size, "num_examples_per_epoch": training.num_examples_per_epoch}
+        prefix, entries = resume.find(self.model_dir, config, **lengths) or (None, {})
+        self.seed = resume.find_seed(entries, training.seed, self.num_workers)
         self.best = BestResult.from_entries(entries) if entries else BestResult()
         start = training.ckpt or training.backbone_ckpt
-        if start and not prefix:
+        if start and prefix:
+            text = "%s resumes from %s; --ckpt and --backbone_ckpt apply to the start of a training run, and are not read"
+            logging.info(text, training.model_dir, prefix)
+        elif start:
             checkpoint.find(start)  # fails here, before the seconds that building takes
             _, known = class_names.at_start(config, training.model_dir, training.ckpt)
             class_names.log_renamed(class_ids.of_label_map(config.label_map), known)
@@ -230,51 +234,6 @@ class _Session:
                 f"the epochs of the workers differ, {training.num_examples_per_epoch} images on this one; they need "
                 f"the same training records and --num_examples_per_epoch"
             )
-
-    def _newest_checkpoint(self) -> tuple[str, dict[str, np.ndarray]] | None:
-        """Returns prefix and entries of the checkpoint to resume from, or None if model_dir has none.
-
-        Raises:
-            CheckpointError: if the checkpoint has no training state.
-            ConfigError: for a change of the config with which training cannot continue.
-            ValueError: for another batch size.
-        """
-        training = self.training
-        newest = self.model_dir.newest()
-        if newest is None:
-            return None
-        prefix, entries = newest
-        if training.ckpt or training.backbone_ckpt:
-            logging.info(
-                "%s resumes from %s; --ckpt and --backbone_ckpt apply to the start of a training run, and are not read",
-                training.model_dir,
-                prefix,
-            )
-        if "training/seed" not in entries:
-            raise checkpoint.CheckpointError(
-                f"{prefix} holds weights without training state and cannot be resumed; start from it with "
-                f"--ckpt={prefix} in another --model_dir"
-            )
-        saved_config = self.model_dir.read_config()
-        for change in model_dir.compare(saved_config, self.config) if saved_config else []:
-            logging.info("changed since the last run: %s", change)
-        num_examples = int(entries["training/num_examples_per_epoch"])
-        if num_examples != training.num_examples_per_epoch:
-            logging.warning(
-                "this training run started with epochs of %d images, now %d: epochs and data order change; "
-                "--num_examples_per_epoch=%d keeps them",
-                num_examples,
-                training.num_examples_per_epoch,
-                num_examples,
-            )
-        batch_size = int(entries["training/batch_size"])
-        if batch_size != training.batch_size:
-            raise ValueError(
-                f"{training.model_dir} was started with --train_batch_size={batch_size}, got {training.batch_size}, "
-                f"which would change its steps and rates; use {batch_size} (gradient_accumulation_steps saves "
-                f"memory), or start a new run in another --model_dir with --ckpt={prefix}"
-            )
-        return newest
 
     def advance(self, batches: Iterator, step: int) -> int:
         """Takes one step, or several in one call, reports and saves; returns the number of the last step."""
@@ -408,14 +367,3 @@ class _Session:
         if self.num_workers > 1:
             is_early = self.trainer.any_worker(is_early)
         return results, is_early
-
-
-def _seed(training: Training, entries: Mapping[str, Any], num_workers: int) -> int:
-    """Returns the seed of the resumed run, or for a new one the requested seed, or one that all workers share."""
-    saved = entries.get("training/seed")
-    if saved is None:
-        drawn = int.from_bytes(os.urandom(3), "big") if num_workers == 1 else 0
-        return training.seed if training.seed is not None else drawn
-    if training.seed not in (None, int(saved)):
-        logging.info("this training run started with seed %d and keeps it; --tf_random_seed is ignored", saved)
-    return int(saved)
