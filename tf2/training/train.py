@@ -165,8 +165,8 @@ class _Session:
         self.best = BestResult.from_entries(entries) if entries else BestResult()
         start = training.ckpt or training.backbone_ckpt
         if start and prefix:
-            text = "%s resumes from %s; --ckpt and --backbone_ckpt apply to the start of a training run, and are not read"
-            logging.info(text, training.model_dir, prefix)
+            reason = "--ckpt and --backbone_ckpt apply to the start of a training run, and are not read"
+            logging.info("%s resumes from %s; %s", training.model_dir, prefix, reason)
         elif start:
             checkpoint.find(start)  # fails here, before the seconds that building takes
             _, known = class_names.at_start(config, training.model_dir, training.ckpt)

@@ -285,7 +285,8 @@ class Trainer:
         return not self.any_worker(self._sum_over_replicas(float(number)) != here)
 
     def _sum_over_replicas(self, value: float) -> float:
-        return float(self._local(self._all_sum(tf.constant(value, tf.float32))))
+        # Not float32, in which a sum over replicas beyond 2**24, such as of millions of images, is rounded.
+        return float(self._local(self._all_sum(tf.constant(value, tf.float64))))
 
     @tf.function(autograph=False)
     def _all_sum(self, value):

@@ -567,6 +567,7 @@ def test_the_loss_scale_stays_above_1(scale, good, expected):
 def test_any_worker_and_all_equal(trained):
     trainer = trained[0]
     assert trainer.any_worker(True) and not trainer.any_worker(False) and trainer.all_equal(5)
+    assert trainer.all_equal(2**24 + 1)  # float32 has no such number
 
 
 # Published.
