@@ -87,10 +87,10 @@ def atomic_path(path: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _renamed(path: str) -> Iterator[str]:
+def _renamed(path: str, suffix: str = "") -> Iterator[str]:
     """Yields a path in the same local or remote folder, which is renamed to `path` when the block succeeds."""
     folder, name = os.path.split(path.rstrip("/"))
-    temporary = os.path.join(folder, UNFINISHED + name)
+    temporary = os.path.join(folder, f"{UNFINISHED}{name}{suffix}")
     remove(temporary)  # left by a killed process
     try:
         yield temporary
@@ -119,17 +119,20 @@ def read_file(path: str | os.PathLike) -> bytes:
         return file.read()
 
 
-def write_file(path: str | os.PathLike, content: str | bytes) -> None:
+def write_file(path: str | os.PathLike, content: str | bytes, *, suffix: str = "") -> None:
     """Replaces a local or remote file atomically.
 
     Text is encoded as UTF-8; characters without an encoding, such as lone surrogates, are escaped.
+
+    Args:
+        suffix: end of the temporary name; a unique one if several processes may write the file at the same time.
 
     Raises:
         tf.errors.OpError: if it cannot be written; a previous file is unchanged.
     """
     if isinstance(content, str):
         content = content.encode("utf-8", "backslashreplace")
-    with _renamed(os.fspath(path)) as temporary, tf.io.gfile.GFile(temporary, "wb") as file:
+    with _renamed(os.fspath(path), suffix) as temporary, tf.io.gfile.GFile(temporary, "wb") as file:
         file.write(content)
 
 
@@ -217,6 +220,19 @@ def check_target(path: str) -> None:
     check_folder(folder_of(path))
     if tf.io.gfile.exists(path) and (not tf.io.gfile.isdir(path) or tf.io.gfile.listdir(path)):
         raise TargetError(f"{path} exists already; remove it, or choose another name")
+
+
+def check_file(path: str) -> None:
+    """Checks that a file can be written or replaced, before the work begins.
+
+    Raises:
+        TargetError: if `path` is a folder, or its folder does not exist or cannot be written to. Folders of a remote
+            file system are created.
+    """
+    folder = folder_of(path)
+    if tf.io.gfile.isdir(path) or not (is_remote(folder) or os.path.isdir(folder)):
+        raise TargetError(f"expected a file in a folder that exists, got {path}")
+    check_folder(folder)
 
 
 def check_folder(folder: str) -> None:

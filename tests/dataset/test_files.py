@@ -55,6 +55,19 @@ def test_failed_write_keeps_the_previous_file(tmp_path, monkeypatch):
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
 
 
+def test_writers_with_different_suffixes_may_write_at_the_same_time(tmp_path, monkeypatch):
+    path, rename = str(tmp_path / "a.txt"), tf.io.gfile.rename
+
+    def write_another_first(*args, **kwargs):
+        monkeypatch.setattr(tf.io.gfile, "rename", rename)
+        files.write_file(path, "another", suffix="-2")
+        rename(*args, **kwargs)
+
+    monkeypatch.setattr(tf.io.gfile, "rename", write_another_first)
+    files.write_file(path, "one", suffix="-1")
+    assert os.listdir(tmp_path) == ["a.txt"] and files.read_file(path) == b"one"
+
+
 def test_staging_folder_moves_files_in_order(tmp_path, monkeypatch):
     (tmp_path / ".unfinished-train").mkdir()
     (tmp_path / ".unfinished-train" / "left-by-a-killed-process").write_text("")
@@ -94,6 +107,16 @@ def test_check_target_rejects_existing_paths_and_unusable_folders(tmp_path):
         with pytest.raises(files.TargetError, match=message):
             files.check_target(str(tmp_path / path))
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_check_file_accepts_files_of_existing_and_of_remote_folders(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    for path in (tmp_path / "file", tmp_path / "new", "ram://check_file/new/file"):
+        files.check_file(str(path))
+    for path in (tmp_path, tmp_path / "none" / "file", tmp_path / "file" / "x"):
+        with pytest.raises(files.TargetError, match=f"expected a file in a folder that exists, got {path}$"):
+            files.check_file(str(path))
+    assert (tmp_path / "file").read_text() == "kept" and os.listdir(tmp_path) == ["file"]
 
 
 @pytest.mark.parametrize("target", ["new.pb", "folder/"])

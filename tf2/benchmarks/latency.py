@@ -23,7 +23,7 @@ from absl import logging
 
 from dataset import scenes, visualize
 from dataset.convert import image_file
-from dataset.files import check_folder, folder_of, is_remote, write_file
+from dataset.files import check_file, write_file
 from efficientdet.postprocess import Detections
 from tf2.benchmarks import measure
 from tf2.benchmarks.measure import CALIBRATION, CALIBRATION_SIDE
@@ -254,10 +254,7 @@ def _check(driver: Driver, options: Options) -> None:
             f"--trace_filename traces TensorFlow, and {type(runtime).__name__} files run outside of it; leave it out"
         )
     for path in filter(None, (options.trace_filename, options.json_path)):
-        folder = folder_of(path)
-        if tf.io.gfile.isdir(path) or not (is_remote(folder) or os.path.isdir(folder)):
-            raise ValueError(f"expected a file in a folder that exists, got {path}")
-        check_folder(folder)
+        check_file(path)
 
 
 def _compile(driver: Driver) -> Callable[[tf.Tensor], Any]:

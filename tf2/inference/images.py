@@ -14,14 +14,13 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-import tensorflow as tf
 import tqdm
 
 from dataset import label_map, visualize
 from dataset.convert import image_file
 from dataset.convert.image_file import ImageError
 from dataset.file_search import expand, warn_of_hidden
-from dataset.files import atomic_path, check_distinct, check_folder, check_local, folder_of, is_remote, write_file
+from dataset.files import atomic_path, check_distinct, check_file, check_folder, check_local, write_file
 from efficientdet import boxes as box_ops
 from tf2.inference.drivers import Driver
 
@@ -149,10 +148,7 @@ def _image_targets(paths: list[str], outputs: OutputPaths) -> list[str]:
     """Checks all outputs, and returns the path to draw each image to; an empty list without `image_dir`."""
     files = [path for path in (outputs.json, outputs.csv, outputs.coco) if path]
     for path in files:
-        folder = folder_of(path)
-        if tf.io.gfile.isdir(path) or not (is_remote(folder) or os.path.isdir(folder)):
-            raise ValueError(f"cannot write {path}: expected a file in a folder that exists")
-        check_folder(folder)
+        check_file(path)
     check_distinct(files, paths, "one of the inputs")
     if not outputs.image_dir:
         return []

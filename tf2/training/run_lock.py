@@ -24,7 +24,7 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from dataset.files import UNFINISHED, TargetError, read_file, reason_of
+from dataset.files import TargetError, read_file, reason_of, write_file
 
 FILE = "run.lock"
 HEARTBEAT = 20.0  # seconds between heartbeats
@@ -156,11 +156,8 @@ class RunLock:
             return None
 
     def _write(self) -> None:
-        """Replaces the file atomically. Its temporary name is unique, as several trainings may start at once."""
-        temporary = os.path.join(self.model_dir, f"{UNFINISHED}{FILE}-{self._owner['token']}")
-        with tf.io.gfile.GFile(temporary, "w") as file:
-            file.write(json.dumps(self._owner))
-        tf.io.gfile.rename(temporary, self._path, overwrite=True)
+        # A temporary name of its own, as several trainings may start at once.
+        write_file(self._path, json.dumps(self._owner), suffix=f"-{self._owner['token']}")
 
 
 def _parse(content: bytes | None) -> dict[str, Any]:
