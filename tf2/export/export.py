@@ -138,7 +138,8 @@ def _parity_arguments(config: Config, options: ParityOptions, known: NamedIds) -
     paths = images.find_images(options.input_image) if options.input_image else []
     arguments = {"images": [image_file.read_pixels(path) for path in paths], "max_ap_drop": options.max_ap_drop}
     if evaluation := options.evaluation:
-        for warning in checks.quick(evaluation.val_file_pattern, config, evaluation.val_json_file, [known]):
+        pattern, json_file = evaluation.val_file_pattern, evaluation.val_json_file
+        for warning in checks.quick(pattern, config, json_file, [known], evaluates=True):
             logging.warning("%s", warning)
     return arguments | {"evaluation": options.evaluation}
 

@@ -16,11 +16,13 @@ import tf_keras as keras
 from PIL import Image
 
 from dataset import tfrecord
+from dataset.check.class_ids import NamedIds
+from dataset.tfrecord import DataError
 from efficientdet.model import EfficientDetModel
 from efficientdet.postprocess import Detections, to_rows
 from tf2.evaluation import evaluator
 from tf2.evaluation.evaluator import Evaluation
-from tf2.export import parity, saved_model, tflite
+from tf2.export import export, parity, saved_model, tflite
 from tf2.inference import drivers, runtimes, signatures
 from tf2.inference.metadata import Metadata
 from tf2.weights import checkpoint
@@ -456,6 +458,19 @@ def test_ap_of_both(check, reference):
     ours, theirs = (report.facts["ap"][name] for name in ("checkpoint", "artifact"))
     assert ours == theirs and 0 <= ours["AP"] <= ours["AP50"] < 0.5  # of a random network
     assert report.facts["ap"]["images"] == 8 and report.findings[-1].value == 0 and report.findings[-1].passed
+
+
+def test_records_are_checked_as_those_of_an_evaluation(tiny_config, tmp_path):
+    path = str(tmp_path / "crowds")
+    columns = {"boxes_norm": [(0.1, 0.1, 0.6, 0.6)], "classes": [1], "is_crowd": [1]}
+    encoded = png(np.zeros((80, 100, 3), np.uint8))
+    with tf.io.TFRecordWriter(path) as writer:
+        writer.write(tfrecord.encode(tfrecord.Record(encoded, 80, 100, "f", "1", "png", **columns)))
+    options = export.ParityOptions(evaluation=Evaluation(path))
+    for skips in (True, False):  # which matters for training alone
+        config = tiny_config.override({"skip_crowd_during_training": skips})
+        with pytest.raises(DataError, match=r"1 of 1 valid boxes .* which AP ignores: it would be -1; export polygons"):
+            export._parity_arguments(config, options, NamedIds((), "no checkpoint"))
 
 
 class ExportedSavedModel(Exported, runtimes.SavedModel):
