@@ -103,8 +103,8 @@ def define_training_flags() -> None:
         flags.DEFINE_integer(
             "num_examples_per_epoch",
             None,
-            "Images per epoch; default: the number of training records, with which alone a resumed run reads the same "
-            "images as an uninterrupted one.",
+            "Images per epoch; default: the number of training records. With another number, a resumed run does not "
+            "continue at the exact image.",
             lower_bound=1,
         )
         flags.DEFINE_integer("num_epochs", None, "Epochs to train; default: the config's num_epochs.", lower_bound=1)

@@ -198,9 +198,8 @@ def drop_connect(x: tf.Tensor, survival_prob: float, training: bool, draw: tf.Te
 def seeded_draws(shape: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
     """Random numbers for drop connect that depend on the seed alone: the same bits on every device and with XLA.
 
-    They equal those of tf.random.stateless_uniform on a CPU. That function draws other numbers with XLA, with its
-    alg="philox", too: the bits of Philox are the same, but CPUs and GPUs make floats of the lower 23 bits, and XLA of
-    the upper 23.
+    They equal those of tf.random.stateless_uniform on a CPU. With XLA that function returns other numbers, even with
+    alg="philox": the bits of Philox are the same, but kernels convert the lower 23 of them to floats, XLA the upper 23.
 
     Args:
         shape: shape of the result.
