@@ -55,13 +55,12 @@ class RecordCounts:
         return sum(counts.values())
 
     def save(self) -> None:
-        """Writes the counts to the folder, which must exist.
-
-        Raises:
-            tf.errors.OpError: if the file cannot be written.
-        """
+        """Writes the counts to the folder, which must exist; logs a warning if that fails."""
         if self._path and self._counted != self._saved:
-            write_file(self._path, json.dumps(self._counted))
+            try:
+                write_file(self._path, json.dumps(self._counted))
+            except tf.errors.OpError as error:
+                logging.warning("cannot write %s: %s; the next run counts again", self._path, reason_of(error))
 
 
 def _read_saved(path: str) -> dict[str, list[int]]:

@@ -107,3 +107,13 @@ def test_unreadable_files_are_errors(tmp_path):
     for path in (tmp_path / "none", tmp_path):
         with pytest.raises(DataError, match="cannot count the records: "):
             RecordCounts().total([str(path)])
+
+
+def test_counts_that_cannot_be_saved_are_a_warning(tmp_path, monkeypatch):
+    warnings = []
+    monkeypatch.setattr(logging, "warning", lambda message, *args: warnings.append(message % args))
+    counts = RecordCounts(str(tmp_path / "none"))
+    assert counts.total([write(tmp_path / "x")]) == 12
+    counts.save()
+    path = tmp_path / "none" / FILE_NAME
+    assert warnings == [f"cannot write {path}: No such file or directory; the next run counts again"]
