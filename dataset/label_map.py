@@ -81,6 +81,11 @@ def spelling_key(name: str) -> str:
     return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name).strip()).casefold()
 
 
+def is_background(name: str) -> bool:
+    """Returns True for "background" and other spellings of it, such as "_background_"."""
+    return spelling_key(name).strip() == "background"
+
+
 def show_similar(names: Mapping[int, str], num_boxes: Mapping[int, int]) -> list[str]:
     """Returns every group of classes with the same `spelling_key`, such as "1 'Dog' on 5 boxes, 2 'dog' on 1 boxes".
 

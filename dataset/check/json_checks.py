@@ -16,6 +16,7 @@ from dataset.check.finding import FATAL, NOTE, WARNING, Finding, format_count, f
 from dataset.check.record_facts import Facts, RecordFacts
 from dataset.coco_json import Groundtruth
 from dataset.convert.annotation import CORNERS_HINT, CROWDS_HINT, MAX_CROWDS
+from dataset.label_map import is_background
 from efficientdet import boxes as box_ops
 
 MAX_LEFT_OUT = 0.1  # share of the file's annotations that cannot be used; above, AP is meaningless
@@ -40,7 +41,7 @@ class GroundtruthFile(NamedTuple):
     """Content of a groundtruth file in COCO's format."""
 
     path: str
-    names: dict[int, str]
+    names: dict[int, str]  # by category id; includes 0 if that is a class with boxes
     images: dict[int, JsonImage]  # by image id
     counts: dict[str, int]  # see `Groundtruth.counts`
     findings: list[Finding]  # of `check_rows`
@@ -76,7 +77,13 @@ def load(path: str) -> GroundtruthFile:
             boxes=np.hstack([columns[:, :2], columns[:, :2] + columns[:, 2:4]]),
             classes=columns[:, 4].astype(int),
         )
-    names = {i: name for i, name in groundtruth.names.items() if i or name.lower() != "background"}
+    # Category 0 is a class if it has boxes and is not called background; all ids may be one too low then.
+    has_boxes = coco_json.BACKGROUND in groundtruth.annotations.left_out
+    names = {
+        category: name
+        for category, name in groundtruth.names.items()
+        if category or (has_boxes and not is_background(name))
+    }
     return GroundtruthFile(path, names, images, groundtruth.counts(), check_rows(groundtruth))
 
 

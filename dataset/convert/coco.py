@@ -117,7 +117,7 @@ def _find_background(file: CocoFile, categories: Mapping[int, Mapping[str, Any]]
     if 0 not in categories:
         return None
     name = categories[0]["name"]
-    if name.strip("_ ").lower() == "background":
+    if label_map_lib.is_background(name):
         return "it is the background"
     parents = {row.get("supercategory") for category, row in categories.items() if category and _has_parent(row)}
     if name in parents and 0 not in file.annotated_categories():

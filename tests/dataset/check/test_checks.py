@@ -632,6 +632,16 @@ def test_groundtruth_files_have_the_ids_of_records_and_label_map(tmp_path, clean
     assert set(pairs) == expected and len(pairs) == len(expected)
 
 
+@pytest.mark.parametrize("name", ["background", "_background_", "shapes"])
+def test_a_category_0_without_boxes_hides_no_other_ids(tmp_path, clean, name):
+    """It is the background, or the supercategory of the others."""
+    groundtruth = copy.deepcopy(clean[1])
+    other_ids(groundtruth)
+    groundtruth["categories"].insert(0, {"id": 0, "name": name})
+    found = check_records(tmp_path, clean[0], groundtruth)
+    assert "'triangle' is 1 instead of 2" in text_of(found[:1], "fatal", "moved_names")
+
+
 def test_records_are_compared_with_the_names_of_the_detector(tmp_path, clean):
     """It is trained with names that the config does not repeat, or renames."""
     pattern = write(tmp_path / "x.tfrecord", map(tfrecord.encode, clean[0]))
