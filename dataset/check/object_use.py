@@ -24,14 +24,14 @@ def check(facts: Facts, config: Config, evaluates: bool) -> Iterator[Finding]:
     """Checks that few boxes are crowds, and that of every class some box is used, see `used_boxes`."""
     used = used_boxes(facts, config, evaluates)
     crowds, total = facts.usable & facts.is_crowd, int(facts.usable.sum())
-    are_skipped = evaluates or config.skip_crowd_during_training
+    are_untrained = config.skip_crowd_during_training and not evaluates
+    are_skipped = evaluates or are_untrained
     sample = "" if facts.complete else f" of the {facts.num_records} sampled records"
-    remedy = CROWDS_HINT if evaluates or not are_skipped else f"{CROWDS_HINT}, or set {SETTING}=false"
+    remedy = f"{CROWDS_HINT}, or set {SETTING}=false" if are_untrained else CROWDS_HINT
     if crowds.sum() > MAX_CROWDS * total and (are_skipped or crowds.sum() == total):
-        consequence = f"{SETTING} leaves out" if are_skipped and not evaluates else "AP ignores"
+        consequence = f"{SETTING} leaves out" if are_untrained else "AP ignores"
         if crowds.sum() == total:
-            none_left = "nothing would be trained" if consequence.startswith(SETTING) else "it would be -1"
-            consequence = f"{consequence}: {none_left}"
+            consequence += ": nothing would be trained" if are_untrained else ": it would be -1"
         boxes = format_count(int(crowds.sum()), total, "valid boxes")
         text = f"{boxes}{sample} are crowds (iscrowd: 1), which {consequence}; {remedy}"
         yield Finding(WARNING if used.any() or not facts.complete else FATAL, "crowds", text)
