@@ -12,7 +12,7 @@ from tqdm import tqdm
 from dataset import scenes
 from dataset.convert import coco, shards
 from dataset.convert.conversion_report import ConversionReport
-from dataset.files import check_local
+from dataset.files import check_local, write_file
 
 NUM_SHARDS = 4
 
@@ -58,6 +58,6 @@ def create(
             path.unlink()
     categories = [{"id": class_id, "name": name} for class_id, name in scenes.CLASS_NAMES.items()]
     content = {"images": images, "annotations": annotations, "categories": categories}
-    annotations_path.write_text(json.dumps(content), "utf-8")
+    write_file(annotations_path, json.dumps(content))
     source = coco.load(images_dir, object_annotations_file=annotations_path)
     return shards.write_shards(source, Path(output_dir, prefix), num_shards=num_shards)
