@@ -159,8 +159,8 @@ class _Session:
         self.num_workers = strategy_lib.num_workers(strategy)
         self.model_dir = ModelDir(training.model_dir)
         self.reader = self._reader(0, 1)
-        lengths = {"batch_size": training.batch_size, "num_examples_per_epoch": training.num_examples_per_epoch}
-        prefix, entries = resume.find(self.model_dir, config, **lengths) or (None, {})
+        sizes = {"batch_size": training.batch_size, "num_examples_per_epoch": training.num_examples_per_epoch}
+        prefix, entries = resume.find(self.model_dir, config, **sizes) or (None, {})
         self.seed = resume.find_seed(entries, training.seed, self.num_workers)
         self.best = BestResult.from_entries(entries) if entries else BestResult()
         start = training.ckpt or training.backbone_ckpt
