@@ -3,6 +3,7 @@
 """Devices: tf.distribute strategies, and the precision of their computations."""
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -76,10 +77,12 @@ def device_errors(out_of_memory: str) -> Iterator[None]:
     """
     try:
         yield
-    except tf.errors.ResourceExhaustedError as error:
-        raise OSError(f"out of memory: {out_of_memory} ({reason_of(error)})") from error
     except tf.errors.OpError as error:
-        raise OSError(reason_of(error)) from error
+        reason = reason_of(error, with_path=True)
+        is_disk = reason.endswith(os.strerror(errno.ENOSPC))  # of the same kind as a lack of memory
+        if isinstance(error, tf.errors.ResourceExhaustedError) and not is_disk:
+            reason = f"out of memory: {out_of_memory} ({reason})"
+        raise OSError(reason) from error
 
 
 def _tpu_strategy(tpu: str | None, tpu_zone: str | None, gcp_project: str | None) -> tf.distribute.Strategy:

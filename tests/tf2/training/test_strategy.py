@@ -73,6 +73,8 @@ def test_worker_index_requires_workers():
     "error, message",
     [
         (tf.errors.ResourceExhaustedError(None, None, "OOM when\nat"), "out of memory: buy more (OOM when)"),
+        (tf.errors.ResourceExhaustedError(None, None, "a; No space left on device"), "a: No space left on device"),
+        (tf.errors.PermissionDeniedError(None, None, "a; Permission denied"), "a: Permission denied"),
         (tf.errors.UnknownError(None, None, "no port\nat"), "no port"),
     ],
 )
