@@ -71,7 +71,9 @@ def convert(source: Source, prefix: str, *, with_label_map: bool, include_masks:
         written.append(shards.write_label_map(prefix, source.label_map, source.original_ids))
     print(report)
     if not source.write_groundtruth and any(reason.startswith(box_frame.BOXES_TURNED) for reason in report.reasons):
-        print("the annotation file has the boxes of the stored pixels: evaluate these records without --val_json_file")
+        logging.warning(
+            "the annotation file has the boxes of the stored pixels: evaluate these records without --val_json_file"
+        )
     if source.label_map and (warning := shards.find_unusable(report)):
         logging.warning("%s", warning)
     *others, last = map(str, written)

@@ -257,14 +257,15 @@ def test_all_boxes_of_the_sample_are_on_their_objects(tmp_path):
     assert {reason for reason in report.reasons if "clipped" in reason or "clipping" in reason} == set()
 
 
-def test_command_tells_that_the_annotation_file_has_other_boxes(tmp_path, monkeypatch, capsys):
+def test_command_warns_that_the_annotation_file_has_other_boxes(tmp_path, monkeypatch, caplog):
     source = as_coco(tmp_path, turned(STORED, STORED, [CENTRE]))
     values = {"num_threads": 1, "max_bad_fraction": 0.01, "max_image_pixels": 10**6, "num_shards": 1}
     for exif_boxes, is_turned in (("auto", True), ("upright", False)):
         flags = types.SimpleNamespace(**values, exif_boxes=exif_boxes)
         monkeypatch.setattr(command, "FLAGS", flags)
         command.convert(source, str(tmp_path / "out" / exif_boxes), with_label_map=False)
-        assert ("evaluate these records without --val_json_file" in capsys.readouterr().out) == is_turned
+        assert ("evaluate these records without --val_json_file" in caplog.text) == is_turned
+        caplog.clear()
 
 
 @pytest.mark.parametrize(
