@@ -32,7 +32,7 @@ ROUNDING = 0.01  # of the image, by which a box may extend beyond it
 MAX_MISSED_SHARE = 0.05  # of boxes without a matching anchor
 MIN_RECALL, MIN_RECALL_BOXES = 0.05, 50  # of anchors; below, over this many boxes or more, training is pointless
 MIN_AGREEMENT = 0.9  # share of class names that must agree with a label map to prove that ids are shifted
-# Findings that follow from another one, and are not reported beside it.
+# Findings that follow from others, beside which they are not reported: {code: codes of the others}.
 CONSEQUENCES = {
     "similar_names": {"moved_names", "repeated_names"},
     "unnamed_classes": {"moved_names"},
@@ -137,7 +137,7 @@ def run(
         findings += groundtruth.findings
         findings += json_checks.check_image_ids(facts, groundtruth, config.regenerate_source_id)
     of_classes = list(_check_classes(facts, config.num_classes, names))
-    if groundtruth and not of_classes and min(groundtruth.names, default=0) > 0:
+    if groundtruth and groundtruth.has_names and not of_classes:
         of_classes = _check_shift(facts, config.num_classes, groundtruth.names, groundtruth.path)
     if not any(finding.code == "class_ids" for finding in of_classes):
         of_classes += name_checks.check(facts, class_ids.of_label_map(config.label_map), groundtruth, others)

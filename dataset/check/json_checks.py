@@ -46,6 +46,11 @@ class GroundtruthFile(NamedTuple):
     counts: dict[str, int]  # see `Groundtruth.counts`
     findings: list[Finding]  # of `check_rows`
 
+    @property
+    def has_names(self) -> bool:
+        """True if the file names classes with ids from 1, as in records."""
+        return min(self.names, default=0) > 0
+
     def image_of(self, record: RecordFacts) -> JsonImage | None:
         """Returns the image of a record, or None if the file lacks it."""
         return self.images.get(coco_json.parse_id(record.source_id))

@@ -30,7 +30,7 @@ def check(
     if all(dict(label_map.pairs) != dict(other.pairs) for other in known):
         known.append(label_map)
     compared = [(records, other) for other in known]
-    if groundtruth and min(groundtruth.names, default=0) > 0:
+    if groundtruth and groundtruth.has_names:
         of_file = NamedIds(groundtruth.names.items(), groundtruth.path)
         compared += [(of_file, other) for other in known] + [(records, of_file)]
         named = label_map if label_map.pairs else of_file
