@@ -42,13 +42,21 @@ def expand(pattern: str) -> Found:
 
 
 def find_in(folder: str | os.PathLike, pattern: str = "*") -> Found:
-    """Finds the files of a folder, as `{folder}/{name}`, that match a glob relative to it; `**` follows no links."""
+    """Finds the files of a folder, as `{folder}/{name}`, that match a glob relative to it.
+
+    `**` does not follow links to folders, which may lead in circles, and logs those that it finds.
+    """
     parts = [part if part == "**" else re.sub(r"\*+", "*", part) for part in pattern.split(os.sep) if part]
     parts += ["*"] if parts[-1] == "**" else []
-    matches = (path for path in Path(folder).glob(os.sep.join(parts)) if not path.is_dir())
-    names = sorted(str(path.relative_to(folder)) for path in matches)
-    paths = [os.path.join(folder, name) for name in names]
-    return split_hidden(paths, os.fspath(folder))
+    names, links = [], []
+    for path in Path(folder).glob(os.sep.join(parts)):
+        if not path.is_dir():
+            names.append(str(path.relative_to(folder)))
+        elif path.is_symlink() and "**" in parts:
+            links.append(str(path))
+    if links:
+        _warn_once(f"links to folders are not followed: {_show(sorted(links))}")
+    return split_hidden([os.path.join(folder, name) for name in sorted(names)], os.fspath(folder))
 
 
 def split_hidden(paths: Iterable[str], root: str) -> Found:
@@ -79,8 +87,13 @@ def glob_root(pattern: str) -> str:
 def warn_of_hidden(hidden: Sequence[str]) -> None:
     """Logs the number of hidden files that are ignored and the first of them, once per process."""
     if hidden:
-        more = ", ..." if len(hidden) > NAMES_LOGGED else ""
-        _warn_once(f"{HIDDEN_IGNORED}: {len(hidden)} ({', '.join(hidden[:NAMES_LOGGED])}{more})")
+        _warn_once(f"{HIDDEN_IGNORED}: {_show(hidden)}")
+
+
+def _show(paths: Sequence[str]) -> str:
+    """Returns the number of paths and the first of them, such as "5 (a, b, c, ...)"."""
+    more = ", ..." if len(paths) > NAMES_LOGGED else ""
+    return f"{len(paths)} ({', '.join(paths[:NAMES_LOGGED])}{more})"
 
 
 @functools.cache

@@ -83,6 +83,17 @@ def test_a_link_to_nothing_is_found(littered):
     assert str(littered / "d.jpg") in file_search.find_in(littered).files
 
 
+def test_links_to_folders_are_reported_instead_of_followed(littered, caplog):
+    (littered / "circle").symlink_to(littered)
+    (littered / "other").symlink_to(littered / "sub")
+    assert [name for name in file_search.find_in(littered, "**").files if "/circle/" in name or "/other/" in name] == []
+    expected = f"links to folders are not followed: 2 ({littered}/circle, {littered}/other)"
+    assert caplog.messages == [expected]
+    assert file_search.find_in(littered, "sub/**").files == [f"{littered}/sub/b.jpg", f"{littered}/sub/deep/a.jpg"]
+    assert file_search.find_in(littered / "other").files == [f"{littered}/other/b.jpg"]
+    assert caplog.messages == [expected]
+
+
 def test_files_in_has_no_hidden_files(littered):
     names = ["a.jpg", "b.jpg", "c.png", "sub/b.jpg", "sub/deep/a.jpg"]
     assert file_search.files_in(str(littered)) == [str(littered / name) for name in names]
