@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from efficientdet import config as config_lib
 from efficientdet import config_values, hparams
 
-PBTXT_ITEM = re.compile(r"""item\s*:?\s*\{((?:[^'"{}]|'[^'\n]*'|"[^"\n]*")*)\}""")
+PBTXT_TEXT = r"""'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*\""""
+PBTXT_ITEM = re.compile(rf"""item\s*:?\s*\{{((?:[^'"{{}}]|{PBTXT_TEXT})*)\}}""")
 PBTXT_ID = re.compile(r"\bid\s*:\s*(\d+)")
-PBTXT_NAME = re.compile(r"""\bname\s*:\s*(?:'([^'\n]*)'|"([^"\n]*)")""")
+PBTXT_NAME = re.compile(rf"\bname\s*:\s*({PBTXT_TEXT})")
 SIMILAR_NAMES = "classes whose names differ only in case, spaces, hyphens or underscores"
 SIMILAR_NAMES_ADVICE = "if they are one class, give it one name in the annotations and convert them again"
 
@@ -132,10 +133,18 @@ def _read_pbtxt(path: str) -> dict[int, str]:
         if not class_id or not name or int(class_id[1]) in names:
             shown = " ".join(item.split())[:80]
             raise LabelMapError(f"{path}: expected an id of its own and a name in every item, got {{ {shown} }}")
-        names[int(class_id[1])] = name[1] or name[2] or ""
+        try:
+            names[int(class_id[1])] = _unescape(name[1][1:-1])
+        except UnicodeError:
+            raise LabelMapError(f"{path}: name {name[1]} has invalid escape sequences; write it in UTF-8") from None
     if not names or PBTXT_ITEM.sub("", text).strip():
         raise LabelMapError(f"{path}: expected nothing but items such as item {{ id: 1 name: 'cat' }}")
     return names
+
+
+def _unescape(text: str) -> str:
+    """Replaces escape sequences, of which protocol buffers write one per byte of other characters than ASCII."""
+    return text.encode().decode("unicode_escape").encode("latin-1").decode()
 
 
 def _parse(mapping: Mapping, source: str) -> dict[int, str]:

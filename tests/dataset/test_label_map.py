@@ -169,6 +169,8 @@ def test_message_names_the_file(tmp_path):
             {1: "Dog", 2: "traffic light"},
         ),
         ('item{name:"driver\'s {seat}" id:3 display_name:"x"}', {3: "driver's {seat}"}),
+        ("item { id: 1 name: 'driver\\'s \\\"seat\\\"' }", {1: 'driver\'s "seat"'}),
+        ('item { id: 1 name: "caf\\303\\251, \\\\" } item { id: 2 name: "thé" }', {1: "café, \\", 2: "thé"}),
         ("# classes\nitem { id: 0 name: 'background' }\nitem: { id: 2, name: 'b' }", {2: "b"}),
     ],
 )
@@ -183,6 +185,8 @@ def test_pbtxt_file(tmp_path, text, expected):
     [
         ("", "expected nothing but items such as item { id: 1 name: 'cat' }"),
         ("item { id: 1 name: 'a' } item { id: 2", "expected nothing but items such as"),
+        ("item { id: 1 name: 'caf\\351' }", "name 'caf\\351' has invalid escape sequences; write it in UTF-8"),
+        ("item { id: 1 name: '\\u2014' }", "has invalid escape sequences"),
         ("item { id: 1 }", "expected an id of its own and a name in every item, got { id: 1 }"),
         ("item { id: 1 name: 'a' } item { id: 1 name: 'b' }", "expected an id of its own and a name in every item"),
         ("item { id: 1 name: 'a' } item { id: 2 name: 'a' }", "gives the name 'a' to both id 1 and id 2"),
