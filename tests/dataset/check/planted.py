@@ -16,6 +16,7 @@ from efficientdet import config as config_lib
 
 NAMES = scenes.CLASS_NAMES
 SIZE = (96, 128)  # (height, width)
+SIZES = np.tile(SIZE, 2)
 NUM_IMAGES = 24
 
 
@@ -90,20 +91,12 @@ def renumber(source_id):
     return lambda records: [dataclasses.replace(record, source_id=source_id(record)) for record in records]
 
 
-SIZES = np.tile(SIZE, 2)
-
-
 def annotations_by(change):
     def plant(groundtruth):
         for row in groundtruth["annotations"]:
             row.update(change(row))
 
     return plant
-
-
-def corners(row):
-    xmin, ymin, width, height = row["bbox"]
-    return {"bbox": [xmin, ymin, xmin + width, ymin + height]}
 
 
 def other_ids(groundtruth):

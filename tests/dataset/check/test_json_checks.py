@@ -17,7 +17,6 @@ from planted import (
     check_records,
     codes,
     config,
-    corners,
     jpeg,
     other_ids,
     renumber,
@@ -25,6 +24,11 @@ from planted import (
 
 from dataset.check import checks, json_checks
 from dataset.tfrecord import DataError
+
+
+def corners(row):
+    xmin, ymin, width, height = row["bbox"]
+    return {"bbox": [xmin, ymin, xmin + width, ymin + height]}
 
 
 def centers(row):
