@@ -271,8 +271,7 @@ def run_follow(config: config_lib.Config, strategy) -> dict[str, float]:
     from tf2.evaluation import evaluator, follow
     from tf2.weights import class_names
 
-    known = class_names.of_checkpoint(FLAGS.model_dir, config.num_classes)
-    config = class_names.with_names(config, known)
+    config, known = class_names.of_detector(config, FLAGS.model_dir)
     check_data(config, known)
     return follow.evaluate_checkpoints(
         # No image is drawn here, and sample_image may be a file of the machine that trains.
@@ -299,8 +298,7 @@ def run_evaluation(config: config_lib.Config, strategy) -> dict[str, float]:
         driver = evaluate.open_artifact(FLAGS.saved_model_dir, config, config_lib.read_hparams(FLAGS.hparams))
         config, known = driver.config, metadata.stored_names(driver.runtime.metadata, FLAGS.saved_model_dir)
     else:
-        known = class_names.of_checkpoint(ckpt_path, config.num_classes)
-        config = class_names.with_names(config, known)
+        config, known = class_names.of_detector(config, ckpt_path)
     check_data(config, known)
     driver = driver or drivers.KerasDriver(config, ckpt_path)
     evaluation = evaluation_from_flags()

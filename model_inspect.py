@@ -286,7 +286,7 @@ def open_driver(config: config_lib.Config):
         driver = drivers.open_artifact(FLAGS.saved_model_dir, config, content=content, num_threads=threads)
         warn_overridden_flags(driver)
         return driver
-    config = class_names.with_names(config, class_names.of_checkpoint(ckpt_path(), config.num_classes))
+    config, _ = class_names.of_detector(config, ckpt_path())
     return drivers.KerasDriver(config, ckpt_path())
 
 

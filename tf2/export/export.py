@@ -66,8 +66,7 @@ def run(config: Config, ckpt_path: str | None, targets: Targets, parity_options:
         ValueError: see `check` and `write`; also if images or records of the parity check cannot be read, or class
             names have other ids than in the checkpoint.
     """
-    known = class_names.of_checkpoint(ckpt_path, config.num_classes)
-    config = class_names.with_names(config, known)
+    config, known = class_names.of_detector(config, ckpt_path)
     check(config, targets)
     arguments = _parity_arguments(config, parity_options, known) if parity_options else {}
     driver = KerasDriver(config, ckpt_path)

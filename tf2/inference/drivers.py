@@ -194,7 +194,7 @@ def load(
     model_or_path = os.fspath(model_or_path)
     config = _config_of(model_or_path).override(config_lib.read_hparams(hparams), overrides, nms)
     ckpt_path = os.fspath(ckpt or model_or_path)
-    config = class_names.with_names(config, class_names.of_checkpoint(ckpt_path, config.num_classes))
+    config, _ = class_names.of_detector(config, ckpt_path)
     return KerasDriver(config, ckpt_path)
 
 

@@ -77,6 +77,12 @@ def with_names(config: Config, known: NamedIds) -> Config:
     return config
 
 
+def of_detector(config: Config, path: str | None) -> tuple[Config, NamedIds]:
+    """Returns the config of a detector in a checkpoint with its class names, see `with_names`, and these names."""
+    known = of_checkpoint(path, config.num_classes)
+    return with_names(config, known), known
+
+
 def at_start(config: Config, model_dir: str, ckpt: str | None = None) -> tuple[Config, NamedIds]:
     """Compares the label map of a training run with the detector that it continues or starts from.
 
