@@ -267,19 +267,18 @@ def run_training(config: config_lib.Config, strategy) -> dict[str, float]:
 
 def run_follow(config: config_lib.Config, strategy) -> dict[str, float]:
     """Runs --mode=eval parallel to a training run; returns the last metrics."""
-    from dataset.check import checks
     from tf2.evaluation import evaluator, follow
     from tf2.weights import class_names
 
     config, known = class_names.of_detector(config, FLAGS.model_dir)
-    check_data(config, known)
+    names = check_data(config, known)
     return follow.evaluate_checkpoints(
         # No image is drawn here, and sample_image may be a file of the machine that trains.
         evaluator.Evaluator(config.override({"sample_image": None}), evaluation_from_flags()),
         FLAGS.model_dir,
         min_interval=FLAGS.min_eval_interval,
         timeout=FLAGS.eval_timeout,
-        names=checks.record_names(FLAGS.val_file_pattern, config),  # the training may write its names later
+        names=names,  # the training may write its own later
     )
 
 
@@ -358,11 +357,14 @@ def create_strategy(config: config_lib.Config):
     )
 
 
-def check_data(config: config_lib.Config, known: class_ids.NamedIds) -> None:
+def check_data(config: config_lib.Config, known: class_ids.NamedIds) -> class_ids.NamedIds:
     """Checks some records of each file pattern that the mode reads, and logs warnings.
 
     Args:
         known: class names of the detector that is evaluated or trained further.
+
+    Returns:
+        The class names in the records that were checked last, those of an evaluation if there is one.
 
     Raises:
         DataError: if training or evaluation on them would be pointless.
@@ -371,15 +373,18 @@ def check_data(config: config_lib.Config, known: class_ids.NamedIds) -> None:
 
     warnings, others = [], [known]
     if FLAGS.mode != "eval":
-        warnings += checks.quick(FLAGS.train_file_pattern, config, None, others)
-        if evaluates():
-            others.append(checks.record_names(FLAGS.train_file_pattern, config))
+        result = checks.quick(FLAGS.train_file_pattern, config, None, others)
+        warnings += result.warnings
+        others.append(result.names)
     if FLAGS.testdev_dir:
         warnings += checks.quick_test_set(FLAGS.val_file_pattern, config)
     elif evaluates():
-        warnings += checks.quick(FLAGS.val_file_pattern, config, FLAGS.val_json_file, others, evaluates=True)
+        result = checks.quick(FLAGS.val_file_pattern, config, FLAGS.val_json_file, others, evaluates=True)
+        warnings += result.warnings
+        others.append(result.names)
     for warning in warnings:
         logging.warning("%s", warning)
+    return others[-1]
 
 
 def require(name: str) -> None:

@@ -4,7 +4,7 @@
 
 import collections
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
@@ -43,6 +43,13 @@ CONSEQUENCES = {
 }
 
 
+class QuickResult(NamedTuple):
+    """Result of `quick`."""
+
+    warnings: list[str]  # to log
+    names: NamedIds  # class names in the records
+
+
 def quick(
     file_pattern: str,
     config: Config,
@@ -50,8 +57,8 @@ def quick(
     others: Sequence[NamedIds] = (),
     *,
     evaluates: bool = False,
-) -> list[str]:
-    """Checks the first records of up to 32 files within seconds, without decoding images; returns warnings to log.
+) -> QuickResult:
+    """Checks the first records of up to 32 files within seconds, without decoding images.
 
     If no box of them is used, all records are read, because they are refused only if that holds for all.
 
@@ -73,11 +80,12 @@ def quick(
         logging.info("no box in the first %d records of %s can be used: reading all", facts.num_records, file_pattern)
         facts = _read(file_pattern, config, samples=None)
         findings = run(facts, config, **options)
-    return _raise_fatal(file_pattern, findings, "; dataset/check_tfrecords.py shows all")
+    warnings = _raise_fatal(file_pattern, findings, "; dataset/check_tfrecords.py shows all")
+    return QuickResult(warnings, NamedIds(facts.names, file_pattern))
 
 
 def quick_test_set(file_pattern: str, config: Config) -> list[str]:
-    """As `quick`, for images without groundtruth whose detections are uploaded to COCO's server by image id."""
+    """As `quick`, for images without groundtruth whose detections are uploaded to COCO's server; returns warnings."""
     facts = _read(file_pattern, config)
     findings = list(_check_reading(facts, config.max_damaged_records))
     if config.regenerate_source_id:
@@ -92,11 +100,6 @@ def quick_test_set(file_pattern: str, config: Config) -> list[str]:
         )
         findings.append(Finding(FATAL, "test_image_ids", text))
     return _raise_fatal(file_pattern, findings)
-
-
-def record_names(file_pattern: str, config: Config) -> NamedIds:
-    """Returns the class names in the records that `quick` reads."""
-    return NamedIds(_read(file_pattern, config).names, file_pattern)
 
 
 def _read(file_pattern: str, config: Config, samples: int | None = QUICK_RECORDS) -> Facts:

@@ -138,7 +138,7 @@ def _parity_arguments(config: Config, options: ParityOptions, known: NamedIds) -
     arguments = {"images": [image_file.read_pixels(path) for path in paths], "max_ap_drop": options.max_ap_drop}
     if evaluation := options.evaluation:
         pattern, json_file = evaluation.val_file_pattern, evaluation.val_json_file
-        for warning in checks.quick(pattern, config, json_file, [known], evaluates=True):
+        for warning in checks.quick(pattern, config, json_file, [known], evaluates=True).warnings:
             logging.warning("%s", warning)
     return arguments | {"evaluation": options.evaluation}
 

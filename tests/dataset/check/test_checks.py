@@ -42,7 +42,7 @@ def test_clean_scenes_have_no_findings(tmp_path, clean):
     bare = [dataclasses.replace(record, class_names=()) for record in records]
     assert check_records(tmp_path, bare, label_map=None) == []
     (tmp_path / "x.json").write_text(json.dumps(groundtruth))
-    assert checks.quick(str(tmp_path / "x.tfrecord"), config(), str(tmp_path / "x.json")) == []
+    assert checks.quick(str(tmp_path / "x.tfrecord"), config(), str(tmp_path / "x.json")).warnings == []
 
 
 @pytest.mark.parametrize("model", ["efficientdet-lite0", "efficientdet-d0", "efficientdet-d1"])
@@ -245,7 +245,7 @@ def test_quick_raises_the_message(tmp_path, clean, name):
 def test_quick_tolerates_as_many_faulty_records_as_the_reader(tmp_path, clean):
     faulty = [dataclasses.replace(record, encoded=b"not an image") for record in clean[0]]
     pattern = write(tmp_path / "x.tfrecord", map(tfrecord.encode, [*faulty[:2], *clean[0][2:]]))
-    [warning] = checks.quick(pattern, config(max_damaged_records=2))
+    [warning] = checks.quick(pattern, config(max_damaged_records=2)).warnings
     assert "2 of 24 records (8.3%) hold an image that does not decode" in warning
     with pytest.raises(DataError, match="write them again, or raise max_damaged_records = 1; "):
         checks.quick(pattern, config(max_damaged_records=1))
@@ -278,7 +278,7 @@ def test_quick_tolerates_as_many_damaged_records_as_the_reader(tmp_path, clean):
     path = tmp_path / "x.tfrecord"
     write(path, map(tfrecord.encode, clean[0]))
     path.write_bytes(path.read_bytes()[:-100])
-    [warning] = checks.quick(str(path), config())
+    [warning] = checks.quick(str(path), config()).warnings
     assert "record 23 of " in warning and "bytes are missing at its end" in warning
     with pytest.raises(DataError, match="damaged files: record 23 of "):
         checks.quick(str(path), config(max_damaged_records=0))
@@ -290,7 +290,7 @@ def test_a_sample_without_boxes_is_a_warning_and_the_quick_check_reads_on(tmp_pa
     pattern = write(tmp_path / "x.tfrecord", map(tfrecord.encode, empty + clean[0]))
     [finding] = checks.run(record_facts.read(pattern, samples=256), config())
     assert finding.level == "warning" and "no record of the 256 sampled ones has a box" in finding.text
-    [warning] = checks.quick(pattern, config())
+    [warning] = checks.quick(pattern, config()).warnings
     assert "of 284 images (" in warning and "have no box" in warning
     pattern = write(tmp_path / "empty.tfrecord", map(tfrecord.encode, empty))
     with pytest.raises(DataError, match="no record has a box"):
@@ -304,7 +304,7 @@ def test_records_without_boxes_can_be_evaluated_with_a_json(tmp_path, clean):
 
 def test_quick_returns_warnings(tmp_path, clean):
     pattern = write(tmp_path / "x.tfrecord", map(tfrecord.encode, repeat_a_box(clean[0])))
-    [warning] = checks.quick(pattern, config())
+    [warning] = checks.quick(pattern, config()).warnings
     assert "repeat another of their image and class" in warning
 
 
@@ -315,7 +315,7 @@ def test_similar_class_names_are_a_warning(tmp_path, clean, source):
     if source == "label_map":
         records = [dataclasses.replace(r, class_names=()) for r in records]
     pattern = write(tmp_path / "x.tfrecord", map(tfrecord.encode, records))
-    [warning] = checks.quick(pattern, config(label_map=names if source == "label_map" else None))
+    [warning] = checks.quick(pattern, config(label_map=names if source == "label_map" else None)).warnings
     counts = [sum(r.classes.count(class_id) for r in records) for class_id in (1, 3)]
     shown = f"1 {names[1]!r} on {counts[0]} boxes, 3 {names[3]!r} on {counts[1]} boxes"
     assert f": classes whose names differ only in case, spaces, hyphens or underscores: {shown}; if they are" in warning

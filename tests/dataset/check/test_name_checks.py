@@ -61,17 +61,17 @@ def test_records_are_compared_with_the_names_of_the_detector(tmp_path, clean):
         bare = [dataclasses.replace(record, class_names=()) for record in clean[0]]
         write(tmp_path / "bare.tfrecord", map(tfrecord.encode, bare))
         checks.quick(str(tmp_path / "bare.tfrecord"), config(label_map=None), str(tmp_path / "x.json"), [moved])
-    assert checks.quick(pattern, config(label_map=None), str(tmp_path / "x.json"), [same]) == []
+    assert checks.quick(pattern, config(label_map=None), str(tmp_path / "x.json"), [same]).warnings == []
     part = class_ids.of_label_map({1: "circle", 4: "padding"}, "runs/x/config.yaml")
-    assert checks.quick(pattern, config(label_map=None, num_classes=4), None, [part]) == []
+    assert checks.quick(pattern, config(label_map=None, num_classes=4), None, [part]).warnings == []
 
 
 def test_validation_records_have_the_ids_of_training_records(tmp_path, clean):
     pattern = write(tmp_path / "train.tfrecord", map(tfrecord.encode, clean[0]))
     moved = write(tmp_path / "val.tfrecord", map(tfrecord.encode, classes_by({1: 3, 2: 1, 3: 2}.get)(clean[0])))
-    known = checks.record_names(pattern, config(label_map=None))
+    known = checks.quick(pattern, config(label_map=None)).names
     assert known.source == pattern and set(known.pairs) == set(NAMES.items())
-    assert checks.quick(pattern, config(label_map=None), None, [known]) == []
+    assert checks.quick(pattern, config(label_map=None), None, [known]).warnings == []
     with pytest.raises(DataError, match=f"other ids in the records than in {pattern}: 'triangle' is 1 instead of 2"):
         checks.quick(moved, config(label_map=None), None, [known])
 

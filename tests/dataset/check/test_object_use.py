@@ -57,7 +57,7 @@ def test_crowds_alone_are_refused(tmp_path, evaluates, overrides, level, consequ
         with pytest.raises(DataError, match=r"3 of 3 valid boxes .* are crowds"):
             checks.quick(pattern, config(**overrides), evaluates=evaluates)
     else:
-        assert text in checks.quick(pattern, config(**overrides), evaluates=evaluates)[0]
+        assert text in checks.quick(pattern, config(**overrides), evaluates=evaluates).warnings[0]
 
 
 @pytest.mark.parametrize("num_crowds, level", [(1, None), (2, None), (3, "warning"), (10, "warning")])
@@ -108,7 +108,7 @@ def test_a_sample_of_crowds_is_refused_only_if_all_records_are_like_it(tmp_path)
     assert level == "warning" and text.startswith("256 of 256 valid boxes (100.0%) of the 256 sampled records are")
     with pytest.raises(DataError, match=r"300 of 300 valid boxes \(100.0%\) are crowds"):
         checks.quick(pattern, config())
-    [warning] = checks.quick(write(tmp_path / "x", [[(1, 1)]] * 300 + [[(1, 0)]]), config())
+    [warning] = checks.quick(write(tmp_path / "x", [[(1, 1)]] * 300 + [[(1, 0)]]), config()).warnings
     assert "300 of 301 valid boxes (99.7%) are crowds (iscrowd: 1), which skip_crowd_during_training leaves" in warning
 
 
