@@ -119,14 +119,10 @@ def _find_background(file: CocoFile, categories: Mapping[int, Mapping[str, Any]]
     name = categories[0]["name"]
     if label_map_lib.is_background(name):
         return "it is the background"
-    parents = {row.get("supercategory") for category, row in categories.items() if category and _has_parent(row)}
+    parents = [row.get("supercategory") for category, row in categories.items() if category]
     if name in parents and 0 not in file.annotated_categories():
         return "it is the supercategory of others, and has no box"
     return None
-
-
-def _has_parent(category: Mapping[str, Any]) -> bool:
-    return isinstance(category.get("supercategory"), str)
 
 
 def _name_classes(categories: Mapping[int, Mapping[str, Any]], class_ids: Mapping[int, int]) -> dict[int, str]:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from dataset.convert import image_file
 from dataset.convert.annotation import SPLIT_SYNONYMS, SPLITS, read_lines
 from dataset.convert.image_file import ImageError
-from dataset.file_search import find_in
+from dataset.file_search import Found, find_in
 from dataset.tfrecord import DataError
 
 CLASS_FLAG = re.compile(r"\s+(-1|0|1)$")  # after each id in the list of a class: class absent, difficult, present
@@ -53,8 +53,8 @@ class VocSet:
         Raises:
             DataError: if there is no annotation file.
         """
-        found = map(Path, find_in(self.annotations, "**/*.xml").files)
-        paths = [path.relative_to(self.annotations) for path in found]
+        found = map(Path, self._in_annotations.files)
+        paths = [path.relative_to(self.annotations) for path in found if path.suffix == ".xml"]
         if self.annotations_dir is None and self.annotations == self.folder:
             # Those in an Annotations folder belong to one of several VOC folders in this folder.
             paths = [path for path in paths if not set(ANNOTATIONS_DIRS) & set(path.parts)]
@@ -143,7 +143,7 @@ class VocSet:
     def images(self) -> Mapping[str, list[str]]:
         """Paths of the images in their folder, by id."""
         names: dict[str, list[str]] = {}
-        for path in map(Path, find_in(self.image_folder, "**").files):
+        for path in map(Path, self._in_image_folder.files):
             if path.suffix.lower() in image_file.SUFFIXES:
                 name = path.relative_to(self.image_folder)
                 names.setdefault(name.with_suffix("").as_posix(), []).append(name.as_posix())
@@ -152,8 +152,18 @@ class VocSet:
     @property
     def hidden(self) -> list[str]:
         """Paths of the files beside annotations, images and lists that are never data."""
-        folders = dict.fromkeys((self.annotations, self.image_folder, self.folder / "ImageSets" / "Main"))
-        return [path for folder in folders for path in find_in(folder, "**").hidden]
+        found = (self._in_annotations, self._in_image_folder, find_in(self.folder / "ImageSets" / "Main", "**"))
+        return list(dict.fromkeys(path for files in found for path in files.hidden))
+
+    @functools.cached_property
+    def _in_annotations(self) -> Found:
+        """Files in the folder of the annotations."""
+        return find_in(self.annotations, "**")
+
+    @functools.cached_property
+    def _in_image_folder(self) -> Found:
+        """Files in the folder of the images, which may be that of the annotations."""
+        return self._in_annotations if self.image_folder == self.annotations else find_in(self.image_folder, "**")
 
     def image_path(self, image_id: str, filename: str) -> Path:
         """Returns the image with the name of the annotation, or else with its <filename>.
