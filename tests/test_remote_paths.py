@@ -31,7 +31,7 @@ from dataset.file_search import files_in
 from dataset.files import TargetError
 from dataset.records import find_files
 from efficientdet import config as config_lib
-from efficientdet.model import EfficientDetModel, EfficientDetNet
+from efficientdet.model import EfficientDetNet
 from efficientdet.postprocess import Detections
 from tf2.benchmarks import latency
 from tf2.evaluation import evaluate, evaluator
@@ -313,19 +313,6 @@ def test_results_of_a_benchmark(remote, tiny_config, capsys):
 # Exports.
 
 
-@pytest.fixture(scope="module")
-def light_model(tiny_config):
-    """A model whose network is a matrix product, which converts quickly."""
-    colors = np.random.RandomState(0).randn(3, 9 * (3 + 4)).astype(np.float32)
-
-    def net(inputs, training=False):
-        maps = [inputs[:, :: 2**level, :: 2**level] @ colors for level in range(3, 8)]
-        return [x[..., :27] for x in maps], [x[..., 27:] for x in maps]
-
-    config = tiny_config.override({"nms_configs": {"method": "hard", "score_thresh": 0.5, "max_output_size": 20}})
-    return EfficientDetModel(config, net)
-
-
 def write_pb(model, path, metadata):
     graph.write(graph.freeze(signatures.network(model.net, model.config, 1, name="input")), path, metadata)
 
@@ -340,14 +327,15 @@ EXPORTS = {
 
 @pytest.mark.parametrize("name", EXPORTS)
 def test_exported_files(remote, light_model, name, capsys):
-    path, metadata = f"{remote}/{name}", Metadata(light_model.config, "network")
-    EXPORTS[name](light_model, path, metadata)
+    model = light_model()
+    path, metadata = f"{remote}/{name}", Metadata(model.config, "network")
+    EXPORTS[name](model, path, metadata)
     opened = drivers.open_artifact(path)
-    assert opened.metadata.config == light_model.config
-    inputs = np.random.RandomState(1).randn(1, 64, 64, 3).astype(np.float32)
-    np.testing.assert_allclose(opened.network(inputs)[0][0], light_model.net(inputs)[0][0], atol=1e-3)
+    assert opened.metadata.config == model.config
+    inputs = np.random.RandomState(1).randn(1, *model.config.image_size, 3).astype(np.float32)
+    np.testing.assert_allclose(opened.network(inputs)[0][0], model.net(inputs)[0][0], atol=1e-3)
     with pytest.raises(TargetError, match="exists already"):
-        EXPORTS[name](light_model, path, metadata)
+        EXPORTS[name](model, path, metadata)
 
 
 @pytest.mark.slow
