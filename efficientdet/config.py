@@ -202,7 +202,10 @@ class Config(_Section):
     second_lr_drop_epoch: float = key(250.0, "[0, inf)")  # stepwise: learning_rate * 0.01 from here
     poly_lr_power: float = key(0.9, "(0, inf)")  # polynomial
     clip_gradients_norm: float | None = key(10.0, "[0, inf)")  # per gradient, then globally; None or 0: no clipping
-    moving_average_decay: float = key(0.9998, "[0, 1)")  # of the weights that are evaluated and exported; 0: off
+    # Moving average of the weights, which is evaluated and exported; 0: off. Its decay rises to this value, so that the
+    # mean age of the averaged weights is at most 1 / (1 - moving_average_decay) steps,
+    moving_average_decay: float = key(0.9998, "[0, 1)")
+    moving_average_horizon: float = key(0.1, "(0, 1)")  # and at most this fraction of the steps so far
     var_freeze_expr: str | None = key(None)  # variables whose name matches this regex (re.match) are not trained
 
     # Training run.

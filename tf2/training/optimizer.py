@@ -218,13 +218,25 @@ def clip_gradients(gradients: Sequence[tf.Tensor], norm: float | None) -> Clippe
 
 
 class MovingAverage:
-    """Exponential moving average of variables, with a smaller decay in the first steps.
+    """Moving average of variables over a fraction of the steps so far, at most over those of an exponential decay.
 
-    average += (1 - d) * (variable - average), d = min(decay, (1 + step) / (10 + step)).
+    average += (1 - d) * (variable - average), d = min(decay, (1 + step) / (1 / horizon + step)).
+
+    Until d reaches `decay`, the variables of step s have a weight of about (s / step)**(1 / horizon - 2), and a mean
+    age of horizon * step. This profile does not depend on the length of the training (Karras et al., CVPR 2024,
+    section 3.1, https://arxiv.org/abs/2312.02696). With horizon 0.1, d is that of TensorFlow's moving averages.
     """
 
-    def __init__(self, variables: Sequence[tf.Variable], decay: float):
+    def __init__(self, variables: Sequence[tf.Variable], decay: float, horizon: float = 0.1):
+        """Creates the averages, initialized to the variables.
+
+        Args:
+            variables: variables to average.
+            decay: maximum of d, in (0, 1).
+            horizon: mean age of the averaged values, as a fraction of the steps so far; in (0, 1).
+        """
         self.decay = decay
+        self.horizon = horizon
         self.variables = list(variables)
         # Every replica updates its own identical copy, so no communication is needed.
         self.averages = [
@@ -246,7 +258,7 @@ class MovingAverage:
             apply_update: [] bool; if False, the averages keep their exact values.
         """
         step = tf.cast(step, tf.float32)
-        decay = tf.where(apply_update, tf.minimum(self.decay, (1 + step) / (10 + step)), 1.0)
+        decay = tf.where(apply_update, tf.minimum(self.decay, (1 + step) / (1 / self.horizon + step)), 1.0)
         for variable, average in zip(self.variables, self.averages):
             average.assign_sub((1 - decay) * (average - variable))
 

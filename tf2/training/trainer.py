@@ -73,7 +73,9 @@ class Trainer:
             self.optimizer = make_optimizer(self.net.trainable_variables, config.momentum)
             self.average = None
             if config.moving_average_decay:
-                self.average = optimizer_lib.MovingAverage(self.net.weights, config.moving_average_decay)
+                self.average = optimizer_lib.MovingAverage(
+                    self.net.weights, config.moving_average_decay, config.moving_average_horizon
+                )
             self.global_step = _counter("global_step")
             self.skipped_steps = _counter("training/skipped_steps")  # their loss or gradients were not finite
             self.skipped_in_a_row = _counter("training/skipped_in_a_row")

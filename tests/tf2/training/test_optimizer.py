@@ -204,6 +204,24 @@ def test_moving_average_golden():
     np.testing.assert_array_equal(average.averages[0], [11])
 
 
+@pytest.mark.parametrize("horizon, decay, age", [
+    (0.1, 0.9998, [10, 40]),
+    (0.02, 0.9998, [2, 8]),
+    (0.1, 0.9, [9, 9]),  # the decay limits the age: 0.9 / (1 - 0.9)
+])  # fmt: skip
+def test_moving_average_over_a_fraction_of_the_steps(horizon, decay, age):
+    """The age of the average, in steps, after 100 and 400 steps of a variable that counts them."""
+    variable = tf.Variable(0.0)
+    average = MovingAverage([variable], decay, horizon)
+    update = tf.function(average.update)
+    ages = {}
+    for step in range(1, 401):
+        variable.assign(step)
+        update(tf.constant(step))
+        ages[step] = step - float(average.averages[0])
+    np.testing.assert_allclose([ages[100], ages[400]], age, rtol=0.1)
+
+
 def test_moving_average_agrees_with_tensorflow_addons():
     addons = pytest.importorskip("tensorflow_addons")
     rng = np.random.RandomState(0)
