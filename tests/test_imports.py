@@ -61,7 +61,10 @@ ORDER = [
     "dataset.convert.annotation",
     "dataset.convert.voc_set",
     "dataset.convert.shards",
+    "dataset.convert.folder_listing",
     "dataset.convert.*",  # the source formats, and command
+    *(f"dataset.convert.{name}_layout" for name in ("coco", "voc", "yolo", "record")),
+    "dataset.convert.layout",
     "dataset.convert.sample_data",
     "dataset.convert",
     "dataset.check.finding",

@@ -5,6 +5,7 @@
 import dataclasses
 import io
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,12 @@ MAX_AREA = float(np.finfo(np.float32).max)
 
 SPLITS = ("train", "trainval", "val", "valid", "validation", "test")  # common names of folders
 SPLIT_SYNONYMS = {"val": "valid", "valid": "val"}
+# Words in the names of files and folders of each split, see `split_of`. CVAT calls images without a subset "default".
+SPLIT_WORDS = {
+    "train": ("train", "training", "trainval", "default"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
 ROTATED = "rotated boxes, replaced by the boxes that enclose them"
 
 # Boxes at the border may extend beyond the image. If many do so by far, their values mean something else.
@@ -90,6 +97,16 @@ def number_images(images: Sequence[tuple[str, tuple]], report: ConversionReport)
     """Returns the item of every (name, item), with source ids "1", "2", ... appended; notes and drops duplicates."""
     report.note_duplicates("images listed more than once, written once", (name for name, _ in images))
     return [(*item, str(number)) for number, item in enumerate(dict(images).values(), start=1)]
+
+
+def split_of(name: str) -> str | None:
+    """Returns the split "train", "val" or "test" that the words of a name show, such as instances_train2017, or None.
+
+    A name with words of several splits shows none, except that one with a word of "test" is that of test images.
+    """
+    words = set(re.split(r"[^a-z]+", name.lower()))
+    found = [split for split, synonyms in SPLIT_WORDS.items() if words & set(synonyms)]
+    return found[-1] if len(found) == 1 or "test" in found else None
 
 
 def read_lines(path: Path, kind: str) -> list[str]:

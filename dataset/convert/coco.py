@@ -3,12 +3,13 @@
 """The reader of COCO annotations; image ids are kept, and category ids unless they are to be numbered from 1."""
 
 import collections
+import dataclasses
 import functools
 import math
 import reprlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataset import coco_json
 from dataset import label_map as label_map_lib
@@ -20,6 +21,23 @@ from dataset.convert.image_folder import ImageFolder
 from dataset.files import check_local
 from dataset.tfrecord import DataError
 from efficientdet import config as config_lib
+
+MAX_GAPS = 0.2  # fraction of ids without a category up to which `load_splits` keeps the ids; 0.11 in COCO
+
+
+class CocoSplit(NamedTuple):
+    """Annotation file and images of a split."""
+
+    annotations: Path
+    image_dir: Path
+
+
+class Classes(NamedTuple):
+    """Classes of a dataset."""
+
+    ids: Mapping[int, int]  # {category id: class id}, class ids from 1
+    names: Mapping[int, str]  # {class id: name}
+    consecutive: bool  # class ids are 1, 2, ... instead of category ids
 
 
 def load(
@@ -49,27 +67,70 @@ def load(
     check_local(image_dir, "image_dir")
     if not Path(image_dir).is_dir():
         raise DataError(f"image_dir {str(image_dir)!r} is not a folder")
-    files = {path: coco_json.read(path) for path in given}
-    images, report = files[given[0]].images("file_name"), ConversionReport()
-    names = [image["file_name"] for image in images.values() if coco_json.is_text(image["file_name"])]
-    report.note_duplicates("file names with several image ids, written once per id", names)
-    objects, class_ids, label_map = {}, {}, {}
+    files, report = {path: coco_json.read(path) for path in given}, ConversionReport()
+    images, objects, captions = files[given[0]].images("file_name"), {}, {}
+    classes = Classes({}, {}, consecutive=False)
     if object_annotations_file:
         file = files[object_annotations_file]
-        categories = _read_categories(file)
-        class_ids = _number_categories(file, categories, consecutive_ids, report)
-        label_map = _name_classes(categories, class_ids)
+        classes = _number_categories([file], _read_categories(file), consecutive_ids, report)
         # image_info_file may list a subset of the images.
-        objects = _read_objects(file, images, class_ids, report, is_subset=bool(image_info_file))
-    captions = _read_captions(files[caption_annotations_file], images, report) if caption_annotations_file else {}
+        objects = _read_objects(file, images, classes.ids, report, is_subset=bool(image_info_file))
+    if caption_annotations_file:
+        captions = _read_captions(files[caption_annotations_file], images, report)
+    return _make_source(image_dir, images, objects, captions, classes=classes, report=report)
+
+
+def load_splits(splits: Mapping[str, CocoSplit]) -> dict[str, Source]:
+    """Reads the splits of a dataset, which get the same classes.
+
+    The ids of the categories are kept if they count from 1 and at most MAX_GAPS of them are not used, as in COCO, whose
+    80 categories have ids up to 90; otherwise they are numbered from 1 in the order of their ids. Category 0 is left
+    out if it has no box. A split may lack some of the categories. Groundtruth is written for all splits but "train".
+
+    Raises:
+        DataError: see `load`; also if a category has different names, or a name different ids, in two splits.
+    """
+    files = {split: coco_json.read(place.annotations) for split, place in splits.items()}
+    categories, unused = _unite_categories(list(files.values())), None
+    if 0 in categories and not any(0 in file.annotated_categories() for file in files.values()):
+        unused = categories.pop(0)  # such as Roboflow's group of the others
+    consecutive_ids = 0 in categories or len(categories) < (1 - MAX_GAPS) * max(categories, default=0)
+    sources = {}
+    for split, file in files.items():
+        images, report = file.images("file_name"), ConversionReport()
+        if unused:
+            report.note("category 0 left out: it has no box", unused["name"])
+        classes = _number_categories(list(files.values()), categories, consecutive_ids, report)
+        objects = _read_objects(file, images, classes.ids, report, is_subset=False)
+        source = _make_source(splits[split].image_dir, images, objects, {}, classes=classes, report=report)
+        sources[split] = dataclasses.replace(source, write_groundtruth=split != "train")
+    return sources
+
+
+def _make_source(
+    image_dir: str | Path,
+    images: Mapping[int, dict[str, Any]],
+    objects: Mapping[int, list[dict[str, Any]]],
+    captions: Mapping[int, list[str]],
+    *,
+    classes: Classes,
+    report: ConversionReport,
+) -> Source:
+    """Returns the source of images with their objects and captions, both by image id."""
+    names = [image["file_name"] for image in images.values() if coco_json.is_text(image["file_name"])]
+    report.note_duplicates("file names with several image ids, written once per id", names)
     items = [(image, objects.get(image_id, []), captions.get(image_id, [])) for image_id, image in images.items()]
     folder = ImageFolder(image_dir, names)
-    read = functools.partial(_read_annotation, folder=folder, class_ids=class_ids, label_map=label_map)
-    original_ids = {class_id: category for category, class_id in class_ids.items()} if consecutive_ids else {}
-    is_renumbered = consecutive_ids and bool(object_annotations_file)
+    read = functools.partial(_read_annotation, folder=folder, class_ids=classes.ids, label_map=classes.names)
     is_rotated = any(_rotation(row) for rows in objects.values() for row in rows)
+    original_ids = {class_id: category for category, class_id in classes.ids.items()} if classes.consecutive else {}
     return Source(
-        items, read, label_map, report, write_groundtruth=is_renumbered or is_rotated, original_ids=original_ids
+        items,
+        read,
+        classes.names,
+        report,
+        write_groundtruth=classes.consecutive or is_rotated,
+        original_ids=original_ids,
     )
 
 
@@ -83,10 +144,31 @@ def _read_categories(file: CocoFile) -> dict[int, dict[str, Any]]:
     return categories
 
 
+def _unite_categories(files: Sequence[CocoFile]) -> dict[int, dict[str, Any]]:
+    """Returns {category id: row} of all categories of several files."""
+    united, ids = {}, {}
+    for file in files:
+        rows = _read_categories(file)
+        for category, name in ((category, row["name"]) for category, row in rows.items()):
+            other_id, other_name = ids.get(name, category), united.get(category, rows[category])["name"]
+            if (other_id, other_name) != (category, name):
+                other = f"category {category} is {other_name!r}" if other_name != name else f"{name!r} is {other_id}"
+                raise DataError(
+                    f"category {category} is {name!r} in {file.path}, but {other} in another split; export all splits "
+                    "with the same categories"
+                )
+        united |= rows
+        ids |= {row["name"]: category for category, row in rows.items()}
+    return united
+
+
 def _number_categories(
-    file: CocoFile, categories: Mapping[int, Mapping[str, Any]], consecutive_ids: bool, report: ConversionReport
-) -> dict[int, int]:
-    """Returns {category id: class id}, class ids from 1; categories that stand for the background are left out.
+    files: Sequence[CocoFile],
+    categories: Mapping[int, Mapping[str, Any]],
+    consecutive_ids: bool,
+    report: ConversionReport,
+) -> Classes:
+    """Numbers the classes of files from 1; categories that stand for the background are left out.
 
     With consecutive_ids, class ids are 1, 2, ... in the order of the category ids, without category 0 if it is called
     background, or is the supercategory of another one and has no box. Otherwise, they are the category ids.
@@ -98,9 +180,9 @@ def _number_categories(
         ids = sorted(categories.keys() - {0})
         if ids and ids[-1] > config_lib.MAX_NUM_CLASSES:
             advice = config_lib.num_classes_advice(ids[-1])
-            raise DataError(f"{file.path}: category ids go up to {ids[-1]}; {advice}")
-        return {category: category for category in ids}
-    reason = _find_background(file, categories)
+            raise DataError(f"{files[0].path}: category ids go up to {ids[-1]}; {advice}")
+        return _name_classes(categories, {category: category for category in ids}, consecutive=False)
+    reason = _find_background(files, categories)
     if reason:
         report.note(f"category 0 left out: {reason}", categories[0]["name"])
     ids = sorted(categories.keys() - ({0} if reason else set()))
@@ -109,10 +191,10 @@ def _number_categories(
         if category != class_id:
             name = categories[category]["name"]
             report.note("categories renumbered, see the label map", f"{category} {name} is {class_id}")
-    return class_ids
+    return _name_classes(categories, class_ids, consecutive=True)
 
 
-def _find_background(file: CocoFile, categories: Mapping[int, Mapping[str, Any]]) -> str | None:
+def _find_background(files: Sequence[CocoFile], categories: Mapping[int, Mapping[str, Any]]) -> str | None:
     """Returns the reason why category 0 is no class, or None if it is one or does not exist."""
     if 0 not in categories:
         return None
@@ -120,16 +202,17 @@ def _find_background(file: CocoFile, categories: Mapping[int, Mapping[str, Any]]
     if label_map_lib.is_background(name):
         return "it is the background"
     parents = [row.get("supercategory") for category, row in categories.items() if category]
-    if name in parents and 0 not in file.annotated_categories():
+    if name in parents and not any(0 in file.annotated_categories() for file in files):
         return "it is the supercategory of others, and has no box"
     return None
 
 
-def _name_classes(categories: Mapping[int, Mapping[str, Any]], class_ids: Mapping[int, int]) -> dict[int, str]:
+def _name_classes(
+    categories: Mapping[int, Mapping[str, Any]], class_ids: Mapping[int, int], *, consecutive: bool
+) -> Classes:
+    names = {class_id: categories[category]["name"] for category, class_id in class_ids.items()}
     try:
-        return label_map_lib.resolve(
-            {class_id: categories[category]["name"] for category, class_id in class_ids.items()}
-        )
+        return Classes(class_ids, label_map_lib.resolve(names), consecutive)
     except label_map_lib.LabelMapError as error:
         raise DataError(f"categories: {error}; give each class a unique name") from error
 

@@ -13,6 +13,7 @@ from dataset import label_map as label_map_lib
 from dataset.convert import image_file
 from dataset.convert.annotation import (
     SPLIT_SYNONYMS,
+    SPLIT_WORDS,
     SPLITS,
     AnnotatedObject,
     Annotation,
@@ -70,18 +71,48 @@ def _find_by_splits(data: Path, split: str, report: ConversionReport) -> tuple[d
     The key `path` is relative to the folder of the file or, if that does not exist, to the working directory. The
     split, a folder of images, a .txt list of images or several of these, is relative to `path`.
     """
-    try:
-        content = _read_darknet(data) if data.suffix == ".data" else hparams.read_yaml(str(data))
-    except config_lib.ConfigError as error:
-        raise DataError(f"cannot use data_yaml: {error}") from error
+    content = _read_data(data)
     label_map = _read_names(content, data)
     if "kpt_shape" in content:
         raise DataError(f"{data} has kpt_shape; expected labels of boxes or polygons, not of keypoints")
-    entries, root = content.get(split) or content.get(SPLIT_SYNONYMS.get(split)), content.get("path") or ""
+    entries = _read_entries(content, split, data)
+    root = _find_root(content, data)
+    images = [image for entry in entries for image in _find_images(root, entry, report)]
+    if not images:
+        suffixes = ", ".join(image_file.SUFFIXES)
+        raise DataError(f"{split} of {data} has no image ({suffixes}) in {', '.join(entries)}")
+    return label_map, images
+
+
+def find_splits(data: Path) -> dict[str, tuple[str, list[Path]]]:
+    """Returns {split: (its key, its folders or lists of images)} of data.yaml or obj.data.
+
+    Raises:
+        DataError: if the file cannot be read, a value is not a path, or `path` does not exist.
+    """
+    content, splits = _read_data(data), {}
+    for split, words in SPLIT_WORDS.items():
+        if key := next(filter(content.get, words), None):
+            entries, root = _read_entries(content, key, data), _find_root(content, data)
+            splits[split] = key, [_locate(root, entry) for entry in entries]
+    return splits
+
+
+def _read_data(data: Path) -> Mapping[str, Any]:
+    """Returns the content of data.yaml or obj.data."""
+    try:
+        return _read_darknet(data) if data.suffix == ".data" else hparams.read_yaml(str(data))
+    except config_lib.ConfigError as error:
+        raise DataError(f"cannot use data_yaml: {error}") from error
+
+
+def _read_entries(content: Mapping, split: str, data: Path) -> list[str]:
+    """Returns the folders and lists of a split as they are written."""
+    entries = content.get(split) or content.get(SPLIT_SYNONYMS.get(split))
     if not entries:
         others = ", ".join(name for name in SPLITS if content.get(name)) or "none"
         raise DataError(f"{data} has no split {split!r} (available: {others}); add it, or choose another --split")
-    entries = [entries] if isinstance(entries, str) else entries
+    entries, root = [entries] if isinstance(entries, str) else entries, content.get("path") or ""
     if not (isinstance(entries, list) and all(isinstance(text, str) for text in [*entries, root])):
         raise DataError(
             f"{data}: expected path to be a folder, and {split} a folder, a .txt list or several of them, got "
@@ -89,16 +120,18 @@ def _find_by_splits(data: Path, split: str, report: ConversionReport) -> tuple[d
         )
     for text in (root, *entries):
         check_local(text, f"a path in {data}")
+    return entries
+
+
+def _find_root(content: Mapping, data: Path) -> Path:
+    """Returns the folder to which the splits are relative."""
+    root = content.get("path") or ""
     tried = [data.resolve().parent / root, Path.cwd() / root]
     folders = [folder for folder in tried if folder.is_dir()]
     if not folders:
         shown = " and ".join(dict.fromkeys(map(str, tried)))
         raise DataError(f"path: {root} is not a folder (tried {shown}); set it to the folder of the dataset")
-    images = [image for entry in entries for image in _find_images(folders[0], entry, report)]
-    if not images:
-        suffixes = ", ".join(image_file.SUFFIXES)
-        raise DataError(f"{split} of {data} has no image ({suffixes}) in {', '.join(entries)}")
-    return label_map, images
+    return folders[0]
 
 
 def _read_darknet(path: Path) -> dict[str, Any]:
@@ -210,12 +243,12 @@ def _images_in(folder: Path, labels_of: Callable[[Path], Path], report: Conversi
     images = sorted(file for file in map(Path, found.files) if file.suffix.lower() in image_file.SUFFIXES)
     known = {labels_of(image) for image in images}
     if images:
-        lost = sorted(path for path in map(Path, found_labels.files) if path not in known and _is_label_file(path))
+        lost = sorted(path for path in map(Path, found_labels.files) if path not in known and is_label_file(path))
         images += [folder / path.relative_to(labels).with_suffix(".jpg") for path in lost]
     return [(folder, str(image.relative_to(folder)), labels_of(image)) for image in images]
 
 
-def _is_label_file(path: Path) -> bool:
+def is_label_file(path: Path) -> bool:
     """Returns False for other text, such as a list of names."""
     return all(map(_is_row, [line for line in read_lines(path, "label file") if line][:1]))
 

@@ -1,0 +1,152 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The format and the splits of a dataset, found from the names of its files and the content of small ones."""
+
+import collections
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from dataset.convert import coco, coco_layout, folder_listing, image_file, record_layout, voc_layout, yolo, yolo_layout
+from dataset.convert.annotation import Source, split_of
+from dataset.convert.folder_listing import FolderListing
+from dataset.files import check_local
+from dataset.tfrecord import DataError
+
+COCO, VOC, YOLO, TFRECORD = FORMATS = ("coco", "voc", "yolo", "tfrecord")
+NAMES = {COCO: "COCO", VOC: "Pascal VOC", YOLO: "YOLO", TFRECORD: "TFRecords"}
+FINDERS: Mapping[str, ModuleType] = {
+    COCO: coco_layout,
+    VOC: voc_layout,
+    YOLO: yolo_layout,
+    TFRECORD: record_layout,
+}
+FILE_FORMATS = {".json": COCO, **dict.fromkeys([*yolo_layout.YAML_SUFFIXES, ".data", *yolo.NAMES_SUFFIXES], YOLO)}
+EXPECTED = (
+    "COCO (*.json with images, annotations and categories), Pascal VOC (*.xml), YOLO (data.yaml, obj.data or "
+    "classes.txt, with *.txt) or TFRecords (train-*-of-*.tfrecord)"
+)
+SUFFIXES_SHOWN = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """A dataset as found on disk."""
+
+    format: str  # one of FORMATS
+    description: str  # one line: format, folder, splits and where they are
+    folder: Path  # folder of the dataset: the given one, one in it, or that of the given file
+    # {"train", "val", "test": CocoSplit, list of VocSet, YoloSplit or RecordSplit}, in this order; always with "train"
+    splits: Mapping[str, Any]
+
+    def load(self) -> dict[str, Source]:
+        """Reads the annotations of all splits, with one label map; not for TFRecords.
+
+        Raises:
+            DataError: if annotations cannot be read, see the `load` of the format.
+        """
+        loaders = {COCO: coco.load_splits, VOC: voc_layout.load, YOLO: yolo_layout.load}
+        return loaders[self.format](self.splits)
+
+
+def find(path: str | Path, data_format: str | None = None) -> Layout:
+    """Finds format and splits of a dataset without reading large files.
+
+    Args:
+        path: folder of the dataset, or a folder that has only this folder; or data.yaml, obj.data, a list of class
+            names, or one COCO file, whose images are then the split "train".
+        data_format: one of FORMATS, needed where the folder holds several; None to find it.
+
+    Raises:
+        DataError: if `path` does not exist, has no or several formats, lacks images, annotations or a split "train", or
+            the splits are ambiguous.
+    """
+    check_local(path, "data")
+    path = Path(path)
+    if path.is_file():
+        return _find_file(path, data_format)
+    if not path.is_dir():
+        raise DataError(f"{path} does not exist; expected a folder, a file or a .zip of {EXPECTED}")
+    listing = _enter_only_folder(folder_listing.scan(path))
+    data_format = data_format or _find_format(listing)
+    finder = FINDERS[data_format]
+    found = finder.find_annotations(listing)
+    if not found:
+        raise DataError(
+            f"found {_show_files(listing)} in {path}, but nothing of {NAMES[data_format]}; expected {EXPECTED}"
+        )
+    if data_format != TFRECORD:
+        _check_images(listing, data_format, len(found))
+    return _create(data_format, listing.root, finder.find_splits(listing))
+
+
+def _find_file(path: Path, data_format: str | None) -> Layout:
+    known = FILE_FORMATS.get(path.suffix.lower())
+    if not known or data_format not in (None, known):
+        expected = NAMES[data_format] if data_format else EXPECTED
+        raise DataError(f"{path} is not a file of {expected}; give the folder of the dataset")
+    listing = folder_listing.scan(path.absolute().parent)
+    if not listing.images and listing.root.parent != listing.root:
+        listing = folder_listing.scan(listing.root.parent)  # images beside the folder of the annotations
+    if known == YOLO:
+        return _create(YOLO, listing.root, yolo_layout.place(listing, path.absolute()))
+    if not coco_layout.is_annotation_file(path):
+        raise DataError(f"{path} has no lists of images, annotations and categories; expected a COCO annotation file")
+    file = os.path.relpath(path.absolute(), listing.root)
+    return _create(COCO, listing.root, {"train": coco_layout.place(listing, file, split_of(path.stem) or "train")})
+
+
+def _enter_only_folder(listing: FolderListing) -> FolderListing:
+    """Returns the listing of the only subfolder, repeatedly, if there are no data beside it and it is no split."""
+    suffixes = tuple(suffix for suffix in (*FILE_FORMATS, ".xml", ".tfrecord") if suffix != ".txt")
+    while True:
+        beside = FolderListing(listing.root, {"": listing.names.get("", [])})
+        has_names = any(name.lower() in yolo_layout.NAMES_FILES for name in beside.names[""])
+        folders = listing.children()
+        if len(folders) != 1 or split_of(folders[0]) or has_names or beside.images or beside.with_suffix(*suffixes):
+            return listing
+        listing = listing.below(folders[0])
+
+
+def _find_format(listing: FolderListing) -> str:
+    """Returns the format of which the folder has annotations."""
+    found = {name: annotations for name, finder in FINDERS.items() if (annotations := finder.find_annotations(listing))}
+    if not found:
+        raise DataError(f"found {_show_files(listing)} and no annotations in {listing.root}; expected {EXPECTED}")
+    if len(found) > 1:
+        shown = " and ".join(f"{NAMES[name]} ({paths[0]})" for name, paths in found.items())
+        flags = " or ".join(f"--data_format={name}" for name in found)
+        raise DataError(f"{listing.root} holds several formats, {shown}; choose one with {flags}")
+    return next(iter(found))
+
+
+def _check_images(listing: FolderListing, data_format: str, num_annotations: int) -> None:
+    """Checks that there are images; those of a data.yaml may be elsewhere."""
+    if not listing.images and not yolo_layout.has_data_file(listing):
+        raise DataError(
+            f"found {num_annotations} annotations of {NAMES[data_format]} and no image in {listing.root}; put the "
+            "images beside the annotations, or in a folder beside theirs"
+        )
+
+
+def _create(data_format: str, folder: Path, splits: Mapping[str, Any]) -> Layout:
+    splits = {split: splits[split] for split in ("train", "val", "test") if split in splits}
+    if "train" not in splits:
+        found = ", ".join(splits) or "none"
+        raise DataError(f"{folder} has no split of training images (found: {found}); expected one that is called train")
+    shown = "; ".join(f"{split}: {FINDERS[data_format].show(place, folder)}" for split, place in splits.items())
+    return Layout(data_format, f"{NAMES[data_format]} in {folder}: {shown}", folder, splits)
+
+
+def _show_files(listing: FolderListing) -> str:
+    """Returns the numbers of files by kind, such as "40 images, 2 .csv"."""
+    names = [name for names in listing.names.values() for name in names]
+    others = collections.Counter(
+        os.path.splitext(name)[1].lower() or name for name in names if not name.lower().endswith(image_file.SUFFIXES)
+    )
+    shown = [f"{listing.num_images} images"] if listing.images else []
+    shown += [f"{number} {suffix}" for suffix, number in others.most_common(SUFFIXES_SHOWN)]
+    return ", ".join(shown) or "no files"

@@ -1,0 +1,155 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The layouts of YOLO datasets: data.yaml, Darknet's obj.data, or only a list of the names of classes."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import logging
+
+from dataset.convert import yolo
+from dataset.convert.annotation import Source, split_of
+from dataset.convert.folder_listing import FolderListing
+from dataset.convert.image_file import ImageError
+from dataset.tfrecord import DataError
+from efficientdet import config as config_lib
+from efficientdet import hparams
+
+YAML_SUFFIXES = (".yaml", ".yml")
+DATA_FILES = ("data.yaml", "data.yml", "dataset.yaml", "obj.data")  # preferred to files of other names
+NAMES_FILES = ("classes.txt", "names.txt", "labels.txt", "obj.names")
+MAX_YAML_BYTES = 1 << 20
+LABELS_SAMPLED = 20  # files per folder that are looked at
+
+
+class YoloSplit(NamedTuple):
+    """Arguments of `yolo.load`."""
+
+    data: Path
+    split: str | None
+    image_dir: Path | None
+
+
+def find_annotations(listing: FolderListing) -> list[str]:
+    """Returns the paths of files that state the names of classes, or else of label files; relative to the listing."""
+    labels = _find_label_folders(listing)
+    return _find_data_files(listing) or (_find_names_files(listing) if labels else []) or list(labels.values())
+
+
+def find_splits(listing: FolderListing) -> dict[str, YoloSplit]:
+    """Finds the images of every split.
+
+    Raises:
+        DataError: if there is no or more than one file of names, or it is invalid.
+    """
+    data, names = _find_data_files(listing), _find_names_files(listing)
+    preferred = [path for path in data if path in DATA_FILES]
+    for paths in (preferred[:1] or data, names):
+        if len(paths) > 1:
+            raise DataError(f"{listing.root} has several lists of names: {', '.join(paths)}; give one of them as PATH")
+        if paths:
+            return place(listing, listing.root / paths[0])
+    labels = next(iter(_find_label_folders(listing).values()))
+    raise DataError(
+        f"found YOLO labels such as {listing.root / labels}, but no names of classes; expected data.yaml with names, "
+        "or classes.txt with a name per line beside the labels"
+    )
+
+
+def place(listing: FolderListing, path: Path) -> dict[str, YoloSplit]:
+    """Returns the splits of a file of names; those of val and test that do not exist are left out with a warning."""
+    if path.suffix.lower() in yolo.NAMES_SUFFIXES:
+        return _place_by_names(listing, path)
+    splits = {}
+    for split, (key, places) in yolo.find_splits(path).items():
+        missing = [place for place in places if not place.exists()]
+        if missing and split != "train":
+            logging.warning("%s: %s does not exist, split %s is left out", path, missing[0], key)
+        else:
+            splits[split] = YoloSplit(path, key, None)
+    return splits
+
+
+def load(splits: Mapping[str, YoloSplit]) -> dict[str, Source]:
+    """Reads the annotations of all splits; their label map is that of the names."""
+    return {split: yolo.load(data, key, image_dir=images) for split, (data, key, images) in splits.items()}
+
+
+def show(place: YoloSplit, root: Path) -> str:
+    """Returns a split as text, with paths relative to a folder."""
+    shown = [os.path.relpath(place.data, root), place.split]
+    shown += [f"with images in {os.path.relpath(place.image_dir, root)}"] if place.image_dir else []
+    return " ".join(filter(None, shown))
+
+
+def has_data_file(listing: FolderListing) -> bool:
+    """Returns True if there is a data.yaml or obj.data, which may name images elsewhere."""
+    return bool(_find_data_files(listing))
+
+
+def _find_data_files(listing: FolderListing) -> list[str]:
+    """Returns the paths of files of splits and names, at most one folder deep."""
+    found = listing.with_suffix(*YAML_SUFFIXES, ".data")
+    paths = [os.path.join(folder, name) for folder, names in found.items() for name in names if "/" not in folder]
+    return [path for path in paths if path in DATA_FILES or _has_names(listing.root / path)]
+
+
+def _has_names(path: Path) -> bool:
+    if path.suffix == ".data":
+        return "names" in path.read_text("utf-8", "replace")
+    try:
+        content = hparams.read_yaml(str(path)) if path.stat().st_size <= MAX_YAML_BYTES else {}
+    except config_lib.ConfigError:
+        return False
+    return "names" in content
+
+
+def _find_names_files(listing: FolderListing) -> list[str]:
+    """Returns the paths of lists of names; of equal ones, only the first."""
+    by_content = {}
+    for folder, names in listing.with_suffix(".txt", ".names").items():
+        for name in names:
+            if name.lower() in NAMES_FILES or name.lower().endswith(".names"):
+                path = os.path.join(folder, name)
+                by_content.setdefault((listing.root / path).read_bytes().strip(), path)
+    return list(by_content.values())
+
+
+def _find_label_folders(listing: FolderListing) -> dict[str, str]:
+    """Returns {subfolder: path of a label file in it, relative to the listing}."""
+    found = {}
+    for folder, names in listing.with_suffix(".txt").items():
+        for name in [name for name in names if name.lower() not in NAMES_FILES][:LABELS_SAMPLED]:
+            path = listing.root / folder / name
+            try:
+                is_label = path.stat().st_size > 1 and yolo.is_label_file(path)
+            except (ImageError, OSError):  # text of another encoding
+                is_label = False
+            if is_label:
+                found[folder] = os.path.join(folder, name)
+                break
+    return found
+
+
+def _place_by_names(listing: FolderListing, path: Path) -> dict[str, YoloSplit]:
+    """Returns the splits of a dataset that has only a list of names: subfolders of its images, or all of them."""
+    labels = path.parent / "labels" if (path.parent / "labels").is_dir() else path.parent
+    inside = os.path.relpath(labels, listing.root).removeprefix(".")
+    files = listing.below(inside).with_suffix(".txt") if inside else listing.with_suffix(".txt")
+    names = [os.path.join(folder, name) for folder, texts in files.items() for name in texts if name != path.name]
+    images = listing.find_image_folder(names, [inside, "images"])
+    if images is None:
+        raise DataError(f"found YOLO labels in {labels}, but no image in {listing.root} or below it")
+    below = listing.below(images) if images else listing
+    folders = [folder for folder in below.children() if split_of(folder) and below.below(folder).images]
+    if not folders:
+        return {"train": YoloSplit(path, None, below.root)}
+    splits = {split_of(folder): YoloSplit(path, folder, below.root) for folder in folders}
+    if len(splits) < len(folders) or "" in below.images:
+        raise DataError(
+            f"{below.root} has the subfolders {', '.join(folders)}{' and images beside them' * ('' in below.images)}; "
+            "expected one for each of train, val and test, with all images"
+        )
+    return splits
