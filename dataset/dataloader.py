@@ -73,7 +73,7 @@ class InputReader:
             Dataset of (images [B, height, width, 3] float32, labels). Labels are cls_targets and box_targets, tuples
             over the levels of [B, Hl, Wl, A] int32 and [B, Hl, Wl, A*4] float32, and num_positives [B] float32.
         """
-        labeler = AnchorLabeler(build_anchors(self.config))
+        labeler = AnchorLabeler(build_anchors(self.config), self.config.match_threshold)
 
         def label(example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
             targets = labeler.label(example["boxes"], example["classes"])

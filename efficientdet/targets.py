@@ -10,28 +10,32 @@ import tensorflow as tf
 from efficientdet import boxes as box_ops
 from efficientdet.anchors import Anchors
 
-MATCH_THRESHOLD = 0.5  # minimum IoU of a match; anchors below are background, none is ignored
 ROUNDING = 1e-5  # relative tolerance of bounds on float32 values, so that rounding never excludes a valid pair
 
 
 class AnchorLabeler:
     """Assigns the groundtruth boxes of an image to anchors.
 
-    An anchor is matched to the box with the highest IoU, if that is at least 0.5. In addition, every box claims the
-    anchor with which it has the highest IoU, however low, so that every box has an anchor. If several boxes claim the
-    same anchor, the first one gets it.
+    An anchor is matched to the box with the highest IoU, if that is at least match_threshold. In addition, every box
+    claims the anchor with which it has the highest IoU, however low, so that every box has an anchor. If several boxes
+    claim the same anchor, the first one gets it.
 
     The result equals that of the [K, N] matrix of all IoUs, which is never computed. The anchors of one kind (level,
     scale and aspect ratio) form a grid, so the intersection of a box with an anchor is the product of its overlap with
-    the anchor's row and with the anchor's column. Only rows and columns whose overlap allows an IoU of 0.5, or the
+    the anchor's row and with the anchor's column. Only rows and columns whose overlap allows that IoU, or the
     highest IoU of the box, are combined. CPU time per image in ms, on one thread, of this algorithm and of the matrix:
     D0 with K = 7 boxes 0.61 / 1.56, K = 30 1.4 / 6.0, K = 100 3.4 / 21.8; D7x with K = 30 2.6 / 72.
 
     Reference: Lin et al., ICCV 2017, section 4 (https://arxiv.org/abs/1708.02002), with one threshold instead of two.
     """
 
-    def __init__(self, anchors: Anchors):
-        self.anchors = anchors
+    def __init__(self, anchors: Anchors, match_threshold: float = 0.5):
+        """Precomputes the grids of the anchors.
+
+        Args:
+            match_threshold: minimum IoU of a match, in (0, 1]; anchors below are background, none is ignored.
+        """
+        self.anchors, self.match_threshold = anchors, match_threshold
         self._areas = box_ops.area(tf.constant(anchors.boxes)).numpy()  # [N]
         # A segment is a row or a column of the grid of one of the T kinds: its start and stop in pixels, and its
         # contribution to the anchor index, anchor = index[row] + index[column].
@@ -89,7 +93,7 @@ class AnchorLabeler:
         anchors, position = tf.unique(tf.concat([claimed, anchor], 0))
         num_candidates, pair_position = tf.size(anchors), position[num_boxes:]
         highest = tf.gather(tf.math.unsorted_segment_max(iou, pair_position, num_candidates), pair_position)
-        is_match = (iou >= MATCH_THRESHOLD) & (iou == highest)
+        is_match = (iou >= self.match_threshold) & (iou == highest)
         # The smallest rank wins an anchor: claim of box k = k, match of box k = K + k, no match = 2K.
         ranks = tf.concat([tf.range(num_boxes), tf.where(is_match, num_boxes + box, 2 * num_boxes)], 0)
         winner = tf.math.unsorted_segment_min(ranks, position, num_candidates)
@@ -97,7 +101,7 @@ class AnchorLabeler:
         return tf.gather(anchors, positive), tf.gather(winner, positive) % tf.maximum(num_boxes, 1)
 
     def _candidate_pairs(self, boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Returns P pairs, among them all with an IoU of at least 0.5 or equal to the highest of their box.
+        """Returns P pairs, among them all with an IoU of at least match_threshold or equal to the highest of their box.
 
         Returns:
             Box index [P] int32, anchor index [P] int32, IoU [P] float32.
@@ -119,7 +123,7 @@ class AnchorLabeler:
         kind_areas = self._lengths[:num_kinds] * self._lengths[num_kinds:]
         kind_ious = _iou(best[:num_kinds] * best[num_kinds:], areas, kind_areas)  # [T, K]
         is_best_kind = (kind_ious >= (1 - ROUNDING) * tf.reduce_max(kind_ious, 0)) & (kind_ious > 0)
-        bound = MATCH_THRESHOLD * tf.maximum(tf.gather(lengths, group_axis), self._lengths)
+        bound = self.match_threshold * tf.maximum(tf.gather(lengths, group_axis), self._lengths)
         bound = tf.minimum(bound, tf.where(tf.tile(is_best_kind, [2, 1]), best, np.inf))
         is_candidate = overlap >= (1 - ROUNDING) * tf.gather(bound, self._group)
 

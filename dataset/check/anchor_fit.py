@@ -12,7 +12,6 @@ from efficientdet import boxes as box_ops
 from efficientdet.anchors import Anchors
 from efficientdet.config import Config
 from efficientdet.model import build_anchors
-from efficientdet.targets import MATCH_THRESHOLD
 
 MAX_SEARCH_BOXES = 20000  # used to search anchor_scale; the recall of a proposal is computed over all boxes
 SCALE_FACTORS = 2 ** (np.arange(-18, 13) / 6)  # relative to the present anchor_scale: 1/8 to 4
@@ -58,9 +57,14 @@ def best_ious(boxes: np.ndarray, anchors: Anchors, side_factor: float = 1.0) -> 
     return best
 
 
-def recall(ious: np.ndarray) -> float:
+def recall(ious: np.ndarray, match_threshold: float) -> float:
     """Share of boxes whose best anchor reaches the IoU with which anchors are matched in training; 1 without boxes."""
-    return float(np.mean(ious >= MATCH_THRESHOLD)) if len(ious) else 1.0
+    return float(np.mean(ious >= match_threshold)) if len(ious) else 1.0
+
+
+def recall_of(boxes: np.ndarray, config: Config) -> float:
+    """Recall of the anchors of a config over boxes [K, 4] with positive sides, pixels of the network input."""
+    return recall(best_ious(boxes, build_anchors(config)), config.match_threshold)
 
 
 def propose(boxes: np.ndarray, config: Config) -> list[Proposal]:
@@ -84,9 +88,9 @@ def propose(boxes: np.ndarray, config: Config) -> list[Proposal]:
         {"anchor_scale": _best_scale(some, config, ratios), "aspect_ratios": ratios},
         {"anchor_scale": _best_scale(some, config, more), "aspect_ratios": more},
     ]
-    proposals, reached = [], recall(best_ious(boxes, build_anchors(config)))
+    proposals, reached = [], recall_of(boxes, config)
     for overrides in candidates:
-        proposal = Proposal(overrides, recall(best_ious(boxes, build_anchors(config.override(overrides)))))
+        proposal = Proposal(overrides, recall_of(boxes, config.override(overrides)))
         if proposal.recall >= reached + MIN_GAIN:
             proposals.append(proposal)
             reached = proposal.recall
@@ -103,7 +107,7 @@ def _best_scale(boxes: np.ndarray, config: Config, aspect_ratios: Sequence) -> f
 
     def score(factor: float) -> tuple[float, float]:
         ious = best_ious(boxes, anchors, factor)
-        return round(recall(ious), 3), float(ious.mean())
+        return round(recall(ious, config.match_threshold), 3), float(ious.mean())
 
     scale = np.maximum(np.round(np.multiply(config.anchor_scale, max(SCALE_FACTORS, key=score)), 2), 0.01)
     return tuple(scale.tolist()) if scale.ndim else float(scale)

@@ -356,7 +356,8 @@ def _check_anchors(anchors: Mapping[str, Any]) -> Iterator[Finding]:
     """Checks the recall of the anchors; see `run`."""
     missed, proposals = 1 - anchors["recall"], anchors["proposals"]
     if missed > MAX_MISSED_SHARE:
-        text = f"{missed:.0%} of the boxes have no anchor with an IoU of 0.5, and are learned badly"
+        iou = f"an IoU of {anchors['match_threshold']:g}"
+        text = f"{missed:.0%} of the boxes have no anchor with {iou}, and are learned badly"
         if proposals:
             text += f"; --hparams='{proposals[-1]['hparams']}' leaves {1 - proposals[-1]['recall']:.0%}"
         pointless = anchors["recall"] < MIN_RECALL and anchors["boxes"] >= MIN_RECALL_BOXES

@@ -69,17 +69,18 @@ def compute_statistics(facts: Facts, config: Config) -> dict[str, Any]:
         "anchors": {
             "image_size": list(config.image_size),
             "boxes": int(trained.sum()),
-            "recall": anchor_fit.recall(ious[trained]),
-            "recall_by_size": {name: _recall(ious[network_size == i]) for i, name in enumerate(SIZES)},
+            "match_threshold": config.match_threshold,
+            "recall": anchor_fit.recall(ious[trained], config.match_threshold),
+            "recall_by_size": {name: _recall(ious[network_size == i], config) for i, name in enumerate(SIZES)},
             "mean_iou": float(ious[trained].mean()) if trained.any() else None,
             "proposals": [{"hparams": p.hparams, "recall": p.recall} for p in proposals],
         },
     }
 
 
-def _recall(ious: np.ndarray) -> float | None:
+def _recall(ious: np.ndarray, config: Config) -> float | None:
     ious = ious[~np.isnan(ious)]
-    return anchor_fit.recall(ious) if len(ious) else None
+    return anchor_fit.recall(ious, config.match_threshold) if len(ious) else None
 
 
 def _class_statistics(facts: Facts, config: Config, ious: np.ndarray) -> list[dict[str, Any]]:
@@ -90,7 +91,7 @@ def _class_statistics(facts: Facts, config: Config, ious: np.ndarray) -> list[di
         chosen = facts.classes == class_id
         images = len(np.unique(facts.image_index[chosen]))
         row = {"id": class_id, "name": names.get(class_id, ""), "boxes": int(chosen.sum()), "images": images}
-        rows.append({**row, "recall": _recall(ious[chosen])})
+        rows.append({**row, "recall": _recall(ious[chosen], config)})
     return rows
 
 

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from efficientdet.config import MODELS, RETIRED, Config, ConfigError, NmsConfig, load
+from efficientdet.config import MODELS, RECIPES, RETIRED, Config, ConfigError, NmsConfig, load
 from efficientdet.fpn_configs import FUSIONS
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -128,7 +128,7 @@ def test_published_defaults():
     assert Config().override(published) == Config()
     fields = {field.name for field in dataclasses.fields(Config)}
     ours = {"mosaic", "max_damaged_records", "gradient_accumulation_steps", "early_stop_patience", "max_skipped_steps"}
-    ours |= {"moving_average_horizon"}
+    ours |= {"moving_average_horizon", "recipe", "fit_anchors", "match_threshold"}
     assert (fields - ours) | {key for key in RETIRED if "." not in key} == set(published)
 
 
@@ -150,6 +150,41 @@ def test_models_golden(name):
 
 def test_model_table_is_complete():
     assert set(MODELS) == set(PUBLISHED)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("source", ["hparams", "flags", "default"])
+def test_a_recipe_sets_its_keys_and_no_others(name, source):
+    given = {"hparams": {"hparams": f"recipe={name}"}, "flags": {"recipe": name}, "default": {"default_recipe": name}}
+    config = load("efficientdet-lite0", **given[source])
+    changed = config.difference(load("efficientdet-lite0"))
+    assert config.recipe == name
+    assert changed == ({**RECIPES[name], "recipe": name} if name != "published" else {})
+
+
+def test_recipes_and_their_choices_agree():
+    [field] = [field for field in dataclasses.fields(Config) if field.name == "recipe"]
+    assert set(RECIPES) == set(field.metadata["choices"]) and RECIPES["published"] == {}
+
+
+def test_precedence_of_recipes(monkeypatch):
+    recipe = {"anchor_scale": 7.0, "momentum": 0.7, "learning_rate": 0.7, "num_epochs": 7}
+    monkeypatch.setitem(RECIPES, "finetune", recipe)
+    config = load("efficientdet-lite0", "recipe=finetune,learning_rate=0.5,num_epochs=5", num_epochs=3)
+    assert (config.num_classes, config.anchor_scale, config.momentum) == (90, 7.0, 0.7)
+    assert (config.learning_rate, config.num_epochs) == (0.5, 3)
+    assert load("efficientdet-lite0", "recipe=published", default_recipe="finetune") == load("efficientdet-lite0")
+    assert load("efficientdet-lite0", "recipe=published", recipe="finetune").momentum == 0.7
+
+
+def test_a_saved_config_is_not_changed_by_another_table(tmp_path, monkeypatch):
+    path = tmp_path / "config.yaml"
+    config = load("efficientdet-lite0", "recipe=finetune,anchor_scale=2.12", num_epochs=40)
+    path.write_text(config.to_yaml())
+    others = {"optimizer": "sgd", "learning_rate": 1.0, "match_threshold": 0.3, "mosaic": True}
+    monkeypatch.setitem(RECIPES, "finetune", others)
+    assert load("efficientdet-lite0", str(path)) == config
+    assert Config().override(yaml.safe_load(path.read_text())) == config
 
 
 def test_precedence_is_defaults_model_hparams_flags():
@@ -214,8 +249,12 @@ def test_constructor_converts_values_and_config_is_frozen():
         ("learning_rate=true", "learning_rate must be a number in [0, inf), got True"),
         ("label_smoothing=1", "label_smoothing must be a number in [0, 1), got 1"),
         ("survival_prob=0", "survival_prob must be a number in (0, 1] or None, got 0"),
-        ("optimizer=rmsprop", "optimizer must be one of sgd, adam, got 'rmsprop'"),
-        ("optimizer=", "optimizer must be one of sgd, adam, got ''"),
+        ("optimizer=rmsprop", "optimizer must be one of sgd, adam, adamw, got 'rmsprop'"),
+        ("optimizer=", "optimizer must be one of sgd, adam, adamw, got ''"),
+        ("recipe=fine", "recipe must be one of published, finetune, got 'fine'"),
+        ("recipe=", "recipe must be one of published, finetune, got ''"),
+        ("recipe=['finetune']", "recipe must be one of published, finetune, got ['finetune']"),
+        ("match_threshold=0", "match_threshold must be a number in (0, 1], got 0"),
         ("iou_loss_type=eiou", "iou_loss_type must be one of iou, giou, diou, ciou or None, got 'eiou'"),
         ("nms_configs.method=soft", "nms_configs.method must be one of hard, gaussian, got 'soft'"),
         ("nms_configs.max_output_size=0", "nms_configs.max_output_size must be a whole number in [1, inf), got 0"),
@@ -342,7 +381,7 @@ overrides = st.fixed_dictionaries(
         "clip_gradients_norm": st.none() | st.floats(0, 1e3),
         "scale_range": st.booleans(),
         "max_level": st.just(7),
-        "optimizer": st.sampled_from(["sgd", "adam"]),
+        "optimizer": st.sampled_from(["sgd", "adam", "adamw"]),
         "ckpt_var_scope": st.none() | words,
         "nms_configs": st.fixed_dictionaries(
             {}, optional={"method": st.sampled_from(["hard", "gaussian", None]), "sigma": st.none() | st.floats(0, 1e9)}

@@ -121,24 +121,35 @@ def test_equals_a_plain_assignment(objects):
     assert num_positives == np.sum(expected >= 0) and not box_flat[expected < 0].any()
 
 
-def dense_match(anchors, boxes):
+def dense_match(anchors, boxes, threshold=0.5):
     """Returns the box of every anchor or -1, [N], from the matrix of all IoUs."""
     num_boxes = len(boxes)
     overlaps = np.pad(box_ops.iou(boxes[:, np.newaxis], anchors.boxes).numpy(), [[0, 1], [0, 0]])
-    matches = np.where(overlaps.max(0) >= 0.5, overlaps.argmax(0), -1)
+    matches = np.where(overlaps.max(0) >= threshold, overlaps.argmax(0), -1)
     for k in reversed(range(num_boxes)):
         matches[overlaps[k].argmax()] = k
     return matches
 
 
 @pytest.mark.parametrize("num_boxes", [0, 1, 13, 100, 500])
-@pytest.mark.parametrize("change", [{}, {"anchor_scale": 0.5}, {"num_scales": 2, "aspect_ratios": [1.0, [1.4, 0.7]]}])
-def test_equals_the_matrix_of_all_ious(num_boxes, change):
+@pytest.mark.parametrize(
+    "change, threshold",
+    [
+        ({}, 0.5),
+        ({}, 0.35),
+        ({}, 0.8),
+        ({}, 1.0),
+        ({"anchor_scale": 0.5}, 0.5),
+        ({"anchor_scale": 0.5}, 0.05),
+        ({"num_scales": 2, "aspect_ratios": [1.0, [1.4, 0.7]]}, 0.5),
+    ],
+)
+def test_equals_the_matrix_of_all_ious(num_boxes, change, threshold):
     """Bit for bit, including ties broken by rounding; some boxes overlap no small anchor."""
     rng = np.random.RandomState(num_boxes)
     anchors = Anchors((160, 96), **{**DEFAULTS, **change})
     size = np.tile(anchors.image_size, 2)
-    match = tf.function(AnchorLabeler(anchors).match, input_signature=[tf.TensorSpec([None, 4])])
+    match = tf.function(AnchorLabeler(anchors, threshold).match, input_signature=[tf.TensorSpec([None, 4])])
     corners = np.sort(rng.uniform(size=(num_boxes, 2, 2)), 1).reshape(-1, 4) * size
     centers, sides = rng.uniform(size=(2, num_boxes, 2)) * size[:2]
     near_anchors = np.clip(np.concatenate([centers - sides / 4, centers + sides / 4], 1), 0, size)
@@ -148,7 +159,7 @@ def test_equals_the_matrix_of_all_ious(num_boxes, change):
         matches = np.full(len(anchors.boxes), -1)
         positives, matched = match(boxes)
         matches[positives] = matched
-        np.testing.assert_array_equal(matches, dense_match(anchors, boxes))
+        np.testing.assert_array_equal(matches, dense_match(anchors, boxes, threshold))
 
 
 def test_eager_equals_function_equals_dataset():

@@ -183,7 +183,8 @@ def random_batch(config: config_lib.Config, batch_size: int) -> tuple[Any, dict]
     from efficientdet.model import build_anchors
     from efficientdet.targets import AnchorLabeler
 
-    labeler, rng = AnchorLabeler(build_anchors(config)), np.random.RandomState(0)
+    labeler = AnchorLabeler(build_anchors(config), config.match_threshold)
+    rng = np.random.RandomState(0)
     labels = []
     for _ in range(batch_size):
         corners = rng.uniform(0, 0.75, [10, 2])

@@ -184,7 +184,52 @@ class Adam(Optimizer):
             )
 
 
-OPTIMIZERS = {"sgd": Sgd, "adam": Adam}
+class AdamW(Adam):
+    """Adam with decoupled weight decay of kernels: w <- w - rate * (step of Adam + weight_decay * w).
+
+    Reference: Loshchilov and Hutter, ICLR 2019, algorithm 2 (https://arxiv.org/abs/1711.05101), in which `rate` is the
+    product of alpha and the schedule eta_t, so that the decay follows the schedule.
+    """
+
+    def __init__(
+        self,
+        variables: Sequence[tf.Variable],
+        momentum: float,
+        *,
+        weight_decay: float = 0.0,
+        kernels: Sequence[tf.Variable] = (),
+    ):
+        """Creates the slots.
+
+        Args:
+            variables: see `Optimizer`.
+            momentum: beta_1.
+            weight_decay: share of the kernels by which they shrink per step at a rate of 1.
+            kernels: variables that decay.
+        """
+        super().__init__(variables, momentum)
+        self.weight_decay, self.kernels = weight_decay, list(kernels)
+
+    def apply(self, gradients, variables, *, rate, step, apply_update):
+        # Before the step of Adam, which does not depend on the weights: both subtract from the weights before the step.
+        share = tf.where(apply_update, rate * self.weight_decay, 0.0)
+        for kernel in self.kernels:
+            tf.raw_ops.ResourceApplyGradientDescent(var=kernel.handle, alpha=share, delta=kernel.value())
+        super().apply(gradients, variables, rate=rate, step=step, apply_update=apply_update)
+
+
+OPTIMIZERS = {"sgd": Sgd, "adam": Adam, "adamw": AdamW}
+
+
+def make_optimizer(config: Config, variables: Sequence[tf.Variable], kernels: Sequence[tf.Variable]) -> Optimizer:
+    """Returns the optimizer of a config.
+
+    Args:
+        variables: variables that may be updated.
+        kernels: those that weight decay applies to, in the optimizer (adamw) or in the loss.
+    """
+    decay = {"weight_decay": config.weight_decay, "kernels": kernels} if config.optimizer == "adamw" else {}
+    return OPTIMIZERS[config.optimizer](variables, config.momentum, **decay)
 
 
 class Clipped(NamedTuple):

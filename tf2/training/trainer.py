@@ -69,8 +69,8 @@ class Trainer:
             finally:
                 keras.mixed_precision.set_global_policy(policy)
             self.anchors = tf.constant(build_anchors(config).boxes)
-            make_optimizer = optimizer_lib.OPTIMIZERS[config.optimizer]
-            self.optimizer = make_optimizer(self.net.trainable_variables, config.momentum)
+            self._freeze(optimizer_lib.frozen_variables(self.net, config.var_freeze_expr))
+            self.optimizer = optimizer_lib.make_optimizer(config, self.net.trainable_variables, self.kernels)
             self.average = None
             if config.moving_average_decay:
                 self.average = optimizer_lib.MovingAverage(
@@ -85,7 +85,6 @@ class Trainer:
             if precision == "mixed_float16":
                 self.loss_scale = _counter("training/loss_scale", config.loss_scale or LOSS_SCALE)
                 self.good_steps = _counter("training/good_steps")
-        self._freeze(optimizer_lib.frozen_variables(self.net, config.var_freeze_expr))
         self._evaluated_net = None
 
     def _freeze(self, frozen: set) -> None:
@@ -262,7 +261,8 @@ class Trainer:
 
         Returns:
             [] float32 by name: cls_loss, box_loss, box_iou_loss if configured, det_loss, reg_l2_loss, and their total,
-            loss = det_loss + reg_l2_loss with reg_l2_loss = weight_decay / 2 * sum(kernel**2).
+            loss = det_loss + reg_l2_loss with reg_l2_loss = weight_decay / 2 * sum(kernel**2), or 0 with adamw, which
+            decays the weights itself.
         """
         cls_outputs, box_outputs = self.net(images, training=True, draws=draws)
         parts = losses.detection_loss(
@@ -273,7 +273,8 @@ class Trainer:
             anchors=self.anchors,
             normalizer=normalizer,
         )
-        squares = tf.reduce_sum([tf.nn.l2_loss(kernel) for kernel in self.kernels])  # 0 if all kernels are frozen
+        kernels = [] if self.config.optimizer == "adamw" else self.kernels
+        squares = tf.reduce_sum([tf.nn.l2_loss(kernel) for kernel in kernels])  # 0 if all kernels are frozen
         decay = self.config.weight_decay * share * squares
         return {**parts, "reg_l2_loss": decay, "loss": parts["det_loss"] + decay}
 

@@ -45,11 +45,16 @@ def test_best_ious_equal_the_maximum_over_all_anchors(overrides, seed):
 
 def test_best_ious_by_hand():
     # The first anchor is 32x32 around (4, 4): a box equal to it, one of half its height inside it, and one of 2x2.
-    anchors = build_anchors(config(num_scales=1, aspect_ratios=[1.0]))
+    def anchors_of(threshold: float = 0.5):
+        return config(num_scales=1, aspect_ratios=[1.0], match_threshold=threshold)
+
+    anchors = build_anchors(anchors_of())
     boxes = np.array([[-12.0, -12, 20, 20], [-12, -12, 4, 20], [0, 0, 2, 2]])
     np.testing.assert_allclose(anchor_fit.best_ious(boxes, anchors), [1, 0.5, 4 / 1024])
     assert anchor_fit.best_ious(np.empty([0, 4]), anchors).shape == (0,)
-    assert anchor_fit.recall(np.array([1, 0.5, 0.49])) == pytest.approx(2 / 3)
+    ious = np.array([1, 0.5, 0.49])
+    assert [anchor_fit.recall(ious, threshold) for threshold in (0.5, 0.49, 0.6)] == pytest.approx([2 / 3, 1, 1 / 3])
+    assert [anchor_fit.recall_of(boxes, anchors_of(t)) for t in (0.5, 0.51)] == pytest.approx([2 / 3, 1 / 3])
 
 
 def test_k_means_by_hand():
@@ -64,7 +69,7 @@ def test_small_boxes_get_a_smaller_anchor_scale():
     boxes = boxes_of(random, random.uniform(14, 22, [400, 1]) * [1, 1])
     present = config()
     proposals = anchor_fit.propose(boxes, present)
-    assert anchor_fit.recall(anchor_fit.best_ious(boxes, build_anchors(present))) < 0.05
+    assert anchor_fit.recall_of(boxes, present) < 0.05
     assert list(proposals[0].overrides) == ["anchor_scale"] and proposals[0].recall > 0.9
     assert 1.5 <= proposals[0].overrides["anchor_scale"] <= 2.75  # 14 to 22 pixels at stride 8
 
@@ -87,8 +92,7 @@ def test_proposed_hparams_reach_the_stated_recall():
     assert [p.recall for p in proposals] == sorted(p.recall for p in proposals)
     for proposal in proposals:
         pasted = present.override(hparams.parse_pairs(proposal.hparams))
-        reached = anchor_fit.recall(anchor_fit.best_ious(boxes, build_anchors(pasted)))
-        assert reached == proposal.recall
+        assert anchor_fit.recall_of(boxes, pasted) == proposal.recall
 
 
 def test_scales_per_level_remain_per_level():

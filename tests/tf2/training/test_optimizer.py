@@ -15,6 +15,7 @@ from efficientdet.model import EfficientDetNet
 from tf2.training.optimizer import (
     OPTIMIZERS,
     Adam,
+    AdamW,
     LearningRate,
     MovingAverage,
     Sgd,
@@ -116,11 +117,45 @@ def test_adam_golden():
         assert slot.name == f"a/kernel/{name}:0"
 
 
+def test_adamw_golden():
+    """Reference in float64, of kernels and of another variable: w -= rate * (step of Adam + weight_decay * w)."""
+    gradients, rates = [[1.0, -3.0], [0.5, 1e-6], [-2.0, 0.0], [4.0, 1e-7]], [0.1, 0.2, 0.05, 0.3]
+    kernel, bias = (tf.Variable([1.0, 2.0], name=name) for name in ("a/kernel", "a/bias"))
+    adamw = AdamW([kernel, bias], 0.8, weight_decay=0.25, kernels=[kernel])
+    weights, decay = np.array([[1.0, 2.0], [1.0, 2.0]]), np.array([[0.25], [0.0]])
+    mean, square = np.zeros(2), np.zeros(2)
+    for step, (gradient, rate) in enumerate(zip(gradients, rates)):
+        adamw.apply(
+            [tf.constant(gradient)] * 2,
+            [kernel, bias],
+            rate=tf.constant(rate),
+            step=tf.constant(step, tf.int64),
+            apply_update=tf.constant(True),
+        )
+        mean = 0.8 * mean + 0.2 * np.array(gradient)
+        square = 0.999 * square + 0.001 * np.array(gradient) ** 2
+        direction = mean / (1 - 0.8 ** (step + 1)) / (np.sqrt(square / (1 - 0.999 ** (step + 1))) + 1e-7)
+        weights = weights - rate * (direction + decay * weights)
+        np.testing.assert_allclose([kernel, bias], weights, rtol=1e-4)
+    assert [slot.name for slot in adamw.slots[kernel.ref()]] == ["a/kernel/Adam:0", "a/kernel/Adam_1:0"]
+
+
+def test_adamw_keeps_the_kernels_of_a_skipped_update():
+    kernel = tf.Variable(np.random.RandomState(1).randn(50), dtype=tf.float32)
+    adamw = AdamW([kernel], 0.9, weight_decay=0.1, kernels=[kernel])
+    before = kernel.numpy()
+    apply(adamw, kernel, np.zeros(50), apply_update=False)
+    np.testing.assert_array_equal(kernel, before)
+    apply(adamw, kernel, np.zeros(50))
+    np.testing.assert_allclose(kernel, 0.99 * before, rtol=1e-6)  # rate 0.1 * decay 0.1
+
+
 @pytest.mark.parametrize(
     "name, reference",
     [
         ("sgd", lambda: keras.optimizers.SGD(0.1, momentum=0.9)),  # equal only for a constant rate
         ("adam", lambda: keras.optimizers.Adam(0.1, beta_1=0.9, beta_2=0.999, epsilon=1e-7)),
+        ("adamw", lambda: keras.optimizers.AdamW(0.1, weight_decay=0, beta_1=0.9, beta_2=0.999, epsilon=1e-7)),
     ],
 )
 def test_optimizers_agree_with_those_of_keras(name, reference):

@@ -250,9 +250,9 @@ def bad_boxes(images, labels):
     return images, {**labels, "box_targets": [tf.fill(level.shape, np.nan) for level in labels["box_targets"]]}
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam"])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
 def test_a_non_finite_loss_changes_counters_only(request, batch, name):
-    trainer = request.getfixturevalue("trainer" if name == "sgd" else "adam")
+    trainer = request.getfixturevalue("trainer" if name == "sgd" else name)
     trainer.config = trainer.config.override({"positives_momentum": 0.5})
     eager_step(trainer, batch)
     before = trainer.state()
@@ -263,7 +263,7 @@ def test_a_non_finite_loss_changes_counters_only(request, batch, name):
         cause = f"{losses} are not finite (most likely learning_rate is too high"
         assert trainer.non_finite_cause(metrics).startswith(cause)
     after = trainer.state()
-    assert changed(before, after) == COUNTERS and after["global_step"] == 3
+    assert changed(before, after) == COUNTERS and after["global_step"] == before["global_step"] + 2
     metrics = eager_step(trainer, batch)
     assert trainer.num_skipped_in_a_row() == 0 and metrics["skipped_steps"] == 2 and np.isfinite(metrics["loss"])
     assert len(changed(after, trainer.state())) > 0.8 * len(after)
@@ -272,6 +272,24 @@ def test_a_non_finite_loss_changes_counters_only(request, batch, name):
 @pytest.fixture(scope="module")
 def adam(config):
     return Trainer(config.override({"optimizer": "adam"}), batch_size=2, steps_per_epoch=10)
+
+
+@pytest.fixture(scope="module")
+def adamw(config):
+    return Trainer(config.override({"optimizer": "adamw", "weight_decay": 0.1}), batch_size=2, steps_per_epoch=10)
+
+
+def test_adamw_decays_kernels_by_the_rate_and_not_in_the_loss(adam, adamw, batch, monkeypatch):
+    """Relative to Adam without L2 loss, a step shrinks kernels by rate * weight_decay, and nothing else."""
+    adamw.resume("", adam.state())
+    monkeypatch.setattr(adam, "config", adam.config.override({"weight_decay": 0}))
+    before, metrics = adamw.state(), [eager_step(trainer, batch) for trainer in (adam, adamw)]
+    assert metrics[0] == metrics[1] and metrics[1]["reg_l2_loss"] == 0
+    ours, theirs, share = adamw.state(), adam.state(), 0.1 * 0.5 * 2 / 64
+    kernels = {checkpoint.official_name(variable) for variable in adamw.kernels}
+    assert changed(theirs, ours) == kernels | {name + checkpoint.AVERAGE for name in kernels}
+    for name in kernels:
+        np.testing.assert_allclose(ours[name], theirs[name] - share * before[name], rtol=1e-4, atol=1e-7, err_msg=name)
 
 
 def test_a_non_finite_gradient_is_reported_with_its_variable(trainer, batch, monkeypatch):
