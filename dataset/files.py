@@ -175,7 +175,7 @@ def staging_folder(prefix: str, order: Callable[[str], object] | None = None) ->
             pass
         stack.callback(remove, folder)
         for file in os.listdir(folder):
-            os.remove(os.path.join(folder, file))
+            remove(os.path.join(folder, file))
         yield folder
         with hold_interrupt():
             for file in sorted(os.listdir(folder), key=order):
