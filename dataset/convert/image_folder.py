@@ -24,8 +24,9 @@ class ImageFolder:
 
     Some names are not paths below the folder: `images\a.jpg` of Windows, `/data/upload/1/a.jpg` or a URL of a server,
     or `a.jpg` where the export has `default/a.jpg`. They stand for the file of the same name in the folder or below it,
-    if that is certain: neither the annotations nor the folder has two files of that name, one of the two paths ends
-    with the other, and no file of the annotated path exists beside the folder, which then is the wrong one.
+    if that is certain: only the separators differ; or neither the annotations nor the folder has two files of that
+    name, one of the two paths ends with the other, and no file of the annotated path exists beside the folder, which
+    then is the wrong one.
     """
 
     def __init__(self, folder: str | Path, names: Iterable[str]):
@@ -43,6 +44,8 @@ class ImageFolder:
         except ImageError as error:
             parts = _split(name)
             found = self._paths.get(parts[-1], [])
+            if parts in found and ".." not in SEPARATORS.split(name):
+                return image_file.find(self.folder, os.path.join(*parts))
             if len(found) != 1 or self._uses[parts[-1]] > 1 or not _is_end(parts, found[0]):
                 raise
             path, beside = image_file.find(self.folder, os.path.join(*found[0])), self.folder.parent.joinpath(*parts)

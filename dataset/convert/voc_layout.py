@@ -50,9 +50,10 @@ def find_splits(listing: FolderListing) -> Splits:
             splits[split].append(voc_set)
     unknown = splits.pop(None, [])
     if unknown and splits:
+        shown = ", ".join(sorted(splits))
         raise DataError(
-            f"the annotations in {unknown[0].annotations} are in no split, but others are ({', '.join(splits)}); move "
-            "them into the folder of one, or elsewhere"
+            f"the annotations in {unknown[0].annotations} are in no split, but others are ({shown}); move them into "
+            "the folder of one, or elsewhere"
         )
     return {"train": unknown} if unknown else dict(splits)
 

@@ -65,6 +65,16 @@ def test_ambiguous_names_are_missing(tmp_path, names, files):
             folder.find(name, ConversionReport())
 
 
+def test_names_whose_separators_differ_are_paths(tmp_path):
+    make_files(tmp_path / "images", ["cam1/a.jpg", "cam2/a.jpg"])
+    names, report = ["cam1\\a.jpg", "cam2\\a.jpg"], ConversionReport()
+    folder = ImageFolder(tmp_path / "images", names)
+    assert [folder.find(name, report) for name in names] == [tmp_path / f"images/cam{i}/a.jpg" for i in (1, 2)]
+    assert not report.reasons
+    with pytest.raises(ImageError):
+        folder.find("..\\cam1\\a.jpg", report)
+
+
 def test_the_folder_of_other_images_is_not_searched(tmp_path):
     make_files(tmp_path, ["cam1/0001.jpg", "cam2/0001.jpg"])
     with pytest.raises(ImageError, match=r"cam2/0001\.jpg does: is .*cam1 the right folder\?"):
