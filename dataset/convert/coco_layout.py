@@ -77,6 +77,11 @@ def place(listing: FolderListing, path: str, split: str) -> CocoSplit:
     return CocoSplit(listing.root / path, listing.root / images)
 
 
+def sources(place: CocoSplit) -> list[Path]:
+    """Returns the files and folders that are read for a split."""
+    return list(place)
+
+
 def show(place: CocoSplit, root: Path) -> str:
     """Returns a split as text, with paths relative to a folder."""
     return f"{os.path.relpath(place.annotations, root)} with images in {os.path.relpath(place.image_dir, root)}"

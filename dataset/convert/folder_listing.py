@@ -85,8 +85,12 @@ class FolderListing:
         )
 
 
-def scan(root: Path) -> FolderListing:
+def scan(root: Path, *, skip_unreadable: bool = False) -> FolderListing:
     """Lists a folder and its subfolders; follows links to folders, but enters no folder twice.
+
+    Args:
+        root: the folder.
+        skip_unreadable: skips folders that cannot be read.
 
     Raises:
         DataError: if a folder cannot be read.
@@ -102,6 +106,8 @@ def scan(root: Path) -> FolderListing:
             with os.scandir(root / folder) as entries:
                 visible = [(entry.name, entry.is_dir()) for entry in entries if not is_hidden(entry.name)]
         except OSError as error:
+            if skip_unreadable:
+                continue
             raise DataError(f"cannot read folder {root / folder}: {reason_of(error)}") from error
         pending += [os.path.join(folder, name) for name, is_folder in visible if is_folder]
         if files := sorted(name for name, is_folder in visible if not is_folder):

@@ -51,13 +51,21 @@ class Layout:
         loaders = {COCO: coco.load_splits, VOC: voc_layout.load, YOLO: yolo_layout.load}
         return loaders[self.format](self.splits)
 
+    def sources(self) -> list[Path]:
+        """Returns the existing files and folders that `load` and the conversion read; some may be outside of `folder`.
+
+        They are unchanged if the names, sizes and times of all files in and below them are.
+        """
+        found = {path for place in self.splits.values() for path in FINDERS[self.format].sources(place)}
+        return sorted(path for path in found if path.exists())
+
 
 def find(path: str | Path, data_format: str | None = None) -> Layout:
     """Finds format and splits of a dataset without reading large files.
 
     Args:
         path: folder of the dataset, or a folder that has only this folder; or data.yaml, obj.data, a list of class
-            names, or one COCO file, whose images are then the split "train".
+            names, or one COCO file of training images.
         data_format: one of FORMATS, needed where the folder holds several; None to find it.
 
     Raises:
@@ -88,15 +96,18 @@ def _find_file(path: Path, data_format: str | None) -> Layout:
     if not known or data_format not in (None, known):
         expected = NAMES[data_format] if data_format else EXPECTED
         raise DataError(f"{path} is not a file of {expected}; give the folder of the dataset")
-    listing = folder_listing.scan(path.absolute().parent)
-    if not listing.images and listing.root.parent != listing.root:
-        listing = folder_listing.scan(listing.root.parent)  # images beside the folder of the annotations
+    path = path.absolute()
+    if known == YOLO and path.suffix.lower() not in yolo.NAMES_SUFFIXES:
+        return _create(YOLO, path.parent, yolo_layout.place_data_file(path))
+    listing = folder_listing.scan(path.parent, skip_unreadable=True)
+    if not listing.images and listing.root.parent != listing.root:  # images beside the folder of the annotations
+        listing = folder_listing.scan(listing.root.parent, skip_unreadable=True)
     if known == YOLO:
-        return _create(YOLO, listing.root, yolo_layout.place(listing, path.absolute()))
+        return _create(YOLO, listing.root, yolo_layout.place_names_file(listing, path))
     if not coco_layout.is_annotation_file(path):
         raise DataError(f"{path} has no lists of images, annotations and categories; expected a COCO annotation file")
-    file = os.path.relpath(path.absolute(), listing.root)
-    return _create(COCO, listing.root, {"train": coco_layout.place(listing, file, split_of(path.stem) or "train")})
+    split, file = split_of(path.stem) or "train", os.path.relpath(path, listing.root)
+    return _create(COCO, listing.root, {split: coco_layout.place(listing, file, split)})
 
 
 def _enter_only_folder(listing: FolderListing) -> FolderListing:

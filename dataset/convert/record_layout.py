@@ -56,6 +56,11 @@ def find_splits(listing: FolderListing) -> dict[str, RecordSplit]:
     return splits
 
 
+def sources(place: RecordSplit) -> list[Path]:
+    """Returns the files and folders that are read for a split."""
+    return [Path(place.file_pattern).parent]
+
+
 def show(place: RecordSplit, root: Path) -> str:
     """Returns a split as text, with paths relative to a folder."""
     groundtruth = f" with {place.groundtruth.name}" if place.groundtruth else ""

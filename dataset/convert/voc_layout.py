@@ -73,6 +73,15 @@ def load(splits: Mapping[str, Sequence[VocSet]]) -> dict[str, Source]:
     return {split: pascal.load(sets, label_map=label_map) for split, sets in splits.items()}
 
 
+def sources(place: Sequence[VocSet]) -> list[Path]:
+    """Returns the files and folders that are read for a split."""
+    return [
+        path
+        for voc_set in place
+        for path in (voc_set.annotations, voc_set.image_folder, voc_set.folder / LISTS, voc_set.folder / TOOL_LABEL_MAP)
+    ]
+
+
 def show(place: Sequence[VocSet], root: Path) -> str:
     """Returns a split as text, with paths relative to a folder."""
     shown = []

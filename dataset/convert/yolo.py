@@ -84,6 +84,18 @@ def _find_by_splits(data: Path, split: str, report: ConversionReport) -> tuple[d
     return label_map, images
 
 
+def sources(data: Path, split: str | None, *, image_dir: Path | None) -> list[Path]:
+    """Returns the files and folders that `load` reads, without looking at the images."""
+    if image_dir:
+        return [data, image_dir / (split or ""), _labels_beside(data)]
+    content = _read_data(data)
+    root, found = _find_root(content, data), {data}
+    for path in (_locate(root, entry) for entry in _read_entries(content, split or "train", data)):
+        images = [path / "any"] if path.is_dir() else _read_image_list(path)
+        found |= {path, *(folder for image in images for folder in (image.parent, label_path(image).parent))}
+    return sorted(found)
+
+
 def find_splits(data: Path) -> dict[str, tuple[str, list[Path]]]:
     """Returns {split: (its key, its folders or lists of images)} of data.yaml or obj.data.
 
@@ -189,9 +201,9 @@ def _find_by_names(
     in image_dir; by default in `images` beside the list, beside a list in `labels`, or beside the list itself.
     """
     base = names_file.resolve().parent
-    labels, images = base / "labels", [base / "images", base]
-    if not labels.is_dir():
-        labels, images = base, [base / "images", *([base.with_name("images")] if base.name == "labels" else []), base]
+    labels, images = _labels_beside(names_file), [base / "images", base]
+    if labels == base and base.name == "labels":
+        images.insert(1, base.with_name("images"))
     folder = Path(image_dir).resolve() if image_dir else next(path for path in images if path.is_dir())
     splits = [name for name in SPLITS if (folder / name).is_dir()]
     if split and not (folder / split).is_dir():
@@ -208,13 +220,21 @@ def _find_by_names(
     return found
 
 
+def _labels_beside(names_file: Path) -> Path:
+    base = names_file.resolve().parent
+    return base / "labels" if (base / "labels").is_dir() else base
+
+
 def _find_images(root: Path, entry: str, report: ConversionReport) -> list[Image]:
     """Finds the images in a folder and its subfolders, or in a .txt list."""
     path = _locate(root, entry)
     if path.is_dir():
         return _images_in(path, label_path, report)
-    lines = [_locate(path.parent, line) for line in read_lines(path, "folder or list of images") if line]
-    return [(root, os.path.relpath(image, root), label_path(image)) for image in lines]
+    return [(root, os.path.relpath(image, root), label_path(image)) for image in _read_image_list(path)]
+
+
+def _read_image_list(path: Path) -> list[Path]:
+    return [_locate(path.parent, line) for line in read_lines(path, "folder or list of images") if line]
 
 
 def _locate(folder: Path, text: str) -> Path:

@@ -50,7 +50,8 @@ def find_splits(listing: FolderListing) -> dict[str, YoloSplit]:
         if len(paths) > 1:
             raise DataError(f"{listing.root} has several lists of names: {', '.join(paths)}; give one of them as PATH")
         if paths:
-            return place(listing, listing.root / paths[0])
+            path = listing.root / paths[0]
+            return place_names_file(listing, path) if paths is names else place_data_file(path)
     labels = next(iter(_find_label_folders(listing).values()))
     raise DataError(
         f"found YOLO labels such as {listing.root / labels}, but no names of classes; expected data.yaml with names, "
@@ -58,10 +59,8 @@ def find_splits(listing: FolderListing) -> dict[str, YoloSplit]:
     )
 
 
-def place(listing: FolderListing, path: Path) -> dict[str, YoloSplit]:
-    """Returns the splits of a file of names; those of val and test that do not exist are left out with a warning."""
-    if path.suffix.lower() in yolo.NAMES_SUFFIXES:
-        return _place_by_names(listing, path)
+def place_data_file(path: Path) -> dict[str, YoloSplit]:
+    """Returns the splits of data.yaml or obj.data; val and test are left out with a warning if they do not exist."""
     splits = {}
     for split, (key, places) in yolo.find_splits(path).items():
         missing = [place for place in places if not place.exists()]
@@ -72,9 +71,40 @@ def place(listing: FolderListing, path: Path) -> dict[str, YoloSplit]:
     return splits
 
 
+def place_names_file(listing: FolderListing, path: Path) -> dict[str, YoloSplit]:
+    """Returns the splits of a dataset that has only a list of names: subfolders of its images, or all of them.
+
+    Raises:
+        DataError: if there is no image, or there are several subfolders of one split, or images beside them.
+    """
+    labels = path.parent / "labels" if (path.parent / "labels").is_dir() else path.parent
+    inside = os.path.relpath(labels, listing.root).removeprefix(".")
+    files = listing.below(inside).with_suffix(".txt") if inside else listing.with_suffix(".txt")
+    names = [os.path.join(folder, name) for folder, texts in files.items() for name in texts if name != path.name]
+    images = listing.find_image_folder(names, [inside, "images"])
+    if images is None:
+        raise DataError(f"found YOLO labels in {labels}, but no image in {listing.root} or below it")
+    below = listing.below(images) if images else listing
+    folders = [folder for folder in below.children() if split_of(folder) and below.below(folder).images]
+    if not folders:
+        return {"train": YoloSplit(path, None, below.root)}
+    splits = {split_of(folder): YoloSplit(path, folder, below.root) for folder in folders}
+    if len(splits) < len(folders) or "" in below.images:
+        raise DataError(
+            f"{below.root} has the subfolders {', '.join(folders)}{' and images beside them' * ('' in below.images)}; "
+            "expected one for each of train, val and test, with all images"
+        )
+    return splits
+
+
 def load(splits: Mapping[str, YoloSplit]) -> dict[str, Source]:
     """Reads the annotations of all splits; their label map is that of the names."""
     return {split: yolo.load(data, key, image_dir=images) for split, (data, key, images) in splits.items()}
+
+
+def sources(place: YoloSplit) -> list[Path]:
+    """Returns the files and folders that are read for a split."""
+    return yolo.sources(place.data, place.split, image_dir=place.image_dir)
 
 
 def show(place: YoloSplit, root: Path) -> str:
@@ -131,25 +161,3 @@ def _find_label_folders(listing: FolderListing) -> dict[str, str]:
                 found[folder] = os.path.join(folder, name)
                 break
     return found
-
-
-def _place_by_names(listing: FolderListing, path: Path) -> dict[str, YoloSplit]:
-    """Returns the splits of a dataset that has only a list of names: subfolders of its images, or all of them."""
-    labels = path.parent / "labels" if (path.parent / "labels").is_dir() else path.parent
-    inside = os.path.relpath(labels, listing.root).removeprefix(".")
-    files = listing.below(inside).with_suffix(".txt") if inside else listing.with_suffix(".txt")
-    names = [os.path.join(folder, name) for folder, texts in files.items() for name in texts if name != path.name]
-    images = listing.find_image_folder(names, [inside, "images"])
-    if images is None:
-        raise DataError(f"found YOLO labels in {labels}, but no image in {listing.root} or below it")
-    below = listing.below(images) if images else listing
-    folders = [folder for folder in below.children() if split_of(folder) and below.below(folder).images]
-    if not folders:
-        return {"train": YoloSplit(path, None, below.root)}
-    splits = {split_of(folder): YoloSplit(path, folder, below.root) for folder in folders}
-    if len(splits) < len(folders) or "" in below.images:
-        raise DataError(
-            f"{below.root} has the subfolders {', '.join(folders)}{' and images beside them' * ('' in below.images)}; "
-            "expected one for each of train, val and test, with all images"
-        )
-    return splits

@@ -61,6 +61,15 @@ def test_exports_of_tools(tmp_path, export):
     assert {tuple(source.label_map.items()) for source in sources.values()} == {((1, "Dog"), (2, "traffic light"))}
     assert found.format == {"Pascal": "voc", "COCO": "coco"}.get(export[1].split()[0], "yolo")
     assert str(found.folder) in found.description
+    assert not unlisted(found)
+
+
+def unlisted(found):
+    """Returns the files of which the sources of a layout have neither the file nor a folder above it."""
+    read = [path for path in found.folder.rglob("*") if path.suffix in (".jpg", ".json", ".xml", ".yaml", ".data")]
+    read += [path for path in found.folder.rglob("*.txt") if path.stem in (*BOXES, "train", "classes", "Dog_train")]
+    read = [path for path in read if path.name != "notes.json"]
+    return [path for path in read if not any(path.is_relative_to(source) for source in found.sources())]
 
 
 def touch(folder, *names):
@@ -496,6 +505,11 @@ def test_yolo_images_elsewhere(tmp_path):
     (tmp_path / "here/shop.yaml").write_text(yaml.safe_dump(content))
     for path in (tmp_path / "here", tmp_path / "here/shop.yaml"):
         assert boxes_of(layout.find(path).load()["train"]) == BOXES
+        assert layout.find(path).sources() == [
+            path if path.is_file() else path / "shop.yaml",
+            tmp_path / "there/images/train",
+            tmp_path / "there/labels/train",
+        ]
 
 
 def test_several_yolo_files(tmp_path):
