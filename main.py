@@ -189,6 +189,10 @@ def main() -> None:
         sys.exit(stopped.exit_code)
     if results:
         print(json.dumps(results))
+    if results and FLAGS.mode != "eval":
+        from tf2.evaluation import next_commands
+
+        next_commands.log(FLAGS.model_dir, sys.argv)
 
 
 def load_config() -> config_lib.Config:
@@ -240,7 +244,7 @@ def follows() -> bool:
 
 def run_training(config: config_lib.Config, strategy) -> dict[str, float]:
     """Runs --mode=train or train_and_eval; returns metrics if it evaluated."""
-    from tf2.evaluation import evaluator
+    from tf2.evaluation import evaluator, training_report
     from tf2.training import train
     from tf2.weights import class_names
 
@@ -262,7 +266,10 @@ def run_training(config: config_lib.Config, strategy) -> dict[str, float]:
     )
     evaluator_or_none = evaluator.Evaluator(config, evaluation_from_flags()) if evaluates() else None
     every = config.map_freq if FLAGS.mode == "train_and_eval" else 0
-    return train.run(config, training, evaluator_or_none, eval_every_epochs=every, strategy=strategy)
+    metrics = train.run(config, training, evaluator_or_none, eval_every_epochs=every, strategy=strategy)
+    if metrics:  # of the first machine, if there are several
+        training_report.write(config, evaluator_or_none, FLAGS.model_dir, command_typed())
+    return metrics
 
 
 def run_follow(config: config_lib.Config, strategy) -> dict[str, float]:

@@ -24,6 +24,7 @@ from tf2.evaluation.report import report
 from tf2.inference import drivers, provenance
 from tf2.inference.drivers import ArtifactDriver, Driver
 from tf2.inference.metadata import stored_names
+from tf2.training import history
 from tf2.weights import class_names
 
 TESTDEV_FILE = "detections_test-dev2017_test_results.json"  # the name that COCO's server expects
@@ -139,25 +140,49 @@ def publish(
             metrics |= voc.metrics
             tables.append(voc.table())
     print(f"suppression: {describe_suppression(result.suppression)}", *tables, describe_timing(result), sep="\n")
-    facts = {
-        **provenance.describe(driver),
-        "images": result.num_images,
-        "evaluation": dataclasses.asdict(evaluation),
-        **({} if outputs.testdev_dir else _describe_groundtruth(metric)),
-        "suppression": result.suppression,
-        "config": driver.config.difference(Config()),
-        "seconds": result.seconds,
-        "command": command,
-        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-    }
+    about = provenance.describe(driver)
+    facts = collect_facts(about, driver.config, evaluation, result, command, has_groundtruth=not outputs.testdev_dir)
     for path in outputs.files:
         content = {"metrics": metrics, **facts} if path == outputs.metrics else metric.coco_results()
         write_file(path, json.dumps(content, indent=1 if path == outputs.metrics else None, ensure_ascii=False))
         print(f"writing file to {path}")
     if outputs.report_dir:
+        is_exported = isinstance(driver, ArtifactDriver)
+        run = None if is_exported or not driver.ckpt_path else history.read_of_checkpoint(driver.ckpt_path)
         read_images = functools.partial(evaluator.read_images, InputReader(evaluation.val_file_pattern, driver.config))
-        print(f"writing file to {report.write(outputs.report_dir, metric, metrics, facts, read_images)}")
+        page = report.write(outputs.report_dir, metric, metrics, facts, read_images, history=run)
+        print(f"writing file to {page}")
     return metrics
+
+
+def collect_facts(
+    about: Mapping[str, Any],
+    config: Config,
+    evaluation: Evaluation,
+    result: Result,
+    command: str,
+    *,
+    has_groundtruth: bool = True,
+) -> dict[str, Any]:
+    """Returns the provenance of a result as JSON values.
+
+    Args:
+        about: description of the detector, see `provenance`.
+        config: its config.
+        command: the command line.
+        has_groundtruth: False for a test set.
+    """
+    return {
+        **about,
+        "images": result.num_images,
+        "evaluation": dataclasses.asdict(evaluation),
+        **(_describe_groundtruth(result.metric) if has_groundtruth else {}),
+        "suppression": result.suppression,
+        "config": config.difference(Config()),
+        "seconds": result.seconds,
+        "command": command,
+        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
 
 
 def _describe_groundtruth(metric: CocoMetric) -> dict[str, Any]:

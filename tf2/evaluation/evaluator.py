@@ -31,6 +31,7 @@ from tf2.inference.drivers import Driver
 
 MAX_NMS_INPUTS = 5000  # candidates per image, unless the config sets max_nms_inputs
 MIN_DRAWN_SCORE = 0.3
+MAX_KEPT = 20_000  # images; each takes several KiB
 FIRST_BATCH = "first batch"  # timed separately, because it includes the tracing of graphs
 READ, METRIC = "read", "metric"  # stages before and after those of the detector
 
@@ -79,12 +80,18 @@ class Evaluator:
         # Built once: a new dataset would trace its functions again, and TensorFlow never frees all of a trace.
         self._dataset = reader.evaluation(evaluation.batch_size, evaluation.num_samples)
         self._net, self._stages = None, {}
+        # The result of `run` with the highest AP; None before, or if it has more than MAX_KEPT images.
+        self.best: Result | None = None
+        self._best_ap = -math.inf
 
     def run(self, net: Network) -> dict[str, float]:
         """Evaluates a network, prints COCO's table, and returns `CocoMetric.result`."""
-        metric = self.evaluate(net).metric
-        print(metric.table())
-        return metric.result()
+        result = self.evaluate(net)
+        metrics = result.metric.result()
+        print(result.metric.table())
+        if metrics["AP"] > self._best_ap:
+            self._best_ap, self.best = metrics["AP"], result if result.num_images <= MAX_KEPT else None
+        return metrics
 
     def evaluate(self, net: Network) -> Result:
         """Runs one pass over the dataset; the same network with new weights is not traced again."""

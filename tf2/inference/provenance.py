@@ -20,30 +20,55 @@ NOT_TENSORFLOW = (runtimes.TFLite, runtimes.Onnx)  # with their own threads, on 
 
 def describe(driver: Driver) -> dict[str, Any]:
     """Returns model, weights, device and versions of a detector, as plain JSON types."""
-    height, width = driver.config.image_size
-    about = {"model_name": driver.config.name, "image_size": f"{width}x{height}"}
-    versions = {"efficientdet": config_lib.VERSION, "python": platform.python_version()}
-    versions |= {"tensorflow": tf.__version__, "numpy": np.__version__}
+    if not isinstance(driver, ArtifactDriver):
+        return describe_checkpoint(driver.config, driver.ckpt_path)
+    metadata, device, versions = driver.metadata, _device(), _versions()
+    if isinstance(driver.runtime, NOT_TENSORFLOW):
+        device |= {"device": "CPU", "threads": getattr(driver.runtime, "num_threads", None) or None}
+    if isinstance(driver.runtime, runtimes.Onnx):
+        versions["onnxruntime"] = importlib.metadata.version("onnxruntime")
+    return {
+        **_model(driver.config),
+        "form": type(driver.runtime).__name__,
+        "content": metadata.content,
+        "precision": metadata.precision,
+        "weights": metadata.checkpoint,
+        **device,
+        "versions": versions,
+    }
+
+
+def describe_checkpoint(config: config_lib.Config, ckpt_path: str | None) -> dict[str, Any]:
+    """Returns the same of a checkpoint; None for random weights."""
+    return {
+        **_model(config),
+        "form": "Keras",
+        "content": "detector",
+        "precision": "FP32",
+        "weights": ckpt_path or "random weights",
+        **_device(),
+        "versions": _versions(),
+    }
+
+
+def _model(config: config_lib.Config) -> dict[str, str]:
+    height, width = config.image_size
+    return {"model_name": config.name, "image_size": f"{width}x{height}"}
+
+
+def _device() -> dict[str, Any]:
     gpus = tf.config.list_logical_devices("GPU")
-    threads = tf.config.threading.get_intra_op_parallelism_threads()  # 0: chosen by TensorFlow
-    if isinstance(driver, ArtifactDriver):
-        metadata = driver.metadata
-        about |= {"form": type(driver.runtime).__name__, "content": metadata.content, "precision": metadata.precision}
-        about["weights"] = metadata.checkpoint
-        if isinstance(driver.runtime, NOT_TENSORFLOW):
-            gpus, threads = [], getattr(driver.runtime, "num_threads", None)
-        if isinstance(driver.runtime, runtimes.Onnx):
-            versions["onnxruntime"] = importlib.metadata.version("onnxruntime")
-    else:
-        about |= {"form": "Keras", "content": "detector", "precision": "FP32"}
-        about["weights"] = driver.ckpt_path or "random weights"
-    return about | {
+    return {
         "device": gpus[0].name if gpus else "CPU",
         "cpu_name": cpu_name(),
         "cores": num_cores(),
-        "threads": threads or None,
-        "versions": versions,
+        "threads": tf.config.threading.get_intra_op_parallelism_threads() or None,  # None: chosen by TensorFlow
     }
+
+
+def _versions() -> dict[str, str]:
+    versions = {"efficientdet": config_lib.VERSION, "python": platform.python_version()}
+    return versions | {"tensorflow": tf.__version__, "numpy": np.__version__}
 
 
 def cpu_name() -> str:

@@ -193,14 +193,26 @@ class ModelDir:
         except tf.errors.OpError as error:
             raise self._failed(f"keep {name} as the best", error) from error
 
-    def best_ap(self) -> float:
-        """Returns the AP of the checkpoint in archive/, or -1 without one."""
+    def archived(self) -> tuple[str, dict[str, float]] | None:
+        """Returns the prefix of the checkpoint in archive/ and its metrics; None without a valid one.
+
+        The metrics are empty if a kill has separated them from the checkpoint.
+        """
         best = self._archive()
         try:
             metrics = json.loads(read_file(best._join("best_eval.txt")))
-            if metrics["step"] == checkpoint.step_of(checkpoint.latest(best.path)):
-                return float(metrics["AP"])
-            return float(read_file(self._join("best_objective.txt")))  # killed between writing metrics and checkpoint
+            prefix = checkpoint.latest(best.path)
+            return prefix, metrics if metrics["step"] == checkpoint.step_of(prefix) else {}
+        except (tf.errors.OpError, ValueError, LookupError, TypeError):
+            return None
+
+    def best_ap(self) -> float:
+        """Returns the AP of the checkpoint in archive/, or -1 without one."""
+        archived = self.archived()
+        if archived is None:
+            return -1.0
+        try:
+            return float(archived[1]["AP"] if archived[1] else read_file(self._join("best_objective.txt")))
         except (tf.errors.OpError, ValueError, LookupError, TypeError):
             return -1.0
 

@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import font_manager
+from matplotlib import font_manager, ticker
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from tf2.training.history import Columns, History
 
 MAX_CURVES = 12  # of more classes, only the WORST_CURVES with the lowest AP have a precision-recall curve
 WORST_CURVES = 5
@@ -15,6 +18,11 @@ MAX_BARS = 60
 MAX_MATRIX_CLASSES = 30
 MAX_NAME_LENGTH = 24  # characters
 IOUS = (0.5, 0.75)
+LOSSES = {"loss": "loss", "cls_loss": "class loss", "box_loss": "box loss", "box_iou_loss": "IoU loss"}
+SMOOTHED = 1 / 20  # fraction of its values over which a loss is smoothed
+MAX_SMOOTHED = 100  # values
+MAX_MARKERS = 60  # points of a line that are marked
+LOG_RANGE = 30  # ratio of the largest to the smallest smoothed loss, from which the axis is logarithmic
 DARK, MIDDLE, LIGHT = "#012a4a", "#2a6f97", "#a9d6e5"
 
 
@@ -148,6 +156,87 @@ def plot_boxes_per_image(objects: Sequence[int], detections: Sequence[int]) -> F
     axes.set(title="boxes per image", xlabel="boxes", ylabel="images")
     axes.legend()
     return figure
+
+
+def plot_training(history: History) -> Figure:
+    """Plots losses above, and AP and learning rate below, over the steps of a training run.
+
+    Panels of numbers that are not known are left out; values that are not finite, and AP of -1, are gaps.
+    """
+    training = {name: np.where(np.isfinite(column), column, np.nan) for name, column in history.training.items()}
+    evaluations = {name: np.where(column >= 0, column, np.nan) for name, column in history.evaluations.items()}
+    losses = [name for name in LOSSES if _is_known(training, name)]
+    below = [name for name in ("AP", "learning_rate") if _is_known(evaluations | training, name)]
+    rows = [row for row in (losses, below) if row]
+    figure = Figure(figsize=(11, 3.4 * max(len(rows), 1)), dpi=100, layout="constrained")
+    last_step = max(columns["step"].max() for columns in (training, evaluations) if columns)
+    for grid, row in zip(figure.add_gridspec(max(len(rows), 1), 1), rows):
+        widths = [2 if name == "AP" else 1 for name in row]
+        for name, cell in zip(row, grid.subgridspec(1, len(row), width_ratios=widths)):
+            axes = figure.add_subplot(cell)
+            if name == "AP":
+                _plot_ap(axes, evaluations)
+            elif name == "learning_rate":
+                axes.plot(training["step"], training[name], color=MIDDLE, **_markers(training["step"]))
+                axes.set(ylabel="learning rate", ylim=(0, 1.08 * np.nanmax(training[name]) or 1))
+            else:
+                _plot_loss(axes, training["step"], training[name], LOSSES[name])
+            is_wide = name == "AP" or len(row) == 1
+            _label_steps(axes, last_step, history.steps_per_epoch, num_ticks=8 if is_wide else 4)
+    return figure
+
+
+def _is_known(columns: Columns, name: str) -> bool:
+    return bool(np.isfinite(columns.get(name, np.nan)).any())
+
+
+def _markers(values: np.ndarray) -> dict[str, Any]:
+    """Returns options that mark the points of a short line."""
+    return {"marker": "o", "markersize": 4} if len(values) <= MAX_MARKERS else {}
+
+
+def _plot_loss(axes: Axes, steps: np.ndarray, values: np.ndarray, label: str) -> None:
+    """Plots the values of a loss and, if there are enough, their centered running median."""
+    is_known = np.isfinite(values)
+    half = min(round(len(values) * SMOOTHED / 2), MAX_SMOOTHED // 2)
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(values, half, constant_values=np.nan), 2 * half + 1)
+    smooth = values.copy()
+    smooth[is_known] = np.nanmedian(windows[is_known], axis=1)
+    if half:
+        axes.plot(steps, values, color=LIGHT, linewidth=1)
+    axes.plot(steps, smooth, color=DARK, **_markers(values))
+    smooth, top = smooth[is_known], max(np.max(smooth[is_known]), np.percentile(values[is_known], 98))
+    if smooth.min() > 0 and smooth.max() > LOG_RANGE * smooth.min():
+        axes.set(yscale="log", ylim=(smooth.min() / 2, 2 * top))
+    else:
+        axes.set_ylim(min(smooth.min(), 0), 1.08 * top or 1)  # a few spikes may leave the panel
+    axes.set_ylabel(label)
+
+
+def _plot_ap(axes: Axes, evaluations: Columns) -> None:
+    """Plots AP50 and AP of each evaluation; the best AP is marked."""
+    steps, ap, top = evaluations["step"], evaluations["AP"], 0.01
+    for name, color in (("AP50", LIGHT), ("AP", MIDDLE)):
+        if _is_known(evaluations, name):
+            axes.plot(steps, evaluations[name], color=color, label=name, **_markers(steps))
+            top = max(top, 1.1 * np.nanmax(evaluations[name]))
+    best = int(np.nanargmax(ap))
+    label = f"best AP: {ap[best]:.3f} at step {steps[best]:.0f}"
+    axes.plot(steps[best], ap[best], "*", color=DARK, markersize=13, label=label)
+    axes.set(ylabel="AP on the evaluation images", ylim=(0, top))
+    axes.legend()
+
+
+def _label_steps(axes: Axes, last_step: float, steps_per_epoch: float | None, *, num_ticks: int) -> None:
+    """Labels the horizontal axis with steps below and, if known, epochs above."""
+    whole_numbers = {"integer": True, "min_n_ticks": 1, "steps": [1, 2, 5, 10], "nbins": num_ticks}
+    axes.set(xlabel="step", xlim=(0, last_step * 1.02))
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(**whole_numbers))
+    axes.grid(alpha=0.3)
+    if steps_per_epoch:
+        epochs = axes.secondary_xaxis("top", functions=(lambda x: x / steps_per_epoch, lambda x: x * steps_per_epoch))
+        epochs.xaxis.set_major_locator(ticker.MaxNLocator(**whole_numbers))
+        epochs.set_xlabel("epoch")
 
 
 def class_labels(names: Mapping[int, str]) -> list[str]:

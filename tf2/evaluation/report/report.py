@@ -21,6 +21,7 @@ from tf2.evaluation.coco_metric import CocoMetric, EvaluatedImage, mean_valid
 from tf2.evaluation.report import error_analysis, gallery, plots
 from tf2.evaluation.report import page as report_page
 from tf2.evaluation.report.error_analysis import MIN_IOU, NONE, Match
+from tf2.training.history import History
 
 PAGE = "index.html"
 FOLDER = "report_files"  # beside the page, with its images
@@ -94,6 +95,7 @@ def write(
     facts: Mapping[str, Any],
     read_images: ReadImages,
     *,
+    history: History | None = None,
     min_score_thresh: float = MIN_SCORE,
 ) -> str:
     """Writes the page and its images, and returns its path; a previous report is replaced when the new one is complete.
@@ -104,6 +106,7 @@ def write(
         facts: provenance as JSON values, including model_name for the title.
         read_images: yields (index, [H, W, 3] uint8) for positions of images in `metric`, so that only one image at a
             time is in memory.
+        history: metrics of the training run, for its curves; None for no curves.
         min_score_thresh: detections above it are counted and shown. Metrics and curves include all detections.
 
     Raises:
@@ -122,6 +125,7 @@ def write(
         sections = {
             "facts": ("Evaluation", [report_page.table(["property", "value"], rows, (0, 1))]),
             "metrics": ("Metrics", _metrics(data, folder)),
+            **({"training": ("Training", _training(history, folder))} if history else {}),
             "classes": ("Classes", _classes(data, folder)),
             "curves": ("Precision and recall", _curves(data, folder)),
             "counts": ("Counts", _counts(data, folder)),
@@ -163,6 +167,24 @@ def _metrics(data: _ReportData, folder: Path) -> list[str]:
     return [
         report_page.table(["metric", "value", "meaning"], rows, (0, 2)),
         _figure(plots.plot_by_size(values, sizes), folder / "by_size.png", caption),
+    ]
+
+
+def _training(history: History, folder: Path) -> list[str]:
+    """Returns a plot of the training run and its numbers of steps and evaluations."""
+    training, steps_per_epoch = history.training, history.steps_per_epoch
+    steps = [columns["step"][-1] for columns in (training, history.evaluations) if columns]
+    text = f"{max(steps):.0f} steps" + (f" of {steps_per_epoch:.0f} per epoch" if steps_per_epoch else "")
+    text += f", {len(history.evaluations.get('step', ()))} evaluations"
+    if num_skipped := np.nanmax(training.get("skipped_steps", [0])):
+        text += f", {num_skipped:.0f} steps skipped, because their loss or gradients were not finite"
+    caption = (
+        "Losses of the training steps, as measured (light) and as running median (dark); AP of the evaluations during "
+        "training; learning rate"
+    )
+    return [
+        report_page.paragraph(f"{text}."),
+        _figure(plots.plot_training(history), folder / "training.png", caption),
     ]
 
 
