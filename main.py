@@ -99,7 +99,12 @@ def define_training_flags() -> None:
         flags.DEFINE_string(
             "backbone_ckpt", None, "Classifier to start the backbone from; values as for --ckpt, e.g. efficientnet-b0."
         )
-        flags.DEFINE_integer("train_batch_size", 64, "Images per training step, over all devices.", lower_bound=1)
+        flags.DEFINE_integer(
+            "train_batch_size",
+            None,
+            "Images per training step, over all devices; default: 64, and 8 with recipe=finetune.",
+            lower_bound=1,
+        )
         flags.DEFINE_integer(
             "num_examples_per_epoch",
             None,
@@ -107,7 +112,12 @@ def define_training_flags() -> None:
             "continue at the exact image.",
             lower_bound=1,
         )
-        flags.DEFINE_integer("num_epochs", None, "Epochs to train; default: the config's num_epochs.", lower_bound=1)
+        flags.DEFINE_integer(
+            "num_epochs",
+            None,
+            "Epochs to train; default: the config's num_epochs; with recipe=finetune by the number of images.",
+            lower_bound=1,
+        )
         flags.DEFINE_integer(
             "save_checkpoints_steps",
             1000,
@@ -245,7 +255,7 @@ def follows() -> bool:
 def run_training(config: config_lib.Config, strategy) -> dict[str, float]:
     """Runs --mode=train or train_and_eval; returns metrics if it evaluated."""
     from tf2.evaluation import evaluator, training_report
-    from tf2.training import train
+    from tf2.training import recipe, train
     from tf2.weights import class_names
 
     config, known = class_names.at_start(config, FLAGS.model_dir, FLAGS.ckpt)
@@ -253,7 +263,7 @@ def run_training(config: config_lib.Config, strategy) -> dict[str, float]:
     training = train.Training(
         model_dir=FLAGS.model_dir,
         train_file_pattern=FLAGS.train_file_pattern,
-        batch_size=FLAGS.train_batch_size,
+        batch_size=FLAGS.train_batch_size or recipe.BATCH_SIZES[config.recipe],
         num_examples_per_epoch=FLAGS.num_examples_per_epoch,
         ckpt=FLAGS.ckpt,
         backbone_ckpt=FLAGS.backbone_ckpt,
@@ -264,6 +274,7 @@ def run_training(config: config_lib.Config, strategy) -> dict[str, float]:
         profile=FLAGS.profile,
         command=command_typed(),
     )
+    config = recipe.fit(config, keys_typed(), training)
     evaluator_or_none = evaluator.Evaluator(config, evaluation_from_flags()) if evaluates() else None
     every = config.map_freq if FLAGS.mode == "train_and_eval" else 0
     metrics = train.run(config, training, evaluator_or_none, eval_every_epochs=every, strategy=strategy)
@@ -328,6 +339,11 @@ def evaluation_from_flags():
 def command_typed() -> str:
     """Returns the command line, for provenance."""
     return shlex.join(["python", *sys.argv])
+
+
+def keys_typed() -> set[str]:
+    """Returns the config keys that the flags set."""
+    return {*config_lib.read_hparams(FLAGS.hparams), *(["num_epochs"] if FLAGS.num_epochs else [])}
 
 
 def create_strategy(config: config_lib.Config):

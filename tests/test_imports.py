@@ -111,6 +111,7 @@ ORDER = [
     "tf2.training.resume",
     "tf2.training.epoch",
     "tf2.training.train",
+    "tf2.training.recipe",
     "tf2.training",
     "tf2.evaluation.coco_metric",
     "tf2.evaluation.voc_metric",

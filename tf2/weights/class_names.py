@@ -30,7 +30,7 @@ def of_checkpoint(path: str | None, num_classes: int) -> NamedIds:
         path: see `checkpoint.find`; None for random weights.
         num_classes: of the config; a detector with another number cannot be used with it, and its names do not matter.
     """
-    folder = _folder(path) if path else ""
+    folder = folder_of(path) if path else ""
     try:
         saved = saved_config.read(folder) if path else None
     except ConfigError as error:
@@ -45,7 +45,7 @@ def of_checkpoint(path: str | None, num_classes: int) -> NamedIds:
     return class_ids.of_label_map(names, f"the released weights {path}")
 
 
-def _folder(path: str) -> str:
+def folder_of(path: str) -> str:
     """Returns the folder of a checkpoint; the path itself if there is no such file."""
     is_file = tf.io.gfile.exists(f"{path}.index") or (tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path))
     return os.path.dirname(path) or "." if is_file else path
