@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import shutil
+import zipfile
 
 import pytest
 import yaml
@@ -23,7 +24,7 @@ from tool_exports import (
 )
 
 from dataset import label_map
-from dataset.convert import layout, shards
+from dataset.convert import archive, layout, shards
 from dataset.convert.conversion_report import ConversionReport
 from dataset.tfrecord import DataError
 
@@ -576,3 +577,35 @@ def test_links_to_folders(tmp_path):
         (tmp_path / "data" / name).symlink_to(tmp_path / "export" / name)
     (tmp_path / "data/again").symlink_to(tmp_path / "data")  # in circles
     assert boxes_of(layout.find(tmp_path / "data").load()["train"]) == BOXES
+
+
+def test_years_of_voc_without_lists(tmp_path):
+    for year, boxes in (("VOC2007", {"a": [("Dog", [1, 1, 9, 9])]}), ("VOC2012", {"b": [("cat", [1, 1, 9, 9])]})):
+        add_images(tmp_path / year / "JPEGImages", boxes=boxes)
+        add_xml(tmp_path / year / "Annotations", boxes)
+    [source] = layout.find(tmp_path).load().values()
+    assert boxes_of(source) == {"a": [("Dog", [1, 1, 9, 9])], "b": [("cat", [1, 1, 9, 9])]}
+
+
+def test_folders_of_cameras(tmp_path):
+    for camera, name in (("cam1", "a"), ("cam2", "b")):
+        add_images(tmp_path / camera, boxes={name: []})
+        add_xml(tmp_path / camera, {name: [(camera, [1, 1, 9, 9])]})
+    [source] = layout.find(tmp_path).load().values()
+    assert boxes_of(source) == {"a": [("cam1", [1, 1, 9, 9])], "b": [("cam2", [1, 1, 9, 9])]}
+
+
+@pytest.mark.parametrize("export", EXPORTS, ids=" ".join)
+def test_exports_as_zip_files_of_windows(tmp_path, export):
+    EXPORTS[export](tmp_path / "tool")
+    with zipfile.ZipFile(tmp_path / "shop.zip", "w") as file:
+        for path in sorted((tmp_path / "tool").rglob("*")):
+            if path.is_file():
+                info = zipfile.ZipInfo("x")
+                info.filename = "shop\\" + str(path.relative_to(tmp_path / "tool")).replace("/", "\\")
+                file.writestr(info, path.read_bytes())
+    archive.unpack(tmp_path / "shop.zip", tmp_path / "unpacked")
+    found, expected = layout.find(tmp_path / "unpacked"), layout.find(tmp_path / "tool")
+    assert found.format == expected.format
+    splits = ({split: boxes_of(source) for split, source in one.load().items()} for one in (found, expected))
+    assert next(splits) == next(splits)
