@@ -94,6 +94,7 @@ class Trainer:
         self.statistics = []
         for layer in self.net.submodules:
             if isinstance(layer, layers.BatchNormalization):
+                layer.momentum = self.config.batch_norm_momentum
                 layer.batch_statistics &= layer.moving_mean.ref() not in frozen
                 self.statistics += [layer.moving_mean, layer.moving_variance] if layer.batch_statistics else []
 
@@ -341,14 +342,17 @@ class Trainer:
             cause = "the gradients explode: lower learning_rate, or clip_gradients_norm where it was raised"
         return f"{what} (most likely {cause})"
 
-    def evaluated_net(self) -> EfficientDetNet:
-        """Returns a network on one device with the weights to evaluate and export: the averages, if there are any.
+    def evaluated_net(self, *, averaged: bool = True) -> EfficientDetNet:
+        """Returns a network on one device with the current averages, if there are any, or else the weights.
 
-        Every call returns the same network, with the current weights.
+        Every call returns the same network.
+
+        Args:
+            averaged: False for the weights in any case.
         """
         if self._evaluated_net is None:
             self._evaluated_net = EfficientDetNet(self.config)
-        sources = self.average.averages if self.average else self.net.weights
+        sources = self.average.averages if self.average and averaged else self.net.weights
         for variable, source in zip(self._evaluated_net.weights, sources, strict=True):
             variable.assign(self._local(source))
         return self._evaluated_net

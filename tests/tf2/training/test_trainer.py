@@ -179,6 +179,29 @@ def test_a_step_updates_weights_statistics_and_averages(trained):
     for name, variable in evaluated.items():
         np.testing.assert_array_equal(variable, states[3][name + checkpoint.AVERAGE], err_msg=name)
     assert trainer.evaluated_net() is trainer.evaluated_net() is not trainer.net
+    raw = trainer.evaluated_net(averaged=False)
+    assert raw is trainer.evaluated_net(averaged=False)
+    for name, variable in checkpoint.named_variables(raw).items():
+        np.testing.assert_array_equal(variable, states[3][name], err_msg=name)
+
+
+def test_batch_norm_momentum_and_moving_average_horizon(config, trained, batch):
+    _, states, _ = trained
+    changes = {"batch_norm_momentum": 0.5, "moving_average_horizon": 0.5}
+    trainer = Trainer(config.override(changes), batch_size=2, steps_per_epoch=10, seed=12)
+    trainer.resume("before", states[0])
+    eager_step(trainer, batch)
+    for name, value in trainer.state().items():
+        before, after = (state[name].astype(np.float64) for state in states[:2])
+        if name.endswith(("/moving_mean", "/moving_variance")):
+            # The change is (1 - momentum) times the difference to the batch.
+            np.testing.assert_allclose(value, before + 50 * (after - before), rtol=1e-2, atol=1e-4, err_msg=name)
+        elif name.endswith(("kernel" + checkpoint.AVERAGE, "beta" + checkpoint.AVERAGE)):
+            weight = name.removesuffix(checkpoint.AVERAGE)  # decay (1 + 1) / (2 + 1), as for 0.1 2 / 11
+            expected = states[0][weight] + (states[1][weight] - states[0][weight]) / 3
+            np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6, err_msg=name)
+        elif not name.endswith(checkpoint.AVERAGE):
+            np.testing.assert_array_equal(value, states[1][name], err_msg=name)
 
 
 def test_without_moving_averages_the_weights_are_evaluated(config):
