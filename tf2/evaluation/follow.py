@@ -6,6 +6,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from absl import logging
 
@@ -14,12 +15,28 @@ from dataset.check.class_ids import NamedIds
 from efficientdet.model import EfficientDetNet
 from tf2.evaluation.evaluator import Evaluator
 from tf2.training import model_dir as model_dir_lib
+from tf2.training.best_result import BetterWeights
 from tf2.training.progress import EvaluationLog
 from tf2.weights import checkpoint, class_names
 from tf2.weights.checkpoint import CheckpointError
 
 POLL_SECONDS = 5  # between checks for a new checkpoint
 NO_NAMES = NamedIds((), "the records")
+
+
+class _Loaded(NamedTuple):
+    """A checkpoint whose averages, or weights without averages, were loaded into the network."""
+
+    prefix: str
+    step: int | None  # in its name
+    last_step: int | None  # of its training
+    copy: str  # prefix of a copy that the training does not delete; `prefix` if its name has no step
+    averaged: bool
+
+    @property
+    def is_last(self) -> bool:
+        """True if no checkpoint of the training will follow."""
+        return self.step is None or (self.last_step is not None and self.step >= self.last_step)
 
 
 class EvaluationRecorder:
@@ -30,17 +47,26 @@ class EvaluationRecorder:
         self.model_dir = model_dir_lib.ModelDir(path)
         self.best_ap = self.model_dir.best_ap()
 
-    def record(self, prefix: str, step: int | None, results: Mapping[str, float]) -> None:
-        """Records the metrics of a checkpoint, unless it has no step; a failed write is logged as a warning."""
+    def record(self, prefix: str, step: int | None, results: Mapping[str, float], *, averaged: bool = True) -> bool:
+        """Records the metrics of a checkpoint, unless it has no step; a failed write is logged as a warning.
+
+        Args:
+            averaged: False if the metrics are those of its raw weights, although it has averages.
+
+        Returns:
+            True if it is the best, and was archived.
+        """
         if step is None:
-            return
+            return False
         try:
             self.log.write(step, results)
-            if results["AP"] > self.best_ap:
-                self.model_dir.archive(prefix, results)
+            if is_best := results["AP"] > self.best_ap:
+                self.model_dir.archive(prefix, results, averaged=averaged)
                 self.best_ap = results["AP"]  # last: a checkpoint that could not be archived must not count
+            return is_best
         except (OSError, CheckpointError) as error:
             logging.warning("%s", error)
+            return False
 
 
 def evaluate_checkpoints(
@@ -60,7 +86,8 @@ def evaluate_checkpoints(
         names: class names in the records, to be compared with those of the training.
 
     Returns:
-        Metrics of the last evaluation.
+        Metrics of the last evaluation; of the training's last step those of the better of averaged and raw weights, see
+        `BetterWeights`.
 
     Raises:
         CheckpointError: if no readable checkpoint appears within `timeout`, or it does not fit the network.
@@ -79,13 +106,12 @@ def evaluate_checkpoints(
             if loaded is None:
                 break
             not_before = time.monotonic() + min_interval
-            prefix, step, last_step, copy = loaded
+            prefix, step = loaded.prefix, loaded.step
             known = class_names.of_checkpoint(model_dir, evaluator.config.num_classes)
             for given in (class_ids.of_label_map(evaluator.config.label_map), names):
                 class_ids.check_moved(given, known, class_names.USE_THOSE)
-            results = evaluator.run(net)
-            recorder.record(copy, step, results)
-        if step is None or (last_step is not None and step >= last_step):
+            results = _evaluate(evaluator, net, loaded, recorder)
+        if loaded.is_last:
             return results
     if prefix is None:
         raise CheckpointError(
@@ -101,14 +127,28 @@ def evaluate_checkpoints(
     return results
 
 
+def _evaluate(
+    evaluator: Evaluator, net: EfficientDetNet, loaded: _Loaded, recorder: EvaluationRecorder
+) -> dict[str, float]:
+    """Evaluates a checkpoint and records its metrics; the last one of a training averaged and raw."""
+    results = evaluator.run(net)
+    if loaded.step is None or not (loaded.is_last and loaded.averaged):
+        recorder.record(loaded.copy, loaded.step, results)
+        return results
+    checkpoint.restore(net, loaded.copy, averaged=False)
+    better = BetterWeights.of(results, evaluator.run(net))
+    is_best = recorder.record(loaded.copy, loaded.step, better.metrics, averaged=better.averaged)
+    logging.info("%s", better.describe(is_best, recorder.best_ap))
+    return better.metrics
+
+
 def _load_newer_checkpoint(
     net: EfficientDetNet, model_dir: str, step: int, deadline: float, folder: str
-) -> tuple[str, int | None, int | None, str] | None:
+) -> _Loaded | None:
     """Waits for a checkpoint newer than a step, loads it, and copies it to a folder if its name has a step.
 
     Returns:
-        Its prefix, the step in its name or None, the last step of its training or None, and the prefix of the copy;
-        None if none appears before the deadline.
+        The checkpoint; None if none appears before the deadline.
     """
     unreadable = None
     while True:
@@ -120,9 +160,9 @@ def _load_newer_checkpoint(
         if prefix and (newest_step is None or newest_step > step):
             try:
                 last_step = checkpoint.read_entries(prefix, ["training/last_step"]).get("training/last_step")
-                checkpoint.restore(net, prefix)
+                averaged = checkpoint.restore(net, prefix).averaged
                 copy = prefix if newest_step is None else model_dir_lib.copy(prefix, folder)
-                return prefix, newest_step, last_step, copy
+                return _Loaded(prefix, newest_step, last_step, copy, averaged)
             except CheckpointError as error:
                 if checkpoint.is_readable(prefix):  # it does not fit the network, and waiting would not help
                     raise

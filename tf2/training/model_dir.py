@@ -164,12 +164,13 @@ class ModelDir:
         except tf.errors.OpError as error:
             raise self._failed(f"save step {step}", error) from error
 
-    def archive(self, prefix: str, results: Mapping[str, float]) -> None:
+    def archive(self, prefix: str, results: Mapping[str, float], *, averaged: bool = True) -> None:
         """Copies a checkpoint, as the best one, and config.yaml to archive/.
 
         Args:
             prefix: prefix of a checkpoint written by `save`.
             results: its metrics, including AP; written to archive/best_eval.txt, and AP to best_objective.txt.
+            averaged: False leaves out the moving averages, so that the raw weights are what is read from archive/.
 
         Raises:
             CheckpointError: if the checkpoint does not exist or cannot be read.
@@ -180,8 +181,13 @@ class ModelDir:
         metrics = {**{key: float(value) for key, value in results.items()}, "step": checkpoint.step_of(prefix)}
 
         def write(target: str) -> None:
-            _copy(directory, name, target)
-            checkpoint.read_entries(target)  # fails if the training run deleted the source during the copy
+            if averaged:
+                _copy(directory, name, target)
+                checkpoint.read_entries(target)  # fails if the training run deleted the source during the copy
+                return
+            entries = checkpoint.read_entries(prefix)
+            raw = {name: value for name, value in entries.items() if not name.endswith(checkpoint.AVERAGE)}
+            checkpoint.write_entries(target, raw)
 
         try:
             tf.io.gfile.makedirs(best.path)

@@ -23,7 +23,7 @@ from efficientdet.config import Config
 from efficientdet.model import EfficientDetNet
 from tf2.training import epoch, resume
 from tf2.training import strategy as strategy_lib
-from tf2.training.best_result import BestResult
+from tf2.training.best_result import BestResult, BetterWeights
 from tf2.training.interrupt import Interrupt
 from tf2.training.model_dir import ModelDir
 from tf2.training.progress import Profiler, Progress
@@ -93,7 +93,8 @@ def run(
         strategy: distribution strategy, see `strategy.create`; None for one device.
 
     Returns:
-        Metrics of the last evaluation; empty without one.
+        Metrics of the last evaluation; empty without one. With moving averages, those of the better of the averaged
+        and the raw weights, see `BetterWeights`.
 
     Raises:
         ValueError: if a file is missing or does not match, an epoch has no complete batch, or label_map gives a class
@@ -337,33 +338,45 @@ class _Session:
             self.model_dir.save(step, {**self.trainer.state(), **entries, **self.best.entries()})
 
     def evaluate(self, step: int) -> tuple[dict[str, float], bool]:
-        """Evaluates the current weights on the chief, while other workers wait.
+        """Evaluates the current weights on the chief, while other workers wait, and archives the best.
+
+        With moving averages, the averaged weights are evaluated, and at the end of the training the raw ones, too.
 
         Returns:
-            Metrics by name, and True if training stops early.
+            Metrics of the better weights by name, and True if training stops early.
         """
         results, is_early = {}, False
         if self.is_chief:
             with self.progress.paused():
-                net = self.trainer.evaluated_net()
-                results = self.evaluator.run(net)
-                images = self.evaluator.draw_images(net)
+                results = self.evaluator.run(self.trainer.evaluated_net())
+                is_best, is_early, better = self.best.update(step, results["AP"]), self._stops_early(step), None
+                if self.trainer.average and (is_early or step >= self.last_step):
+                    better = BetterWeights.of(results, self.evaluator.run(self.trainer.evaluated_net(averaged=False)))
+                    results = better.metrics
+                    is_best |= not better.averaged and self.best.update(step, results["AP"])
+                averaged = better is None or better.averaged
+                images = self.evaluator.draw_images(self.trainer.evaluated_net(averaged=averaged))
             self.lock.check()
             self.progress.evaluated(step, results, images)
             # A parallel --mode=eval may have archived a better one. An equal one is this one, archived before a kill.
-            if self.best.update(step, results["AP"]) and results["AP"] >= self.model_dir.best_ap():
+            is_best = is_best and results["AP"] >= self.model_dir.best_ap()
+            if is_best:
+                prefix = os.path.join(self.training.model_dir, f"{checkpoint.PREFIX}-{step}")
                 with self.progress.paused():
-                    self.model_dir.archive(
-                        os.path.join(self.training.model_dir, f"{checkpoint.PREFIX}-{step}"), results
-                    )
-            patience = self.config.early_stop_patience
-            if is_early := bool(patience and self.best.stale >= patience and step < self.last_step):
-                logging.info(
-                    "stopping early: no better AP than %.4f of step %d in %d evaluations",
-                    self.best.best_ap,
-                    self.best.best_step,
-                    self.best.stale,
-                )
+                    self.model_dir.archive(prefix, results, averaged=averaged)
+            if better:
+                logging.info("%s", better.describe(is_best, self.model_dir.best_ap()))
         if self.num_workers > 1:
             is_early = self.trainer.any_worker(is_early)
         return results, is_early
+
+    def _stops_early(self, step: int) -> bool:
+        """Returns True, and logs a line, if early_stop_patience ends the training after an evaluation."""
+        patience, best = self.config.early_stop_patience, self.best
+        is_early = bool(patience and best.stale >= patience and step < self.last_step)
+        if is_early:
+            logging.info(
+                "stopping early: no better AP than %.4f of step %d in %d evaluations",
+                *(best.best_ap, best.best_step, best.stale),
+            )
+        return is_early

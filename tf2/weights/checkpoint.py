@@ -138,12 +138,13 @@ def step_of(prefix: str) -> int:
     return int(match[1])
 
 
-def read(path: str, names: Iterable[str]) -> Checkpoint:
+def read(path: str, names: Iterable[str], *, averaged: bool = True) -> Checkpoint:
     """Reads all weights of a checkpoint of any published format; moving averages where the file has them.
 
     Args:
         path: see `find`.
         names: official names of the network's variables; needed to translate the keys of the object-based format.
+        averaged: False reads the raw weights of a name-based checkpoint.
 
     Raises:
         CheckpointError: if there is no checkpoint or it cannot be read.
@@ -155,17 +156,17 @@ def read(path: str, names: Iterable[str]) -> Checkpoint:
         reader = tf.compat.v1.train.NewCheckpointReader(prefix)
         if reader.has_tensor(OBJECT_GRAPH):
             return _read_objects(prefix, reader, names)
-        return _read_names(prefix, reader)
+        return _read_names(prefix, reader, averaged)
     except READ_ERRORS as error:
         raise CheckpointError(f"cannot read {prefix}: {reason_of(error)}") from error
 
 
-def _read_names(prefix: str, reader) -> Checkpoint:
+def _read_names(prefix: str, reader, averaged: bool) -> Checkpoint:
     entries = reader.get_variable_to_shape_map()
     names = [name for name in entries if not name.endswith(AVERAGE) and not TRAINING_STATE.match(name)]
-    averaged = [name for name in names if name + AVERAGE in entries]
-    values = {name: reader.get_tensor(name + AVERAGE if name + AVERAGE in entries else name) for name in names}
-    return Checkpoint(prefix, "name-based", bool(averaged), values)
+    averages = {name: name + AVERAGE for name in names if averaged and name + AVERAGE in entries}
+    values = {name: reader.get_tensor(averages.get(name, name)) for name in names}
+    return Checkpoint(prefix, "name-based", bool(averages), values)
 
 
 def _read_objects(prefix: str, reader, names: Iterable[str]) -> Checkpoint:
@@ -239,7 +240,13 @@ def assign(variables: Mapping[str, tf.Variable], checkpoint: Checkpoint) -> Load
 
 
 def restore(
-    net: EfficientDetNet, path: str, *, partial: bool = False, scope: str = "", source_scope: str | None = None
+    net: EfficientDetNet,
+    path: str,
+    *,
+    partial: bool = False,
+    scope: str = "",
+    source_scope: str | None = None,
+    averaged: bool = True,
 ) -> Checkpoint:
     """Loads a checkpoint into a network and logs a summary of loaded, skipped and missing variables.
 
@@ -249,6 +256,7 @@ def restore(
             of training; False raises an error for them.
         scope: prefix of the names to load, such as "efficientnet-b0/"; "" for all.
         source_scope: prefix that replaces `scope` in the checkpoint; None for the same.
+        averaged: False loads raw weights, see `read`.
 
     Raises:
         CheckpointError: if less than a tenth of the variables can be loaded; without `partial`, also if any variable
@@ -256,7 +264,7 @@ def restore(
     """
     published.check_colors(path, net.config.colors)
     variables = {name: v for name, v in named_variables(net).items() if name.startswith(scope)}
-    checkpoint = read(path, variables)
+    checkpoint = read(path, variables, averaged=averaged)
     if source_scope is not None:
         names = [name for name in checkpoint.values if name.startswith(source_scope)]
         values = {scope + name.removeprefix(source_scope): checkpoint.values[name] for name in names}
@@ -298,7 +306,7 @@ def official_name(variable: tf.Variable) -> str:
 
 def summary(checkpoint: Checkpoint, report: LoadReport, total: int) -> str:
     """Returns a few lines of text about the variables loaded from a checkpoint."""
-    kind = "moving averages" if checkpoint.averaged else "plain values, no moving averages"
+    kind = "moving averages" if checkpoint.averaged else "plain values, not moving averages"
     lines = [f"{checkpoint.path} ({checkpoint.format}, {kind}): {len(report.loaded)} of {total} variables loaded"]
     others = {"skipped, other shape": report.mismatched, "missing in the checkpoint": report.missing}
     others["unused"] = report.unused

@@ -55,9 +55,11 @@ class Follower:
         )
         return self.nets[-1]
 
-    def save(self, step, last_step=None, shape=3):
+    def save(self, step, last_step=None, shape=3, average=None):
         """Writes a checkpoint that contains its step as values."""
         tensors = {"part/kernel": np.full(shape, step, np.float32)}
+        if average is not None:
+            tensors["part/kernel" + checkpoint.AVERAGE] = np.full(shape, average, np.float32)
         if last_step is not None:
             tensors["training/last_step"] = np.int64(last_step)
         return ModelDir(str(self.directory), keep=2).save(step, tensors)
@@ -87,9 +89,9 @@ def follower(tmp_path, monkeypatch):
     monkeypatch.setattr(follow, "EfficientDetNet", follower.net)
     record = follow.EvaluationRecorder.record
 
-    def record_and_keep(recorder, *result):
+    def record_and_keep(recorder, *result, **options):
         follower.recorded.append(result)
-        record(recorder, *result)
+        return record(recorder, *result, **options)
 
     monkeypatch.setattr(follow.EvaluationRecorder, "record", record_and_keep)
     return follower
@@ -257,13 +259,34 @@ def test_copy_outlives_a_checkpoint_deleted_during_its_evaluation(follower, monk
         follower.clock.at(5 + i, follower.save, step, 40)
     kept = {}
 
-    def keep(recorder, prefix, step, results):
+    def keep(recorder, prefix, step, results, averaged=True):
         assert not checkpoint.is_readable(str(follower.directory / "model.ckpt-10"))
         kept[step] = checkpoint.read_entries(prefix)["part/kernel"].tolist()
 
     monkeypatch.setattr(follow.EvaluationRecorder, "record", keep)
     follow.evaluate_checkpoints(follower, str(follower.directory), min_interval=0, timeout=60)
     assert kept == {10: [10, 10, 10], 40: [40, 40, 40]}
+
+
+@pytest.mark.parametrize("average, kept", [(19, "another"), (25, "another"), (31, "averaged"), (29, "raw")])
+def test_the_last_checkpoint_is_evaluated_averaged_and_raw(follower, caplog, average, kept):
+    """The AP of the first checkpoint is 15, or better than all others; that of the last one's raw weights is 30."""
+    caplog.set_level("INFO", logger="absl")
+    first = 35.0 if kept == "another" else 15.0
+    follower.save(10, 30, average=first)
+    follower.clock.at(20, follower.save, 30, 30, 3, average)
+    results = follow.evaluate_checkpoints(follower, str(follower.directory), min_interval=0, timeout=60)
+    assert [ap for _, ap in follower.evaluations] == [first, average, 30]
+    assert results == {"AP": max(average, 30), "AP_averaged": average, "AP_raw": 30}
+    assert recorded_aps(follower.directory) == [first, max(average, 30)]
+
+    archive = str(follower.directory / "archive")
+    best_ap = first if kept == "another" else max(average, 30)
+    assert checkpoint.read(archive, ["part/kernel"]).values["part/kernel"].tolist() == [best_ap] * 3
+    assert ModelDir(str(follower.directory)).best_ap() == best_ap
+    kept = f"another checkpoint, AP {best_ap:.4f}" if kept == "another" else f"the {kept} weights"
+    aps = f"AP of averaged weights {average:.4f}, of raw weights 30.0000"
+    assert f"{aps}: archive keeps {kept}" in caplog.messages
 
 
 def test_checkpoint_of_another_network_is_an_error_at_once(follower):

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of tf2/training/best_result.py."""
 
-from tf2.training.best_result import BestResult
+import pytest
+
+from tf2.training.best_result import BestResult, BetterWeights
 
 
 def test_the_best_ap_is_kept_through_a_checkpoint():
@@ -15,3 +17,13 @@ def test_the_best_ap_is_kept_through_a_checkpoint():
     assert restored == BestResult(best_ap=0.3, best_step=20, stale=2)
     assert type(restored.best_step) is int and type(restored.best_ap) is float
     assert restored.update(50, 0.4) and restored == BestResult(0.4, 50, 0)
+
+
+@pytest.mark.parametrize("averaged, raw, is_averaged", [(0.5, 0.25, True), (0.25, 0.5, False), (0.5, 0.5, True)])
+def test_better_weights(averaged, raw, is_averaged):
+    better = BetterWeights.of({"AP": averaged, "AP50": 0.75}, {"AP": raw, "AP50": 0.875})
+    expected = {"AP": 0.5, "AP50": 0.75 if is_averaged else 0.875, "AP_averaged": averaged, "AP_raw": raw}
+    assert better == (expected, is_averaged)
+    aps = f"AP of averaged weights {averaged:.4f}, of raw weights {raw:.4f}: archive keeps "
+    assert better.describe(True, 0.5) == aps + f"the {'averaged' if is_averaged else 'raw'} weights"
+    assert better.describe(False, 0.625) == aps + "another checkpoint, AP 0.6250"

@@ -221,8 +221,8 @@ def test_kill_during_save(path, steps, step, keep, half):
 
 
 @pytest.mark.parametrize("half", [False, True])
-@pytest.mark.parametrize("steps", [(1, 2), (2, 2)])
-def test_kill_during_archive(path, steps, half):
+@pytest.mark.parametrize("steps, averaged", [((1, 2), True), ((2, 2), True), ((2, 2), False)])
+def test_kill_during_archive(path, steps, averaged, half):
     for number in itertools.count():
         directory = filled(f"{path}/{number}")
         directory.write_config(Config())
@@ -231,7 +231,7 @@ def test_kill_during_archive(path, steps, half):
         best = ModelDir(os.path.join(directory.path, "archive"))
         try:
             with killed_at(number, half):
-                directory.archive(prefix, {"AP": 0.2})
+                directory.archive(prefix, {"AP": 0.2}, averaged=averaged)
             break
         except Kill:
             pass
@@ -240,7 +240,7 @@ def test_kill_during_archive(path, steps, half):
             assert step_and_value(best) in [(steps[0], 10), (steps[1], 20)]
             assert directory.best_ap() == {10: 0.1, 20: 0.2}[step_and_value(best)[1]] or steps == (2, 2)
             directory.prepare(1000)
-        directory.archive(prefix, {"AP": 0.2})
+        directory.archive(prefix, {"AP": 0.2}, averaged=averaged)
         directory.prepare(1000)
         assert step_and_value(best) == (steps[1], 20) and json.loads(read(best.path, "best_eval.txt"))["AP"] == 0.2
         assert set(listing(best.path)) == {"checkpoint", "best_eval.txt", "config.yaml"} | files_of(steps[1])
@@ -495,8 +495,9 @@ def test_full_disk_during_save(tmp_path, step, num_bytes):
     assert checkpoint.read_entries(prefix)["global_step"] == 5 and directory.newest()[0] == prefix
 
 
+@pytest.mark.parametrize("averaged", [True, False])
 @pytest.mark.parametrize("num_bytes", [0, 10_000])
-def test_full_disk_during_archive(tmp_path, num_bytes):
+def test_full_disk_during_archive(tmp_path, num_bytes, averaged):
     directory = filled(str(tmp_path), 3)
     directory.archive(f"{tmp_path}/model.ckpt-3", {"AP": 0.3})
     prefix = directory.save(4, LARGE)
@@ -504,7 +505,7 @@ def test_full_disk_during_archive(tmp_path, num_bytes):
         file_size_limit(num_bytes),
         pytest.raises(OSError, match=r"^cannot keep model.ckpt-4 as the best in .*File too large; previous"),
     ):
-        directory.archive(prefix, {"AP": 0.4})
+        directory.archive(prefix, {"AP": 0.4}, averaged=averaged)
     best = ModelDir(f"{tmp_path}/archive")
     assert step_and_value(best) == (3, 3) and read(tmp_path, "best_objective.txt") == b"0.300000"
     assert set(listing(best.path)) == {"checkpoint", "best_eval.txt"} | files_of(3)
@@ -546,6 +547,20 @@ def test_archive_holds_one_checkpoint_with_config_and_metrics(path):
     assert set(listing(path)) == {"checkpoint", "config.yaml", "best_objective.txt", "archive"} | files_of(3, 4, 5)
 
 
+def test_archive_leaves_out_averages_that_are_worse_than_the_weights(path):
+    raw = {"net/kernel": np.ones([3, 5], np.float32), "global_step": np.int64(4)}
+    average = {"net/kernel" + checkpoint.AVERAGE: np.zeros([3, 5], np.float32)}
+    directory, best = filled(path), ModelDir(f"{path}/archive")
+    prefix = directory.save(4, raw | average)
+    for averaged, expected in [(True, raw | average), (False, raw), (True, raw | average)]:
+        directory.archive(prefix, {"AP": 0.5}, averaged=averaged)
+        found = checkpoint.read_entries(f"{path}/archive/model.ckpt-4")
+        assert found.keys() == expected.keys() and all(np.array_equal(found[name], expected[name]) for name in found)
+        read = checkpoint.read(best.path, ["net/kernel"])
+        assert read.averaged == averaged and np.all(read.values["net/kernel"] == (0 if averaged else 1))
+    assert checkpoint.read_entries(prefix).keys() == (raw | average).keys()
+
+
 def test_archive_requires_a_checkpoint(path):
     directory = filled(path, 3)
     with pytest.raises(CheckpointError, match=r"no checkpoint at .*model.ckpt-9"):
@@ -553,14 +568,15 @@ def test_archive_requires_a_checkpoint(path):
     assert set(listing(path)) == {"checkpoint"} | files_of(3)
 
 
+@pytest.mark.parametrize("averaged", [True, False])
 @pytest.mark.parametrize("suffix", [".index", DATA])
-def test_archive_rejects_a_damaged_checkpoint(path, suffix):
+def test_archive_rejects_a_damaged_checkpoint(path, suffix, averaged):
     """As if training deleted the checkpoint while another process archives it."""
     directory = filled(path, 3, 4)
     directory.archive(f"{path}/model.ckpt-3", {"AP": 0.3})
     damage("cut off", path, f"model.ckpt-4{suffix}")
-    with pytest.raises(CheckpointError, match=r"cannot read .*archive/model.ckpt-4"):
-        directory.archive(f"{path}/model.ckpt-4", {"AP": 0.4})
+    with pytest.raises(CheckpointError, match=r"cannot read .*model.ckpt-4"):
+        directory.archive(f"{path}/model.ckpt-4", {"AP": 0.4}, averaged=averaged)
     best = ModelDir(f"{path}/archive")
     assert step_and_value(best) == (3, 3) and directory.best_ap() == 0.3
     assert set(listing(best.path)) == {"checkpoint", "best_eval.txt"} | files_of(3)

@@ -42,6 +42,7 @@ class OneWeight:
     num_replicas = 1
     not_finite = frozenset()  # steps to skip
     overflows = False  # the result of can_reduce_loss_scale
+    average = None  # if set, there is a moving average of the weight
     during_step = staticmethod(lambda step: None)
 
     def __init__(self, config, *, batch_size, steps_per_epoch, seed, strategy, precision):
@@ -89,7 +90,8 @@ class OneWeight:
     def all_equal(self, number):
         return True
 
-    def evaluated_net(self):
+    def evaluated_net(self, *, averaged=True):
+        self.evaluates_average = averaged and self.average is not None
         return self
 
     def summary(self):
@@ -102,7 +104,8 @@ class OneWeight:
         self.started_from = path, scopes
 
     def state(self):
-        return {"weight": self.weight, "global_step": np.int64(self.step)}
+        average = {"weight" + checkpoint.AVERAGE: self.weight / 2} if self.average else {}
+        return {"weight": self.weight, "global_step": np.int64(self.step), **average}
 
     def resume(self, prefix, entries):
         self.weight, self.step = entries["weight"], int(entries["global_step"])
@@ -382,6 +385,101 @@ def test_early_stopping_requires_evaluations(trainers, tiny_config, tmp_path):
     with pytest.raises(ValueError, match="early_stop_patience needs evaluations during training; use --mode=train_and"):
         train.run(config, training(tmp_path))
     assert trainers == []
+
+
+class ScoresOfBoth(Scores):
+    """Evaluator that returns a given AP per step, and another for the raw weights."""
+
+    def __init__(self, aps, raw_aps):
+        super().__init__(aps)
+        self.raw_aps, self.evaluations, self.drawn = raw_aps, [], []
+
+    def run(self, net):
+        kind, aps = ("averaged", self.aps) if net.evaluates_average else ("raw", self.raw_aps)
+        self.evaluations.append((net.step, kind))
+        return {"AP": aps[net.step], "AP50": 2 * aps[net.step]}
+
+    def draw_images(self, net):
+        self.drawn.append("averaged" if net.evaluates_average else "raw")
+        return super().draw_images(net)
+
+
+@pytest.mark.parametrize(
+    "before, averaged, raw, kept",
+    [
+        (0.1, 0.3, 0.4, "raw"),
+        (0.1, 0.4, 0.3, "averaged"),
+        (0.1, 0.3, 0.3, "averaged"),
+        (0.35, 0.3, 0.4, "raw"),  # better than the best averaged ones
+        (0.5, 0.3, 0.4, "another"),
+        (0.4, 0.3, 0.4, "another"),  # the first of equals
+    ],
+)
+def test_the_last_weights_are_evaluated_averaged_and_raw_and_the_best_are_archived(
+    trainers, tiny_config, tmp_path, logged, monkeypatch, before, averaged, raw, kept
+):
+    monkeypatch.setattr(OneWeight, "average", object())
+    evaluator = ScoresOfBoth({2: before, 4: averaged}, {4: raw})
+    results = train.run(epochs(tiny_config, 2), training(tmp_path), evaluator, eval_every_epochs=1)
+    assert evaluator.evaluations == [(2, "averaged"), (4, "averaged"), (4, "raw")]
+
+    better = max(averaged, raw)
+    assert results == {"AP": better, "AP50": 2 * better, "AP_averaged": averaged, "AP_raw": raw}
+    assert evaluator.drawn == ["averaged", "raw" if raw > averaged else "averaged"]
+    table = [{name: float(value) for name, value in row.items() if value} for row in rows(tmp_path / "eval.csv")]
+    assert table == [{"step": 2, "AP": before, "AP50": 2 * before}, {"step": 4, **results}]
+    assert {"AP", "AP50", "AP_averaged", "AP_raw"} <= tags(tmp_path / "eval")
+
+    best_step, best = (2, before) if kept == "another" else (4, better)
+    archived = json.loads((tmp_path / "archive" / "best_eval.txt").read_text())
+    assert (archived["step"], archived["AP"]) == (best_step, best) == (best_step, ModelDir(str(tmp_path)).best_ap())
+    assert float((tmp_path / "best_objective.txt").read_text()) == best
+    saved = checkpoint.read_entries(str(tmp_path / f"model.ckpt-{best_step}"))
+    if kept == "raw":
+        del saved["weight" + checkpoint.AVERAGE]
+    assert_same_entries(newest_entries(tmp_path / "archive"), saved)
+    kept = f"another checkpoint, AP {best:.4f}" if kept == "another" else f"the {kept} weights"
+    assert f"AP of averaged weights {averaged:.4f}, of raw weights {raw:.4f}: archive keeps {kept}" in logged
+
+    # The same command evaluates again, and comes to the same result.
+    assert train.run(epochs(tiny_config, 2), training(tmp_path), evaluator, eval_every_epochs=1) == results
+    assert evaluator.evaluations[3:] == [(4, "averaged"), (4, "raw")]
+    assert_same_entries(newest_entries(tmp_path / "archive"), saved)
+
+
+def test_raw_weights_are_evaluated_when_training_stops_early(trainers, tiny_config, tmp_path, logged, monkeypatch):
+    monkeypatch.setattr(OneWeight, "average", object())
+    config = epochs(tiny_config, 6).override({"early_stop_patience": 2})
+    evaluator = ScoresOfBoth(FALLING, {8: 0.35})  # better than the best averaged ones, those of step 4
+    results = train.run(config, training(tmp_path), evaluator, eval_every_epochs=1)
+    assert [step for step, kind in evaluator.evaluations if kind == "averaged"] == [2, 4, 6, 8]
+    assert evaluator.evaluations[-1] == (8, "raw") and results["AP"] == 0.35
+    assert logged.index("stopping early: no better AP than 0.3000 of step 4 in 2 evaluations") < logged.index(
+        "AP of averaged weights 0.3000, of raw weights 0.3500: archive keeps the raw weights"
+    )
+    assert checkpoint.step_of(checkpoint.latest(str(tmp_path / "archive"))) == 8
+
+
+def test_without_averages_nothing_is_evaluated_twice(trainers, tiny_config, tmp_path, logged):
+    evaluator = ScoresOfBoth({}, {2: 0.1, 4: 0.2})
+    results = train.run(epochs(tiny_config, 2), training(tmp_path), evaluator, eval_every_epochs=1)
+    assert evaluator.evaluations == [(2, "raw"), (4, "raw")] and results == {"AP": 0.2, "AP50": 0.4}
+    assert not any("averaged" in line for line in logged)
+
+
+def test_averages_that_are_better_when_training_goes_on_replace_raw_weights(
+    trainers, tiny_config, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(OneWeight, "average", object())
+    evaluator = ScoresOfBoth({2: 0.3, 4: 0.35, 6: 0.5}, {2: 0.4, 4: 0.2, 6: 0.2})
+    kept = []
+    for count in (1, 2, 3):
+        train.run(epochs(tiny_config, count), training(tmp_path), evaluator)
+        kept.append(
+            (checkpoint.step_of(checkpoint.latest(str(tmp_path / "archive"))), ModelDir(str(tmp_path)).best_ap())
+        )
+    assert kept == [(2, 0.4), (2, 0.4), (6, 0.5)]
+    assert "weight" + checkpoint.AVERAGE in newest_entries(tmp_path / "archive")
 
 
 @pytest.mark.parametrize("moment", ["before the evaluation", "before the next save"])

@@ -121,7 +121,7 @@ def test_the_format_is_recognized_by_content_not_by_name(net, values, files, kin
 def test_raw_values_are_used_without_averages(net, values, tmp_path, caplog):
     """No averages at all, then none of the statistics; the summary names the kind of values."""
     read = checkpoint.read(write_entries(tmp_path / "raw", values), values)
-    assert not read.averaged and "plain values, no moving averages" in checkpoint.summary(read, _report(), 3)
+    assert not read.averaged and "plain values, not moving averages" in checkpoint.summary(read, _report(), 3)
     entries = {k: v for k, v in name_based(values).items() if not ("/moving_" in k and k.endswith(AVERAGE))}
     read = checkpoint.restore(cleared(net), write_entries(tmp_path / "mixed", entries))
     assert read.averaged and "(name-based, moving averages)" in checkpoint.summary(read, _report(), 3)
