@@ -239,6 +239,18 @@ def test_two_devices_train_like_one(one_device, tmp_path):
 
 
 @pytest.mark.slow
+def test_two_devices_decay_weights_like_one(tmp_path):
+    hparams = "learning_rate=0.01,lr_warmup_init=0.01,moving_average_decay=0.9,optimizer=adamw,weight_decay=20"
+    (one,) = run(tmp_path, hparams, ["one"])
+    (two,) = run(tmp_path, hparams, ["two-devices"])
+    kernels = [name for name in one if name.endswith("kernel")]
+    assert len(kernels) > 50 and not np.any(one["metrics/reg_l2_loss"])
+    for name in kernels:
+        np.testing.assert_allclose(two[name], one[name], rtol=0, atol=2e-3, err_msg=name)
+        np.testing.assert_allclose(np.linalg.norm(two[name]), np.linalg.norm(one[name]), rtol=1e-3, err_msg=name)
+
+
+@pytest.mark.slow
 @pytest.mark.both_lanes
 def test_two_machines_train_like_one_device(one_device, tmp_path):
     workers = ",".join(f"localhost:{port}" for port in free_ports(2))
