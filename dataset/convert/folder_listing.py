@@ -30,10 +30,6 @@ class FolderListing:
         }
         return {folder: names for folder, names in found.items() if names}
 
-    def paths(self, *suffixes: str) -> list[Path]:
-        """Returns the paths of all files with one of the suffixes."""
-        return [self.root / folder / name for folder, names in self.with_suffix(*suffixes).items() for name in names]
-
     @functools.cached_property
     def images(self) -> Mapping[str, list[str]]:
         """Names of the images of every subfolder that has some."""
@@ -67,8 +63,8 @@ class FolderListing:
         if not self.images:
             return None
         folders = [folder for image_folder in self.images for folder in ancestors(image_folder)]
-        known = [folder for folder in preferred if folder in folders]
-        candidates = list(dict.fromkeys([*known, *self.images, *folders]))
+        known = set(folders)
+        candidates = [folder for folder in dict.fromkeys([*preferred, *self.images, *folders]) if folder in known]
         sample = [os.path.splitext(name)[0] for name in names[:: -(-len(names) // NAMES_SAMPLED) or 1]]
         for stems in (sample, list(map(os.path.basename, sample))):
             found = {folder: sum(os.path.join(folder, stem) in self._stems for stem in stems) for folder in candidates}

@@ -19,6 +19,7 @@ from dataset.tfrecord import DataError
 LISTS = "ImageSets/Main"
 TOOL_LABEL_MAP = "pascal_label_map.pbtxt"  # of VoTT
 ROOT_ELEMENT = re.compile(rb"<annotation[\s>]")
+NO_ANNOTATION = "images without an XML file of their name, left out unless one states their name"
 HEAD_BYTES = 4096
 XML_SAMPLED = 5  # files per folder that are looked at
 
@@ -70,7 +71,25 @@ def load(splits: Mapping[str, Sequence[VocSet]]) -> dict[str, Source]:
         label_map = pascal.load_label_map(files[0])
     else:
         label_map = pascal.collect_label_map(list({voc_set.annotations: voc_set for voc_set in voc_sets}.values()))
-    return {split: pascal.load(sets, label_map=label_map) for split, sets in splits.items()}
+    loaded = {split: pascal.load(sets, label_map=label_map) for split, sets in splits.items()}
+    for path in _find_unannotated(voc_sets):
+        next(iter(loaded.values())).report.note(NO_ANNOTATION, path)
+    return loaded
+
+
+def _find_unannotated(voc_sets: Sequence[VocSet]) -> list[str]:
+    """Returns the images in the folders of sets without lists for which no annotation is named."""
+    ids, images = collections.defaultdict(set), {}
+    for voc_set in (voc_set for voc_set in voc_sets if voc_set.name == "all"):
+        ids[voc_set.image_folder].update(voc_set.all_ids())
+        images[voc_set.image_folder] = voc_set.images
+    return [
+        str(folder / name)
+        for folder, names in images.items()
+        for image_id, found in names.items()
+        if image_id not in ids[folder]
+        for name in found
+    ]
 
 
 def sources(place: Sequence[VocSet]) -> list[Path]:

@@ -20,7 +20,7 @@ from efficientdet import hparams
 YAML_SUFFIXES = (".yaml", ".yml")
 DATA_FILES = ("data.yaml", "data.yml", "dataset.yaml", "obj.data")  # preferred to files of other names
 NAMES_FILES = ("classes.txt", "names.txt", "labels.txt", "obj.names")
-MAX_YAML_BYTES = 1 << 20
+MAX_DATA_BYTES = 1 << 20  # larger files are no lists of names
 LABELS_SAMPLED = 20  # files per folder that are looked at
 
 
@@ -127,13 +127,14 @@ def _find_data_files(listing: FolderListing) -> list[str]:
 
 
 def _has_names(path: Path) -> bool:
+    if path.stat().st_size > MAX_DATA_BYTES:
+        return False
     if path.suffix == ".data":
         return "names" in path.read_text("utf-8", "replace")
     try:
-        content = hparams.read_yaml(str(path)) if path.stat().st_size <= MAX_YAML_BYTES else {}
+        return "names" in hparams.read_yaml(str(path))
     except config_lib.ConfigError:
         return False
-    return "names" in content
 
 
 def _find_names_files(listing: FolderListing) -> list[str]:

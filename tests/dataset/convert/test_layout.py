@@ -26,6 +26,7 @@ from tool_exports import (
 from dataset import label_map
 from dataset.convert import archive, layout, shards
 from dataset.convert.conversion_report import ConversionReport
+from dataset.convert.voc_layout import NO_ANNOTATION
 from dataset.tfrecord import DataError
 
 BCCD = pathlib.Path(__file__).resolve().parents[4] / "shared/data/VOCdevkit/BCCD"
@@ -324,6 +325,18 @@ def test_annotations_of_no_split_beside_splits(tmp_path):
     check_error(
         tmp_path, f"the annotations in {tmp_path}/export/more are in no split, but others are (test, train, val)"
     )
+
+
+def test_images_without_an_xml_file_are_counted(tmp_path):
+    add_images(tmp_path / "images/val")
+    add_images(tmp_path / "images/train", boxes=dict.fromkeys("abcd"))
+    for split, name in (("train", "a"), ("train", "b"), ("val", "a")):
+        add_xml(tmp_path / "labels" / split, {name: [("Dog", [1, 1, 9, 9])]})
+    reasons = layout.find(tmp_path).load()["train"].report.reasons[NO_ANNOTATION]
+    names = ["train/c.jpg", "train/d.jpg", "val/b 1.jpg", "val/empty.jpg"]
+    assert reasons.first == [f"{tmp_path}/images/{name}" for name in names]
+    voc_year(tmp_path / "lists", lists={"train": ["a"], "test": ["empty"]})
+    assert not layout.find(tmp_path / "lists").load()["train"].report.reasons  # lists may leave images out
 
 
 def test_label_map_of_the_tool(tmp_path):
