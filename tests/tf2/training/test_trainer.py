@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
+from backbone import layers
 from backbone.layers import BatchNormalization
 from efficientdet import config as config_lib
 from efficientdet.anchors import concat_levels
@@ -20,7 +21,7 @@ from efficientdet.losses import box_iou_loss
 from efficientdet.model import build_anchors
 from efficientdet.targets import AnchorLabeler
 from testdata import reference_weights
-from tf2.training import optimizer
+from tf2.training import optimizer, strategy
 from tf2.training import trainer as trainer_lib
 from tf2.training.model_dir import ModelDir
 from tf2.training.trainer import Trainer
@@ -687,3 +688,25 @@ def test_published_iou_loss(published):
     ours = box_iou_loss(*(concat_levels(part, 4) for part in maps), trainer.anchors, **options)
     np.testing.assert_allclose(ours, sum(published_order(i, i + 1) for i in range(3)), rtol=1e-6)
     assert float(ours / figures["ciou/box_iou_loss"]) == pytest.approx(1.0028, abs=1e-4)
+
+
+@pytest.mark.parametrize("grad_checkpoint", [False, True])
+def test_matrix_products_do_not_change_losses_and_gradients(config, batch, monkeypatch, grad_checkpoint):
+    """Of a step on the CPU, compared with the convolutions that other devices compute."""
+    images, labels = batch
+    results = []
+    for uses_cpu in (True, False):
+        monkeypatch.setattr(strategy, "uses_cpu", lambda _, uses_cpu=uses_cpu: uses_cpu)
+        keras.utils.set_random_seed(0)
+        options = {"batch_size": 2, "steps_per_epoch": 10, "seed": 12}
+        trainer = Trainer(config.override({"grad_checkpoint": grad_checkpoint}), **options)
+        convolutions = [v for v in trainer.net.submodules if isinstance(v, layers.Conv2D | layers.SeparableConv2D)]
+        assert convolutions and all(layer.uses_matrix_product == uses_cpu for layer in convolutions)
+        draws = tf.zeros([2, trainer.net.num_draws])
+        results.append(trainer._gradients(images, labels, tf.constant(3.0), draws))
+    (parts, gradients), (expected_parts, expected_gradients) = results
+    for name, value in parts.items():
+        np.testing.assert_allclose(value, expected_parts[name], rtol=1e-6, err_msg=name)
+    scale = max(np.abs(gradient).max() for gradient in expected_gradients)
+    for value, expected in zip(gradients, expected_gradients, strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-5 * scale)
