@@ -29,6 +29,9 @@ OUT_OF_MEMORY = (
     "lower --train_batch_size, set gradient_accumulation_steps to 2 or more, or grad_checkpoint=true in --hparams"
 )
 
+# Flags that --data replaces, and flags that need it.
+DATA_REPLACES = ("train_file_pattern", "val_file_pattern", "val_json_file", "num_examples_per_epoch", "testdev_dir")
+DATA_OPTIONS = ("data_format", "data_cache", "data_split")
 # Flags of the published program that have no effect here; accepted, so that published commands run.
 IGNORED_FLAGS = {
     "iterations_per_loop": "progress is reported per step",
@@ -80,6 +83,7 @@ def define_flags() -> None:
             "Seed of weights, data order and augmentation; on CPUs results are reproducible to the bit; default: drawn "
             "once per model_dir.",
         )
+    define_data_flags()
     define_training_flags()
     define_evaluation_flags()
     define_device_flags()
@@ -90,6 +94,31 @@ def define_flags() -> None:
             define(name, None, f"Has no effect: {why}.")
         for name, why in REFUSED_FLAGS.items():
             flags.DEFINE_string(name, None, f"Refused: {why}.")
+
+
+def define_data_flags() -> None:
+    """Defines the flags of datasets that are converted here."""
+    with command_line.group("Data, instead of file patterns, num_classes and label_map"):
+        flags.DEFINE_string(
+            "data",
+            None,
+            "Dataset as tools export it: a folder or .zip of COCO, Pascal VOC or YOLO, or a folder of TFRecords.",
+        )
+        flags.DEFINE_enum(
+            "data_format", None, ["coco", "voc", "yolo", "tfrecord"], "Format of --data; default: found by looking."
+        )
+        flags.DEFINE_string(
+            "data_cache",
+            None,
+            "Folder for the records of --data, which are used again while its files are unchanged; runs may share it; "
+            "default: MODEL_DIR/data.",
+        )
+        flags.DEFINE_enum(
+            "data_split",
+            None,
+            ["train", "val", "test"],
+            "Images of --data that are evaluated; default: val, or 10 % of the training images if there is none.",
+        )
 
 
 def define_training_flags() -> None:
@@ -193,7 +222,8 @@ def main() -> None:
     mode = run_training if FLAGS.mode != "eval" else run_follow if follows() else run_evaluation
     try:
         with strategy_lib.device_errors(advice):
-            results = mode(config, create_strategy(config))
+            strategy = create_strategy(config)
+            results = mode(prepare_data(config, strategy) if FLAGS.data else config, strategy)
     except train.Stopped as stopped:
         logging.warning("%s", stopped)
         sys.exit(stopped.exit_code)
@@ -225,21 +255,53 @@ def load_config() -> config_lib.Config:
     config = config_lib.load(
         FLAGS.model_name, FLAGS.hparams, num_epochs=FLAGS.num_epochs, strategy=FLAGS.strategy or None
     )
-    if not FLAGS.saved_model_dir:  # an exported file has its own number of classes
+    check_data_flags()
+    if not (FLAGS.saved_model_dir or FLAGS.data):  # an exported file has its own number of classes
         label_map.check(label_map.resolve(config.label_map), config.num_classes)
     if FLAGS.mode != "eval" or not (FLAGS.ckpt or FLAGS.saved_model_dir):
         require("model_dir")
-    if FLAGS.mode != "eval":
+    if FLAGS.mode != "eval" and not FLAGS.data:
         require("train_file_pattern")
     if FLAGS.ckpt and FLAGS.backbone_ckpt:
         raise ValueError("--ckpt and --backbone_ckpt are mutually exclusive; pass the one to start from")
-    if evaluates():
+    if evaluates() and not FLAGS.data:
         require("val_file_pattern")
     if follows() and FLAGS.ckpt:
         raise ValueError("--min_eval_interval and --eval_timeout evaluate --model_dir; omit them or --ckpt")
     if FLAGS.saved_model_dir and FLAGS.ckpt:
         raise ValueError("--saved_model_dir and --ckpt are mutually exclusive; pass the one to evaluate")
     return config
+
+
+def check_data_flags() -> None:
+    """Raises ValueError for flags that contradict --data, or need it."""
+    for name in DATA_REPLACES if FLAGS.data else DATA_OPTIONS:
+        if FLAGS[name].present and FLAGS.data:
+            raise ValueError(f"--data and --{name} are mutually exclusive; omit --{name}, which follows from the data")
+        if FLAGS[name].present:
+            raise ValueError(f"--{name} needs --data")
+    if FLAGS.data_split and FLAGS.mode != "eval":
+        raise ValueError("--data_split needs --mode=eval; a training is evaluated on the split val")
+
+
+def prepare_data(config: config_lib.Config, strategy) -> config_lib.Config:
+    """Prepares --data, sets the flags that it replaces, and returns the config with its classes."""
+    from dataset.convert import prepared
+    from tf2.training import strategy as strategy_lib
+
+    data = prepared.prepare(
+        FLAGS.data,
+        FLAGS.data_cache or prepared.default_cache(FLAGS.model_dir),
+        data_format=FLAGS.data_format,
+        may_convert=strategy_lib.num_workers(strategy) == 1,
+    )
+    if evaluates():
+        evaluated = data.find_evaluated(FLAGS.data_split)
+        FLAGS.val_file_pattern, FLAGS.val_json_file = evaluated.file_pattern, evaluated.groundtruth
+    if FLAGS.mode != "eval":
+        FLAGS.train_file_pattern = data.train_file_pattern
+        prepared.note_use(data, FLAGS.model_dir)
+    return data.configure(config, config_lib.read_hparams(FLAGS.hparams))
 
 
 def evaluates() -> bool:

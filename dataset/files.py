@@ -31,6 +31,10 @@ class TargetError(ValueError):
     """A file or folder that results cannot be written to."""
 
 
+class BusyError(TargetError):
+    """Another process is writing the same files."""
+
+
 def reason_of(error: BaseException, *, with_path: bool = False) -> str:
     """Returns the reason of an error as one line, shortened to REASON_LENGTH characters unless it is TensorFlow's.
 
@@ -152,7 +156,7 @@ def staging_folder(prefix: str, order: Callable[[str], object] | None = None) ->
         order: sort key of the file names for the order of the move; None for alphabetical order.
 
     Raises:
-        TargetError: if another process is writing to the same prefix.
+        BusyError: if another process is writing to the same prefix.
         OSError: if the folder cannot be created, or a file cannot be moved.
         tf.errors.OpError: if a file cannot be uploaded.
     """
@@ -170,9 +174,11 @@ def staging_folder(prefix: str, order: Callable[[str], object] | None = None) ->
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise TargetError(f"another run is writing {prefix}*; wait for it or choose another name") from None
+            raise BusyError(f"another run is writing {prefix}*; wait for it or choose another name") from None
         except OSError:  # a file system without locks; the user has to avoid concurrent runs
             pass
+        if not (os.path.exists(folder) and os.path.samestat(os.fstat(lock), os.stat(folder))):
+            raise BusyError(f"another run has just written {prefix}*; start again, or choose another name")
         stack.callback(remove, folder)
         for file in os.listdir(folder):
             remove(os.path.join(folder, file))

@@ -65,6 +65,8 @@ ORDER = [
     "dataset.convert.*",  # the source formats, and command
     *(f"dataset.convert.{name}_layout" for name in ("coco", "voc", "yolo", "record")),
     "dataset.convert.layout",
+    "dataset.convert.prepared_data",
+    "dataset.convert.prepared",
     "dataset.convert.sample_data",
     "dataset.convert",
     "dataset.check.finding",

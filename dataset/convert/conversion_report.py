@@ -32,6 +32,7 @@ class ConversionReport:
         self.reasons: dict[str, Reason] = collections.defaultdict(Reason)
         self.left_out = {"images": collections.Counter(), "boxes": collections.Counter()}  # those of `reasons`
         self.written = collections.Counter(images=0, boxes=0)
+        self.boxes_per_class = collections.Counter()  # {class id: written boxes}
         self.without_boxes = 0  # of the written images
 
     def note(self, reason: str, name: str) -> None:
@@ -61,6 +62,7 @@ class ConversionReport:
         for kind, counts in report.left_out.items():
             self.left_out[kind] += counts
         self.written.update(report.written)
+        self.boxes_per_class.update(report.boxes_per_class)
         self.without_boxes += report.without_boxes
 
     def show_main_reasons(self, kind: str) -> str:

@@ -174,7 +174,6 @@ def write_shards(
     report, groundtruth = ConversionReport(), _empty_groundtruth(source)
     report.extend(source.report)
     num_threads = num_threads or os.cpu_count()
-    num_boxes = collections.Counter()  # per class
     with open_shards(prefix, num_shards) as write:
         box_frames = decide_box_frames(source, num_threads, max_bad_fraction)
         options = {"include_masks": include_masks, "box_frames": box_frames}
@@ -186,14 +185,13 @@ def write_shards(
                 report.extend(image_report)
                 if record is not None:
                     write(serialized)
-                    num_boxes.update(record.classes)
                     if source.write_groundtruth:
                         _add_to_groundtruth(groundtruth, record)
-        for similar in label_map.show_similar(source.label_map, num_boxes):
+        for similar in label_map.show_similar(source.label_map, report.boxes_per_class):
             report.note(f"{label_map.SIMILAR_NAMES}; {label_map.SIMILAR_NAMES_ADVICE}", similar)
         # Written before the shards are moved, so that complete shards are never without these files.
         write_file(companion_path(prefix, "report"), json.dumps(report.to_json()))
-        if error := source.find_error(num_boxes, report) or find_excess(report, max_bad_fraction):
+        if error := source.find_error(report.boxes_per_class, report) or find_excess(report, max_bad_fraction):
             raise DataError(f"{error}; the full report is {companion_path(prefix, 'report')}")
         if source.write_groundtruth:
             write_file(companion_path(prefix, "json"), json.dumps(groundtruth))
@@ -261,6 +259,7 @@ def _convert_image(
         report.leave_out("images", error.reason, str(error))
         return None, b"", report
     report.written.update(images=1, boxes=len(record.boxes_norm))
+    report.boxes_per_class.update(record.classes)
     report.without_boxes = int(bool(source.label_map) and not len(record.boxes_norm))
     return record, tfrecord.encode(record), report
 
