@@ -253,7 +253,11 @@ def load_config() -> config_lib.Config:
     evaluates_after = FLAGS.mode == "train" and evaluates()
     command_line.report_unused("mode", "train_and_eval" if evaluates_after else FLAGS.mode, IGNORED_FLAGS)
     config = config_lib.load(
-        FLAGS.model_name, FLAGS.hparams, num_epochs=FLAGS.num_epochs, strategy=FLAGS.strategy or None
+        FLAGS.model_name,
+        FLAGS.hparams,
+        default_recipe="finetune" if FLAGS.data else "published",
+        num_epochs=FLAGS.num_epochs,
+        strategy=FLAGS.strategy or None,
     )
     check_data_flags()
     if not (FLAGS.saved_model_dir or FLAGS.data):  # an exported file has its own number of classes
@@ -410,24 +414,11 @@ def keys_typed() -> set[str]:
 
 def create_strategy(config: config_lib.Config):
     """Returns the strategy that the flags describe, after TensorFlow's global settings are made."""
-    import tensorflow as tf
-    import tf_keras as keras
-
     from tf2.training import strategy as strategy_lib
 
-    if FLAGS.tf_random_seed is not None:
-        keras.utils.set_random_seed(FLAGS.tf_random_seed)
-        # Not on GPUs: TensorFlow has no deterministic kernel there for the gradient of frozen batch normalization.
-        if not tf.config.list_physical_devices("GPU"):
-            tf.config.experimental.enable_op_determinism()
-    if FLAGS.debug:
-        tf.config.run_functions_eagerly(True)
-        tf.data.experimental.enable_debug_mode()
-    if FLAGS.use_xla:
-        tf.config.optimizer.set_jit("autoclustering")
-        # CPUs would need TF_XLA_FLAGS=--tf_xla_cpu_global_jit, with which training fails on the shapes of its labels.
-        if config.strategy != "tpu" and not tf.config.list_physical_devices("GPU"):
-            logging.warning("--use_xla has no effect: it applies to GPUs and TPUs, and this machine has none")
+    strategy_lib.set_options(
+        FLAGS.tf_random_seed, debug=FLAGS.debug, use_xla=FLAGS.use_xla, is_tpu=config.strategy == "tpu"
+    )
     if FLAGS.mode == "eval":
         if config.strategy or FLAGS.worker or FLAGS.tpu:
             logging.info("evaluation runs on one device; --strategy, --worker and --tpu apply to training only")
@@ -443,33 +434,17 @@ def create_strategy(config: config_lib.Config):
 
 
 def check_data(config: config_lib.Config, known: class_ids.NamedIds) -> class_ids.NamedIds:
-    """Checks some records of each file pattern that the mode reads, and logs warnings.
+    """Checks some records that the mode reads, see `run_checks.check_files`."""
+    from dataset.check import run_checks
 
-    Args:
-        known: class names of the detector that is evaluated or trained further.
-
-    Returns:
-        The class names in the records that were checked last, those of an evaluation if there is one.
-
-    Raises:
-        DataError: if training or evaluation on them would be pointless.
-    """
-    from dataset.check import checks
-
-    warnings, others = [], [known]
-    if FLAGS.mode != "eval":
-        result = checks.quick(FLAGS.train_file_pattern, config, None, others)
-        warnings += result.warnings
-        others.append(result.names)
-    if FLAGS.testdev_dir:
-        warnings += checks.quick_test_set(FLAGS.val_file_pattern, config)
-    elif evaluates():
-        result = checks.quick(FLAGS.val_file_pattern, config, FLAGS.val_json_file, others, evaluates=True)
-        warnings += result.warnings
-        others.append(result.names)
-    for warning in warnings:
-        logging.warning("%s", warning)
-    return others[-1]
+    return run_checks.check_files(
+        config,
+        known,
+        FLAGS.train_file_pattern if FLAGS.mode != "eval" else None,
+        FLAGS.val_file_pattern if evaluates() else None,
+        val_json_file=FLAGS.val_json_file,
+        is_test_set=bool(FLAGS.testdev_dir),
+    )
 
 
 def require(name: str) -> None:

@@ -79,6 +79,7 @@ ORDER = [
     "dataset.check.name_checks",
     "dataset.check.anchor_fit",
     "dataset.check.checks",
+    "dataset.check.run_checks",
     "dataset.check.data_report",
     "dataset.check.inspection",
     "dataset.check",

@@ -26,7 +26,7 @@ from dataset import (
     label_map,
 )
 from dataset.check import inspection
-from dataset.convert import coco, command, sample_data, shards, yolo
+from dataset.convert import coco, command, prepared, sample_data, shards, yolo
 from dataset.file_search import files_in
 from dataset.files import TargetError
 from dataset.records import find_files
@@ -57,7 +57,9 @@ READ_REMOTELY = {
     *("train_file_pattern", "val_file_pattern", "file_pattern", "val_json_file"),
     *("object_annotations_file", "caption_annotations_file", "image_info_file", "ckpt", "ckpt_path", "backbone_ckpt"),
 }
+WRITTEN_LOCALLY = {"data_cache"}
 READ_LOCALLY = {
+    "data",
     "hparams",
     "label_map_json_path",
     "image_dir",
@@ -82,7 +84,7 @@ def test_every_flag_is_known():
             for node in calls
             if getattr(node.func, "attr", "") == "DEFINE_string" and isinstance(node.args[0], ast.Constant)
         }
-    assert names == OUTPUTS | READ_REMOTELY | READ_LOCALLY | NO_FILES
+    assert names == OUTPUTS | WRITTEN_LOCALLY | READ_REMOTELY | READ_LOCALLY | NO_FILES
 
 
 @pytest.fixture
@@ -380,13 +382,24 @@ def test_dry(remote, net, capsys):
         lambda path: coco.load(path, object_annotations_file="coco.json"),
         lambda path: yolo.load(path, "train"),
         lambda path: sample_data.create(path, num_images=1),
+        lambda path: prepared.prepare(path, "cache"),
+        lambda path: prepared.prepare("data", path),
         lambda path: images.find_images(path),
         lambda path: video.run(
             None, path, output_video=None, min_score_thresh=0, max_boxes_to_draw=1, line_thickness=1
         ),
         lambda path: evaluator.Evaluator(config_lib.load("efficientdet-d0", sample_image=path), Evaluation(SAMPLE)),
     ],
-    ids=["image_dir", "data_yaml", "output_dir of sample data", "input_image", "input_video", "sample_image"],
+    ids=[
+        "image_dir",
+        "data_yaml",
+        "output_dir of sample data",
+        "data",
+        "data_cache",
+        "input_image",
+        "input_video",
+        "sample_image",
+    ],
 )
 def test_local_inputs(remote, read):
     with pytest.raises(

@@ -10,9 +10,34 @@ import re
 from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
+import tf_keras as keras
 from absl import logging
 
 from dataset.files import reason_of
+
+
+def set_options(seed: int | None = None, *, debug: bool = False, use_xla: bool = False, is_tpu: bool = False) -> None:
+    """Makes TensorFlow's global settings; before `create`.
+
+    Args:
+        seed: of all random numbers, which makes results reproducible, on CPUs to the bit; None for other ones each run.
+        debug: runs operations eagerly.
+        use_xla: compiles clusters of operations, on GPUs and TPUs.
+        is_tpu: True if the device will be a TPU.
+    """
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
+        # Not on GPUs: TensorFlow has no deterministic kernel there for the gradient of frozen batch normalization.
+        if not tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.enable_op_determinism()
+    if debug:
+        tf.config.run_functions_eagerly(True)
+        tf.data.experimental.enable_debug_mode()
+    if use_xla:
+        tf.config.optimizer.set_jit("autoclustering")
+        # CPUs would need TF_XLA_FLAGS=--tf_xla_cpu_global_jit, with which training fails on the shapes of its labels.
+        if not is_tpu and not tf.config.list_physical_devices("GPU"):
+            logging.warning("--use_xla has no effect: it applies to GPUs and TPUs, and this machine has none")
 
 
 def create(
