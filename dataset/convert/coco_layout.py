@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The layouts of COCO datasets: an annotation file per split, and images in folders of any names."""
 
+import contextlib
 import json
 import os
 import re
@@ -11,7 +12,6 @@ from pathlib import Path
 from dataset.convert.annotation import split_of
 from dataset.convert.coco import CocoSplit
 from dataset.convert.folder_listing import FolderListing, ancestors
-from dataset.files import reason_of
 from dataset.tfrecord import DataError
 
 # Files beside those of the objects: keypoints and captions of COCO, and those of the writers of TFRecords.
@@ -68,8 +68,10 @@ def find_splits(listing: FolderListing) -> dict[str, CocoSplit]:
 
 def place(listing: FolderListing, path: str, split: str) -> CocoSplit:
     """Returns an annotation file of the listing with the folder that has its images, as far as names show it."""
-    names = [json.loads(text) for text in FILE_NAME.findall(_read_ends(listing.root / path))]
-    names = [name.replace("\\", "/").removeprefix("./") for name in names]
+    names = []
+    for text in FILE_NAME.findall(_read_ends(listing.root / path)):
+        with contextlib.suppress(ValueError):  # the conversion reports it
+            names.append(json.loads(text).replace("\\", "/").removeprefix("./"))
     of_split = [folder for folder in listing.images if split in map(split_of, folder.split("/"))]
     images = listing.find_image_folder(names, [os.path.dirname(path), *of_split, "images"])
     if images is None:
@@ -94,13 +96,10 @@ def _split_of(path: str) -> str | None:
 
 def _read_ends(path: Path) -> bytes:
     """Returns the first and the last bytes of a file, the whole of a small one; without the zeros of UTF-16."""
-    try:
-        with open(path, "rb") as file:
-            start, size = file.read(PART_BYTES), os.fstat(file.fileno()).st_size
-            file.seek(max(PART_BYTES, size - PART_BYTES))
-            return (start + file.read()).replace(b"\0", b"")
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {reason_of(error)}") from error
+    with open(path, "rb") as file:
+        start, size = file.read(PART_BYTES), os.fstat(file.fileno()).st_size
+        file.seek(max(PART_BYTES, size - PART_BYTES))
+        return (start + file.read()).replace(b"\0", b"")
 
 
 def _show(paths: Sequence[str]) -> str:

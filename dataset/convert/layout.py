@@ -13,7 +13,7 @@ from typing import Any
 from dataset.convert import coco, coco_layout, folder_listing, image_file, record_layout, voc_layout, yolo, yolo_layout
 from dataset.convert.annotation import Source, split_of
 from dataset.convert.folder_listing import FolderListing
-from dataset.files import check_local
+from dataset.files import check_local, reason_of
 from dataset.tfrecord import DataError
 
 COCO, VOC, YOLO, TFRECORD = FORMATS = ("coco", "voc", "yolo", "tfrecord")
@@ -73,7 +73,13 @@ def find(path: str | Path, data_format: str | None = None) -> Layout:
             the splits are ambiguous.
     """
     check_local(path, "data")
-    path = Path(path)
+    try:
+        return _find(Path(path), data_format)
+    except OSError as error:
+        raise DataError(f"cannot read {error.filename}: {reason_of(error)}") from error
+
+
+def _find(path: Path, data_format: str | None) -> Layout:
     if path.is_file():
         return _find_file(path, data_format)
     if not path.is_dir():

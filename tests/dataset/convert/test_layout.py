@@ -622,3 +622,20 @@ def test_exports_as_zip_files_of_windows(tmp_path, export):
     assert found.format == expected.format
     splits = ({split: boxes_of(source) for split, source in one.load().items()} for one in (found, expected))
     assert next(splits) == next(splits)
+
+
+@pytest.mark.parametrize("name", ["classes.txt", "shop.json", "shop.yaml"])
+def test_files_that_cannot_be_read_are_named(tmp_path, name):
+    write_yolo(tmp_path, data=None)
+    (tmp_path / name).symlink_to(tmp_path / "gone")
+    check_error(tmp_path, f"cannot read {tmp_path / name}: No such file or directory")
+
+
+def test_damaged_file_names_of_coco_are_reported_by_the_conversion(tmp_path):
+    add_images(tmp_path / "images")
+    write_coco(tmp_path / "shop.json")
+    (tmp_path / "shop.json").write_text((tmp_path / "shop.json").read_text().replace("b 1.jpg", "\\x.jpg"))
+    found = layout.find(tmp_path)
+    assert found.splits["train"].image_dir == tmp_path / "images"
+    with pytest.raises(DataError, match=r"cannot read .*shop\.json: Invalid"):
+        found.load()
