@@ -72,6 +72,13 @@ def assert_error(result, message):
             "label_map has id 20 ('tvmonitor') but num_classes is 3",
         ),
         ([*TRAIN], "Must specify --model_dir for train."),
+        (
+            [*TRAIN, "--data=x", "--train_file_pattern=y"],
+            "--data and --train_file_pattern are mutually exclusive; omit --train_file_pattern, which follows",
+        ),
+        ([*EVAL, "--data=x", "--val_json_file=y"], "--data and --val_json_file are mutually exclusive"),
+        ([*TRAIN, "--data_cache=x"], "--data_cache needs --data"),
+        ([*TRAIN, "--data=x", "--data_split=test"], "--data_split needs --mode=eval; a training is evaluated on the"),
         ([*TRAIN, "--model_dir=m"], "Must specify --train_file_pattern for train."),
         ([*TRAIN, "--model_dir=m", "--train_file_pattern=x", "--eval_after_train"], "Must specify --val_file_pattern"),
         (
