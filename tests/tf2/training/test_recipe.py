@@ -182,10 +182,27 @@ def test_the_anchors_of_a_fine_tuned_detector_are_taken_over(tmp_path, records, 
     assert recipe.fit(finetune(anchor_scale=4.0), {"anchor_scale"}, start).anchor_scale == 4.0
 
 
-def test_a_resumed_training_keeps_its_config(tmp_path, records):
-    ModelDir(str(tmp_path / "run")).prepare(0)
-    ModelDir(str(tmp_path / "run")).save(7, {"part/kernel": np.zeros(3)})
-    assert recipe.fit(finetune(), (), training(tmp_path, records["small"])) == finetune()
+def test_a_resumed_training_keeps_what_its_recipe_gave_it(tmp_path, records, logged, monkeypatch):
+    fitted = recipe.fit(finetune(), (), training(tmp_path, records["small"]))
+    directory = ModelDir(str(tmp_path / "run"))
+    directory.prepare(0)
+    directory.write_config(fitted)
+    directory.save(7, {"part/kernel": np.zeros(3)})
+    monkeypatch.setitem(RECIPES, "finetune", {**RECIPES["finetune"], "learning_rate": 1.0, "gamma": 9.0})
+    logged.clear()
+    again = training(tmp_path, records["long"])  # other data, and another version of the table
+    assert recipe.fit(finetune(), (), again) == fitted and not logged
+    longer = recipe.fit(finetune(num_epochs=500, jitter_min=0.8), {"num_epochs", "jitter_min"}, again)
+    assert longer == fitted.override({"num_epochs": 500, "jitter_min": 0.8})
+
+
+def test_a_resumed_training_of_the_published_recipe_is_that_of_its_flags(tmp_path, records):
+    directory = ModelDir(str(tmp_path / "run"))
+    directory.prepare(0)
+    directory.write_config(config_lib.load("efficientdet-lite0", num_epochs=7, anchor_scale=2.0))
+    directory.save(7, {"part/kernel": np.zeros(3)})
+    config = config_lib.load("efficientdet-lite0")
+    assert recipe.fit(config, (), training(tmp_path, records["small"])) == config
 
 
 @pytest.mark.parametrize("hparams, scale", [("", 3.0), ("fit_anchors=true", 1.06)])
