@@ -21,7 +21,7 @@ NUM_EPOCHS = re.compile(r"--?num_epochs(=.*)?", re.DOTALL)
 def log(model_dir: str, argv: Sequence[str]) -> None:
     """Logs the commands, see `after_training`."""
     for purpose, command in after_training(model_dir, argv).items():
-        logging.info("next, %s:\n  %s", purpose, command)
+        logging.info("next, to %s:\n  %s", purpose, command)
 
 
 def after_training(model_dir: str, argv: Sequence[str]) -> dict[str, str]:
@@ -40,9 +40,9 @@ def after_training(model_dir: str, argv: Sequence[str]) -> dict[str, str]:
     detections = os.path.join(model_dir, "detections")
     detect = [*inspect, "--runmode=infer", f"--input_image={example}", f"--output_image_dir={detections}"]
     export = [*inspect, "--runmode=saved_model", f"--saved_model_dir={os.path.join(model_dir, 'saved_model')}"]
-    commands = {"to detect objects in images": detect, "to export the detector": export}
+    commands = {"detect objects in images": detect, "export the detector": export}
     if config := directory.read_config():
-        purpose = "to train longer"
+        purpose = "train longer"
         if _stopped_early(model_dir, config):
             purpose += f", with a larger early_stop_patience than {config.early_stop_patience}, which ended this run"
         commands[purpose] = ["python", *_with_num_epochs(argv, 2 * config.num_epochs)]
