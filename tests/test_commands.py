@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 
@@ -235,6 +236,8 @@ def test_complete_run(tmp_path):
     result = command("main.py", *common, *train)
     assert result.returncode == 0, result.stderr
     metrics = json.loads(result.stdout.splitlines()[-1])
+    assert (model_dir / "report" / "report_files" / "training.png").exists()
+    assert "report/index.html, of " in result.stdout.splitlines()[-2]
     assert {"AP", "AP50", "ARmax100", "AP_/circle", "AP_/star"} <= metrics.keys()
     assert all(-1 <= value <= 1 for value in metrics.values())
     assert {"model.ckpt-2.index", "model.ckpt-4.index", "config.yaml"} <= {path.name for path in model_dir.iterdir()}
@@ -275,3 +278,9 @@ def test_complete_run(tmp_path):
     before, after = Image.open(ROOT / "testdata" / "img1.jpg"), Image.open(out / "0.jpg")
     assert before.size == after.size
     assert np.abs(np.asarray(before).astype(int) - np.asarray(after)).max() > 60
+
+    printed = [shlex.split(line) for line in result.stderr.splitlines() if line.startswith("  python ")]
+    detect, export, longer = (command(*words) for _, *words in printed)
+    assert detect.returncode == 0 and (model_dir / "detections" / "0.jpg").exists(), detect.stderr
+    assert export.returncode == 0 and (model_dir / "saved_model" / "saved_model.pb").exists(), export.stderr
+    assert longer.returncode == 0 and (model_dir / "model.ckpt-8.index").exists(), longer.stderr

@@ -14,6 +14,7 @@ from PIL import Image
 from dataset import tfrecord, visualize
 from efficientdet.model import EfficientDetNet
 from efficientdet.postprocess import Detections
+from tf2.evaluation import evaluator as evaluator_lib
 from tf2.evaluation.evaluator import Evaluation, Evaluator
 from tf2.inference import drivers
 from tf2.training.model_dir import ModelDir
@@ -96,6 +97,19 @@ def test_evaluator_runs_again_from_the_start(tiny_config, monkeypatch):
     first = evaluator.run(object())
     oracle.image = 0
     assert evaluator.run(object()) == first
+
+
+@pytest.mark.parametrize("max_kept, is_kept", [(8, True), (7, False)])
+def test_the_best_result_is_kept_unless_it_has_many_images(tiny_config, monkeypatch, max_kept, is_kept):
+    monkeypatch.setattr(evaluator_lib, "MAX_KEPT", max_kept)
+    evaluator, aps = Evaluator(tiny_config, Evaluation(SAMPLE)), []
+    for move in (9.0, 0.0, 2.0, 0.0):
+        monkeypatch.setattr(Evaluator, "_detector", lambda self, net, move=move: {"all": Oracle(move=move).detect})
+        aps.append(evaluator.run(object())["AP"])
+        if len(aps) == 2:
+            best = evaluator.best
+    assert max(aps) == aps[1] > aps[0] and evaluator.best is best  # the first of equal ones
+    assert (best and best.metric.result()["AP"]) == (aps[1] if is_kept else None)
 
 
 def test_invalid_utf_8_in_source_ids_is_replaced(tiny_config, monkeypatch):

@@ -595,9 +595,17 @@ def test_best_ap_is_minus_1_without_a_valid_archive(path, metrics):
     assert directory.best_ap() == -1
     directory.archive(f"{path}/model.ckpt-3", {"AP": 0.25})
     assert directory.best_ap() == 0.25
+    assert directory.archived() == (f"{path}/archive/model.ckpt-3", {"AP": 0.25, "step": 3})
     if metrics is not None:
         write(metrics, path, "archive/best_eval.txt")
-        assert directory.best_ap() == -1
+        assert directory.best_ap() == -1 and directory.archived() is None
+
+
+def test_metrics_that_a_kill_separated_from_the_archived_checkpoint_are_unknown(path):
+    directory = filled(path, 3)
+    directory.archive(f"{path}/model.ckpt-3", {"AP": 0.25})
+    write(b'{"AP": 0.5, "step": 4}', path, "archive/best_eval.txt")
+    assert directory.archived() == (f"{path}/archive/model.ckpt-3", {}) and directory.best_ap() == 0.25
 
 
 # The configuration.

@@ -172,18 +172,21 @@ def _metrics(data: _ReportData, folder: Path) -> list[str]:
 
 def _training(history: History, folder: Path) -> list[str]:
     """Returns a plot of the training run and its numbers of steps and evaluations."""
-    training, steps_per_epoch = history.training, history.steps_per_epoch
-    steps = [columns["step"][-1] for columns in (training, history.evaluations) if columns]
+    training, evaluations, steps_per_epoch = history.training, history.evaluations, history.steps_per_epoch
+    steps = [columns["step"][-1] for columns in (training, evaluations) if columns]
     text = f"{max(steps):.0f} steps" + (f" of {steps_per_epoch:.0f} per epoch" if steps_per_epoch else "")
-    text += f", {len(history.evaluations.get('step', ()))} evaluations"
-    if num_skipped := np.nanmax(training.get("skipped_steps", [0])):
-        text += f", {num_skipped:.0f} steps skipped, because their loss or gradients were not finite"
+    text += f", {len(evaluations.get('step', ()))} evaluations."
+    if num_skipped := np.nanmax(training.get("skipped_steps", [0]), initial=0):
+        text += f" {num_skipped:.0f} steps were skipped, because their loss or gradients were not finite."
+    averaged, raw = (evaluations.get(name, [np.nan])[-1] for name in ("AP_averaged", "AP_raw"))
+    if np.isfinite([averaged, raw]).all():
+        text += f" The last weights: AP {averaged:.3f} averaged, {raw:.3f} raw."
     caption = (
         "Losses of the training steps, as measured (light) and as running median (dark); AP of the evaluations during "
         "training; learning rate"
     )
     return [
-        report_page.paragraph(f"{text}."),
+        report_page.paragraph(text),
         _figure(plots.plot_training(history), folder / "training.png", caption),
     ]
 

@@ -15,6 +15,7 @@ from tf2.evaluation import voc_metric
 from tf2.evaluation.coco_metric import METRICS, CocoMetric
 from tf2.evaluation.report import page as report_page
 from tf2.evaluation.report import plots, report
+from tf2.training.history import History
 
 HOSTILE = ["<script>alert(1)</script>", "\"'>&amp; <img src=x>", "$x_1$ \\$", "猫 кот\u202e", "a" * 300]
 VOID = {"meta", "img", "br"}
@@ -224,3 +225,78 @@ def test_most_confused_classes():
 def test_class_labels():
     names = {1: "a$b$", 2: "猫", 3: "кот", 4: "x" * 30, 5: "tab\t"}
     assert plots.class_labels(names) == [r"1 a\$b\$", "2", "3 кот", f"4 {'x' * 24}..", "5"]
+
+
+NAN = float("nan")
+TRAINING = {"step": [1, 10, 20], "loss": [3, 2, 1], "cls_loss": [1, 0.5, 0.2], "learning_rate": [0.1, 0.2, 0.0]}
+EVALUATIONS = {"step": [10, 20], "AP": [0.5, 0.25], "AP50": [0.75, 0.5], "AP_/one": [0.5, 0.25]}
+
+
+def history(training, evaluations, steps_per_epoch=None):
+    tables = ({name: np.array(column, np.float64) for name, column in x.items()} for x in (training, evaluations))
+    return History(*tables, steps_per_epoch)
+
+
+def labels(figure):
+    return [axes.get_ylabel() for axes in figure.axes]
+
+
+def curves(figure):
+    """Curves [x, y] by label of the vertical axis."""
+    return {axes.get_ylabel(): [line.get_xydata().T.tolist() for line in axes.lines] for axes in figure.axes}
+
+
+def test_curves_of_a_training():
+    figure = plots.plot_training(history(TRAINING, EVALUATIONS, steps_per_epoch=10))
+    steps = [1, 10, 20]
+    assert curves(figure) == {
+        "loss": [[steps, [3, 2, 1]]],
+        "class loss": [[steps, [1, 0.5, 0.2]]],
+        "AP on the evaluation images": [[[10, 20], [0.75, 0.5]], [[10, 20], [0.5, 0.25]], [[10], [0.5]]],
+        "learning rate": [[steps, [0.1, 0.2, 0.0]]],
+    }
+    by_label = {axes.get_ylabel(): axes for axes in figure.axes}
+    names = [text.get_text() for text in by_label["AP on the evaluation images"].get_legend().get_texts()]
+    assert names == ["AP50", "AP", "best AP: 0.500 at step 10"]
+    for axes in figure.axes:
+        [epochs] = axes.child_axes
+        assert (axes.get_xlabel(), epochs.get_xlabel()) == ("step", "epoch")
+
+
+def test_a_loss_is_smoothed_by_a_running_median():
+    loss = np.arange(100.0, 0, -1)
+    loss[50] = 1e6  # a spike leaves the panel
+    loss[10] = NAN  # of a skipped step
+    [axes] = plots.plot_training(history({"step": np.arange(100), "loss": loss}, {})).axes
+    raw, smooth = (line.get_ydata() for line in axes.lines)
+    np.testing.assert_array_equal(raw, loss)
+    np.testing.assert_allclose(smooth[[0, 20, 52, 99]], [99.5, 80, 48.5, 1.5], atol=1)
+    assert np.isnan(smooth).tolist() == (np.arange(100) == 10).tolist()
+    assert axes.get_yscale() == "linear" and 100 < axes.get_ylim()[1] < 120
+    [axes] = plots.plot_training(history({"step": np.arange(100), "loss": np.logspace(3, -1, 100)}, {})).axes
+    assert axes.get_yscale() == "log"
+
+
+@pytest.mark.parametrize("training, evaluations, expected", [
+    ({"step": [1], "loss": [2]}, {"step": [1], "AP": [0], "AP50": [0]}, ["loss", "AP on the evaluation images"]),
+    ({"step": [1], "loss": [0], "learning_rate": [0]}, {}, ["loss", "learning rate"]),
+    ({"step": [1, 2], "loss": [NAN, np.inf], "box_loss": [0.1, NAN]}, {}, ["box loss"]),
+    ({}, EVALUATIONS, ["AP on the evaluation images"]),
+    ({"step": [1]}, {"step": [1], "AP": [-1.0]}, []),
+    (TRAINING | {"skipped_steps": [NAN, 0, 2]}, EVALUATIONS | {"AP_averaged": [NAN, 0.5], "AP_raw": [NAN, 0.25]},
+     ["loss", "class loss", "AP on the evaluation images", "learning rate"]),
+])  # fmt: skip
+@pytest.mark.filterwarnings("error")
+def test_a_page_with_curves_of_any_training(tmp_path, training, evaluations, expected):
+    run = history(training, evaluations, 4)
+    assert labels(plots.plot_training(run)) == expected
+    page = write(tmp_path, collected([(RED, 0.9, 1)], [(RED, 1)], {1: "one"}), history=run)
+    assert "report_files/training.png" in page.links and "training" in page.ids
+    if "skipped_steps" in training:
+        text = "20 steps of 4 per epoch, 2 evaluations. 2 steps were skipped, because their loss or gradients were not "
+        assert text + "finite. The last weights: AP 0.500 averaged, 0.250 raw." in page.texts
+
+
+def test_a_page_without_a_training_has_no_curves(tmp_path):
+    page = write(tmp_path, collected([(RED, 0.9, 1)], [(RED, 1)], {1: "one"}))
+    assert "training" not in page.ids
