@@ -91,7 +91,7 @@ demo: $(INSTALLED)
 	$(RUN) model_inspect.py --runmode=infer $(DEMO_MODEL) --ckpt_path=$(DEMO)/model --batch_size=4 \
 		--input_image=$(DEMO)/new/images --output_image_dir=$(DEMO)/drawn
 	@echo "== 5/5 files written (images with boxes: $(DEMO)/drawn; AP: the table above)"
-	@find $(DEMO) -type f ! -path "*/images/*" | sort
+	@find $(DEMO) -type f ! -path "*/images/*" ! -path "*/report_files/*" | sort
 	@for folder in $(DEMO)/*/images; do echo "$$folder: $$(ls $$folder | wc -l) images"; done
 
 clean:

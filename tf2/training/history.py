@@ -14,7 +14,7 @@ from absl import logging
 
 from dataset.files import read_file, reason_of
 from tf2.training.model_dir import ARCHIVE
-from tf2.weights import checkpoint
+from tf2.weights import checkpoint, published
 from tf2.weights.checkpoint import CheckpointError
 
 Columns = dict[str, np.ndarray]  # [rows] float64 by name, "step" among them, ascending; NaN for an empty cell
@@ -46,11 +46,13 @@ def read_of_checkpoint(ckpt_path: str) -> History | None:
     """Reads the tables of the training run that a checkpoint belongs to, in its folder or the one above archive/.
 
     Args:
-        ckpt_path: prefix or file of a checkpoint.
+        ckpt_path: prefix or file of a checkpoint, or name of released weights.
 
     Returns:
         See `read`; None for a checkpoint from elsewhere.
     """
+    if ckpt_path in published.ARCHIVES:
+        return None
     folder, _ = os.path.split(ckpt_path)
     parent, name = os.path.split(folder)
     return read(parent if name == ARCHIVE else folder)

@@ -116,6 +116,18 @@ def test_report_shows_images_of_the_records(publish, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == f"writing file to {tmp_path / 'report' / 'index.html'}"
 
 
+@pytest.mark.parametrize("folder, has_curves", [("run", True), ("run/archive", True), ("other", False)])
+def test_report_shows_the_curves_of_the_training(config, tmp_path, folder, has_curves):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "train.csv").write_text("step,loss\n1,2\n")
+    driver, evaluation = Oracle(config), Evaluation(SAMPLE)
+    driver.ckpt_path = str(tmp_path / folder / "model.ckpt-1")
+    outputs = EvaluationOutputs(report_dir=str(tmp_path / "report"))
+    outputs.check()
+    evaluate.publish(driver, evaluation, evaluate.run(driver, evaluation), outputs, "")
+    assert (tmp_path / "report" / "report_files" / "training.png").exists() == has_curves
+
+
 def test_testdev_writes_detections_and_no_metrics(publish, tmp_path, capsys):
     metrics = publish(EvaluationOutputs(testdev_dir=str(tmp_path / "new" / "testdev")))
     assert metrics == {}

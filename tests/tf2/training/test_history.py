@@ -90,3 +90,10 @@ def test_a_checkpoint_is_looked_up_in_its_training(directory):
     for prefix in ("model.ckpt-10", "archive/model.ckpt-10"):
         assert as_lists(history.read_of_checkpoint(f"{directory}/{prefix}").training) == ROWS
     assert history.read_of_checkpoint(f"{directory}/other/model.ckpt-10") is None
+
+
+def test_released_weights_have_no_history(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.csv").write_text(TABLE)
+    assert history.read_of_checkpoint("efficientdet-d0") is None
+    assert as_lists(history.read_of_checkpoint("model.ckpt-10").training) == ROWS
