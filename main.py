@@ -5,12 +5,13 @@ r"""Trains and evaluates EfficientDet over TFRecords.
     python main.py --mode=train_and_eval --model_name=efficientdet-d0 --model_dir=runs/voc --ckpt=efficientdet-d0 \
         --train_file_pattern='voc/train-*' --val_file_pattern='voc/val-*' --hparams=configs/voc.yaml \
         --num_epochs=50 --train_batch_size=16
-    python main.py --mode=eval --model_name=efficientdet-d0 --model_dir=runs/voc/archive --hparams=configs/voc.yaml \
-        --val_file_pattern='voc/val-*' --voc --report_dir=/tmp/report
+    python main.py --mode=eval --model_dir=runs/voc/archive --val_file_pattern='voc/val-*' --voc \
+        --report_dir=/tmp/report
     python main.py --mode=eval --saved_model_dir=/tmp/d0.onnx --val_file_pattern='coco/val-*' \
         --val_json_file=annotations/instances_val2017.json --output_metrics=/tmp/d0.json
 
-The keys of --hparams are documented in efficientdet/config.py.
+The keys of --hparams are documented in efficientdet/config.py. In a folder of an earlier training, config.yaml holds
+their values: only what is to change must be given. What differs is logged, and refused if the weights cannot have it.
 """
 
 import json
@@ -22,8 +23,10 @@ from absl import flags, logging
 from dataset import command_line, label_map
 from dataset.check import class_ids
 from efficientdet import config as config_lib
+from tf2.weights import base_config
 
 FLAGS = flags.FLAGS
+DEFAULT_MODEL = "efficientdet-d1"  # of a new training, and of exported files without metadata
 EVAL_OUT_OF_MEMORY = "lower --eval_batch_size, or nms_configs.max_nms_inputs or image_size in --hparams"
 OUT_OF_MEMORY = (
     "lower --train_batch_size, set gradient_accumulation_steps to 2 or more, or grad_checkpoint=true in --hparams"
@@ -64,9 +67,17 @@ def define_flags() -> None:
         flags.DEFINE_enum(
             "mode", "train", ["train", "eval", "train_and_eval"], "Train, evaluate, or alternate between both."
         )
-        flags.DEFINE_string("model_name", "efficientdet-d1", f"One of {', '.join(config_lib.MODELS)}.")
         flags.DEFINE_string(
-            "hparams", "", "Keys of efficientdet/config.py: a .yaml file, or 'k=v,nms_configs.method=hard'."
+            "model_name",
+            None,
+            f"One of {', '.join(config_lib.MODELS)}; default: that of the training in model_dir or of --ckpt, or else "
+            f"{DEFAULT_MODEL}.",
+        )
+        flags.DEFINE_string(
+            "hparams",
+            "",
+            "Keys of efficientdet/config.py, over those of config.yaml in the folder of a training: a .yaml file, or "
+            "'k=v,nms_configs.method=hard'.",
         )
         flags.DEFINE_string(
             "model_dir", None, "Folder for checkpoints, config.yaml and event files; training resumes from it."
@@ -252,16 +263,7 @@ def load_config() -> config_lib.Config:
             )
     evaluates_after = FLAGS.mode == "train" and evaluates()
     command_line.report_unused("mode", "train_and_eval" if evaluates_after else FLAGS.mode, IGNORED_FLAGS)
-    config = config_lib.load(
-        FLAGS.model_name,
-        FLAGS.hparams,
-        default_recipe="finetune" if FLAGS.data else "published",
-        num_epochs=FLAGS.num_epochs,
-        strategy=FLAGS.strategy or None,
-    )
     check_data_flags()
-    if not (FLAGS.saved_model_dir or FLAGS.data):  # an exported file has its own number of classes
-        label_map.check(label_map.resolve(config.label_map), config.num_classes)
     if FLAGS.mode != "eval" or not (FLAGS.ckpt or FLAGS.saved_model_dir):
         require("model_dir")
     if FLAGS.mode != "eval" and not FLAGS.data:
@@ -274,6 +276,20 @@ def load_config() -> config_lib.Config:
         raise ValueError("--min_eval_interval and --eval_timeout evaluate --model_dir; omit them or --ckpt")
     if FLAGS.saved_model_dir and FLAGS.ckpt:
         raise ValueError("--saved_model_dir and --ckpt are mutually exclusive; pass the one to evaluate")
+    if FLAGS.mode != "eval":
+        config = base_config.of_training(
+            *(FLAGS.model_dir, FLAGS.ckpt, FLAGS.model_name),
+            hparams=FLAGS.hparams,
+            default_model=DEFAULT_MODEL,
+            num_epochs=FLAGS.num_epochs,
+            strategy=FLAGS.strategy or None,
+        )
+    else:
+        path, typed = FLAGS.ckpt or FLAGS.model_dir, config_lib.read_hparams(FLAGS.hparams)
+        path = None if FLAGS.saved_model_dir else path
+        config = base_config.of_detector(path, FLAGS.model_name, typed, default_model=DEFAULT_MODEL)
+    if not (FLAGS.saved_model_dir or FLAGS.data):  # an exported file has its own number of classes
+        label_map.check(label_map.resolve(config.label_map), config.num_classes)
     return config
 
 
@@ -420,7 +436,7 @@ def create_strategy(config: config_lib.Config):
         FLAGS.tf_random_seed, debug=FLAGS.debug, use_xla=FLAGS.use_xla, is_tpu=config.strategy == "tpu"
     )
     if FLAGS.mode == "eval":
-        if config.strategy or FLAGS.worker or FLAGS.tpu:
+        if FLAGS.strategy or config.strategy or FLAGS.worker or FLAGS.tpu:
             logging.info("evaluation runs on one device; --strategy, --worker and --tpu apply to training only")
         return strategy_lib.create()
     return strategy_lib.create(

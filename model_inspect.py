@@ -2,10 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Inspects, benchmarks, exports and runs an EfficientDet.
 
-    python model_inspect.py --runmode=infer --model_name=efficientdet-d0 --ckpt_path=efficientdet-d0 \\
-        --input_image=testdata/img1.jpg --output_image_dir=/tmp/drawn
-    python model_inspect.py --runmode=saved_model --model_name=efficientdet-d0 --ckpt_path=efficientdet-d0 \\
-        --saved_model_dir=/tmp/saved_model
+    python model_inspect.py --runmode=infer --ckpt_path=efficientdet-d0 --input_image=testdata/img1.jpg \\
+        --output_image_dir=/tmp/drawn
+    python model_inspect.py --runmode=saved_model --ckpt_path=runs/shop --saved_model_dir=/tmp/saved_model
     python model_inspect.py --runmode=saved_model_benchmark --saved_model_dir=/tmp/saved_model
 
 Run modes: dry (writes a checkpoint and the training graph), ckpt (converts a checkpoint to another format), freeze
@@ -24,8 +23,10 @@ from absl import flags, logging
 
 from dataset import command_line, label_map
 from efficientdet import config as config_lib
+from tf2.weights import base_config
 
 FLAGS = flags.FLAGS
+DEFAULT_MODEL = "efficientdet-d0"  # of random weights, and of exported files without metadata
 # Flags of the published program that have no effect here; accepted, so that published commands run.
 IGNORED_FLAGS = {
     "delete_logdir": "nothing is ever deleted; existing targets are refused",
@@ -54,16 +55,24 @@ def define_flags() -> None:
     """Defines all flags; not done at import time."""
     with command_line.group("General"):
         flags.DEFINE_enum("runmode", "dry", list(REQUIRED_FLAGS), "One of the modes above.")
-        flags.DEFINE_string("model_name", "efficientdet-d0", f"One of {', '.join(config_lib.MODELS)}.")
         flags.DEFINE_string(
-            "hparams", "", "Keys of efficientdet/config.py: a .yaml file, or 'k=v,nms_configs.iou_thresh=0.6'."
+            "model_name",
+            None,
+            f"One of {', '.join(config_lib.MODELS)}; default: that of --ckpt_path, or else {DEFAULT_MODEL}.",
+        )
+        flags.DEFINE_string(
+            "hparams",
+            "",
+            "Keys of efficientdet/config.py, over those of config.yaml beside --ckpt_path: a .yaml file, or "
+            "'k=v,nms_configs.iou_thresh=0.6'.",
         )
         flags.DEFINE_integer("threads", 0, "Threads per operation; 0: one per core.", lower_bound=0)
     with command_line.group("Checkpoint", CHECKPOINT_MODES):
         flags.DEFINE_string(
             "ckpt_path",
             None,
-            "Folder, prefix or .h5 file of a checkpoint, or name of released weights; '_' for random weights.",
+            "Folder of a training, prefix or .h5 file of a checkpoint, or name of released weights; '_' for random "
+            "weights.",
         )
     with command_line.group("Exported file", ["saved_model", "bm", *EXPORTED_FILE_MODES]):
         flags.DEFINE_string(
@@ -172,15 +181,17 @@ def load_config() -> config_lib.Config:
     command_line.report_unused("runmode", FLAGS.runmode, IGNORED_FLAGS)
     keys = {"method": "nms_method", "score_thresh": "min_score_thresh", "max_output_size": "max_boxes_to_draw"}
     given = {key: FLAGS[flag].value for key, flag in keys.items() if FLAGS[flag].present}
-    layers = {"nms_configs": config_lib.INFERENCE_NMS}, config_lib.read_hparams(FLAGS.hparams), {"nms_configs": given}
-    config = config_lib.load(FLAGS.model_name).override(*layers)
+    check_flags()
+    path = None if opens_exported_file() else ckpt_path()
+    typed = config_lib.read_hparams(FLAGS.hparams), {"nms_configs": given}
+    defaults = {"default_model": DEFAULT_MODEL, "defaults": base_config.INFERENCE}
+    config = base_config.of_detector(path, FLAGS.model_name, *typed, **defaults)
     label_map.check(label_map.resolve(config.label_map), config.num_classes)
     if config.mixed_precision:
         logging.warning(
             "mixed_precision applies to training only; inference uses float32, or 16 bits with --tflite=FP16 or "
             "--tensorrt=FP16"
         )
-    check_flags()
     return config
 
 
@@ -238,7 +249,7 @@ def export_model(config: config_lib.Config) -> None:
         )
     if FLAGS.parity:
         parity_options = export.ParityOptions(FLAGS.parity_images, evaluation, FLAGS.max_ap_drop)
-    export.run(config, ckpt_path(), targets_from_flags(), parity_options)
+    export.run(config, ckpt_path(), targets_from_flags(FLAGS.model_name or config.name), parity_options)
 
 
 def infer_images(config: config_lib.Config) -> None:
@@ -280,7 +291,7 @@ def open_driver(config: config_lib.Config):
     from tf2.inference import drivers
     from tf2.weights import class_names
 
-    if FLAGS.runmode in EXPORTED_FILE_MODES or (FLAGS.runmode == "bm" and FLAGS["saved_model_dir"].present):
+    if opens_exported_file():
         content = "network" if FLAGS.runmode == "bm" else None
         threads = FLAGS.threads or None
         driver = drivers.open_artifact(FLAGS.saved_model_dir, config, content=content, num_threads=threads)
@@ -288,6 +299,11 @@ def open_driver(config: config_lib.Config):
         return driver
     config, _ = class_names.of_detector(config, ckpt_path())
     return drivers.KerasDriver(config, ckpt_path())
+
+
+def opens_exported_file() -> bool:
+    """Returns True if the mode opens --saved_model_dir instead of a checkpoint."""
+    return FLAGS.runmode in EXPORTED_FILE_MODES or (FLAGS.runmode == "bm" and FLAGS["saved_model_dir"].present)
 
 
 def warn_overridden_flags(driver) -> None:
@@ -302,8 +318,8 @@ def warn_overridden_flags(driver) -> None:
         logging.warning("%s was exported with the score threshold %g", FLAGS.saved_model_dir, score_thresh)
 
 
-def targets_from_flags():
-    """Returns the files that the mode writes."""
+def targets_from_flags(name: str):
+    """Returns the files that the mode writes; frozen graphs are named after the model."""
     from tf2.export import export
 
     common = {
@@ -313,7 +329,7 @@ def targets_from_flags():
     }
     if FLAGS.runmode == "freeze":
         saved_model_dir = os.path.join(FLAGS.logdir, "savedmodel")
-        frozen_graph = os.path.join(FLAGS.logdir, f"{FLAGS.model_name}_frozen.pb")
+        frozen_graph = os.path.join(FLAGS.logdir, f"{name}_frozen.pb")
         return export.Targets(saved_model_dir, frozen_graph, content="network", **common)
     if FLAGS.runmode == "onnx":
         return export.Targets(onnx=FLAGS.onnx_path, content=FLAGS.onnx_content, **common)
@@ -321,7 +337,7 @@ def targets_from_flags():
     tensorrt_dir = os.path.join(saved_model_dir, f"tensorrt_{FLAGS.tensorrt.lower()}") if FLAGS.tensorrt else None
     return export.Targets(
         saved_model_dir,
-        os.path.join(saved_model_dir, f"{FLAGS.model_name}_frozen.pb"),
+        os.path.join(saved_model_dir, f"{name}_frozen.pb"),
         tflite=FLAGS.tflite_path,
         tflite_content=FLAGS.tflite_content,
         tflite_precision=FLAGS.tflite,

@@ -367,25 +367,31 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-def load(model_name: str, hparams: str = "", *, default_recipe: str = "published", **flags: Any) -> Config:
+def load(model: str | Config, hparams: str = "", *, default_recipe: str | None = None, **flags: Any) -> Config:
     """Returns the Config of a model: defaults < model < recipe < hparams < flags.
 
     Args:
-        model_name: a key of MODELS.
+        model: a key of MODELS, or a Config in place of defaults, model and recipe, of which it has applied its own.
         hparams: "", the path of a .yaml file, or `k=v` pairs.
-        default_recipe: recipe if neither hparams nor flags have one.
+        default_recipe: recipe if neither hparams nor flags have one; None for that of the model, published.
         **flags: any key of Config; None means not set.
 
     Raises:
         ConfigError: for an unknown model or key, an invalid value, or a file that cannot be read.
     """
-    if model_name not in MODELS:
-        names = {name.removeprefix("efficientdet-"): name for name in MODELS} | {name: name for name in MODELS}
-        raise ConfigError(f"unknown model {model_name!r}{nearest(model_name, names)} (known: {', '.join(MODELS)})")
+    base = model if isinstance(model, Config) else _of_model(model)
     given = [read_hparams(hparams), {name: value for name, value in flags.items() if value is not None}]
-    recipe = Config(recipe=default_recipe).override(*[{"recipe": v["recipe"]} for v in given if "recipe" in v]).recipe
-    layers = {"name": model_name, "recipe": recipe}, MODELS[model_name], RECIPES[recipe], *given
-    return Config().override(*layers)
+    recipes = [{"recipe": values["recipe"]} for values in given if "recipe" in values]
+    recipe = base.override({"recipe": default_recipe or base.recipe}, *recipes).recipe
+    table = RECIPES[recipe] if recipe != base.recipe else {}
+    return base.override({"recipe": recipe}, table, *given)
+
+
+def _of_model(name: str) -> Config:
+    if name not in MODELS:
+        names = {name.removeprefix("efficientdet-"): name for name in MODELS} | {name: name for name in MODELS}
+        raise ConfigError(f"unknown model {name!r}{nearest(name, names)} (known: {', '.join(MODELS)})")
+    return Config().override({"name": name}, MODELS[name])
 
 
 def _plain(value: Any) -> Any:

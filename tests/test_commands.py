@@ -18,6 +18,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 SAMPLE = str(ROOT / "testdata" / "sample.tfrecord")
 TINY = "--hparams=image_size=64,num_classes=3,fpn_num_filters=8,fpn_cell_repeats=1,box_class_repeats=1"
 TRAIN = ["main.py", "--mode=train", "--model_name=efficientdet-lite0", TINY]
+NEW = ["main.py", "--model_dir=m", "--train_file_pattern=x"]
 EVAL = ["main.py", "--mode=eval", "--model_name=efficientdet-lite0", TINY]
 EXPORT = ["model_inspect.py", "--runmode=saved_model", "--ckpt_path=_"]
 INSPECT = ["model_inspect.py", "--model_name=efficientdet-lite0", TINY]
@@ -62,14 +63,14 @@ def assert_error(result, message):
     "flags, message",
     [
         (
-            ["main.py", "--model_name=efficientdet-d00"],
+            [*NEW, "--model_name=efficientdet-d00"],
             "unknown model 'efficientdet-d00'; did you mean 'efficientdet-d0'?",
         ),
-        (["main.py", "--hparams=learning_rat=1"], "unknown config key 'learning_rat'; did you mean 'learning_rate'?"),
-        (["main.py", "--hparams=none.yaml"], "cannot read none.yaml: No such file or directory"),
-        (["main.py", "--hparams=num_classes=0"], "num_classes must be a whole number in [1, inf), got 0"),
+        ([*NEW, "--hparams=learning_rat=1"], "unknown config key 'learning_rat'; did you mean 'learning_rate'?"),
+        ([*NEW, "--hparams=none.yaml"], "cannot read none.yaml: No such file or directory"),
+        ([*NEW, "--hparams=num_classes=0"], "num_classes must be a whole number in [1, inf), got 0"),
         (
-            ["main.py", "--hparams=num_classes=3,label_map=voc"],
+            [*NEW, "--hparams=num_classes=3,label_map=voc"],
             "label_map has id 20 ('tvmonitor') but num_classes is 3",
         ),
         ([*TRAIN], "Must specify --model_dir for train."),
@@ -93,7 +94,7 @@ def assert_error(result, message):
             "--ckpt and --backbone_ckpt are mutually exclusive",
         ),
         ([*EVAL, "--ckpt=c", "--val_file_pattern=x", "--eval_timeout=9"], "omit them or --ckpt"),
-        (["main.py", "--hparams=strategy=cpus"], "strategy must be one of gpus, multi-gpus, tpu or None, got 'cpus'"),
+        ([*NEW, "--hparams=strategy=cpus"], "strategy must be one of gpus, multi-gpus, tpu or None, got 'cpus'"),
         ([*TRAIN, "--testdev_dir=d"], f"--testdev_dir {ONE_OFF}"),
         ([*TRAIN, "--hub_module_url=u"], "--hub_module_url is refused: TensorFlow Hub modules are not supported"),
         (

@@ -93,6 +93,7 @@ ORDER = [
     "tf2.weights.object_keys",
     "tf2.weights.structure",
     "tf2.weights.checkpoint",
+    "tf2.weights.base_config",
     "tf2.weights",
     "tf2.inference.metadata",
     "tf2.inference.graph",

@@ -10,17 +10,14 @@ import types
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags
+import until_built
+from until_built import Built
 
-import main
-import model_inspect
-from dataset import command_line, tfrecord
+from dataset import tfrecord
 from dataset.label_map import COCO
 from efficientdet import config as config_lib
-from tf2.export import export
 from tf2.inference import drivers
 from tf2.inference.metadata import Metadata
-from tf2.training import train
 from tf2.training.model_dir import ModelDir
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -45,10 +42,6 @@ ONNX = ["model_inspect.py", "--runmode=onnx", "--ckpt_path=bccd", "--onnx_path=x
 FREEZE = ["model_inspect.py", "--runmode=freeze", "--ckpt_path=bccd", "--logdir=log"]
 
 
-class Built(Exception):
-    """A network is built; its argument is the config."""
-
-
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A folder with the detector bccd, records with the same and with other ids, and their groundtruth files."""
@@ -69,12 +62,7 @@ def folder(tmp_path, monkeypatch):
         content["categories"] = [{"id": class_id, "name": class_name} for class_id, class_name in names.items()]
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
 
-    def build(config, *args, **options):
-        raise Built(config)
-
-    for module, name in ((drivers, "KerasDriver"), (export, "KerasDriver"), (drivers, "ArtifactDriver")):
-        monkeypatch.setattr(module, name, build)
-    monkeypatch.setattr(train, "Trainer", build)
+    until_built.patch(monkeypatch)
     stored = Metadata(config_lib.load("efficientdet-lite0", num_classes=4, label_map=BCCD))
     runtime = types.SimpleNamespace(metadata=stored, content="detector", batch_size=None)
     monkeypatch.setattr(drivers.runtimes, "load", lambda *args: runtime)
@@ -86,22 +74,7 @@ BOXES = [[0.0, 0.0, 0.5, 0.5], [0.5, 0.0, 1.0, 0.5], [0.0, 0.5, 0.5, 1.0]]
 
 def run(words):
     """Runs a command up to the construction of its network."""
-    module = main if words[0] == "main.py" else model_inspect
-    groups, before = command_line.GROUPS[:], set(flags.FLAGS)
-    try:
-        module.define_flags()
-        command_line.parse([words[0], "--model_name=efficientdet-lite0", *words[1:]])
-        config = module.load_config()
-        if module is model_inspect:
-            model_inspect.MODES[flags.FLAGS.runmode](config)
-        elif flags.FLAGS.mode == "eval":
-            (main.run_follow if main.follows() else main.run_evaluation)(config, None)
-        else:
-            main.run_training(config, None)
-    finally:
-        command_line.GROUPS[:] = groups
-        flags.FLAGS.remove_flag_values(set(flags.FLAGS) - before)
-        flags.FLAGS.unparse_flags()
+    until_built.run([words[0], "--model_name=efficientdet-lite0", *words[1:]])
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from efficientdet.postprocess import CLASS_OFFSET, Detections
 from efficientdet.tta import Levels
 from tf2.inference import runtimes, signatures
 from tf2.inference.metadata import ArtifactError, Metadata, stored_names
-from tf2.weights import checkpoint, class_names, published, saved_config
+from tf2.weights import base_config, checkpoint, class_names, published, saved_config
 
 
 class Driver:
@@ -178,8 +178,9 @@ def load(
 
     Args:
         model_or_path: a model, or another name of released weights such as "efficientdet-d2-640" (downloaded the first
-            time); or the folder of a training or its archive/ subfolder, with a config.yaml.
-        ckpt: other weights to load, see `checkpoint.find`; None for those of model_or_path.
+            time); or the folder of a training, its archive/ subfolder or a checkpoint in it, with a config.yaml.
+        ckpt: other weights to load, see `checkpoint.find`; None for those of model_or_path. With a model, the
+            config.yaml beside them counts.
         hparams: config overrides, a .yaml file or "k=v,k=v".
         min_score_thresh: scores of detections are higher, in [0, 1]; None for nms_configs.score_thresh of the training
             or hparams, or else 0.4.
@@ -191,30 +192,15 @@ def load(
     """
     nms = {"score_thresh": min_score_thresh, "method": nms_method}
     nms = {"nms_configs": {key: value for key, value in nms.items() if value is not None}}
-    model_or_path = os.fspath(model_or_path)
-    config = _config_of(model_or_path).override(config_lib.read_hparams(hparams), overrides, nms)
-    ckpt_path = os.fspath(ckpt or model_or_path)
+    typed = config_lib.read_hparams(hparams), overrides, nms
+    path, model_name = os.fspath(model_or_path), None
+    ckpt_path = os.fspath(ckpt or path)
+    if ckpt and path in published.ARCHIVES and not saved_config.exists(path):
+        model_name, keys = published.model_of(path)
+        path, typed = ckpt_path, (keys, *typed)
+    config = base_config.of_detector(path, model_name, *typed, defaults=base_config.INFERENCE)
     config, _ = class_names.of_detector(config, ckpt_path)
     return KerasDriver(config, ckpt_path)
-
-
-def _config_of(model_or_path: str) -> config_lib.Config:
-    """Returns the config of a training, a model or released weights, over the NMS defaults of inference."""
-    defaults = {"nms_configs": config_lib.INFERENCE_NMS}
-    if config := saved_config.read(model_or_path, defaults):
-        return config
-    if model_or_path in published.ARCHIVES:
-        model_name, keys = published.model_of(model_or_path)
-        return config_lib.load(model_name).override(keys, defaults)
-    if any(tf.io.gfile.exists(path) for path in (model_or_path, f"{model_or_path}.index")):
-        raise checkpoint.CheckpointError(
-            f"{model_or_path} has no config.yaml that names its model; pass both, as in "
-            f"tf2.load('efficientdet-d0', ckpt={model_or_path!r}), or open an exported file with tf2.open"
-        )
-    close = config_lib.nearest(model_or_path, {name: name for name in published.ARCHIVES})
-    raise config_lib.ConfigError(
-        f"{model_or_path!r} is neither a model, nor released weights, nor the folder of a training{close}"
-    )
 
 
 def open_artifact(

@@ -10,16 +10,13 @@ state file that names complete checkpoints; other files are removed at the next 
 import json
 import os
 import re
-import reprlib
 import shutil
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from dataset import label_map
 from dataset.check import class_ids
 from dataset.files import UNFINISHED, read_file, reason_of, write_file
 from efficientdet.config import Config, ConfigError
@@ -34,13 +31,7 @@ TEMPORARY_FILE = re.compile(
 )
 
 # Keys that change names or shapes of variables, or the state of the optimizer.
-FIXED = (
-    *("num_classes", "backbone_name", "min_level", "max_level", "num_scales", "aspect_ratios"),
-    *("fpn_name", "fpn_weight_method", "fpn_config", "fpn_cell_repeats", "fpn_num_filters", "box_class_repeats"),
-    *("separable_conv", "apply_bn_for_resampling", "conv_bn_act_pattern", "optimizer"),
-)
-# Values with the same meaning.
-SYNONYMS = {"fpn_name": {None: "bifpn", "bifpn_dyn": "bifpn"}, "fpn_weight_method": {None: "fastattn"}}
+FIXED = (*saved_config.STRUCTURE, "optimizer")
 
 
 class ModelDir:
@@ -360,9 +351,8 @@ def compare(saved: Config, new: Config) -> list[str]:
     """
     known = class_ids.of_label_map(saved.label_map, "the config.yaml of this training run")
     class_ids.check_moved(class_ids.of_label_map(new.label_map), known, class_names.CONTINUE)
-    before, after = _changes(saved, new), _changes(new, saved)
-    lines = {key: f"{key}: {_short(before[key])} -> {_short(after[key])}" for key in after}
-    fixed = [line for key, line in lines.items() if _is_fixed(key, before[key], after[key])]
+    lines = saved_config.changes(saved, new)
+    fixed = [line for key, line in lines.items() if _is_fixed(key, saved, new)]
     if fixed:
         raise ConfigError(
             f"this training run cannot continue with {', '.join(fixed)}; "
@@ -371,23 +361,7 @@ def compare(saved: Config, new: Config) -> list[str]:
     return list(lines.values())
 
 
-def _changes(config: Config, other: Config) -> dict[str, Any]:
-    """Returns the values of a config that differ from another, by key; of label_map only the names that differ."""
-    names, others = label_map.resolve(config.label_map), label_map.resolve(other.label_map)
-    changed = config.override({"label_map": None}).difference(other.override({"label_map": None}))
-    changed |= {f"nms_configs.{key}": value for key, value in changed.pop("nms_configs", {}).items()}
-    if names != others:
-        changed["label_map"] = {number: name for number, name in names.items() if others.get(number) != name}
-    return changed
-
-
-def _is_fixed(key: str, before: Any, after: Any) -> bool:
+def _is_fixed(key: str, saved: Config, new: Config) -> bool:
     if key == "moving_average_decay":
-        return bool(before) != bool(after)
-    if key in SYNONYMS:
-        before, after = (SYNONYMS[key].get(value, value) for value in (before, after))
-    return key in FIXED and before != after
-
-
-def _short(value: Any) -> str:
-    return value if isinstance(value, str) else reprlib.repr(value)
+        return bool(saved.moving_average_decay) != bool(new.moving_average_decay)
+    return key in FIXED and saved_config.differs(key, saved, new)

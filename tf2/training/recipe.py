@@ -143,7 +143,7 @@ def training_boxes(file_pattern: str, config: Config) -> np.ndarray:
 
 def _anchors_of(ckpt: str) -> dict[str, Any]:
     """Returns the anchors of the detector in a checkpoint, for which its heads are trained; empty if not known."""
-    saved = saved_config.read(class_names.folder_of(ckpt))
+    saved = saved_config.read(saved_config.folder_of(ckpt))
     anchors = saved.select("num_scales", *ANCHORS) if saved else {}
     if anchors:
         logging.info("anchors of %s: %s", ckpt, ", ".join(f"{key}={value}" for key, value in anchors.items()))

@@ -8,7 +8,6 @@ that name without a config.yaml, have COCO's. The names of other checkpoints are
 
 import os
 
-import tensorflow as tf
 from absl import logging
 
 from dataset.check import class_ids
@@ -30,7 +29,7 @@ def of_checkpoint(path: str | None, num_classes: int) -> NamedIds:
         path: see `checkpoint.find`; None for random weights.
         num_classes: of the config; a detector with another number cannot be used with it, and its names do not matter.
     """
-    folder = folder_of(path) if path else ""
+    folder = saved_config.folder_of(path) if path else ""
     try:
         saved = saved_config.read(folder) if path else None
     except ConfigError as error:
@@ -39,21 +38,9 @@ def of_checkpoint(path: str | None, num_classes: int) -> NamedIds:
     if saved:
         names = saved.label_map if saved.num_classes == num_classes else None
         return class_ids.of_label_map(names, os.path.join(folder, "config.yaml"))
-    is_unpacked = os.path.basename(os.path.normpath(folder)) in published.DETECTORS and has_checkpoint(folder)
-    is_released = is_unpacked or (path in published.DETECTORS and not tf.io.gfile.exists(path))
+    is_released = path and saved_config.released_name(path) in published.DETECTORS
     names = "coco" if is_released and num_classes == published.NUM_CLASSES else None
     return class_ids.of_label_map(names, f"the released weights {path}")
-
-
-def folder_of(path: str) -> str:
-    """Returns the folder of a checkpoint; the path itself if there is no such file."""
-    is_file = tf.io.gfile.exists(f"{path}.index") or (tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path))
-    return os.path.dirname(path) or "." if is_file else path
-
-
-def has_checkpoint(folder: str) -> bool:
-    """Returns True if a folder exists and has a checkpoint in TensorFlow's format."""
-    return tf.io.gfile.isdir(folder) and any(file.endswith(".index") for file in tf.io.gfile.listdir(folder))
 
 
 def with_names(config: Config, known: NamedIds) -> Config:
@@ -98,7 +85,7 @@ def at_start(config: Config, model_dir: str, ckpt: str | None = None) -> tuple[C
         LabelMapError: if label_map gives a name of the detector another id.
     """
     given = class_ids.of_label_map(config.label_map)
-    if not has_checkpoint(model_dir):
+    if not saved_config.has_checkpoint(model_dir):
         known = of_checkpoint(ckpt, config.num_classes)
         class_ids.check_moved(given, known, START)
         return config, known

@@ -1,18 +1,34 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Reading of config.yaml, which training saves beside its checkpoints."""
+"""config.yaml, which training saves beside its checkpoints: reading, and comparison with another config.
+
+Local folders are read without TensorFlow, so that commands can report errors in their flags immediately.
+"""
 
 import os
 import reprlib
+import types
 from collections.abc import Mapping
 from typing import Any
 
-import tensorflow as tf
 import yaml
 
 from dataset import label_map
-from dataset.files import read_file, reason_of
 from efficientdet.config import Config, ConfigError
+from tf2.weights import published
+
+FILE = "config.yaml"
+LOCAL_FILES = types.SimpleNamespace(exists=os.path.exists, isdir=os.path.isdir, listdir=os.listdir)
+# Keys that determine the names and shapes of the weights.
+STRUCTURE = (
+    *("num_classes", "backbone_name", "min_level", "max_level", "num_scales", "aspect_ratios"),
+    *("fpn_name", "fpn_weight_method", "fpn_config", "fpn_cell_repeats", "fpn_num_filters", "box_class_repeats"),
+    *("separable_conv", "apply_bn_for_resampling", "conv_bn_act_pattern"),
+)
+# Further keys that the weights were trained for: with other values they load, and detect wrongly.
+SEMANTICS = ("act_type", "conv_after_downsample", "anchor_scale", "mean_rgb", "stddev_rgb", "scale_range")
+# Values with the same meaning.
+SYNONYMS = {"fpn_name": {None: "bifpn", "bifpn_dyn": "bifpn"}, "fpn_weight_method": {None: "fastattn"}}
 
 
 def read(directory: str, defaults: Mapping[str, Any] | None = None) -> Config | None:
@@ -25,18 +41,106 @@ def read(directory: str, defaults: Mapping[str, Any] | None = None) -> Config | 
     Raises:
         ConfigError: if this version cannot read the file.
     """
-    path = os.path.join(directory, "config.yaml")
-    if not tf.io.gfile.exists(path):
+    path = os.path.join(directory, FILE)
+    if not exists(path):
         return None
     try:
-        values = yaml.safe_load(read_file(path))
+        values = yaml.safe_load(_content(path))
         if not isinstance(values, dict):
             raise ConfigError(f"expected `key: value` lines, got {reprlib.repr(values)}")
         return with_class_names(Config().override(defaults or {}, values))
-    except (tf.errors.OpError, yaml.YAMLError, ValueError) as error:
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        from dataset.files import reason_of  # imports TensorFlow
+
         raise ConfigError(f"cannot read {path} ({reason_of(error)})") from error
 
 
 def with_class_names(config: Config) -> Config:
     """Returns the config with `label_map` replaced by the class names that it refers to."""
     return config.override({"label_map": label_map.resolve(config.label_map) or None})
+
+
+def folder_of(path: str) -> str:
+    """Returns the folder of a checkpoint, see `checkpoint.find`; the path itself if there is no such file."""
+    is_file = exists(f"{path}.index") or (exists(path) and not _file_system(path).isdir(path))
+    return os.path.dirname(path) or "." if is_file else path
+
+
+def file_of(path: str) -> str:
+    """Returns the path of config.yaml beside a checkpoint, see `folder_of`."""
+    return os.path.join(folder_of(path), FILE)
+
+
+def has_checkpoint(folder: str) -> bool:
+    """Returns True if a folder exists and has a checkpoint in TensorFlow's format."""
+    files = _file_system(folder)
+    return files.isdir(folder) and any(file.endswith(".index") for file in files.listdir(folder))
+
+
+def released_name(path: str) -> str | None:
+    """Returns the name of released weights, given by it or by an unpacked folder of that name; otherwise None."""
+    if path in published.ARCHIVES and not exists(path):
+        return path
+    folder = folder_of(path)
+    name = os.path.basename(os.path.normpath(folder))
+    return name if name in published.DETECTORS and has_checkpoint(folder) else None
+
+
+def exists(path: str) -> bool:
+    """Returns True if there is a local or remote file or folder."""
+    return _file_system(path).exists(path)
+
+
+def _file_system(path: str):
+    """Returns the module, or the like, with exists, isdir and listdir for a path."""
+    if "://" not in path:
+        return LOCAL_FILES
+    import tensorflow as tf
+
+    return tf.io.gfile
+
+
+def _content(path: str) -> bytes:
+    if "://" not in path:
+        with open(path, "rb") as file:
+            return file.read()
+    import tensorflow as tf
+
+    from dataset.files import read_file, reason_of
+
+    try:
+        return read_file(path)
+    except tf.errors.OpError as error:
+        raise OSError(reason_of(error)) from error
+
+
+def changes(saved: Config, new: Config) -> dict[str, str]:
+    """Returns the keys of a config that differ from the one of a training, with both values in one line.
+
+    The line of `learning_rate` is such as "learning_rate: 0.08 -> 0.01"; that of label_map has the names that differ;
+    keys of nms_configs are written nms_configs.method and so on.
+    """
+    before, after = _values_unlike(saved, new), _values_unlike(new, saved)
+    return {key: f"{key}: {_short(before[key])} -> {_short(after[key])}" for key in after}
+
+
+def differs(key: str, saved: Config, new: Config) -> bool:
+    """Returns True if two configs differ in the meaning of a key, see SYNONYMS."""
+    before, after = (getattr(config, key) for config in (saved, new))
+    if key in SYNONYMS:
+        before, after = (SYNONYMS[key].get(value, value) for value in (before, after))
+    return before != after
+
+
+def _values_unlike(config: Config, other: Config) -> dict[str, Any]:
+    """Returns the values of a config that differ from another, by key; of label_map only the names that differ."""
+    names, others = label_map.resolve(config.label_map), label_map.resolve(other.label_map)
+    changed = config.override({"label_map": None}).difference(other.override({"label_map": None}))
+    changed |= {f"nms_configs.{key}": value for key, value in changed.pop("nms_configs", {}).items()}
+    if names != others:
+        changed["label_map"] = {number: name for number, name in names.items() if others.get(number) != name}
+    return changed
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else reprlib.repr(value)

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Identification of the model that weights belong to, by their names and shapes; used in error messages."""
+"""Identification of the model that weights belong to, by their names and shapes; for error messages and as a guess."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ from efficientdet import config as config_lib
 
 
 def looks_like(values: Mapping[str, np.ndarray]) -> str:
-    """Names the published models that have the structure of the weights, and the number of classes.
+    """Describes the published models that have the structure of the weights, and the number of classes.
 
     Args:
         values: weights by official name, or by object key if they were read for a network of another structure.
@@ -20,9 +20,17 @@ def looks_like(values: Mapping[str, np.ndarray]) -> str:
     Returns:
         Text such as "efficientdet-d6 or efficientdet-d7 with num_classes 90".
     """
-    if not {"class_net/class-predict/bias", "box_net/box-predict/bias"} <= values.keys():
-        backbones = sorted({name.split("/")[0] for name in values if name.startswith("efficientnet-")})
-        return f"a backbone, {backbones[0]}" if backbones else "no EfficientDet"
+    if _is_detector(values):
+        models = " or ".join(models_like(values)) or "a customized EfficientDet"
+        return f"{models} with num_classes {num_classes(values)}"
+    backbones = sorted({name.split("/")[0] for name in values if name.startswith("efficientnet-")})
+    return f"a backbone, {backbones[0]}" if backbones else "no EfficientDet"
+
+
+def models_like(values: Mapping[str, np.ndarray]) -> list[str]:
+    """Returns the published models that have the structure of the weights, see `looks_like`."""
+    if not _is_detector(values):
+        return []
     kernel = next(name for name in values if re.match(r"class_net/(class-predict|classes)/(pointwise_)?kernel", name))
     structure = (
         _count(r"(?:efficientnet-[^/]+/blocks_|backbone/_blocks/)(\d+)/", values),
@@ -32,8 +40,11 @@ def looks_like(values: Mapping[str, np.ndarray]) -> str:
         values[kernel].shape[-2],
         any("/WSM" in name for name in values),
     )
-    models = [name for name in config_lib.MODELS if _structure(config_lib.load(name)) == structure]
-    return f"{' or '.join(models) or 'a customized EfficientDet'} with num_classes {num_classes(values)}"
+    return [name for name in config_lib.MODELS if _structure(config_lib.load(name)) == structure]
+
+
+def _is_detector(values: Mapping[str, np.ndarray]) -> bool:
+    return {"class_net/class-predict/bias", "box_net/box-predict/bias"} <= values.keys()
 
 
 def num_classes(values: Mapping[str, np.ndarray]) -> int:

@@ -1,0 +1,149 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The config of a command that reads a stored detector or continues a training, so that only changes must be typed.
+
+Precedence: defaults < model < config.yaml < hparams < flags. A config.yaml in the folder of the detector or training
+counts as a whole, also where the model is typed again; what was typed and differs from it is logged, or an error where
+it contradicts the weights. Without the file, the model is the one typed, or that of released weights by their name, or
+the one that the weights look like.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from absl import logging
+
+from efficientdet import config as config_lib
+from efficientdet.config import Config, ConfigError
+from tf2.weights import published, saved_config
+
+# Keys that a new training takes from the config.yaml of the detector that it starts from.
+DETECTOR = ("name", "image_size", "label_map", *saved_config.STRUCTURE, *saved_config.SEMANTICS)
+# Keys of the machine and the course of a training, which neither inference nor evaluation takes from config.yaml.
+TRAINING_RUN = ("strategy", "mixed_precision", "loss_scale", "sample_image")
+INFERENCE = {"nms_configs": config_lib.INFERENCE_NMS}  # defaults of inference, which config.yaml overrides
+NAME_IT = "give --model_name and the --hparams of its training (in Python: tf2.load(MODEL, CKPT, hparams=...))"
+
+
+def of_detector(
+    path: str | None,
+    model_name: str | None,
+    *typed: Mapping[str, Any],
+    default_model: str = "",
+    defaults: Mapping[str, Any] | None = None,
+) -> Config:
+    """Returns the config of a stored detector, for inference, export or evaluation.
+
+    Args:
+        path: see `checkpoint.find`; None for random weights, or an exported file without metadata.
+        model_name: the model that the user names; None for that of the detector, and without a path default_model.
+        *typed: config keys that the user sets; later mappings win.
+        default_model: a key of `config.MODELS`, as is model_name.
+        defaults: config keys that config.yaml overrides.
+
+    Raises:
+        ConfigError: if what is typed contradicts config.yaml, or the model is not known.
+        CheckpointError: if the model is not known, and the weights cannot be read.
+    """
+    saved = _read(path, model_name, defaults) if path else None
+    if saved is None:
+        base = _of_weights(path) if path and not model_name else config_lib.load(model_name or default_model)
+        return base.override(defaults or {}, *typed)
+    unset = Config()
+    saved = saved.override({key: getattr(unset, key) for key in TRAINING_RUN})
+    config = saved.override(*typed)
+    source = saved_config.file_of(path)
+    lines = saved_config.changes(saved, config)
+    keys = (*saved_config.STRUCTURE, *saved_config.SEMANTICS)
+    if wrong := [line for key, line in lines.items() if key in keys and saved_config.differs(key, saved, config)]:
+        raise ConfigError(f"the weights were trained with other settings, {source}: {', '.join(wrong)}; remove them")
+    for line in lines.values():
+        logging.info("other than in %s: %s", source, line)
+    return config
+
+
+def of_training(
+    model_dir: str, ckpt: str | None, model_name: str | None, *, hparams: str, default_model: str, **flags: Any
+) -> Config:
+    """Returns the config of a training run, which `resume.find` compares with that of the previous run.
+
+    Args:
+        model_dir: folder of the training; it continues if the folder has a checkpoint.
+        ckpt: the detector to start from otherwise, see `checkpoint.find`; None for another start.
+        model_name: the model that the user names; None for that of the training to continue or, in a new one, of the
+            detector to start from, with its network, input and classes; without either, default_model.
+        hparams: "", the path of a .yaml file, or `k=v` pairs.
+        default_model: a key of `config.MODELS`, as is model_name.
+        **flags: config keys; None means not set.
+
+    Raises:
+        ConfigError: if model_name contradicts config.yaml, or the model is not known.
+        CheckpointError: if the model is not known, and the weights cannot be read.
+    """
+    if saved_config.has_checkpoint(model_dir):
+        if saved := _read(model_dir, model_name):
+            # The strategy belongs to the command, as --worker and --tpu do: this may be another machine.
+            return config_lib.load(saved.override({"strategy": None}), hparams, **flags)
+        if not model_name:
+            raise ConfigError(f"{model_dir} has checkpoints, but no config.yaml to continue with; {NAME_IT}")
+    elif ckpt and not model_name:
+        return _start_from(ckpt, hparams, **flags)
+    return config_lib.load(model_name or default_model, hparams, **flags)
+
+
+def _read(path: str, model_name: str | None, defaults: Mapping[str, Any] | None = None) -> Config | None:
+    """Reads config.yaml beside a checkpoint; None if there is none, or if it cannot be read and the model is typed.
+
+    Raises:
+        ConfigError: if it cannot be read, or has another model.
+    """
+    try:
+        saved = saved_config.read(saved_config.folder_of(path), defaults)
+    except ConfigError as error:
+        if not model_name:
+            raise
+        logging.warning("%s; using --model_name and --hparams alone", error)
+        return None
+    # A name that is not one of a model was set by the user.
+    if saved and model_name and saved.name in config_lib.MODELS and saved.name != model_name:
+        raise ConfigError(
+            f"{saved_config.file_of(path)} is of {saved.name}, but the model given is {model_name}; leave it out, or "
+            f"give another folder"
+        )
+    return saved
+
+
+def _start_from(ckpt: str, hparams: str, **flags: Any) -> Config:
+    """Returns the config of a new training with the network, input and classes of the detector that it starts from."""
+    if saved := _read(ckpt, None):
+        base = Config().override(saved.select(*DETECTOR))
+        config = config_lib.load(base, hparams, **flags)
+        if config.num_classes == saved.num_classes or config.label_map != base.label_map:
+            return config
+        return config_lib.load(base.override({"label_map": None}), hparams, **flags)  # other classes than the detector
+    return config_lib.load(_of_weights(ckpt), hparams, **flags)
+
+
+def _of_weights(path: str) -> Config:
+    """Returns the config of weights without a config.yaml: by their name, or of the model that they look like.
+
+    Raises:
+        ConfigError: if there is no such file, or the weights are not those of exactly one model.
+        CheckpointError: if the file cannot be read.
+    """
+    if name := saved_config.released_name(path):
+        model_name, keys = published.model_of(name)
+        return config_lib.load(model_name).override(keys)
+    if not (saved_config.exists(path) or saved_config.exists(f"{path}.index")):
+        close = config_lib.nearest(path, {name: name for name in published.ARCHIVES})
+        raise ConfigError(
+            f"{path!r} is neither the folder of a training, nor a checkpoint, nor a name of released weights{close}"
+        )
+    from tf2.weights import checkpoint, structure  # import TensorFlow
+
+    values = checkpoint.read(path, ()).values
+    models, about = structure.models_like(values), structure.looks_like(values)
+    if len(models) != 1:
+        raise ConfigError(f"{path} has no config.yaml that names its model; {NAME_IT}; it looks like {about}")
+    logging.warning("%s has no config.yaml; it looks like %s; otherwise %s", path, about, NAME_IT)
+    return config_lib.load(models[0], num_classes=structure.num_classes(values))
