@@ -99,7 +99,7 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_folder_is_enough(folder, lines, name):
     assert built(COMMANDS[name]) == EXPECTED[name]
-    assert [line for line in lines if "other than" in line or "mixed_precision" in line] == []
+    assert [line for line in lines if line.startswith(("other than in", "mixed_precision"))] == []
 
 
 @pytest.mark.parametrize("path", ["shop/", "shop/archive", "shop/model.ckpt-7", "shop/archive/model.ckpt-7", "FOLDER"])
@@ -122,7 +122,7 @@ def test_the_config_may_be_given_again(folder, lines, name):
     words = [word for word in COMMANDS[name] if not word.startswith("--hparams")]
     config = built(words, "shop.yaml", model_name="efficientdet-lite0")
     assert config == (EVALUATION if name == "train" else EXPECTED[name])
-    assert [line for line in lines if "other than" in line] == []
+    assert [line for line in lines if line.startswith("other than in")] == []
 
 
 @pytest.mark.parametrize("name", COMMANDS)
