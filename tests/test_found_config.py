@@ -99,7 +99,7 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_folder_is_enough(folder, lines, name):
     assert built(COMMANDS[name]) == EXPECTED[name]
-    assert [line for line in lines if line.startswith(("other than in", "mixed_precision"))] == []
+    assert [line for line in lines if line.startswith(("other than in", "mixed_precision applies"))] == []
 
 
 @pytest.mark.parametrize("path", ["shop/", "shop/archive", "shop/model.ckpt-7", "shop/archive/model.ckpt-7", "FOLDER"])
@@ -173,6 +173,16 @@ def test_a_training_without_checkpoint_starts_anew(folder):
     words = [*TRAIN, "--model_dir=new"]
     assert built(words) == config_lib.load("efficientdet-d1")
     assert built(words, model_name="efficientdet-d0") == config_lib.load("efficientdet-d0")
+
+
+@pytest.mark.parametrize("saved, typed", [("published", "finetune"), ("finetune", "finetune"), ("finetune", "")])
+def test_the_recipe_of_a_training_continues_unless_another_is_given(folder, saved, typed):
+    changed = {} if saved == "published" else {"learning_rate": 0.25}
+    config = SAVED.override({"recipe": saved}, config_lib.RECIPES[saved], changed, {"optimizer": "adam"})
+    ModelDir("shop").write_config(config)
+    table = config_lib.RECIPES[typed] if saved != typed and typed else {}
+    expected = config.override({"recipe": typed or saved, "strategy": None, "sample_image": None}, table)
+    assert built(COMMANDS["train"], f"recipe={typed}" if typed else "") == expected
 
 
 @pytest.mark.parametrize("hparams, changes", [("", {}), ("num_classes=5", {"num_classes": 5, "label_map": None})])

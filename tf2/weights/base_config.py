@@ -63,7 +63,14 @@ def of_detector(
 
 
 def of_training(
-    model_dir: str, ckpt: str | None, model_name: str | None, *, hparams: str, default_model: str, **flags: Any
+    model_dir: str,
+    ckpt: str | None,
+    model_name: str | None,
+    *,
+    hparams: str,
+    default_model: str,
+    default_recipe: str | None = None,
+    **flags: Any,
 ) -> Config:
     """Returns the config of a training run, which `resume.find` compares with that of the previous run.
 
@@ -74,6 +81,7 @@ def of_training(
             detector to start from, with its network, input and classes; without either, default_model.
         hparams: "", the path of a .yaml file, or `k=v` pairs.
         default_model: a key of `config.MODELS`, as is model_name.
+        default_recipe: recipe of a new training, see `config.load`.
         **flags: config keys; None means not set.
 
     Raises:
@@ -87,8 +95,8 @@ def of_training(
         if not model_name:
             raise ConfigError(f"{model_dir} has checkpoints, but no config.yaml to continue with; {NAME_IT}")
     elif ckpt and not model_name:
-        return _start_from(ckpt, hparams, **flags)
-    return config_lib.load(model_name or default_model, hparams, **flags)
+        return _start_from(ckpt, hparams, default_recipe=default_recipe, **flags)
+    return config_lib.load(model_name or default_model, hparams, default_recipe=default_recipe, **flags)
 
 
 def _read(path: str, model_name: str | None, defaults: Mapping[str, Any] | None = None) -> Config | None:
@@ -113,15 +121,22 @@ def _read(path: str, model_name: str | None, defaults: Mapping[str, Any] | None 
     return saved
 
 
-def _start_from(ckpt: str, hparams: str, **flags: Any) -> Config:
-    """Returns the config of a new training with the network, input and classes of the detector that it starts from."""
+def _start_from(ckpt: str, hparams: str, **options: Any) -> Config:
+    """Returns the config of a new training with the network, input and classes of the detector that it starts from.
+
+    Args:
+        ckpt: see `checkpoint.find`.
+        hparams: see `config.load`, as **options.
+    """
     if saved := _read(ckpt, None):
         base = Config().override(saved.select(*DETECTOR))
-        config = config_lib.load(base, hparams, **flags)
+        config = config_lib.load(base, hparams, **options)
         if config.num_classes == saved.num_classes or config.label_map != base.label_map:
             return config
-        return config_lib.load(base.override({"label_map": None}), hparams, **flags)  # other classes than the detector
-    return config_lib.load(_of_weights(ckpt), hparams, **flags)
+        return config_lib.load(
+            base.override({"label_map": None}), hparams, **options
+        )  # other classes than the detector
+    return config_lib.load(_of_weights(ckpt), hparams, **options)
 
 
 def _of_weights(path: str) -> Config:
