@@ -16,9 +16,9 @@ from absl import logging
 from dataset.check import anchor_fit, object_use, record_facts
 from dataset.record_count import RecordCounts
 from dataset.records import find_files
-from efficientdet.config import RECIPES, Config
+from efficientdet.config import Config
 from tf2.training.train import Training
-from tf2.weights import class_names, published, saved_config
+from tf2.weights import published, saved_config
 
 BATCH_SIZES = {"published": 64, "finetune": 8}  # images per step, unless --train_batch_size is set
 STEPS = 1440  # of a training on few images: 40 epochs of 36 steps for the 292 images of BCCD
@@ -29,7 +29,6 @@ EVALUATIONS = 10  # during a training, so that they take little of its time
 MAX_IMAGES, MAX_BOXES = 1000, 2000  # that anchors are fitted to, so that this takes seconds
 MIN_GAIN = 0.02  # of recall, for which anchors are changed
 ANCHORS = ("anchor_scale", "aspect_ratios")
-SCHEDULE = ("num_epochs", "lr_warmup_epoch", "map_freq")
 
 
 def fit(config: Config, typed_keys: Collection[str], training: Training) -> Config:
@@ -45,9 +44,9 @@ def fit(config: Config, typed_keys: Collection[str], training: Training) -> Conf
     Raises:
         DataError: if the training records cannot be read.
     """
+    if saved_config.has_checkpoint(training.model_dir):
+        return config
     typed_keys, fitted = set(typed_keys), {}
-    if class_names.has_checkpoint(training.model_dir):
-        return config.override({k: v for k, v in _recorded(config, training).items() if k not in typed_keys})
     if config.recipe == "finetune":
         files = find_files(training.train_file_pattern)
         num_images = training.num_examples_per_epoch or RecordCounts(training.model_dir).total(files)
@@ -66,14 +65,6 @@ def fit(config: Config, typed_keys: Collection[str], training: Training) -> Conf
         is_asked = not training.ckpt or "fit_anchors" in typed_keys
         fitted |= _fit_anchors(config, training.train_file_pattern) if is_asked else _anchors_of(training.ckpt)
     return config.override(fitted)
-
-
-def _recorded(config: Config, training: Training) -> dict[str, Any]:
-    """Returns the values that its recipe gave a training which resumes; empty if it depends on no data."""
-    saved = saved_config.read(training.model_dir)
-    if not saved or saved.recipe != config.recipe or not (config.recipe == "finetune" or config.fit_anchors):
-        return {}
-    return saved.select(*RECIPES[config.recipe], *SCHEDULE, "num_scales", *ANCHORS)
 
 
 def num_epochs(steps_per_epoch: int) -> int:

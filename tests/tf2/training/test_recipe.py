@@ -15,6 +15,7 @@ from tf2.training import recipe
 from tf2.training.model_dir import ModelDir
 from tf2.training.optimizer import learning_rate_schedule
 from tf2.training.train import Training
+from tf2.weights import base_config
 
 SIZE = 320  # of images and network input, pixels
 NUM_IMAGES = 40
@@ -191,9 +192,13 @@ def test_a_resumed_training_keeps_what_its_recipe_gave_it(tmp_path, records, log
     monkeypatch.setitem(RECIPES, "finetune", {**RECIPES["finetune"], "learning_rate": 1.0, "gamma": 9.0})
     logged.clear()
     again = training(tmp_path, records["long"])  # other data, and another version of the table
-    assert recipe.fit(finetune(), (), again) == fitted and not logged
-    longer = recipe.fit(finetune(num_epochs=500, jitter_min=0.8), {"num_epochs", "jitter_min"}, again)
-    assert longer == fitted.override({"num_epochs": 500, "jitter_min": 0.8})
+    start = {"model_dir": directory.path, "ckpt": None, "default_model": "efficientdet-d1"}
+    start["default_recipe"] = "finetune"
+    for hparams in ("", "num_epochs=500,jitter_min=0.8"):
+        config = base_config.of_training(model_name=None, hparams=hparams, **start)
+        typed = config_lib.read_hparams(hparams)
+        assert config == fitted.override(typed)
+        assert recipe.fit(config, typed.keys(), again) == config and not logged
 
 
 def test_a_resumed_training_of_the_published_recipe_is_that_of_its_flags(tmp_path, records):
