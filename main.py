@@ -281,6 +281,7 @@ def load_config() -> config_lib.Config:
             *(FLAGS.model_dir, FLAGS.ckpt, FLAGS.model_name),
             hparams=FLAGS.hparams,
             default_model=DEFAULT_MODEL,
+            default_recipe="finetune" if FLAGS.data else None,
             num_epochs=FLAGS.num_epochs,
             strategy=FLAGS.strategy or None,
         )
@@ -321,6 +322,8 @@ def prepare_data(config: config_lib.Config, strategy) -> config_lib.Config:
     if FLAGS.mode != "eval":
         FLAGS.train_file_pattern = data.train_file_pattern
         prepared.note_use(data, FLAGS.model_dir)
+    if FLAGS.mode == "eval" and config.label_map and not FLAGS.saved_model_dir:
+        return config  # with the classes of the detector, with which those of the data are compared
     return data.configure(config, config_lib.read_hparams(FLAGS.hparams))
 
 
