@@ -86,9 +86,9 @@ demo: $(INSTALLED)
 		--tf_random_seed=1
 	@echo "== 3/5 export"
 	@rm -rf $(DEMO)/saved_model $(DEMO)/drawn
-	$(RUN) model_inspect.py --runmode=saved_model $(DEMO_MODEL) --ckpt_path=$(DEMO)/model --saved_model_dir=$(DEMO)/saved_model
+	$(RUN) model_inspect.py --runmode=saved_model --ckpt_path=$(DEMO)/model --saved_model_dir=$(DEMO)/saved_model
 	@echo "== 4/5 detections drawn"
-	$(RUN) model_inspect.py --runmode=infer $(DEMO_MODEL) --ckpt_path=$(DEMO)/model --batch_size=4 \
+	$(RUN) model_inspect.py --runmode=infer --ckpt_path=$(DEMO)/model --batch_size=4 \
 		--input_image=$(DEMO)/new/images --output_image_dir=$(DEMO)/drawn
 	@echo "== 5/5 files written (images with boxes: $(DEMO)/drawn; AP: the table above)"
 	@find $(DEMO) -type f ! -path "*/images/*" ! -path "*/report_files/*" | sort
