@@ -307,7 +307,7 @@ def check_data_flags() -> None:
 
 def prepare_data(config: config_lib.Config, strategy) -> config_lib.Config:
     """Prepares --data, sets the flags that it replaces, and returns the config with its classes."""
-    from dataset.convert import prepared
+    from dataset.prepare import prepared
     from tf2.training import strategy as strategy_lib
 
     data = prepared.prepare(

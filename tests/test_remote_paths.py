@@ -26,9 +26,10 @@ from dataset import (
     label_map,
 )
 from dataset.check import inspection
-from dataset.convert import coco, command, prepared, sample_data, shards, yolo
+from dataset.convert import coco, command, sample_data, shards, yolo
 from dataset.file_search import files_in
 from dataset.files import TargetError
+from dataset.prepare import prepared
 from dataset.records import find_files
 from efficientdet import config as config_lib
 from efficientdet.model import EfficientDetNet

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dataset import label_map as label_map_lib
-from dataset.convert.layout import Layout
 from dataset.files import reason_of, write_file
+from dataset.prepare.layout import Layout
 from dataset.record_count import RecordCounts
 from dataset.records import find_files
 from dataset.tfrecord import DataError

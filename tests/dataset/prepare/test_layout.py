@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of dataset/convert/layout.py and of the layouts of each format."""
+"""Tests of dataset/prepare/layout.py and of the layouts of each format."""
 
 import json
 import os
@@ -24,9 +24,10 @@ from tool_exports import (
 )
 
 from dataset import label_map
-from dataset.convert import archive, layout, shards
+from dataset.convert import shards
 from dataset.convert.conversion_report import ConversionReport
-from dataset.convert.voc_layout import NO_ANNOTATION
+from dataset.prepare import archive, layout
+from dataset.prepare.voc_layout import NO_ANNOTATION
 from dataset.tfrecord import DataError
 
 BCCD = pathlib.Path(__file__).resolve().parents[4] / "shared/data/VOCdevkit/BCCD"

@@ -26,13 +26,14 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from dataset.convert import archive, folder_listing, shards, split
-from dataset.convert import layout as layout_lib
+from dataset.convert import shards
 from dataset.convert.annotation import Source
 from dataset.convert.conversion_report import ConversionReport
-from dataset.convert.layout import Layout
-from dataset.convert.prepared_data import PreparedData, PreparedSplit
 from dataset.files import BusyError, check_folder, check_local, read_file, reason_of, remove, staging_folder, write_file
+from dataset.prepare import archive, folder_listing, split
+from dataset.prepare import layout as layout_lib
+from dataset.prepare.layout import Layout
+from dataset.prepare.prepared_data import PreparedData, PreparedSplit
 from dataset.tfrecord import DataError
 
 VERSION = 1  # of the records; to be raised when the same files are converted to other records

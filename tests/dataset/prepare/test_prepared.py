@@ -12,9 +12,10 @@ import tensorflow as tf
 from PIL import Image
 
 from dataset import records
-from dataset.convert import prepared, shards
-from dataset.convert.prepared_data import ROWS, PreparedData, PreparedSplit
+from dataset.convert import shards
 from dataset.files import TargetError
+from dataset.prepare import prepared
+from dataset.prepare.prepared_data import ROWS, PreparedData, PreparedSplit
 from dataset.tfrecord import DataError
 from efficientdet import config as config_lib
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from dataset.convert import coco, coco_layout, folder_listing, image_file, record_layout, voc_layout, yolo, yolo_layout
+from dataset.convert import coco, image_file, yolo
 from dataset.convert.annotation import Source, split_of
-from dataset.convert.folder_listing import FolderListing
 from dataset.files import check_local, reason_of
+from dataset.prepare import coco_layout, folder_listing, record_layout, voc_layout, yolo_layout
+from dataset.prepare.folder_listing import FolderListing
 from dataset.tfrecord import DataError
 
 COCO, VOC, YOLO, TFRECORD = FORMATS = ("coco", "voc", "yolo", "tfrecord")

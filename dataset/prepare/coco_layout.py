@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dataset.convert.annotation import split_of
 from dataset.convert.coco import CocoSplit
-from dataset.convert.folder_listing import FolderListing, ancestors
+from dataset.prepare.folder_listing import FolderListing, ancestors
 from dataset.tfrecord import DataError
 
 # Files beside those of the objects: keypoints and captions of COCO, and those of the writers of TFRecords.

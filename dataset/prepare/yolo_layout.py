@@ -11,8 +11,8 @@ from absl import logging
 
 from dataset.convert import yolo
 from dataset.convert.annotation import Source, split_of
-from dataset.convert.folder_listing import FolderListing
 from dataset.convert.image_file import ImageError
+from dataset.prepare.folder_listing import FolderListing
 from dataset.tfrecord import DataError
 from efficientdet import config as config_lib
 from efficientdet import hparams

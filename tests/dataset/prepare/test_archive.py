@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of dataset/convert/archive.py."""
+"""Tests of dataset/prepare/archive.py."""
 
 import errno
 import os
@@ -11,8 +11,8 @@ import zipfile
 
 import pytest
 
-from dataset.convert import archive
 from dataset.files import TargetError
+from dataset.prepare import archive
 from dataset.tfrecord import DataError
 
 

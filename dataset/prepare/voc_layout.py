@@ -12,8 +12,8 @@ from pathlib import Path
 
 from dataset.convert import pascal
 from dataset.convert.annotation import SPLIT_WORDS, Source, read_lines, split_of
-from dataset.convert.folder_listing import FolderListing, ancestors, common_folder
 from dataset.convert.voc_set import ANNOTATIONS_DIRS, IMAGE_DIRS, VocSet
+from dataset.prepare.folder_listing import FolderListing, ancestors, common_folder
 from dataset.tfrecord import DataError
 
 LISTS = "ImageSets/Main"

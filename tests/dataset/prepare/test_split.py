@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of dataset/convert/split.py."""
+"""Tests of dataset/prepare/split.py."""
 
 import collections
 import random
@@ -8,10 +8,10 @@ import random
 import pytest
 from absl import logging
 
-from dataset.convert import split
 from dataset.convert.annotation import AnnotatedObject, Annotation, Source
 from dataset.convert.conversion_report import ConversionReport
 from dataset.convert.image_file import ImageError
+from dataset.prepare import split
 from dataset.tfrecord import DataError
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from dataset.convert import shards
 from dataset.convert.annotation import split_of
-from dataset.convert.folder_listing import FolderListing
+from dataset.prepare.folder_listing import FolderListing
 from dataset.tfrecord import DataError
 
 SHARD = re.compile(r"(?P<prefix>.+)-\d{5}-of-(?P<number>\d{5})(\.tfrecord)?", re.ASCII)
