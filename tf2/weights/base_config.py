@@ -133,9 +133,8 @@ def _start_from(ckpt: str, hparams: str, **options: Any) -> Config:
         config = config_lib.load(base, hparams, **options)
         if config.num_classes == saved.num_classes or config.label_map != base.label_map:
             return config
-        return config_lib.load(
-            base.override({"label_map": None}), hparams, **options
-        )  # other classes than the detector
+        # The classes are others than those of the detector.
+        return config_lib.load(base.override({"label_map": None}), hparams, **options)
     return config_lib.load(_of_weights(ckpt), hparams, **options)
 
 
