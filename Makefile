@@ -33,7 +33,7 @@ INSTALLED := $(VENV)/installed-$(shell cat requirements*.txt $(CONSTRAINTS) | ck
 .PHONY: help demo test slow lint setup python clean
 
 help:
-	@echo "make demo    sample images -> TFRecords -> training -> AP -> export -> drawn detections, in demo/"
+	@echo "make demo    sample images -> training -> AP -> export -> drawn detections, in demo/"
 	@echo "make test    fast tests"
 	@echo "make slow    slow tests: whole models, training, exports"
 	@echo "make lint    ruff format --check and ruff check"
@@ -72,18 +72,18 @@ $(INSTALLED): $(RUN)
 	@touch $@
 
 DEMO := demo
-DEMO_MODEL := --model_name=efficientdet-lite0 --hparams=configs/demo.yaml
 
 demo: $(INSTALLED)
-	@echo "== 1/5 sample images: shapes with exact boxes, as COCO JSON and TFRecords"
-	$(RUN) dataset/create_sample_data.py --output_dir=$(DEMO)/train --prefix=train --num_images=1600 --seed=1 --image_size=128
-	$(RUN) dataset/create_sample_data.py --output_dir=$(DEMO)/val --prefix=val --num_images=200 --seed=2 --image_size=128
-	$(RUN) dataset/create_sample_data.py --output_dir=$(DEMO)/new --prefix=new --num_images=12 --seed=3 --image_size=400
+	@echo "== 1/5 sample images: shapes with exact boxes, as COCO JSON"
+	@# Not again in a resumed demo: --data would see changed files.
+	test -e $(DEMO)/shapes/train/annotations.json || \
+		$(RUN) dataset/create_sample_data.py --output_dir=$(DEMO)/shapes/train --num_images=1600 --seed=1 --image_size=128
+	test -e $(DEMO)/shapes/val/annotations.json || \
+		$(RUN) dataset/create_sample_data.py --output_dir=$(DEMO)/shapes/val --num_images=200 --seed=2 --image_size=128
+	$(RUN) dataset/create_sample_data.py --output_dir=$(DEMO)/new --num_images=12 --seed=3 --image_size=400
 	@echo "== 2/5 training and AP; resumes if it was interrupted"
-	$(RUN) main.py --mode=train_and_eval $(DEMO_MODEL) --model_dir=$(DEMO)/model \
-		--train_file_pattern="$(DEMO)/train/train-*" --train_batch_size=8 --num_epochs=5 \
-		--val_file_pattern="$(DEMO)/val/val-*" --val_json_file=$(DEMO)/val/annotations.json --eval_batch_size=8 \
-		--tf_random_seed=1
+	$(RUN) main.py --mode=train_and_eval --data=$(DEMO)/shapes --model_name=efficientdet-lite0 \
+		--hparams=configs/demo.yaml --model_dir=$(DEMO)/model --eval_batch_size=8 --tf_random_seed=1
 	@echo "== 3/5 export"
 	@rm -rf $(DEMO)/saved_model $(DEMO)/drawn
 	$(RUN) model_inspect.py --runmode=saved_model --ckpt_path=$(DEMO)/model --saved_model_dir=$(DEMO)/saved_model
@@ -92,7 +92,7 @@ demo: $(INSTALLED)
 		--input_image=$(DEMO)/new/images --output_image_dir=$(DEMO)/drawn
 	@echo "== 5/5 files written (images with boxes: $(DEMO)/drawn; AP: the table above)"
 	@find $(DEMO) -type f ! -path "*/images/*" ! -path "*/report_files/*" | sort
-	@for folder in $(DEMO)/*/images; do echo "$$folder: $$(ls $$folder | wc -l) images"; done
+	@for folder in $(DEMO)/shapes/*/images $(DEMO)/new/images; do echo "$$folder: $$(ls $$folder | wc -l) images"; done
 
 clean:
 	rm -rf .venv demo tutorial .pytest_cache .hypothesis .ruff_cache

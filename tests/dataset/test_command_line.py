@@ -18,6 +18,7 @@ from test_readme import TYPED, commands, flags_of, name_of
 from dataset import command_line
 from efficientdet import config as config_lib
 from tf2.training import model_dir
+from tf2.weights import base_config
 
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPTS = ["main.py", "model_inspect.py"]
@@ -90,6 +91,13 @@ def script(request):
         yield module
 
 
+@pytest.fixture
+def found_everywhere(monkeypatch):
+    """Finds a D0 where documents name the folder of a training, which need not exist."""
+    monkeypatch.setattr(base_config, "_of_weights", lambda path: config_lib.load("efficientdet-d0"))
+
+
+@pytest.mark.usefixtures("found_everywhere")
 @pytest.mark.parametrize("path", TYPED, ids=name_of)
 def test_documented_commands_parse(path, monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -100,6 +108,7 @@ def test_documented_commands_parse(path, monkeypatch):
                 assert module.load_config().name.startswith("efficientdet-")
 
 
+@pytest.mark.usefixtures("found_everywhere")
 def test_examples_of_main_and_model_inspect_parse_without_warnings(script, monkeypatch):
     warnings = []
     monkeypatch.setattr(logging, "warning", lambda *words: warnings.append(words))
@@ -156,7 +165,8 @@ def test_help_fits_the_terminal(script):
 def test_help_shows_modes_units_and_defaults():
     text = run_script("main.py", "--help").stdout
     assert "\nTraining (train, train_and_eval):\n" in text
-    assert re.search(r"--train_batch_size=N +Images per training step, over all devices\. \(default: 64\)", text)
+    assert re.search(r"--train_batch_size=N +Images per training step, over all devices; default: 64, and 8", text)
+    assert re.search(r"--eval_batch_size=N +Images per evaluation step\. \(default: 1\)", text)
     assert re.search(r"--mode=train\|eval\|train_and_eval\n +Train, evaluate, or", text)
     assert run_script("main.py", "--help", columns=10).stdout.startswith("Trains and evaluates")
     assert "--[no]eval_after_train" in text and "(default: False)" not in text and "(default: None)" not in text
@@ -202,13 +212,27 @@ def test_unused_returns_flags_of_other_modes(monkeypatch):
 
 
 def test_scripts_report_flags_without_effect(tmp_path):
+    failing = "--hparams=num_classes=3,label_map=voc"
+    missing = ["--runmode=infer", "--model_name=efficientdet-d0", "--ckpt_path=missing", "--input_image=missing"]
+    precision = "--hparams=mixed_precision=true"
     for script, words, message in (
-        ("main.py", ["--mode=eval", "--train_batch_size=8"], "--train_batch_size has no effect with --mode=eval"),
-        ("model_inspect.py", ["--runmode=bm", "--output_csv=x"], "--output_csv has no effect with --runmode=bm"),
-        ("model_inspect.py", ["--hparams=mixed_precision=true"], "mixed_precision applies to training only"),
+        (
+            "main.py",
+            ["--mode=eval", "--train_batch_size=8", failing],
+            "--train_batch_size has no effect with --mode=eval",
+        ),
+        (
+            "model_inspect.py",
+            ["--runmode=bm", "--output_csv=x", failing],
+            "--output_csv has no effect with --runmode=bm",
+        ),
+        (
+            "model_inspect.py",
+            [*inference, "--hparams=mixed_precision=true"],
+            "mixed_precision applies to training only",
+        ),
     ):
-        failing = ["--hparams=num_classes=3,label_map=voc"] if "hparams" not in words[0] else []
-        result = run_script(script, *words, *failing, *(["--runmode=infer"] if not failing else []), cwd=tmp_path)
+        result = run_script(script, *words, cwd=tmp_path)
         assert result.returncode == 1 and message in result.stderr
 
 
