@@ -216,21 +216,9 @@ def test_scripts_report_flags_without_effect(tmp_path):
     missing = ["--runmode=infer", "--model_name=efficientdet-d0", "--ckpt_path=missing", "--input_image=missing"]
     precision = "--hparams=mixed_precision=true"
     for script, words, message in (
-        (
-            "main.py",
-            ["--mode=eval", "--train_batch_size=8", failing],
-            "--train_batch_size has no effect with --mode=eval",
-        ),
-        (
-            "model_inspect.py",
-            ["--runmode=bm", "--output_csv=x", failing],
-            "--output_csv has no effect with --runmode=bm",
-        ),
-        (
-            "model_inspect.py",
-            [*inference, "--hparams=mixed_precision=true"],
-            "mixed_precision applies to training only",
-        ),
+        ("main.py", ["--mode=eval", "--train_batch_size=8", failing], "--train_batch_size has no effect with --mode"),
+        ("model_inspect.py", ["--runmode=bm", "--output_csv=x", failing], "--output_csv has no effect with --runmode"),
+        ("model_inspect.py", [*missing, precision], "mixed_precision applies to training only"),
     ):
         result = run_script(script, *words, cwd=tmp_path)
         assert result.returncode == 1 and message in result.stderr
