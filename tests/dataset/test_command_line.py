@@ -213,12 +213,16 @@ def test_unused_returns_flags_of_other_modes(monkeypatch):
 
 def test_scripts_report_flags_without_effect(tmp_path):
     failing = "--hparams=num_classes=3,label_map=voc"
-    missing = ["--runmode=infer", "--model_name=efficientdet-d0", "--ckpt_path=missing", "--input_image=missing"]
+    missing = [f"--{name}=missing" for name in ("ckpt_path", "input_image", "output_json")]
     precision = "--hparams=mixed_precision=true"
     for script, words, message in (
         ("main.py", ["--mode=eval", "--train_batch_size=8", failing], "--train_batch_size has no effect with --mode"),
         ("model_inspect.py", ["--runmode=bm", "--output_csv=x", failing], "--output_csv has no effect with --runmode"),
-        ("model_inspect.py", [*missing, precision], "mixed_precision applies to training only"),
+        (
+            "model_inspect.py",
+            ["--runmode=infer", "--model_name=efficientdet-d0", *missing, precision],
+            "mixed_precision applies to training only",
+        ),
     ):
         result = run_script(script, *words, cwd=tmp_path)
         assert result.returncode == 1 and message in result.stderr
