@@ -314,6 +314,7 @@ def prepare_data(config: config_lib.Config, strategy) -> config_lib.Config:
         FLAGS.data,
         FLAGS.data_cache or prepared.default_cache(FLAGS.model_dir),
         data_format=FLAGS.data_format,
+        needs_train=FLAGS.mode != "eval",
         may_convert=strategy_lib.num_workers(strategy) == 1,
     )
     if evaluates():

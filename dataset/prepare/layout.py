@@ -40,7 +40,7 @@ class Layout:
     format: str  # one of FORMATS
     description: str  # one line: format, folder, splits and where they are
     folder: Path  # folder of the dataset: the given one, one in it, or that of the given file
-    # {"train", "val", "test": CocoSplit, list of VocSet, YoloSplit or RecordSplit}, in this order; always with "train"
+    # {"train", "val", "test": CocoSplit, list of VocSet, YoloSplit or RecordSplit}, in this order
     splits: Mapping[str, Any]
 
     def load(self) -> dict[str, Source]:
@@ -70,7 +70,7 @@ def find(path: str | Path, data_format: str | None = None) -> Layout:
         data_format: one of FORMATS, needed where the folder holds several; None to find it.
 
     Raises:
-        DataError: if `path` does not exist, has no or several formats, lacks images, annotations or a split "train", or
+        DataError: if `path` does not exist, has no or several formats, lacks images, annotations or splits, or
             the splits are ambiguous.
     """
     check_local(path, "data")
@@ -152,9 +152,8 @@ def _check_images(listing: FolderListing, data_format: str, num_annotations: int
 
 def _create(data_format: str, folder: Path, splits: Mapping[str, Any]) -> Layout:
     splits = {split: splits[split] for split in ("train", "val", "test") if split in splits}
-    if "train" not in splits:
-        found = ", ".join(splits) or "none"
-        raise DataError(f"{folder} has no split of training images (found: {found}); expected one that is called train")
+    if not splits:
+        raise DataError(f"{folder} has no split of images; expected one that is called train, val or test")
     shown = "; ".join(f"{split}: {FINDERS[data_format].show(place, folder)}" for split, place in splits.items())
     return Layout(data_format, f"{NAMES[data_format]} in {folder}: {shown}", folder, splits)
 

@@ -65,6 +65,7 @@ def prepare(
     *,
     data_format: str | None = None,
     seed: int = SPLIT_SEED,
+    needs_train: bool = True,
     may_convert: bool = True,
 ) -> PreparedData:
     """Returns the records of a dataset, which are written if the cache lacks them.
@@ -74,6 +75,7 @@ def prepare(
         cache: local folder, created if needed; several processes may share it.
         data_format: one of `layout.FORMATS`; None to find it.
         seed: of the validation images, if the dataset has no such split, see `split.hold_out`.
+        needs_train: False for an evaluation, for which another split is enough.
         may_convert: False for one of several machines, which would convert at the same time.
 
     Raises:
@@ -101,6 +103,9 @@ def prepare(
                 "on one of them first"
             )
         data = data or conversion.run()
+    if needs_train and "train" not in data.splits:
+        found = ", ".join(data.splits)
+        raise DataError(f"{path} has no split of training images (found: {found}); expected one that is called train")
     logging.info("%s", data.show_table())
     return data
 
@@ -214,12 +219,12 @@ class _Conversion:
         target.mkdir()
         with self._keep_reports(target):
             sources = layout.load()
-            if "val" not in sources:
+            if "train" in sources and "val" not in sources:
                 sources = self._hold_out(sources, target)
             for message in split.show_shared(sources):
                 logging.warning("%s", message)
             splits = {name: _write_split(name, source, target) for name, source in sources.items()}
-        label_map = dict(sources["train"].label_map)
+        label_map = dict(next(iter(sources.values())).label_map)  # the same in all
         converted = time.strftime("%Y-%m-%d %H:%M:%S")
         data = PreparedData(splits, label_map, description, self.source, self.fingerprint, converted)
         data.write(target)

@@ -38,7 +38,7 @@ class PreparedSplit:
 class PreparedData:
     """Records of a dataset."""
 
-    splits: Mapping[str, PreparedSplit]  # of SPLITS, always with "train"
+    splits: Mapping[str, PreparedSplit]  # of SPLITS
     label_map: Mapping[int, str]  # {id: name}, ids from 1; empty for records without label map
     description: str  # of the dataset, one line
     source: str = ""  # absolute path of the dataset

@@ -312,3 +312,15 @@ def test_classes_follow_from_the_data(typed, expected):
         assert found.num_classes == expected and found.label_map[5] == "name 5"
     with pytest.raises(DataError, match="give num_classes and label_map"):
         make(0).configure(config, {})
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_validation_images_are_enough_for_an_evaluation(tmp_path, data, zipped):
+    shutil.rmtree(data / "train")
+    (data / "data.yaml").write_text(f"val: val/images\nnames: {NAMES}\n")
+    path = shutil.make_archive(str(tmp_path / "data"), "zip", data) if zipped else data
+    found = prepared.prepare(path, tmp_path / "cache", needs_train=False)
+    assert found.num_images == {"val": 2} and found.label_map == {1: "cat", 2: "dog"}
+    assert len(filenames(found.find_evaluated().file_pattern)) == 2
+    with pytest.raises(DataError, match=r"no split of training images \(found: val\); expected one"):
+        prepared.prepare(path, tmp_path / "cache")
