@@ -46,6 +46,8 @@ def hold_out(source: Source, *, seed: int) -> tuple[Source, Source]:
         DataError: if there are less than two different images.
     """
     images = _read_images([source])[0]
+    if source.items and not images:
+        return source, dataclasses.replace(source, items=[])  # the conversion says why
     groups = _group_identical(images, seed)
     if len(groups) < 2:
         identical = f", all of them identical to {images[0].name}," if len(images) > 1 else ""
@@ -120,8 +122,7 @@ def _contents(paths: Sequence[Path]) -> dict[Path, object]:
 
 
 def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _group_identical(images: Sequence[_Image], seed: int) -> list[list[_Image]]:

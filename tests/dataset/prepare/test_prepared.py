@@ -314,6 +314,15 @@ def test_classes_follow_from_the_data(typed, expected):
         make(0).configure(config, {})
 
 
+def test_the_reason_why_no_image_can_be_used_is_reported_without_a_validation_split(tmp_path, data):
+    (data / "data.yaml").write_text(f"train: train/images\nnames: {NAMES}\n")
+    for number in range(6):
+        image = data / "train/images" / f"{number}.png"
+        image.symlink_to(image.rename(tmp_path / f"{number}.png"))
+    with pytest.raises(DataError, match="no image can be written; file is outside its folder: 6"):
+        prepared.prepare(data, tmp_path / "cache")
+
+
 @pytest.mark.parametrize("zipped", [False, True])
 def test_validation_images_are_enough_for_an_evaluation(tmp_path, data, zipped):
     shutil.rmtree(data / "train")
