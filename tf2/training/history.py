@@ -63,8 +63,8 @@ def _read_table(path: str) -> Columns:
     if not tf.io.gfile.exists(path):
         return {}
     try:
-        # Without an incomplete last line, as a kill leaves it.
-        text = read_file(path).decode(errors="replace").rpartition("\n")[0]
+        # Without an incomplete last line, as a kill leaves it. Python 3.10 reads no table that has NUL.
+        text = read_file(path).decode(errors="replace").replace("\0", "?").rpartition("\n")[0]
         header, *lines = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
         if header[:1] != ["step"]:
             raise ValueError("expected 'step' as its first column")
