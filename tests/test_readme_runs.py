@@ -28,8 +28,8 @@ from efficientdet import config as config_lib
 
 ROOT = test_readme.ROOT
 TINY = {"image_size": 64, "fpn_num_filters": 8, "fpn_cell_repeats": 1, "box_class_repeats": 1}
-# One training step; the last occurrence of a flag counts.
-ONE_STEP = ["--num_examples_per_epoch=4", "--train_batch_size=4", "--num_epochs=1"]
+# One training step on four images; the last occurrence of a flag counts.
+ONE_STEP = ["--train_batch_size=4", "--num_epochs=1"]
 SKIPPED = ("--strategy=", "gs://", "tf2/benchmarks/", "tests/kill_training")
 RELEASED = ("efficientdet-d0", "efficientdet-d4", "efficientdet-lite0")
 # Patterns of commands in the order of their execution, because some read files that others write.
@@ -85,6 +85,7 @@ def sandbox(tmp_path_factory):
     with tarfile.open(folder / "downloads" / "VOCtrainval_11-May-2012.tar", "w") as archive:
         archive.add(folder / "downloads" / "VOCdevkit", "VOCdevkit")
     make_shop(folder, images)
+    shutil.make_archive(str(folder / "shop"), "zip", folder / "VOCdevkit" / "SHOP")
     make_video(folder / "street.mp4")
     for name in RELEASED:
         write = ["--runmode=ckpt", "--ckpt_path=_", f"--model_name={name}", f"--export_ckpt=cache/{name}/model"]
@@ -165,8 +166,10 @@ def arguments_of(folder: pathlib.Path, line: str) -> list[str]:
     flags = test_readme.typed(words)
     if words[0] in ("main.py", "model_inspect.py") and ("saved_model_dir" not in flags or "ckpt_path" in flags):
         words.append(f"--hparams={tiny(folder, flags.get('hparams', ''))}")
-    if "train_file_pattern" in flags:
+    if {"train_file_pattern", "data"} & flags.keys():
         words += ONE_STEP
+    if "train_file_pattern" in flags:
+        words.append("--num_examples_per_epoch=4")
     for name in ("bm_runs", "num_calibration_steps", "num_images"):
         if name in flags:
             words.append(f"--{name}=2")
