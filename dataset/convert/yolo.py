@@ -87,7 +87,7 @@ def _find_by_splits(data: Path, split: str, report: ConversionReport) -> tuple[d
 def sources(data: Path, split: str | None, *, image_dir: Path | None) -> list[Path]:
     """Returns the files and folders that `load` reads, without looking at the images."""
     if image_dir:
-        return [data, image_dir / (split or ""), _labels_beside(data)]
+        return [data, image_dir / (split or ""), labels_in(data.resolve().parent)]
     content = _read_data(data)
     root, found = _find_root(content, data), {data}
     for path in (_locate(root, entry) for entry in _read_entries(content, split or "train", data)):
@@ -201,7 +201,7 @@ def _find_by_names(
     in image_dir; by default in `images` beside the list, beside a list in `labels`, or beside the list itself.
     """
     base = names_file.resolve().parent
-    labels, images = _labels_beside(names_file), [base / "images", base]
+    labels, images = labels_in(base), [base / "images", base]
     if labels == base and base.name == "labels":
         images.insert(1, base.with_name("images"))
     folder = Path(image_dir).resolve() if image_dir else next(path for path in images if path.is_dir())
@@ -220,9 +220,9 @@ def _find_by_names(
     return found
 
 
-def _labels_beside(names_file: Path) -> Path:
-    base = names_file.resolve().parent
-    return base / "labels" if (base / "labels").is_dir() else base
+def labels_in(folder: Path) -> Path:
+    """Returns the folder of the label files beside a list of names in `folder`."""
+    return folder / "labels" if (folder / "labels").is_dir() else folder
 
 
 def _find_images(root: Path, entry: str, report: ConversionReport) -> list[Image]:

@@ -5,7 +5,7 @@
 import collections
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -86,16 +86,16 @@ def _find(path: Path, data_format: str | None) -> Layout:
     if not path.is_dir():
         raise DataError(f"{path} does not exist; expected a folder, a file or a .zip of {EXPECTED}")
     listing = _enter_only_folder(folder_listing.scan(path))
-    data_format = data_format or _find_format(listing)
-    finder = FINDERS[data_format]
-    found = finder.find_annotations(listing)
-    if not found:
+    finders = FINDERS if data_format is None else {data_format: FINDERS[data_format]}
+    found = {name: annotations for name, finder in finders.items() if (annotations := finder.find_annotations(listing))}
+    data_format = data_format or _choose_format(listing, found)
+    if data_format not in found:
         raise DataError(
             f"found {_show_files(listing)} in {path}, but nothing of {NAMES[data_format]}; expected {EXPECTED}"
         )
     if data_format != TFRECORD:
-        _check_images(listing, data_format, len(found))
-    return _create(data_format, listing.root, finder.find_splits(listing))
+        _check_images(listing, data_format, len(found[data_format]))
+    return _create(data_format, listing.root, FINDERS[data_format].find_splits(listing))
 
 
 def _find_file(path: Path, data_format: str | None) -> Layout:
@@ -129,9 +129,8 @@ def _enter_only_folder(listing: FolderListing) -> FolderListing:
         listing = listing.below(folders[0])
 
 
-def _find_format(listing: FolderListing) -> str:
-    """Returns the format of which the folder has annotations."""
-    found = {name: annotations for name, finder in FINDERS.items() if (annotations := finder.find_annotations(listing))}
+def _choose_format(listing: FolderListing, found: Mapping[str, Sequence[str]]) -> str:
+    """Returns the only format of {format: paths of annotations}."""
     if not found:
         raise DataError(f"found {_show_files(listing)} and no annotations in {listing.root}; expected {EXPECTED}")
     if len(found) > 1:

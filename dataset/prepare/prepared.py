@@ -219,10 +219,11 @@ class _Conversion:
         target.mkdir()
         with self._keep_reports(target):
             sources = layout.load()
-            if "train" in sources and "val" not in sources:
+            if holds_out := "train" in sources and "val" not in sources:
                 sources = self._hold_out(sources, target)
-            for message in split.show_shared(sources):
-                logging.warning("%s", message)
+            if not holds_out or "test" in sources:  # identical images are held out together
+                for message in split.show_shared(sources):
+                    logging.warning("%s", message)
             splits = {name: _write_split(name, source, target) for name, source in sources.items()}
         label_map = dict(next(iter(sources.values())).label_map)  # the same in all
         converted = time.strftime("%Y-%m-%d %H:%M:%S")

@@ -77,7 +77,7 @@ def place_names_file(listing: FolderListing, path: Path) -> dict[str, YoloSplit]
     Raises:
         DataError: if there is no image, or there are several subfolders of one split, or images beside them.
     """
-    labels = path.parent / "labels" if (path.parent / "labels").is_dir() else path.parent
+    labels = yolo.labels_in(path.parent)
     inside = os.path.relpath(labels, listing.root).removeprefix(".")
     files = listing.below(inside).with_suffix(".txt") if inside else listing.with_suffix(".txt")
     names = [os.path.join(folder, name) for folder, texts in files.items() for name in texts if name != path.name]

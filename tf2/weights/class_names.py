@@ -6,8 +6,6 @@ The names are those of config.yaml beside the checkpoint. Released weights, by t
 that name without a config.yaml, have COCO's. The names of other checkpoints are not known.
 """
 
-import os
-
 from absl import logging
 
 from dataset.check import class_ids
@@ -37,7 +35,7 @@ def of_checkpoint(path: str | None, num_classes: int) -> NamedIds:
         return NamedIds((), folder)
     if saved:
         names = saved.label_map if saved.num_classes == num_classes else None
-        return class_ids.of_label_map(names, os.path.join(folder, "config.yaml"))
+        return class_ids.of_label_map(names, saved_config.file_of(path))
     is_released = path and saved_config.released_name(path) in published.DETECTORS
     names = "coco" if is_released and num_classes == published.NUM_CLASSES else None
     return class_ids.of_label_map(names, f"the released weights {path}")
