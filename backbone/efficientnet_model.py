@@ -35,9 +35,11 @@ def conv_initializer() -> keras.initializers.Initializer:
     return keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal")
 
 
-def conv(filters: int, name: str, kernel_size: int = 1, strides: int = 1, use_bias: bool = False) -> layers.Conv2D:
+def conv(
+    filters: int, name: str, kernel_size: int = 1, strides: int = 1, use_bias: bool = False
+) -> keras.layers.Conv2D:
     """Returns a convolution with SAME padding and EfficientNet's initialization."""
-    return layers.Conv2D(
+    return keras.layers.Conv2D(
         filters, kernel_size, strides, "same", use_bias=use_bias, kernel_initializer=conv_initializer(), name=name
     )
 

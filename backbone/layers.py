@@ -138,48 +138,6 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return tf.cast(outputs, inputs.dtype), mean, variance * count / tf.maximum(count - 1, 1)
 
 
-@keras.utils.register_keras_serializable(package="efficientdet")
-class Conv2D(keras.layers.Conv2D):
-    """Convolution; `use_matrix_products` replaces that of 1x1 kernels. Call: [B, H, W, C] -> [B, h, w, filters]."""
-
-    uses_matrix_product = False
-
-    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        if not self.uses_matrix_product or (self.kernel_size, self.strides) != ((1, 1), (1, 1)):
-            return super().convolution_op(inputs, kernel)
-        return _pointwise(inputs, kernel)
-
-
-@keras.utils.register_keras_serializable(package="efficientdet")
-class SeparableConv2D(keras.layers.SeparableConv2D):
-    """Depthwise and pointwise convolution with SAME padding and stride 1; see `Conv2D`. Call: as there."""
-
-    uses_matrix_product = False
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        if not self.uses_matrix_product:
-            return super().call(inputs)
-        outputs = tf.nn.depthwise_conv2d(inputs, self.depthwise_kernel, [1, 1, 1, 1], "SAME")
-        outputs = _pointwise(outputs, self.pointwise_kernel)
-        return tf.nn.bias_add(outputs, self.bias) if self.use_bias else outputs
-
-
-def _pointwise(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """Convolves [B, H, W, C] with a kernel [1, 1, C, F] by a matrix product; equal but for rounding."""
-    return tf.tensordot(inputs, tf.squeeze(kernel, [0, 1]), 1)
-
-
-def use_matrix_products(net: tf.Module) -> None:
-    """Computes the 1x1 convolutions of a network as matrix products, equal but for rounding.
-
-    On a CPU, the product for the gradient of a kernel takes as little as half the time of oneDNN's: a training step
-    of EfficientDet-Lite0 takes 10 % less. Exported graphs need convolutions, which runtimes fuse with their neighbors.
-    """
-    for layer in net.submodules:
-        if isinstance(layer, Conv2D | SeparableConv2D):
-            layer.uses_matrix_product = True
-
-
 _thread_state = threading.local()  # per thread, because each replica is traced in its own
 
 

@@ -37,7 +37,7 @@ class ResampleFeatureMap(layers.Layer):
 
     def build(self, input_shape: Shape) -> None:
         if input_shape[-1] != self.filters:
-            self.conv = layers.Conv2D(self.filters, 1, padding="same", name="conv2d")
+            self.conv = keras.layers.Conv2D(self.filters, 1, padding="same", name="conv2d")
             layers.build(self.conv, input_shape[-1])
             if self.apply_bn:
                 self.bn = layers.BatchNormalization(name="bn")
@@ -194,7 +194,7 @@ class ConvAfterFusion(layers.Layer):
         self.separable_conv = separable_conv
         self.conv_bn_act_pattern = conv_bn_act_pattern
         self.act = layers.activation(act_type)
-        conv_class = layers.SeparableConv2D if separable_conv else layers.Conv2D
+        conv_class = keras.layers.SeparableConv2D if separable_conv else keras.layers.Conv2D
         self.conv = conv_class(filters, 3, padding="same", use_bias=not conv_bn_act_pattern, name="conv")
         self.bn = layers.BatchNormalization(name="bn")
 

@@ -73,7 +73,7 @@ class PredictionNet(layers.Layer):
             return keras.layers.Conv2D(filters, 3, **options)
         for kernel in ("depthwise", "pointwise"):
             options[f"{kernel}_initializer"] = keras.initializers.VarianceScaling()
-        return layers.SeparableConv2D(filters, 3, **options)
+        return keras.layers.SeparableConv2D(filters, 3, **options)
 
     def build(self, input_shape: Sequence[Shape]) -> None:
         channels = input_shape[0][-1]

@@ -10,7 +10,7 @@ import pytest
 import tf_keras as keras
 
 from backbone.efficientnet_model import BlockArgs, MBConvBlock, Model, SqueezeExcite, Stem
-from backbone.layers import BatchNormalization, Conv2D, Layer, SeparableConv2D
+from backbone.layers import BatchNormalization, Layer
 from efficientdet import bifpn, config
 from efficientdet.fpn_configs import Node
 from efficientdet.heads import BoxNet, ClassNet, PredictionNet
@@ -39,8 +39,6 @@ TINY = config.load(
 )
 CASES = {  # with another value than the default for each argument
     BatchNormalization: {"momentum": 0.9, "epsilon": 0.01, "batch_statistics": False, "synchronized": True},
-    Conv2D: {"filters": 8, "kernel_size": (1, 1), "use_bias": False},
-    SeparableConv2D: {"filters": 8, "kernel_size": (3, 3), "use_bias": False},
     Stem: {"filters": 8, "act_type": "relu"},
     SqueezeExcite: {"reduced_filters": 2, "filters": 8, "act_type": "relu"},
     MBConvBlock: {"args": BLOCK, "act_type": "relu6", "survival_prob": 0.9},
@@ -70,7 +68,7 @@ def test_all_layers_and_arguments_are_tested():
     }
     assert defined - ABSTRACT == set(CASES)
     for layer_class, arguments in CASES.items():
-        if layer_class.__init__.__module__ in MODULES:  # otherwise the arguments are those of Keras
+        if layer_class.__init__ is not keras.layers.Layer.__init__:  # without arguments of its own
             assert {*arguments, "self", "kwargs"} == set(inspect.signature(layer_class.__init__).parameters)
 
 

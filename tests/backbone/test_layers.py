@@ -176,38 +176,3 @@ def test_build_names_variables_after_the_layer_each_time():
             assert layers.build(conv, 4) == 5
         assert [v.name for v in conv.weights] == ["outer/conv/kernel:0", "outer/conv/bias:0"]
         assert conv.kernel.shape == (3, 3, 4, 5)
-
-
-@pytest.mark.parametrize(
-    "layer",
-    [
-        layers.Conv2D(6, 1, padding="same", use_bias=False),
-        layers.Conv2D(6, 1, padding="same"),
-        layers.Conv2D(6, 1, strides=2, padding="same"),
-        layers.Conv2D(6, 3, padding="same"),
-        layers.SeparableConv2D(6, 3, padding="same"),
-        layers.SeparableConv2D(6, 3, padding="same", use_bias=False),
-    ],
-    ids=["1x1", "1x1 and bias", "stride 2", "3x3", "separable", "separable without bias"],
-)
-@pytest.mark.parametrize("in_graph", [False, True], ids=["eager", "graph"])
-def test_matrix_products_equal_convolutions(layer, in_graph):
-    """Outputs, and gradients of inputs and variables, up to the rounding of another order of summation."""
-    inputs = tf.random.stateless_normal([2, 5, 7, 4], [1, 2])
-    upstream = tf.random.stateless_normal(layer(inputs).shape, [3, 4])
-
-    def results():
-        with tf.GradientTape() as tape:
-            tape.watch(inputs)
-            outputs = layer(inputs)
-        return [outputs, *tape.gradient(outputs, [inputs, *layer.trainable_variables], upstream)]
-
-    layer.uses_matrix_product = False
-    expected = results()
-    layers.use_matrix_products(tf.Module())  # of other layers
-    assert not layer.uses_matrix_product
-    layers.use_matrix_products(keras.Sequential([layer]))
-    assert layer.uses_matrix_product
-    for values, convolved in zip((tf.function(results) if in_graph else results)(), expected, strict=True):
-        assert values.shape == convolved.shape
-        np.testing.assert_allclose(values, convolved, rtol=1e-5, atol=1e-6 * np.abs(convolved).max())

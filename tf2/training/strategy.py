@@ -175,11 +175,6 @@ def num_workers(strategy: tf.distribute.Strategy) -> int:
     return len(strategy.cluster_resolver.cluster_spec().as_dict()["worker"])
 
 
-def uses_cpu(strategy: tf.distribute.Strategy) -> bool:
-    """Returns True if the steps of a training run are computed on a CPU."""
-    return not isinstance(strategy, tf.distribute.TPUStrategy) and not tf.config.list_logical_devices("GPU")
-
-
 def precision(mixed: bool, strategy: tf.distribute.Strategy) -> str:
     """Chooses the Keras policy of a training run.
 
@@ -192,7 +187,9 @@ def precision(mixed: bool, strategy: tf.distribute.Strategy) -> str:
     """
     if not mixed:
         return "float32"
-    if not uses_cpu(strategy):
-        return "mixed_bfloat16" if isinstance(strategy, tf.distribute.TPUStrategy) else "mixed_float16"
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        return "mixed_bfloat16"
+    if tf.config.list_logical_devices("GPU"):
+        return "mixed_float16"
     logging.warning("mixed_precision needs a GPU or TPU, and this machine has none: computing in float32")
     return "float32"

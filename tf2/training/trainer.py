@@ -17,7 +17,6 @@ from efficientdet import losses
 from efficientdet.config import Config
 from efficientdet.model import EfficientDetNet, build_anchors
 from tf2.training import optimizer as optimizer_lib
-from tf2.training import strategy as strategy_lib
 from tf2.weights import checkpoint
 
 LOSS_SCALE = 2.0**15  # initial dynamic loss scale, unless config.loss_scale is set
@@ -69,8 +68,6 @@ class Trainer:
                 self.net = EfficientDetNet(config, synchronized=self.num_replicas > 1)
             finally:
                 keras.mixed_precision.set_global_policy(policy)
-            if strategy_lib.uses_cpu(self.strategy):
-                layers.use_matrix_products(self.net)
             self.anchors = tf.constant(build_anchors(config).boxes)
             self._freeze(optimizer_lib.frozen_variables(self.net, config.var_freeze_expr))
             self.optimizer = optimizer_lib.make_optimizer(config, self.net.trainable_variables, self.kernels)
