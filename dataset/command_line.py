@@ -3,6 +3,7 @@
 """Command-line conventions shared by all scripts: grouped --help, --version, error messages and exit codes."""
 
 import contextlib
+import gc
 import importlib.metadata
 import platform
 import shutil
@@ -82,9 +83,16 @@ def call(main: Callable[[], None]) -> None:
         message = str(error)
         if isinstance(error, OSError) and error.strerror:  # str(error) would contain its number
             message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-        sys.exit(f"error: {message}")
+        code = f"error: {message}"
     except KeyboardInterrupt:
-        sys.exit(130)
+        code = 130
+    else:
+        code = 0
+    # Frees the iterators that the traceback held. Those of tf.data call Python in their own threads, and deleting one
+    # while the interpreter shuts down, which ends these threads, would wait for them forever.
+    gc.collect()
+    if code:
+        sys.exit(code)
 
 
 def parse(argv: Sequence[str]) -> list[str]:

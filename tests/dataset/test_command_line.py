@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
+import weakref
 
 import pytest
 from absl import flags, logging
@@ -244,6 +245,28 @@ def test_user_errors_become_messages_and_exit_codes(error, code):
     with pytest.raises(SystemExit) as caught:
         command_line.call(main)
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, None])
+def test_everything_that_main_used_is_freed_before_the_interpreter_shuts_down(error):
+    class Iterator:
+        pass
+
+    alive = []
+
+    def main():
+        iterator = Iterator()
+        iterator.itself = iterator  # only the garbage collector frees it
+        alive.append(weakref.ref(iterator))
+        if error:
+            raise error
+
+    with pytest.raises(SystemExit) if error else contextlib.nullcontext():
+        try:
+            command_line.call(main)
+        finally:
+            is_alive = alive[0]() is not None
+    assert not is_alive
 
 
 def test_other_errors_keep_their_traceback():
