@@ -152,17 +152,25 @@ def define_inference_flags() -> None:
         flags.DEFINE_string(
             "input_image", None, "Images: file, folder, glob in quotes (** for any folders), or a .txt file of paths."
         )
+    with command_line.group("Lists of detections", ["infer", "saved_model_infer", "saved_model_video"]):
+        flags.DEFINE_string("output_json", None, "File for detections as JSON, grouped by image or frame.")
+        flags.DEFINE_string("output_csv", None, "File for detections as CSV, one per line.")
     with command_line.group("Results for images", ["infer", "saved_model_infer"]):
         flags.DEFINE_string("output_image_dir", None, "Folder for the images with drawn boxes, 0.jpg, 1.jpg, ...")
         flags.DEFINE_enum(
             "output_names", "index", ["index", "input"], "Names of these images: {i}.jpg, or those of the inputs."
         )
-        flags.DEFINE_string("output_json", None, "File for detections as JSON, grouped by image.")
-        flags.DEFINE_string("output_csv", None, "File for detections as CSV, one per line.")
         flags.DEFINE_string("output_coco", None, "File for detections as COCO results.")
     with command_line.group("Video", ["saved_model_video"]):
-        flags.DEFINE_string("input_video", None, "A file, or the number of a camera.")
-        flags.DEFINE_string("output_video", None, "An .mp4, .mov or .avi file; default: a window.")
+        flags.DEFINE_string(
+            "input_video", None, "A file, the number of a camera, or the rtsp:// or http:// URL of a stream."
+        )
+        flags.DEFINE_string(
+            "output_video",
+            None,
+            "An .mp4, .mov or .avi file, without audio; default: a window, or with --output_json or --output_csv "
+            "neither.",
+        )
     with command_line.group("Drawing", ["infer", "saved_model_infer", "saved_model_video"]):
         flags.DEFINE_integer("line_thickness", None, "Line width of boxes in pixels; default: fits the image.")
 
@@ -268,10 +276,9 @@ def run_video(config: config_lib.Config) -> None:
     """Mode saved_model_video."""
     from tf2.inference import video
 
-    options = drawing_options(config)
-    frames = video.run(open_driver(config), FLAGS.input_video, output_video=FLAGS.output_video, **options)
-    if FLAGS.output_video:
-        print(f"writing file to {FLAGS.output_video}: {frames} frames")
+    outputs = video.OutputPaths(FLAGS.output_video, FLAGS.output_json, FLAGS.output_csv)
+    video.check(FLAGS.input_video, outputs)  # before the model is loaded
+    video.run(open_driver(config), FLAGS.input_video, outputs, **drawing_options(config))
 
 
 def run_benchmark(config: config_lib.Config) -> None:

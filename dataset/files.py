@@ -203,18 +203,25 @@ def _upload_all(folder: str, target: str, order: Callable[[str], object] | None)
 
 @contextlib.contextmanager
 def hold_interrupt() -> Iterator[None]:
-    """Delays Ctrl-C until the end of the block. Has no effect outside of the main thread, which alone receives it."""
+    """Delays Ctrl-C, and SIGTERM if a function handles it, until the end of the block.
+
+    Has no effect outside of the main thread, which alone receives them.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     held = []
-    handler = signal.signal(signal.SIGINT, lambda *event: held.append(event))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, lambda number, frame: held.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
-        if held:
-            signal.raise_signal(signal.SIGINT)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in dict.fromkeys(held):
+            signal.raise_signal(number)
 
 
 def check_target(path: str) -> None:

@@ -103,6 +103,10 @@ ORDER = [
     "tf2.inference.runtimes",
     "tf2.inference.drivers",
     "tf2.inference.provenance",
+    "tf2.inference.detection_list",
+    "tf2.inference.container",
+    "tf2.inference.capture",
+    "tf2.inference.video_file",
     "tf2.inference.*",  # images, video
     "tf2.inference",
     "tf2.training.strategy",

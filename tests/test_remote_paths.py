@@ -299,11 +299,14 @@ def test_video(remote, tiny_config, tmp_path):
 
     options = {"min_score_thresh": 0.5, "max_boxes_to_draw": 1, "line_thickness": None}
     source = write(tmp_path / "in.avi")
-    video.run(Fake(tiny_config), source, output_video=f"{remote}/out.avi", **options)
+    outputs = video.OutputPaths(f"{remote}/out.avi", f"{remote}/out.json", f"{remote}/out.csv")
+    video.run(Fake(tiny_config), source, outputs, **options)
+    assert tree(remote) == {"out.avi", "out.json", "out.csv"}
+    assert len(json.loads(read(f"{remote}/out.json"))["frames"]) == 3
     (tmp_path / "copy.avi").write_bytes(read(f"{remote}/out.avi"))
     assert cv2.VideoCapture(str(tmp_path / "copy.avi")).get(cv2.CAP_PROP_FRAME_COUNT) == 3
     with pytest.raises(TargetError, match="exists already"):
-        video.run(Fake(tiny_config), source, output_video=f"{remote}/out.avi", **options)
+        video.run(Fake(tiny_config), source, video.OutputPaths(f"{remote}/out.avi"), **options)
 
 
 def test_results_of_a_benchmark(remote, tiny_config, capsys):
@@ -386,9 +389,7 @@ def test_dry(remote, net, capsys):
         lambda path: prepared.prepare(path, "cache"),
         lambda path: prepared.prepare("data", path),
         lambda path: images.find_images(path),
-        lambda path: video.run(
-            None, path, output_video=None, min_score_thresh=0, max_boxes_to_draw=1, line_thickness=1
-        ),
+        lambda path: video.check(path, video.OutputPaths()),
         lambda path: evaluator.Evaluator(config_lib.load("efficientdet-d0", sample_image=path), Evaluation(SAMPLE)),
     ],
     ids=[

@@ -3,12 +3,10 @@
 """Inference on image files: writes images with boxes, and lists of detections."""
 
 import collections
-import csv
 import dataclasses
-import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +14,14 @@ import numpy as np
 import PIL.Image
 import tqdm
 
-from dataset import label_map, visualize
+from dataset import visualize
 from dataset.convert import image_file
 from dataset.convert.image_file import ImageError
 from dataset.file_search import expand, warn_of_hidden
 from dataset.files import atomic_path, check_distinct, check_file, check_folder, check_local, write_file
 from efficientdet import boxes as box_ops
+from tf2.inference import detection_list
+from tf2.inference.detection_list import Found
 from tf2.inference.drivers import Driver
 
 OUTPUT_NAMES = ("index", "input")
@@ -71,7 +71,7 @@ def run(
         for (i, image), boxes, scores, classes in zip(images.items(), *detections[:3]):
             kept = np.flatnonzero(scores > min_score_thresh)[:max_boxes_to_draw]  # sorted by falling score
             rows = boxes[kept], classes[kept], scores[kept]
-            found.append(_entry(i, paths[i], image, *rows, driver.names))
+            found.append(_entry(i, paths[i], image, rows, driver.names))
             if targets and max(image.shape) > MAX_JPEG_SIDE:
                 failed.append(f"{paths[i]} is listed but not drawn: a JPEG has at most {MAX_JPEG_SIDE} pixels per side")
             elif targets:
@@ -168,28 +168,20 @@ def _image_targets(paths: list[str], outputs: OutputPaths) -> list[str]:
     return targets
 
 
-def _entry(i: int, path: str, image: np.ndarray, boxes, classes, scores, names) -> dict[str, Any]:
+def _entry(i: int, path: str, image: np.ndarray, found: Found, names: Mapping[int, str]) -> dict[str, Any]:
     """Returns the detections of one image, as in --output_json."""
-    detections = [
-        {"box": box, "score": score, "class": class_id, "name": label_map.name_of(names, class_id)}
-        for box, score, class_id in zip(boxes.tolist(), scores.tolist(), classes.tolist(), strict=True)
-    ]
-    return {"id": i, "file": path, "height": image.shape[0], "width": image.shape[1], "detections": detections}
+    height, width = image.shape[:2]
+    return {"id": i, "file": path, "height": height, "width": width, "detections": detection_list.rows(found, names)}
 
 
 def _to_json(found: list[dict]) -> str:
-    content = {"box": "[ymin, xmin, ymax, xmax], pixels", "images": found}
-    return json.dumps(content, indent=1, ensure_ascii=False)
+    return json.dumps({"box": detection_list.BOX_LAYOUT, "images": found}, indent=1, ensure_ascii=False)
 
 
 def _to_csv(found: list[dict]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "class", "name", "score", "ymin", "xmin", "ymax", "xmax"])
-    for image in found:
-        for row in image["detections"]:
-            writer.writerow([image["file"], row["class"], row["name"], row["score"], *row["box"]])
-    return text.getvalue()
+    lines = [["file", *detection_list.CSV_COLUMNS]]
+    lines += [[image["file"], *detection_list.csv_values(row)] for image in found for row in image["detections"]]
+    return "".join(map(detection_list.csv_line, lines))
 
 
 def _to_coco(found: list[dict]) -> str:

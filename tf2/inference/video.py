@@ -1,11 +1,14 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Inference on a video or camera; the frames with boxes are written to a file or shown in a window."""
+"""Inference on a video, camera or stream; the results are a video with boxes, a list of detections or a window."""
 
 import contextlib
-import os
-import sys
-from collections.abc import Callable, Iterator
+import dataclasses
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,146 +16,170 @@ import tqdm
 from absl import logging
 
 from dataset import visualize
-from dataset.files import atomic_path, check_local, check_target, reason_of
+from dataset.files import TargetError, check_distinct, check_file, check_target, folder_of, hold_interrupt, is_remote
+from tf2.inference import capture, detection_list, video_file
+from tf2.inference.capture import Frame, Source
+from tf2.inference.detection_list import Found
 from tf2.inference.drivers import Driver
+from tf2.inference.video_file import OutputEnd
 
-CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".avi": "MJPG"}
-DEFAULT_RATE = 25.0  # frames per second; for sources without a frame rate, such as cameras
-MAX_RATE = 1000.0  # frames per second; higher values are clock ticks of some containers
-TITLE = "EfficientDet - q ends"
-QUIT_KEYS = (ord("q"), 27)  # 27: Escape
+MIN_FREE_BYTES = 1 << 24  # of a disk; leaves room to complete the files, whose index is written last
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputPaths:
+    """Local or remote files to write; without any, the frames are shown in a window."""
+
+    video: str | None = None  # an .mp4, .mov or .avi file that does not exist, with size and rate of the source
+    json: str | None = None  # detections by frame
+    csv: str | None = None  # one line per detection
+
+    @property
+    def given(self) -> list[str]:
+        """The files that are to be written."""
+        return [path for path in (self.video, self.json, self.csv) if path]
 
 
 def run(
     driver: Driver,
     input_video: str,
+    outputs: OutputPaths,
     *,
-    output_video: str | None,
     min_score_thresh: float,
     max_boxes_to_draw: int,
     line_thickness: int | None,
 ) -> int:
-    """Detects objects in each frame, and writes or shows it; returns the number of frames.
+    """Detects objects in each frame, writes or shows the results, and returns the number of frames.
 
-    Ends with the video, or at q, Escape or Ctrl-C.
+    Ends with the video, or at q, Escape, Ctrl-C or SIGTERM; the files then contain the frames up to then.
 
     Args:
-        input_video: a file, or the number of a camera.
-        output_video: an .mp4, .mov or .avi file that does not exist, with size and rate of the source; None for a
-            window. After Ctrl-C it contains the frames up to then.
-        min_score_thresh: boxes need a higher score to be drawn, in [0, 1].
-        max_boxes_to_draw: maximum number of boxes per frame, the best ones.
+        input_video: a file, the number of a camera, or the URL of a stream.
+        outputs: files to write. Existing lists are replaced, an existing video is not.
+        min_score_thresh: detections need a higher score, in [0, 1].
+        max_boxes_to_draw: maximum number of detections per frame, the best ones.
         line_thickness: of boxes, in pixels; None depends on the size of the frame.
 
     Raises:
-        ValueError: if the video cannot be read or written, or there is no display for a window.
+        ValueError: if the video cannot be read or written, or there is no display for a window; and, after the results
+            are written, if a stream was lost, more than 1 % of the frames could not be decoded, the frames changed
+            their size, or the disk is full.
     """
-    cv2 = _opencv()
-    options = {"min_score_thresh": min_score_thresh, "max_boxes_to_draw": max_boxes_to_draw}
-    options["line_thickness"] = line_thickness
-    count = 0
-    with _opened(input_video) as (capture, rate, total), _sink(output_video, rate) as show:
+    check(input_video, outputs)
+    count, problems = 0, []
+    with _sigterm_interrupts(), contextlib.ExitStack() as stack:
+        source = stack.enter_context(capture.opened(input_video))
+        write = stack.enter_context(_sinks(outputs, source, driver.names, line_thickness))
+        progress = stack.enter_context(tqdm.tqdm(desc="detecting", unit="frame", total=source.total))
         try:
-            with tqdm.tqdm(desc="detecting", unit="frame", total=total) as progress:
-                while (result := capture.read())[0]:
-                    image = cv2.cvtColor(result[1], cv2.COLOR_BGR2RGB)
-                    boxes, scores, classes, _ = driver.detect(image)
-                    drawn = visualize.draw_boxes(image, boxes, classes, scores, names=driver.names, **options)
+            for frame in source.frames():
+                boxes, scores, classes, _ = driver.detect(frame.image)
+                kept = np.flatnonzero(scores > min_score_thresh)[:max_boxes_to_draw]  # sorted by falling score
+                with hold_interrupt():
+                    is_open = write(frame, (boxes[kept], classes[kept], scores[kept]))
                     count += 1
-                    progress.update()
-                    if not show(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR)):
-                        break
+                progress.update()
+                if not is_open:
+                    break
         except KeyboardInterrupt:
             if not count:
                 raise
             logging.warning("interrupted: the video ends here")
+        except OutputEnd as error:
+            problems.append(str(error))
         if not count:
-            raise ValueError(f"{input_video} has no frame that OpenCV can decode; convert it, or give another file")
-    if total and count < total:
-        logging.warning("%d of %d frames of %s were processed", count, total, input_video)
+            raise ValueError(f"{source.name} has no frame that OpenCV can decode; convert it, or give another file")
+        with hold_interrupt():
+            stack.close()  # completes the files
+    for path in outputs.given:
+        print(f"writing file to {path}: {count} frames")
+    if problems := [*problems, *source.problems()]:
+        raise ValueError("; ".join(problems))
     return count
 
 
-def _opencv():
-    """Imports OpenCV, which needs libraries that some machines lack."""
+def check(input_video: str, outputs: OutputPaths) -> None:
+    """Checks the input and the targets of `run`, before a model is built.
+
+    Raises:
+        ValueError: if a file cannot be read or written, or a disk is full.
+    """
+    if outputs.video:
+        video_file.check_suffix(outputs.video)
+        check_target(outputs.video)
+    for path in (outputs.json, outputs.csv):
+        if path:
+            check_file(path)
+    check_distinct(outputs.given, [input_video], "the input")
+    capture.check(input_video)
     try:
-        import cv2
-    except ImportError as error:
-        raise ValueError(f"video needs OpenCV, which cannot be loaded: {reason_of(error)}") from error
-    return cv2
+        _check_room(outputs.given)
+    except OutputEnd as error:
+        raise TargetError(f"{error}; make room, or choose another folder") from error
 
 
 @contextlib.contextmanager
-def _opened(input_video: str) -> Iterator[tuple[Any, float, int | None]]:
-    """Yields OpenCV's capture, frames per second, and the number of frames; None if unknown, as for a camera."""
-    cv2 = _opencv()
-    check_local(input_video, "--input_video")
-    is_camera = input_video.isdigit()
-    if not is_camera and not os.path.isfile(input_video):
-        raise ValueError(f"there is no video {input_video}; give a file, or the number of a camera")
-    capture = cv2.VideoCapture(int(input_video) if is_camera else input_video)
-    try:
-        if not capture.isOpened():
-            problem = f"camera {input_video} does not respond" if is_camera else f"OpenCV cannot read {input_video}"
-            raise ValueError(f"{problem}; give another video or camera")
-        rate, frames = capture.get(cv2.CAP_PROP_FPS), int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        if not 0 < rate <= MAX_RATE:  # also True for NaN
-            logging.info("%s has no frame rate; using %g frames per second", input_video, DEFAULT_RATE)
-            rate = DEFAULT_RATE
-        yield capture, rate, frames if frames > 0 and not is_camera else None
-    finally:
-        capture.release()
+def _sinks(
+    outputs: OutputPaths, source: Source, names: Mapping[int, str], line_thickness: int | None
+) -> Iterator[Callable[[Frame, Found], bool]]:
+    """Yields a function that writes or shows a frame and its detections; False if the user closed the window."""
+    with contextlib.ExitStack() as stack:
+        show, lists = None, []
+        if outputs.video:
+            show = stack.enter_context(video_file.writer(outputs.video, source.rate))
+            _report_audio(source)
+        elif not outputs.given:
+            show = stack.enter_context(video_file.window())
+        if outputs.json:
+            header = {"file": source.name, "frames_per_second": source.rate}
+            lists.append(stack.enter_context(detection_list.json_of_video(outputs.json, header)))
+        if outputs.csv:
+            lists.append(stack.enter_context(detection_list.csv_of_video(outputs.csv)))
 
+        def write(frame: Frame, found: Found) -> bool:
+            _check_room(outputs.given)
+            is_open = True
+            if show:
+                options = {"min_score_thresh": 0, "max_boxes_to_draw": len(found[0]), "line_thickness": line_thickness}
+                drawn = visualize.draw_boxes(frame.image, *found, names=names, **options)
+                is_open = show(np.ascontiguousarray(drawn[..., ::-1]))
+            for add in lists:
+                add(_entry(frame, found, names))
+            return is_open
 
-@contextlib.contextmanager
-def _sink(output_video: str | None, rate: float) -> Iterator[Callable[[np.ndarray], bool]]:
-    """Yields a function that writes a BGR frame to a file, or shows it, see `_window`."""
-    if output_video is None:
-        with _window() as show:
-            yield show
-        return
-    suffix = os.path.splitext(output_video)[1].lower()
-    if suffix not in CODECS:
-        raise ValueError(f"--output_video must end in {' or '.join(CODECS)}, got {output_video}")
-    check_target(output_video)
-    cv2, writers, shapes = _opencv(), [], set()
-
-    def write(frame: np.ndarray) -> bool:
-        if not writers:  # the size of the first frame; cameras and rotation may change the size of the source
-            size = frame.shape[1::-1]
-            writers.append(cv2.VideoWriter(temporary, cv2.VideoWriter_fourcc(*CODECS[suffix]), rate, size))
-            stack.callback(writers[0].release)
-            if not writers[0].isOpened():
-                raise ValueError(f"OpenCV cannot write {output_video}; try another of {', '.join(CODECS)}")
-        shapes.add(frame.shape[1::-1])
-        if len(shapes) > 1:  # the writer would silently drop this frame
-            sizes = " and ".join(f"{width}x{height}" for width, height in sorted(shapes))
-            raise ValueError(f"the video changes its size, {sizes}; convert it to one size first")
-        writers[0].write(frame)
-        return True
-
-    with atomic_path(output_video) as temporary, contextlib.ExitStack() as stack:
         yield write
 
 
+def _entry(frame: Frame, found: Found, names: Mapping[int, str]) -> dict[str, Any]:
+    """Returns the detections of one frame, as in --output_json."""
+    height, width = frame.image.shape[:2]
+    position = {"frame": frame.index, "seconds": frame.seconds, "height": height, "width": width}
+    return {**position, "detections": detection_list.rows(found, names)}
+
+
+def _report_audio(source: Source) -> None:
+    """Logs that audio is not kept, unless the source has none."""
+    if source.has_audio:
+        logging.warning("the audio of %s is not kept: OpenCV writes images alone", source.name)
+    elif source.has_audio is None and not source.is_camera:
+        logging.info("audio, if %s has any, is not kept: OpenCV writes images alone", source.name)
+
+
+def _check_room(paths: list[str]) -> None:
+    """Raises OutputEnd if a file system to be written to is nearly full."""
+    for folder in {tempfile.gettempdir() if is_remote(path) else folder_of(path) for path in paths}:
+        if shutil.disk_usage(folder).free < MIN_FREE_BYTES:
+            raise OutputEnd(f"less than {MIN_FREE_BYTES >> 20} MiB are free in {folder}")
+
+
 @contextlib.contextmanager
-def _window() -> Iterator[Callable[[np.ndarray], bool]]:
-    """Yields a function that shows a frame in a window, and returns False if the user closed it."""
-    cv2 = _opencv()
-    remedy = "give --output_video=FILE.mp4 to write the video"
-    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise ValueError(f"there is no display for a window; {remedy}")
+def _sigterm_interrupts() -> Iterator[None]:
+    """Lets SIGTERM act as Ctrl-C, because it is what ends a container or a service that reads a camera."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL)
-    except cv2.error as error:  # a build without windows
-        raise ValueError(f"this OpenCV cannot open windows; {remedy}") from error
-
-    def show(frame: np.ndarray) -> bool:
-        cv2.imshow(TITLE, frame)
-        is_quit = cv2.waitKey(1) & 0xFF in QUIT_KEYS
-        return not is_quit and cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) >= 1
-
-    try:
-        yield show
+        yield
     finally:
-        cv2.destroyAllWindows()
+        signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
