@@ -57,6 +57,7 @@ ORDER = [
     "dataset.convert.image_file",
     "dataset.convert.box_frame",
     "dataset.convert.conversion_report",
+    "dataset.convert.split_names",
     "dataset.convert.image_folder",
     "dataset.convert.annotation",
     "dataset.convert.voc_set",

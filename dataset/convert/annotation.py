@@ -5,7 +5,6 @@
 import dataclasses
 import io
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,14 +24,6 @@ CLIP_TOLERANCE = 0.1  # pixels beyond the border that are clipped without a note
 MIN_SIDE = 0.001  # pixels; boxes with a shorter side are empty, or become so in float32
 MAX_AREA = float(np.finfo(np.float32).max)
 
-SPLITS = ("train", "trainval", "val", "valid", "validation", "test")  # common names of folders
-SPLIT_SYNONYMS = {"val": "valid", "valid": "val"}
-# Words in the names of files and folders of each split, see `split_of`. CVAT calls images without a subset "default".
-SPLIT_WORDS = {
-    "train": ("train", "training", "trainval", "default"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
-}
 ROTATED = "rotated boxes, replaced by the boxes that enclose them"
 
 # Boxes at the border may extend beyond the image. If many do so by far, their values mean something else.
@@ -83,6 +74,7 @@ class Source:
 
     items: Sequence  # one per image, in the order of the records
     read: Callable[[Any, ConversionReport], Annotation]  # reads an item; an ImageError leaves the image out
+    find_image: Callable[[Any], tuple[str, Path]]  # (filename, image_path) of an item, without reading its objects
     label_map: Mapping[int, str]  # ids from 1
     report: ConversionReport  # notes on the whole dataset
     exif_boxes: str = box_frame.AUTO  # frame of the boxes of images with EXIF orientation, see `box_frame.EXIF_BOXES`
@@ -97,16 +89,6 @@ def number_images(images: Sequence[tuple[str, tuple]], report: ConversionReport)
     """Returns the item of every (name, item), with source ids "1", "2", ... appended; notes and drops duplicates."""
     report.note_duplicates("images listed more than once, written once", (name for name, _ in images))
     return [(*item, str(number)) for number, item in enumerate(dict(images).values(), start=1)]
-
-
-def split_of(name: str) -> str | None:
-    """Returns the split "train", "val" or "test" that the words of a name show, such as instances_train2017, or None.
-
-    A name with words of several splits shows none, except that one with a word of "test" is that of test images.
-    """
-    words = set(re.split(r"[^a-z]+", name.lower()))
-    found = [split for split, synonyms in SPLIT_WORDS.items() if words & set(synonyms)]
-    return found[-1] if len(found) == 1 or "test" in found else None
 
 
 def read_lines(path: Path, kind: str) -> list[str]:

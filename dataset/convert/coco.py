@@ -127,6 +127,7 @@ def _make_source(
     return Source(
         items,
         read,
+        functools.partial(_find_image, folder=folder),
         classes.names,
         report,
         write_groundtruth=classes.consecutive or is_rotated,
@@ -262,9 +263,8 @@ def _read_annotation(
 ) -> Annotation:
     """Reads (image, its object annotations, its captions)."""
     image, rows, captions = item
-    name, size = image["file_name"], [image.get(side) or 0 for side in ("height", "width")]
-    if not coco_json.is_text(name):
-        raise ImageError("file name is not a string", f"expected a file name for image {image['id']}, got {name!r}")
+    name, path = _find_image(item, report, folder=folder)
+    size = [image.get(side) or 0 for side in ("height", "width")]
     if not all(coco_json.is_number(side) for side in size):
         shown = reprlib.repr(size)
         raise ImageError("size is not a number", f"{name}: expected numbers as height and width, got {shown}")
@@ -286,8 +286,17 @@ def _read_annotation(
                 segmentation=row.get("segmentation") or None,
             )
         )
-    path, size = folder.find(name, report), tuple(size) if all(size) else None
-    return Annotation(path, name, str(image["id"]), size, objects, captions=captions)
+    return Annotation(path, name, str(image["id"]), tuple(size) if all(size) else None, objects, captions=captions)
+
+
+def _find_image(
+    item: tuple[dict, list[dict], list[str]], report: ConversionReport | None = None, *, folder: ImageFolder
+) -> tuple[str, Path]:
+    image, _, _ = item
+    name = image["file_name"]
+    if not coco_json.is_text(name):
+        raise ImageError("file name is not a string", f"expected a file name for image {image['id']}, got {name!r}")
+    return name, folder.find(name, report or ConversionReport())
 
 
 def _rotation(row: Mapping[str, Any]) -> float:

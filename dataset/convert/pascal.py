@@ -96,7 +96,7 @@ def load(
     items = number_images(images, report)[:num_images]
     class_ids = {name: class_id for class_id, name in label_map.items()}
     read = functools.partial(_read_annotation, class_ids=class_ids, ignore_difficult=ignore_difficult_instances)
-    return Source(items, read, label_map, report)
+    return Source(items, read, _find_image, label_map, report)
 
 
 def read_xml(voc_set: VocSet, image_id: str) -> etree._Element:
@@ -147,6 +147,14 @@ def _read_annotation(
             objects.append(AnnotatedObject(box, class_ids[name], name, label, pose=pose, **flags))
     size = parse_numbers([_find_text(root, f"size/{side}") for side in ("height", "width")])
     return Annotation(image_path, filename, source_id, size if size and all(size) else None, objects)
+
+
+def _find_image(item: tuple[VocSet, str, str]) -> tuple[str, Path]:
+    """Returns (name, path) of the image; its annotation is read only if the image does not have its name."""
+    voc_set, image_id, _ = item
+    is_named = len(voc_set.images.get(image_id, [])) == 1
+    path = voc_set.image_path(image_id, "" if is_named else _find_text(read_xml(voc_set, image_id), "filename"))
+    return path.relative_to(voc_set.image_folder).as_posix(), path
 
 
 def _show_similar(name: str, known: Iterable[str]) -> str:

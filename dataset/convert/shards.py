@@ -231,11 +231,11 @@ def decide_box_frames(source: Source, num_threads: int, max_bad_fraction: float)
 def _find_evidence(source: Source, item: Any) -> tuple[str | None, str, list[str]] | None:
     """Returns (frame of the annotated size, file name, frames that boxes show) of an image with EXIF orientation."""
     try:
-        annotation = source.read(item, ConversionReport())
-        stored, orientation = image_file.read_header(annotation.image_path)
+        stored, orientation = image_file.read_header(source.find_image(item)[1])
+        annotation = source.read(item, ConversionReport()) if orientation != 1 else None
     except ImageError:  # is reported by the conversion
         return None
-    if orientation == 1 or not annotation.objects:
+    if not (annotation and annotation.objects):
         return None
     frames = Frames(stored, stored[::-1] if orientation >= 5 else stored)
     if not frames.include(annotation.size):  # is left out

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from dataset.convert import image_file
-from dataset.convert.annotation import SPLIT_SYNONYMS, SPLITS, read_lines
+from dataset.convert.annotation import read_lines
 from dataset.convert.image_file import ImageError
+from dataset.convert.split_names import find_synonym, split_of
 from dataset.file_search import Found, find_in
 from dataset.tfrecord import DataError
 
@@ -104,10 +105,9 @@ class VocSet:
         if self.name == "all":
             return ""
         subfolders = sorted({image_id.partition("/")[0] for image_id in self.all_ids() if "/" in image_id})
-        for name in (self.name, SPLIT_SYNONYMS.get(self.name)):
-            if name in subfolders:
-                return name
-        if set(SPLITS) & set(subfolders):
+        if name := find_synonym(self.name, subfolders):
+            return name
+        if any(map(split_of, subfolders)):
             raise DataError(
                 f"{self.annotations} has no subfolder of annotations {self.name!r} (available: "
                 f"{', '.join(subfolders)}); choose another --set, or --set=all for all annotations"

@@ -12,9 +12,6 @@ from typing import Any
 from dataset import label_map as label_map_lib
 from dataset.convert import image_file
 from dataset.convert.annotation import (
-    SPLIT_SYNONYMS,
-    SPLIT_WORDS,
-    SPLITS,
     AnnotatedObject,
     Annotation,
     Source,
@@ -23,6 +20,7 @@ from dataset.convert.annotation import (
     read_lines,
 )
 from dataset.convert.conversion_report import ConversionReport
+from dataset.convert.split_names import SPLIT_WORDS, find_synonym, split_of
 from dataset.file_search import HIDDEN_IGNORED, find_in
 from dataset.files import check_local
 from dataset.tfrecord import DataError
@@ -35,7 +33,13 @@ NAMES_SUFFIXES = (".txt", ".names")
 Image = tuple[Path, str, Path]  # folder, path of the image in it, and its label file
 
 
-def load(data: str | Path, split: str | None = None, *, image_dir: str | Path | None = None) -> Source:
+def load(
+    data: str | Path,
+    split: str | None = None,
+    *,
+    image_dir: str | Path | None = None,
+    label_dir: str | Path | None = None,
+) -> Source:
     """Reads a dataset and finds the images of a split; image ids count from 1.
 
     Args:
@@ -43,7 +47,8 @@ def load(data: str | Path, split: str | None = None, *, image_dir: str | Path | 
             datasets that have neither.
         split: key of data.yaml or obj.data, by default "train"; or a subfolder of the images of a list of names, by
             default all of them.
-        image_dir: folder of the images, only for a list of names, see `_find_by_names`.
+        image_dir: folder of the images, only for a list of names, see `_find_folders`.
+        label_dir: folder of the label files; needs image_dir, and that both are those of the split.
 
     Raises:
         DataError: if the file cannot be read, lacks the split or the names, the split or `path` does not exist, or no
@@ -53,7 +58,9 @@ def load(data: str | Path, split: str | None = None, *, image_dir: str | Path | 
     check_local(image_dir or "", "image_dir")
     data, report = Path(data), ConversionReport()
     if data.suffix.lower() in NAMES_SUFFIXES:
-        label_map, images = _number_names(_read_names_file(data)), _find_by_names(data, split, image_dir, report)
+        label_map = _number_names(_read_names_file(data))
+        folders = (Path(image_dir), Path(label_dir)) if label_dir else _find_folders(data, split, image_dir)
+        images = _find_by_folders(*folders, report)
     elif image_dir:
         raise DataError(f"image_dir is for lists of names, such as classes.txt; {data} itself states where images are")
     else:
@@ -62,7 +69,8 @@ def load(data: str | Path, split: str | None = None, *, image_dir: str | Path | 
     if not any(labels.is_file() for _, _, labels, _ in items):
         raise DataError(f"none of the {len(items)} images has a label file; expected files such as {items[0][2]}")
     read = functools.partial(_read_annotation, label_map=label_map)
-    return Source(items, read, label_map, report, find_error=functools.partial(_find_offset, label_map=label_map))
+    find_error = functools.partial(_find_offset, label_map=label_map)
+    return Source(items, read, _find_image, label_map, report, find_error=find_error)
 
 
 def _find_by_splits(data: Path, split: str, report: ConversionReport) -> tuple[dict[int, str], list[Image]]:
@@ -84,10 +92,8 @@ def _find_by_splits(data: Path, split: str, report: ConversionReport) -> tuple[d
     return label_map, images
 
 
-def sources(data: Path, split: str | None, *, image_dir: Path | None) -> list[Path]:
-    """Returns the files and folders that `load` reads, without looking at the images."""
-    if image_dir:
-        return [data, image_dir / (split or ""), labels_in(data.resolve().parent)]
+def sources(data: Path, split: str | None) -> list[Path]:
+    """Returns the files and folders that `load` reads for a data.yaml or obj.data, without looking at the images."""
     content = _read_data(data)
     root, found = _find_root(content, data), {data}
     for path in (_locate(root, entry) for entry in _read_entries(content, split or "train", data)):
@@ -120,9 +126,10 @@ def _read_data(data: Path) -> Mapping[str, Any]:
 
 def _read_entries(content: Mapping, split: str, data: Path) -> list[str]:
     """Returns the folders and lists of a split as they are written."""
-    entries = content.get(split) or content.get(SPLIT_SYNONYMS.get(split))
+    splits = [key for key, entries in content.items() if entries and split_of(str(key))]
+    entries = content.get(find_synonym(split, splits) or split)
     if not entries:
-        others = ", ".join(name for name in SPLITS if content.get(name)) or "none"
+        others = ", ".join(map(str, splits)) or "none"
         raise DataError(f"{data} has no split {split!r} (available: {others}); add it, or choose another --split")
     entries, root = [entries] if isinstance(entries, str) else entries, content.get("path") or ""
     if not (isinstance(entries, list) and all(isinstance(text, str) for text in [*entries, root])):
@@ -192,20 +199,19 @@ def _number_names(names: Mapping[int, str]) -> dict[int, str]:
         raise DataError(f"cannot use the names of classes: {error}") from error
 
 
-def _find_by_names(
-    names_file: Path, split: str | None, image_dir: str | Path | None, report: ConversionReport
-) -> list[Image]:
-    """Returns the images of a dataset that has only a list of names.
+def _find_folders(names_file: Path, split: str | None, image_dir: str | Path | None) -> tuple[Path, Path]:
+    """Returns the folders of the images and of the label files of a dataset that has only a list of names.
 
     The label files are in `labels` beside the list or, without such a folder, beside the list itself. The images are
-    in image_dir; by default in `images` beside the list, beside a list in `labels`, or beside the list itself.
+    in image_dir; by default in `images` beside the list, beside a list in `labels`, or beside the list itself. A split
+    is a subfolder of both, or one with its own `images` and `labels`.
     """
     base = names_file.resolve().parent
     labels, images = labels_in(base), [base / "images", base]
     if labels == base and base.name == "labels":
         images.insert(1, base.with_name("images"))
     folder = Path(image_dir).resolve() if image_dir else next(path for path in images if path.is_dir())
-    splits = [name for name in SPLITS if (folder / name).is_dir()]
+    splits = sorted(path.name for path in folder.glob("*") if path.is_dir() and split_of(path.name))
     if split and not (folder / split).is_dir():
         raise DataError(
             f"{folder} has no subfolder {split!r} of images (available: {', '.join(splits) or 'none'}); choose another "
@@ -213,15 +219,24 @@ def _find_by_names(
         )
     if splits and not split:
         raise DataError(f"{folder} has the subfolders {', '.join(splits)}; choose one with --split")
-    folder, labels = folder / (split or ""), labels / (split or "")
+    return images_in(folder / (split or "")), labels_in(labels / (split or ""))
+
+
+def _find_by_folders(folder: Path, labels: Path, report: ConversionReport) -> list[Image]:
+    """Finds the images in a folder, with the label files at the same places in another one."""
     found = _images_in(folder, lambda image: labels / image.relative_to(folder).with_suffix(".txt"), report)
     if not found:
         raise DataError(f"no image ({', '.join(image_file.SUFFIXES)}) in {folder}; give --image_dir")
     return found
 
 
+def images_in(folder: Path) -> Path:
+    """Returns the folder of the images in the folder of a dataset or of a split."""
+    return folder / "images" if (folder / "images").is_dir() else folder
+
+
 def labels_in(folder: Path) -> Path:
-    """Returns the folder of the label files beside a list of names in `folder`."""
+    """Returns the folder of the label files in the folder of a dataset or of a split."""
     return folder / "labels" if (folder / "labels").is_dir() else folder
 
 
@@ -289,8 +304,8 @@ def _read_annotation(
     item: tuple[Path, str, Path, str], report: ConversionReport, *, label_map: Mapping[int, str]
 ) -> Annotation:
     """Reads an Image with its source id; invalid rows are left out and noted. No label file means no objects."""
-    folder, name, labels, source_id = item
-    image_path, rows, objects = image_file.find(folder, name), [], []
+    _, _, labels, source_id = item
+    (name, image_path), rows, objects = _find_image(item), [], []
     if labels.exists():
         rows = read_lines(labels, "label file")
     else:
@@ -307,6 +322,11 @@ def _read_annotation(
                 report.note("polygons, replaced by the boxes that enclose them", f"{label} of {name}")
             objects.append(AnnotatedObject(_to_box(values[1:]), class_id, label_map[class_id], label))
     return Annotation(image_path, name, source_id, None, objects, normalized=True)
+
+
+def _find_image(item: tuple[Path, str, Path, str]) -> tuple[str, Path]:
+    folder, name, _, _ = item
+    return name, image_file.find(folder, name)
 
 
 def _find_fault(values: Sequence[float] | None, label_map: Mapping[int, str]) -> str | None:

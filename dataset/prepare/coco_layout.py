@@ -9,8 +9,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from dataset.convert.annotation import split_of
 from dataset.convert.coco import CocoSplit
+from dataset.convert.split_names import split_of
 from dataset.prepare.folder_listing import FolderListing, ancestors
 from dataset.tfrecord import DataError
 
@@ -36,8 +36,8 @@ def is_annotation_file(path: Path) -> bool:
     return len(found) == 3 if path.stat().st_size <= 2 * PART_BYTES else bool(found)
 
 
-def find_splits(listing: FolderListing) -> dict[str, CocoSplit]:
-    """Finds annotation file and folder of images of every split.
+def find_splits(listing: FolderListing, paths: Sequence[str]) -> dict[str, CocoSplit]:
+    """Finds annotation file and folder of images of every split of the annotation files `paths`.
 
     The name of the file tells the split, as in instances_val2017.json, or else that of a folder above it. A single file
     of no split is "train".
@@ -45,7 +45,6 @@ def find_splits(listing: FolderListing) -> dict[str, CocoSplit]:
     Raises:
         DataError: if there are several files of one split, or of none.
     """
-    paths = find_annotations(listing)
     by_split = {}
     for path in paths:
         by_split.setdefault(_split_of(path), []).append(path)

@@ -45,7 +45,9 @@ class FolderListing:
         return sorted({folder.partition("/")[0] for folder in self.names} - {""})
 
     def below(self, folder: str) -> "FolderListing":
-        """Returns the listing of a subfolder."""
+        """Returns the listing of a subfolder; this one for ""."""
+        if not folder:
+            return self
         prefix = f"{folder}/"
         names = {path.removeprefix(prefix): names for path, names in self.names.items() if path.startswith(prefix)}
         if folder in self.names:

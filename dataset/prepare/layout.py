@@ -11,7 +11,8 @@ from types import ModuleType
 from typing import Any
 
 from dataset.convert import coco, image_file, yolo
-from dataset.convert.annotation import Source, split_of
+from dataset.convert.annotation import Source
+from dataset.convert.split_names import SPLIT_WORDS, split_of
 from dataset.files import check_local, reason_of
 from dataset.prepare import coco_layout, folder_listing, record_layout, voc_layout, yolo_layout
 from dataset.prepare.folder_listing import FolderListing
@@ -93,9 +94,14 @@ def _find(path: Path, data_format: str | None) -> Layout:
         raise DataError(
             f"found {_show_files(listing)} in {path}, but nothing of {NAMES[data_format]}; expected {EXPECTED}"
         )
-    if data_format != TFRECORD:
-        _check_images(listing, data_format, len(found[data_format]))
-    return _create(data_format, listing.root, FINDERS[data_format].find_splits(listing))
+    annotations = found[data_format]
+    # Images of a data.yaml may be elsewhere.
+    if not listing.images and data_format != TFRECORD and not yolo_layout.is_data_file(annotations[0]):
+        raise DataError(
+            f"found {len(annotations)} annotations of {NAMES[data_format]} and no image in {listing.root}; put the "
+            "images beside the annotations, or in a folder beside theirs"
+        )
+    return _create(data_format, listing.root, FINDERS[data_format].find_splits(listing, annotations))
 
 
 def _find_file(path: Path, data_format: str | None) -> Layout:
@@ -109,11 +115,12 @@ def _find_file(path: Path, data_format: str | None) -> Layout:
     listing = folder_listing.scan(path.parent, skip_unreadable=True)
     if not listing.images and listing.root.parent != listing.root:  # images beside the folder of the annotations
         listing = folder_listing.scan(listing.root.parent, skip_unreadable=True)
+    file = os.path.relpath(path, listing.root)
     if known == YOLO:
-        return _create(YOLO, listing.root, yolo_layout.place_names_file(listing, path))
+        return _create(YOLO, listing.root, yolo_layout.place_names_file(listing, file))
     if not coco_layout.is_annotation_file(path):
         raise DataError(f"{path} has no lists of images, annotations and categories; expected a COCO annotation file")
-    split, file = split_of(path.stem) or "train", os.path.relpath(path, listing.root)
+    split = split_of(path.stem) or "train"
     return _create(COCO, listing.root, {split: coco_layout.place(listing, file, split)})
 
 
@@ -140,17 +147,8 @@ def _choose_format(listing: FolderListing, found: Mapping[str, Sequence[str]]) -
     return next(iter(found))
 
 
-def _check_images(listing: FolderListing, data_format: str, num_annotations: int) -> None:
-    """Checks that there are images; those of a data.yaml may be elsewhere."""
-    if not listing.images and not yolo_layout.has_data_file(listing):
-        raise DataError(
-            f"found {num_annotations} annotations of {NAMES[data_format]} and no image in {listing.root}; put the "
-            "images beside the annotations, or in a folder beside theirs"
-        )
-
-
 def _create(data_format: str, folder: Path, splits: Mapping[str, Any]) -> Layout:
-    splits = {split: splits[split] for split in ("train", "val", "test") if split in splits}
+    splits = {split: splits[split] for split in SPLIT_WORDS if split in splits}
     if not splits:
         raise DataError(f"{folder} has no split of images; expected one that is called train, val or test")
     shown = "; ".join(f"{split}: {FINDERS[data_format].show(place, folder)}" for split, place in splits.items())

@@ -234,8 +234,7 @@ class _Conversion:
 
     def _hold_out(self, sources: Mapping[str, Source], target: Path) -> dict[str, Source]:
         """Returns the sources with validation images that are held out of those of training, and lists them."""
-        train, val = split.hold_out(sources["train"], seed=self.seed)
-        names = split.file_names(val)
+        train, val, names = split.hold_out(sources["train"], seed=self.seed)
         write_file(target / "split_val.txt", "".join(f"{name}\n" for name in names))
         logging.info(
             "--data: no validation split: %d of %d images are held out, listed in %s",

@@ -19,7 +19,6 @@ from dataset.tfrecord import DataError
 from efficientdet.config import Config
 
 FILE = "data.json"
-SPLITS = ("train", "val", "test")
 ROWS = 16  # classes in the table of a dataset with more of them
 NAME_LENGTH = 24  # characters of a name in the table
 
@@ -38,7 +37,7 @@ class PreparedSplit:
 class PreparedData:
     """Records of a dataset."""
 
-    splits: Mapping[str, PreparedSplit]  # of SPLITS
+    splits: Mapping[str, PreparedSplit]  # {"train", "val", "test": records}
     label_map: Mapping[int, str]  # {id: name}, ids from 1; empty for records without label map
     description: str  # of the dataset, one line
     source: str = ""  # absolute path of the dataset

@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The layout of a folder of TFRecords as the converters write it: shards of each split, label map and groundtruth."""
 
+import collections
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from dataset.convert import shards
-from dataset.convert.annotation import split_of
+from dataset.convert.split_names import split_of
 from dataset.prepare.folder_listing import FolderListing
 from dataset.tfrecord import DataError
 
@@ -29,25 +31,24 @@ def find_annotations(listing: FolderListing) -> list[str]:
     return [match[0] for match in found if match and split_of(match["prefix"])]
 
 
-def find_splits(listing: FolderListing) -> dict[str, RecordSplit]:
-    """Finds the files of every split.
+def find_splits(listing: FolderListing, names: Sequence[str]) -> dict[str, RecordSplit]:
+    """Finds the files of every split of the shards `names`.
 
     Raises:
         DataError: if there are records of several datasets, or shards are missing.
     """
     found = {}
-    for match in map(SHARD.fullmatch, find_annotations(listing)):
-        found.setdefault(split_of(match["prefix"]), {}).setdefault((match["prefix"], int(match["number"])), []).append(
-            match[0]
-        )
+    for match in map(SHARD.fullmatch, names):
+        dataset = match["prefix"], int(match["number"])
+        found.setdefault(split_of(match["prefix"]), collections.Counter())[dataset] += 1
     splits = {}
     for split, datasets in found.items():
         if len(datasets) > 1:
             shown = ", ".join(f"{prefix}-*-of-{number:05d}" for prefix, number in datasets)
             raise DataError(f"{listing.root} has several sets of records of the split {split}: {shown}; expected one")
-        [((prefix, number), names)] = datasets.items()
-        if len(names) != number:
-            raise DataError(f"{listing.root} has {len(names)} of {number} shards of {prefix}; copy the missing ones")
+        [((prefix, number), num_found)] = datasets.items()
+        if num_found != number:
+            raise DataError(f"{listing.root} has {num_found} of {number} shards of {prefix}; copy the missing ones")
         splits[split] = RecordSplit(
             f"{listing.root / prefix}-*-of-{number:05d}*",
             _companion(listing.root / prefix, "json", ".json"),

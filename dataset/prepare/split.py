@@ -3,10 +3,11 @@
 """A validation split held out of the training images, and images that two splits share."""
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +32,7 @@ class _Image(NamedTuple):
     classes: frozenset[int]
 
 
-def hold_out(source: Source, *, seed: int) -> tuple[Source, Source]:
+def hold_out(source: Source, *, seed: int) -> tuple[Source, Source, list[str]]:
     """Divides a source into training and validation images.
 
     FRACTION of the images are held out, within MIN_IMAGES and MAX_IMAGES, but at most half. The choice depends on the
@@ -40,14 +41,15 @@ def hold_out(source: Source, *, seed: int) -> tuple[Source, Source]:
     part, so that the conversion counts them.
 
     Returns:
-        (training source, validation source); items keep their order and source ids.
+        (training source, validation source, names of its images as records store them); items keep their order and
+        source ids.
 
     Raises:
         DataError: if there are less than two different images.
     """
-    images = _read_images([source])[0]
+    images = list(_read_images(source))
     if source.items and not images:
-        return source, dataclasses.replace(source, items=[])  # the conversion says why
+        return source, dataclasses.replace(source, items=[]), []  # the conversion says why
     groups = _group_identical(images, seed)
     if len(groups) < 2:
         identical = f", all of them identical to {images[0].name}," if len(images) > 1 else ""
@@ -58,12 +60,13 @@ def hold_out(source: Source, *, seed: int) -> tuple[Source, Source]:
     number = num_held_out(len(images))
     if len(images) < FEW_IMAGES:
         logging.warning("only %d images, of which %d are held out: AP will mean nothing", len(images), number)
-    held_out = {image.index for group in _choose(groups, number) for image in group}
+    held_out = {image.index: image.name for group in _choose(groups, number) for image in group}
     train = [item for index, item in enumerate(source.items) if index not in held_out]
     val = [source.items[index] for index in sorted(held_out)]
     return (
         dataclasses.replace(source, items=train),
         dataclasses.replace(source, items=val, report=ConversionReport(), write_groundtruth=True),
+        [held_out[index] for index in sorted(held_out)],
     )
 
 
@@ -72,19 +75,14 @@ def num_held_out(num_images: int) -> int:
     return min(max(round(FRACTION * num_images), MIN_IMAGES), MAX_IMAGES, num_images // 2)
 
 
-def file_names(source: Source) -> list[str]:
-    """Returns the names of the images of a source that can be read, as records store them."""
-    return [image.name for image in _read_images([source])[0]]
-
-
 def show_shared(sources: Mapping[str, Source]) -> list[str]:
     """Returns a message for every two splits that share images: the number of identical files, and examples."""
-    images = dict(zip(sources, _read_images(sources.values())))
+    images = {split: list(_find_images(source)) for split, source in sources.items()}
     by_content = collections.defaultdict(lambda: collections.defaultdict(list))  # {content: {split: names}}
-    contents = _contents([image.path for found in images.values() for image in found])
+    contents = _contents([path for found in images.values() for _, path in found])
     for split, found in images.items():
-        for image in found:
-            by_content[contents[image.path]][split].append(image.name)
+        for name, path in found:
+            by_content[contents[path]][split].append(name)
     shared = collections.defaultdict(Reason)
     for splits in by_content.values():
         names = list(splits)
@@ -99,19 +97,20 @@ def show_shared(sources: Mapping[str, Source]) -> list[str]:
     ]
 
 
-def _read_images(sources: Iterable[Source]) -> list[list[_Image]]:
-    """Returns the images of every source whose annotation can be read."""
-    result = []
-    for source in sources:
-        result.append([])
-        for index, item in enumerate(source.items):
-            try:
-                annotation = source.read(item, ConversionReport())
-            except ImageError:  # is counted by the conversion
-                continue
+def _find_images(source: Source) -> Iterator[tuple[str, Path]]:
+    """Yields (name, path) of the images of a source that exist."""
+    for item in source.items:
+        with contextlib.suppress(ImageError):  # is counted by the conversion
+            yield source.find_image(item)
+
+
+def _read_images(source: Source) -> Iterator[_Image]:
+    """Yields the images of a source whose annotation can be read."""
+    for index, item in enumerate(source.items):
+        with contextlib.suppress(ImageError):
+            annotation = source.read(item, ConversionReport())
             classes = frozenset(row.class_id for row in annotation.objects)
-            result[-1].append(_Image(index, annotation.filename, annotation.image_path, classes))
-    return result
+            yield _Image(index, annotation.filename, annotation.image_path, classes)
 
 
 def _contents(paths: Sequence[Path]) -> dict[Path, object]:

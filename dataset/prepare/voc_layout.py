@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dataset.convert import pascal
-from dataset.convert.annotation import SPLIT_WORDS, Source, read_lines, split_of
+from dataset.convert.annotation import Source, read_lines
+from dataset.convert.split_names import SPLIT_WORDS, split_of
 from dataset.convert.voc_set import ANNOTATIONS_DIRS, IMAGE_DIRS, VocSet
 from dataset.prepare.folder_listing import FolderListing, ancestors, common_folder
 from dataset.tfrecord import DataError
@@ -36,18 +37,18 @@ def find_annotations(listing: FolderListing) -> list[str]:
     ]
 
 
-def find_splits(listing: FolderListing) -> Splits:
-    """Finds the image sets of every split.
+def find_splits(listing: FolderListing, paths: Sequence[str]) -> Splits:
+    """Finds the image sets of every split of the XML files `paths`.
 
     Raises:
         DataError: if image lists exist, but none of a known split, or some annotations are in no split.
     """
     units, splits = collections.defaultdict(list), collections.defaultdict(list)
     unit_of = functools.cache(functools.partial(_unit_of, listing))
-    for path in find_annotations(listing):
+    for path in paths:
         units[unit_of(os.path.dirname(path))].append(path)
-    for unit, paths in units.items():
-        for split, voc_set in _find_sets(listing, unit, paths):
+    for unit, of_unit in units.items():
+        for split, voc_set in _find_sets(listing, unit, of_unit):
             splits[split].append(voc_set)
     unknown = splits.pop(None, [])
     if unknown and splits:

@@ -57,6 +57,7 @@ def test_flag_values_are_arguments_of_write_shards(tmp_path, monkeypatch):
     assert command.flag_values() == values
     Image.fromarray(np.zeros((8, 12, 3), np.uint8)).save(tmp_path / "a.png")
     annotation = Annotation(tmp_path / "a.png", "a.png", "0", None, [])
+    report = ConversionReport()
     with pytest.raises(tfrecord.DataError, match="too many pixels: 9 "):
-        source = Source(range(9), lambda i, report: annotation, {}, ConversionReport())
+        source = Source(range(9), lambda i, report: annotation, lambda i: ("a.png", tmp_path / "a.png"), {}, report)
         shards.write_shards(source, tmp_path / "out", num_shards=1, **command.flag_values())

@@ -49,9 +49,15 @@ def annotate(folder):
     return read
 
 
+def locate(folder):
+    """Returns a function that finds image i."""
+    return lambda i: (f"{i}.png", folder / "images" / f"{i}.png")
+
+
 def convert(folder, items=range(10), name="out", report=None, write_groundtruth=False, **options):
     options = {"num_shards": 3, "max_bad_fraction": 0.5, **options}
-    source = Source(items, annotate(folder), {1: "a", 2: "b"}, report or ConversionReport(), write_groundtruth)
+    label_map, report = {1: "a", 2: "b"}, report or ConversionReport()
+    source = Source(items, annotate(folder), locate(folder), label_map, report, write_groundtruth=write_groundtruth)
     return shards.write_shards(source, folder / "new" / name, **options)
 
 
@@ -157,7 +163,7 @@ def test_an_interrupted_run_leaves_no_file(folder):
         return annotate(folder)(i, report)
 
     with pytest.raises(KeyboardInterrupt):
-        source = Source(range(10), read, {}, ConversionReport(), exif_boxes="upright")  # reads each item once
+        source = Source(range(10), read, locate(folder), {}, ConversionReport())
         shards.write_shards(source, folder / "new" / "out", num_shards=2, num_threads=2)
     assert written_files(folder) == {}
 

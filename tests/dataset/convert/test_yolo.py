@@ -334,7 +334,7 @@ def test_obj_data(tmp_path):
     for changed, message in (
         (lines.replace("classes=2", "classes=3"), "classes is 3, but there are 2 names"),
         (lines.replace("names =", "labels ="), "expected a line such as names = data/obj.names"),
-        (lines.replace("train =", "training ="), r"has no split 'train' \(available: valid\)"),
+        (lines.replace("train =", "trainval ="), r"has no split 'train' \(available: trainval, valid\)"),
         (lines.replace("obj.names", "none.names"), r"cannot read list of names .*none\.names"),
     ):
         (tmp_path / "obj.data").write_text(changed)

@@ -532,7 +532,7 @@ def test_several_yolo_files(tmp_path):
     write_yolo(tmp_path, data="a.yaml")
     write_yolo(tmp_path, data="b.yaml")
     check_error(tmp_path, "has several lists of names: a.yaml, b.yaml; give one of them as PATH")
-    assert layout.find(tmp_path / "b.yaml").splits["val"] == (tmp_path / "b.yaml", "val", None)
+    assert layout.find(tmp_path / "b.yaml").splits["val"] == (tmp_path / "b.yaml", "val", None, None)
     write_yolo(tmp_path)
     assert layout.find(tmp_path).splits["train"].data == tmp_path / "data.yaml"
 
@@ -545,6 +545,18 @@ def test_lists_of_names(tmp_path, names_file, splits):
     sources = layout.find(tmp_path).load()
     assert list(sources) == ["train", "val"][: len(splits)]
     assert [boxes_of(source) for source in sources.values()] == [BOXES] * len(splits)
+
+
+@pytest.mark.parametrize("images, labels", [("{}/images", "{}/labels"), ("{}", "{}")])
+@pytest.mark.parametrize("lists", [[""], ["train"], ["train", "valid"]])  # beside all labels, or beside those of splits
+def test_lists_of_names_with_folders_of_splits(tmp_path, images, labels, lists):
+    write_yolo(tmp_path, splits=["train", "valid"], data=None, images=images, labels=labels)
+    for name in lists:
+        folder = tmp_path / labels.format(name) if name else tmp_path
+        (folder / "classes.txt").write_text("\n".join(NAMES))
+    found = layout.find(tmp_path)
+    assert {split: boxes_of(source) for split, source in found.load().items()} == {"train": BOXES, "val": BOXES}
+    assert not unlisted(found)
 
 
 def test_lists_of_names_with_images_in_no_split(tmp_path):

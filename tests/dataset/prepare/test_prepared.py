@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of the cache of records: written once, used again, converted anew after a change, never half-written."""
 
+import collections
 import os
 import shutil
 import threading
@@ -12,7 +13,7 @@ import tensorflow as tf
 from PIL import Image
 
 from dataset import records
-from dataset.convert import shards
+from dataset.convert import shards, yolo
 from dataset.files import TargetError
 from dataset.prepare import prepared
 from dataset.prepare.prepared_data import ROWS, PreparedData, PreparedSplit
@@ -79,6 +80,22 @@ def test_records_are_written_once(data, tmp_path, conversions, caplog):
     assert len(filenames(second.train_file_pattern)) == 6
     assert filenames(second.find_evaluated().file_pattern) == {"6.png", "7.png"}
     assert not [name for name in before if "unfinished" in name]
+
+
+def test_annotations_are_read_once(data, tmp_path, monkeypatch):
+    read, found = yolo._read_annotation, collections.Counter()
+
+    def count(item, report, **options):
+        found[item[2].name] += 1
+        return read(item, report, **options)
+
+    monkeypatch.setattr(yolo, "_read_annotation", count)
+    prepared.prepare(data, tmp_path / "cache")
+    assert set(found.values()) == {1} and len(found) == 8
+    (data / "data.yaml").write_text(f"train: train/images\nnames: {NAMES}\n")  # of train, a part is held out by classes
+    found.clear()
+    prepared.prepare(data, tmp_path / "cache")
+    assert set(found.values()) == {2} and len(found) == 6
 
 
 def change_label(data):
