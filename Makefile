@@ -30,13 +30,14 @@ CONSTRAINTS := $(if $(filter py310 py311,$(LANE)),constraints-py311.txt,constrai
 INSTALLED := $(VENV)/installed-$(shell cat requirements*.txt $(CONSTRAINTS) | cksum | cut -d ' ' -f 1)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test slow lint setup python clean
+.PHONY: help demo test slow lint clients setup python clean
 
 help:
 	@echo "make demo    sample images -> training -> AP -> export -> drawn detections, in demo/"
 	@echo "make test    fast tests"
 	@echo "make slow    slow tests: whole models, training, exports"
 	@echo "make lint    ruff format --check and ruff check"
+	@echo "make clients exported files in MediaPipe, LiteRT, ONNX Runtime, ...; needs Python 3.11 and 3.9, and ../shared"
 	@echo "make setup   only the virtual environment, $(VENV)"
 	@echo "make clean   remove .venv/, demo/, tutorial/ and caches"
 	@echo "PYTHON=python3.13, or any path, selects the Python (now: $(or $(BASE_PYTHON),none found))"
@@ -49,6 +50,11 @@ slow: $(INSTALLED)
 
 lint: $(INSTALLED)
 	@status=0; $(RUN) -m ruff format --check . || status=1; $(RUN) -m ruff check . || status=1; exit $$status
+
+# Into .venv/clients/, about 3 GB, downloaded once. With ARGS=--write the figures go into docs/exports.md.
+clients: ARGS :=
+clients: $(INSTALLED)
+	$(RUN) tests/clients/run_clients.py $(ARGS)
 
 setup: $(INSTALLED)
 

@@ -58,7 +58,7 @@ READ_REMOTELY = {
     *("train_file_pattern", "val_file_pattern", "file_pattern", "val_json_file"),
     *("object_annotations_file", "caption_annotations_file", "image_info_file", "ckpt", "ckpt_path", "backbone_ckpt"),
 }
-WRITTEN_LOCALLY = {"data_cache"}
+WRITTEN_LOCALLY = {"data_cache", "work_dir"}
 READ_LOCALLY = {
     "data",
     "hparams",
@@ -72,7 +72,7 @@ READ_LOCALLY = {
 }
 NO_FILES = {
     *("model_name", "tpu", "tpu_zone", "gcp_project", "nms_method", "year", "set", "annotations_dir", "prefix"),
-    *("image_size", "split"),
+    *("image_size", "split", "only"),
 }
 
 
