@@ -90,7 +90,10 @@ def _convert(function: ConcreteFunction):
                 tf.function(function, autograph=False),  # tf2onnx expects a function that it can trace itself
                 [signature],
                 opset=OPSET,
-                custom_op_handlers={"ResizeNearestNeighbor": (_convert_nearest, [])},
+                custom_op_handlers={
+                    "AddN": (_convert_add_n, []),
+                    "ResizeNearestNeighbor": (_convert_nearest, []),
+                },
             )
         # tf2onnx also declares the operator set ai.onnx.ml, which no node uses.
         del proto.opset_import[:]
@@ -99,6 +102,19 @@ def _convert(function: ConcreteFunction):
     except Exception as error:  # tf2onnx and onnx raise classes without a common base
         raise ExportError(f"TensorFlow's graph could not be converted to ONNX: {reason_of(error)}") from error
     return proto
+
+
+def _convert_add_n(graph, node, name, args) -> None:
+    """Converts AddN in a tf2onnx graph to a chain of Add: ((x_0 + x_1) + x_2) + ..., as TensorFlow computes it.
+
+    tf2onnx itself uses Sum, of which OpenCV 4.11 and 4.12 add only some of three inputs, without an error.
+    """
+    total, *others = node.input
+    outputs = {"outputs": node.output, "shapes": node.output_shapes, "dtypes": node.output_dtypes}
+    graph.remove_node(name)
+    for other in others[:-1]:
+        total = graph.make_node("Add", [total, other]).output[0]
+    graph.make_node("Add", [total, others[-1]], name=name, **outputs)
 
 
 def _convert_nearest(graph, node, name, args) -> None:

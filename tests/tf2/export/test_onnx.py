@@ -7,6 +7,7 @@ import itertools
 import pathlib
 import sys
 
+import cv2
 import numpy as np
 import PIL.Image
 import pytest
@@ -67,15 +68,37 @@ def agreement(ours, theirs, tolerance):
 
 def test_raw_outputs_of_a_network(tiny_config, spread_driver, tmp_path):
     # 320 pixels are 5 and 3 on the last two levels; tf2onnx's own nearest-neighbor op turns 3 into 4.
-    driver = spread_driver(tiny_config.override({"image_size": "320x64", "nms_configs": HARD}))
+    driver = spread_driver(tiny_config.override({"image_size": "320x256", "nms_configs": HARD}))
     exported = export(signatures.frozen(driver.model), tmp_path, "network")
-    inputs = np.random.RandomState(0).randn(1, 64, 320, 3).astype(np.float32)
+    inputs = np.random.RandomState(0).randn(1, 256, 320, 3).astype(np.float32)
     assert largest_difference(exported.network(inputs), driver.network(inputs)) < BOUND
     [image] = random_images(1, 50, 130)
     assert agreement(exported.detect(image), driver.detect(image), 1e-3) == 1
     nodes = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
     # Between [B, H, W, C] and ONNX's [B, C, H, W] only at the input and the 2 * 5 outputs.
     assert nodes.count("Transpose") <= 11 and nodes.count("Conv") > 50
+    in_opencv = cv2.dnn.readNetFromONNX(str(tmp_path / "model.onnx"))
+    in_opencv.setInput(inputs)
+    outputs = exported.runtime.run(inputs)
+    for name, values in zip(outputs, in_opencv.forward(list(outputs)), strict=True):
+        np.testing.assert_allclose(values, outputs[name], rtol=BOUND, atol=BOUND)
+
+
+def test_sums_are_chains_of_two_summands():
+    """OpenCV 4.11 and 4.12 compute Sum with three inputs wrongly, without an error."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 2, 3, 4], tf.float32, name="x")], autograph=False)
+    def sums(x):
+        terms = [x, x[:, ::-1], x * 3, tf.nn.relu(x)]
+        return {f"y{count}": tf.add_n(terms[:count]) for count in (2, 3, 4)}
+
+    x = np.random.RandomState(0).randn(2, 2, 3, 4).astype(np.float32)
+    proto = export_onnx._convert(sums.get_concrete_function())
+    operators = [node.op_type for node in proto.graph.node]
+    assert operators.count("Add") == 3 and "Sum" not in operators  # equal prefixes are shared
+    session = importlib.import_module("onnxruntime").InferenceSession(proto.SerializeToString())
+    for output, value in zip(session.get_outputs(), session.run(None, {"x": x}), strict=True):
+        np.testing.assert_allclose(value, sums(tf.constant(x))[output.name], rtol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(720, 1280), (300, 200), (33, 57)])
