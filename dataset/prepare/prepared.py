@@ -13,6 +13,7 @@ dataset as it was before are removed as soon as no process uses them.
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import json
@@ -140,14 +141,14 @@ def find_fingerprint(sources: Iterable[Path], options: Mapping[str, Any]) -> str
         DataError: if a file or folder cannot be read.
     """
     files = set()
-    for source in sources:
-        if not source.is_dir():
-            files.add(str(source))
+    for source in map(os.path.abspath, sources):
+        if not os.path.isdir(source):
+            files.add(source)
             continue
-        for folder, names in folder_listing.scan(source).names.items():
+        for folder, names in folder_listing.scan(Path(source)).names.items():
             files.update(os.path.join(source, folder, name) for name in names)
     try:
-        states = [(os.path.abspath(file), *_state(file)) for file in sorted(files)]
+        states = [(file, *_state(file)) for file in sorted(files)]
     except OSError as error:
         raise DataError(f"cannot read {error.filename}: {reason_of(error)}") from error
     return hashlib.sha256(json.dumps([options, states]).encode("utf-8", "backslashreplace")).hexdigest()
@@ -193,6 +194,13 @@ class _Conversion:
                     if not data:
                         self._warn_of_change()
                         self._convert(Path(staging))
+            except (OSError, tf.errors.OpError) as error:
+                if not reason_of(error).endswith(os.strerror(errno.ENOSPC)):
+                    raise
+                raise DataError(
+                    f"{self.cache} has no space left for the records of {self.path}; free some, or choose a folder on "
+                    "another disk with --data_cache"
+                ) from error
             except BusyError:
                 if not is_waiting:
                     logging.info("another process is converting to %s; waiting for it", self.cache)

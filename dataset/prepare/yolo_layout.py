@@ -60,11 +60,17 @@ def find_splits(listing: FolderListing, paths: Sequence[str]) -> dict[str, YoloS
 
 
 def place_data_file(path: Path) -> dict[str, YoloSplit]:
-    """Returns the splits of data.yaml or obj.data; val and test are left out with a warning if they do not exist."""
+    """Returns the splits of data.yaml or obj.data; val and test are left out with a warning if they do not exist.
+
+    Raises:
+        DataError: if the file is invalid, or the training images do not exist.
+    """
     splits = {}
     for split, (key, places) in yolo.find_splits(path).items():
         missing = [place for place in places if not place.exists()]
-        if missing and split != "train":
+        if missing and split == "train":
+            raise DataError(f"{path}: {missing[0]} does not exist; put the images of {key} there, or correct the path")
+        if missing:
             logging.warning("%s: %s does not exist, split %s is left out", path, missing[0], key)
         else:
             splits[split] = YoloSplit(path, key)

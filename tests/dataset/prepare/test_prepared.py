@@ -3,7 +3,9 @@
 """Tests of the cache of records: written once, used again, converted anew after a change, never half-written."""
 
 import collections
+import errno
 import os
+import pathlib
 import shutil
 import threading
 import zipfile
@@ -132,6 +134,13 @@ def test_changed_sources_are_converted_anew(data, tmp_path, conversions, caplog,
         assert after.fingerprint != before.fingerprint
 
 
+def test_relative_paths_are_the_same_dataset(data, tmp_path, conversions, monkeypatch):
+    prepared.prepare(data, tmp_path / "cache")
+    monkeypatch.chdir(tmp_path)
+    prepared.prepare(pathlib.Path("data"), tmp_path / "cache")
+    assert conversions == ["train", "val"]
+
+
 def test_hidden_files_do_not_count(data, tmp_path, conversions):
     prepared.prepare(data, tmp_path / "cache")
     (data / "train" / "images" / ".DS_Store").write_text("x")
@@ -202,8 +211,16 @@ def test_a_damaged_zip_leaves_nothing(data, tmp_path):
     assert tree(tmp_path / "cache") == []
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), tf.errors.ResourceExhaustedError(None, None, "No space left")])
-def test_an_interrupted_conversion_leaves_nothing(data, tmp_path, monkeypatch, error):
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (KeyboardInterrupt(), None),
+        (tf.errors.ResourceExhaustedError(None, None, "x.tfrecord; No space left on device"), "has no space left for"),
+        (OSError(errno.ENOSPC, "No space left on device", "x.json"), r"no space left .*--data_cache"),
+        (OSError(errno.EIO, "Input/output error", "x.jpg"), "Input/output error"),
+    ],
+)
+def test_an_interrupted_conversion_leaves_nothing(data, tmp_path, monkeypatch, error, message):
     write = shards.write_shards
 
     def fail(source, prefix, **options):
@@ -213,7 +230,7 @@ def test_an_interrupted_conversion_leaves_nothing(data, tmp_path, monkeypatch, e
 
     with monkeypatch.context() as patch:
         patch.setattr(shards, "write_shards", fail)
-        with pytest.raises(type(error)):
+        with pytest.raises(DataError if "space" in str(message) else type(error), match=message):
             prepared.prepare(data, tmp_path / "cache")
     assert tree(tmp_path / "cache") == []
     assert prepared.prepare(data, tmp_path / "cache").num_images == {"train": 6, "val": 2}
