@@ -45,7 +45,8 @@ class RecordCounts:
         try:
             with futures.ThreadPoolExecutor(FILES_AT_ONCE) as pool:
                 states = dict(zip(files, pool.map(_state, files)))
-                counts = {path: self._saved[path][2] for path in files if self._saved.get(path, [])[:2] == states[path]}
+                known = self._saved | self._counted
+                counts = {path: known[path][2] for path in files if known.get(path, [])[:2] == states[path]}
                 local = [path for path in files if path not in counts and not is_remote(_local(path))]
                 counts |= zip(local, pool.map(_count_headers, local))
             counts |= _count_by_reading([path for path in files if counts.get(path) is None])

@@ -7,7 +7,7 @@ import re
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -50,6 +50,14 @@ def find_files(file_pattern: str) -> list[str]:
     if not files:
         raise DataError(f"no file matches {file_pattern!r}; give a pattern such as 'data/train-*.tfrecord'")
     return files
+
+
+class DataFiles(NamedTuple):
+    """Files of records that a command reads, and the groundtruth of the evaluation."""
+
+    train_file_pattern: str | None  # None without training
+    val_file_pattern: str | None = None  # None without evaluation
+    val_json_file: str | None = None  # in COCO's format; None: the groundtruth in the records
 
 
 class RecordFiles:

@@ -135,6 +135,7 @@ ORDER = [
     "tf2.evaluation.report",
     "tf2.evaluation.evaluate",
     "tf2.evaluation.training_report",
+    "tf2.evaluation.train_and_eval",
     "tf2.evaluation.next_commands",
     "tf2.evaluation",
     "tf2.export.parity",
@@ -146,6 +147,7 @@ ORDER = [
     "tf2.benchmarks.*",  # latency, training
     "tf2.benchmarks",
     "tf2",
+    "main_flags",
     "main",
     "model_inspect",
     "testdata.*",

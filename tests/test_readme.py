@@ -62,6 +62,8 @@ def flags_of(script: str) -> set[str]:
     source = (ROOT / script).read_text()
     if "command.define_flags()" in source:
         source += (ROOT / "dataset" / "convert" / "command.py").read_text()
+    if "from main_flags import" in source:
+        source += (ROOT / "main_flags.py").read_text()
     tables = re.findall(r"^(?:IGNORED_FLAGS|REFUSED_FLAGS) = .*?[})]$", source, re.MULTILINE | re.DOTALL)
     defined = re.findall(r'(?:DEFINE_\w+|add_argument)\(\s*"(?:--)?(\w+)"', source)
     return set(defined) | set(re.findall(r'"(\w+)"[:,)]', " ".join(tables)))

@@ -23,7 +23,7 @@ def start(tmp_path, monkeypatch):
     def run(*words):
         words = ["--mode=train", "--model_name=efficientdet-lite0", f"--train_file_pattern={SAMPLE}", *words]
         command_line.parse(["main.py", *words, f"--model_dir={tmp_path / 'run'}"])
-        main.run_training(main.load_config(), None)
+        main.main()
         return started.pop()
 
     main.define_flags()

@@ -41,13 +41,10 @@ def run(words):
     try:
         module.define_flags()
         command_line.parse(words)
-        config = module.load_config()
         if module is model_inspect:
-            model_inspect.MODES[flags.FLAGS.runmode](config)
-        elif flags.FLAGS.mode == "eval":
-            (main.run_follow if main.follows() else main.run_evaluation)(config, None)
+            model_inspect.MODES[flags.FLAGS.runmode](model_inspect.load_config())
         else:
-            main.run_training(config, None)
+            main.main()
     finally:
         command_line.GROUPS[:] = groups
         flags.FLAGS.remove_flag_values(set(flags.FLAGS) - before)

@@ -14,7 +14,7 @@ from dataset import label_map as label_map_lib
 from dataset.files import reason_of, write_file
 from dataset.prepare.layout import Layout
 from dataset.record_count import RecordCounts
-from dataset.records import find_files
+from dataset.records import DataFiles, find_files
 from dataset.tfrecord import DataError
 from efficientdet.config import Config
 
@@ -70,13 +70,38 @@ class PreparedData:
             raise DataError(f"{self.source} has no split {name}; expected one of {', '.join(self.splits)}")
         return self.splits[name]
 
-    def configure(self, config: Config, typed: Mapping[str, Any]) -> Config:
+    def find_files(self, *, trains: bool, evaluates: bool, split: str | None = None) -> DataFiles:
+        """Returns the files that a command reads.
+
+        Args:
+            trains: True for those of training.
+            evaluates: True for those of evaluation.
+            split: name of the split that is evaluated, see `find_evaluated`.
+
+        Raises:
+            DataError: if the dataset has no such split.
+        """
+        train = self.train_file_pattern if trains else None
+        if not evaluates:
+            return DataFiles(train)
+        evaluated = self.find_evaluated(split)
+        return DataFiles(train, evaluated.file_pattern, evaluated.groundtruth)
+
+    def configure(self, config: Config, typed: Mapping[str, Any], *, of_detector: bool = False) -> Config:
         """Returns the config with the classes of the dataset, as far as they are not among the keys that were typed.
+
+        Args:
+            config: of a command.
+            typed: its config keys that the user set.
+            of_detector: True if the config is that of a stored detector, whose class names stay if they are known:
+                those of the dataset are compared with them later.
 
         Raises:
             DataError: if the records have no label map, and num_classes was not typed.
             LabelMapError: if the typed num_classes is smaller than the largest id.
         """
+        if of_detector and config.label_map:
+            return config
         if not self.label_map and "num_classes" not in typed:
             raise DataError(
                 f"{self.source} has no label_map_*.yaml beside its records: give num_classes and label_map in --hparams"

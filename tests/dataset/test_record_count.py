@@ -79,6 +79,7 @@ def test_a_file_is_counted_again_only_if_it_changed(tmp_path, read_files):
     remote = write(f"ram://{tmp_path}/third", RECORDS[:4])
     counts = RecordCounts(str(tmp_path))
     assert counts.total([first, second, remote]) == 19
+    assert counts.total([first, remote]) == 16
     assert sorted(read_files) == sorted([first, second, remote])
     counts.save()
     read_files.clear()

@@ -14,6 +14,7 @@ import tensorflow as tf
 from absl import logging
 
 from dataset import label_map
+from dataset.check import run_checks
 from dataset.dataloader import InputReader
 from dataset.files import check_distinct, check_folder, folder_of, write_file
 from efficientdet.config import Config, ConfigError
@@ -67,6 +68,50 @@ class EvaluationOutputs:
             check_folder(folder_of(file))
         if self.report_dir:
             report.check(self.report_dir)
+
+
+def evaluate_stored(
+    config: Config,
+    path: str,
+    evaluation: Evaluation,
+    *,
+    outputs: EvaluationOutputs,
+    artifact_keys: Mapping[str, Any] | None = None,
+    as_served: bool = False,
+    command: str = "",
+) -> dict[str, float]:
+    """Evaluates a stored detector after a check of the records, prints the result and writes the requested files.
+
+    Args:
+        config: config of the checkpoint, or for exported files without metadata.
+        path: a checkpoint, see `checkpoint.find`, or an exported file, see `open_artifact`.
+        evaluation: files and options; without groundtruth if outputs are for a test set.
+        outputs: files to write.
+        artifact_keys: config keys set on the command line, for an exported file; None for a checkpoint.
+        as_served: see `run`.
+        command: the command line, for provenance.
+
+    Returns:
+        All metrics by name; empty without groundtruth.
+
+    Raises:
+        DataError: if an evaluation on these records would be pointless.
+        ValueError: if an output cannot be written, or see `open_artifact`.
+    """
+    outputs.check(evaluation.val_json_file)
+    driver, is_test_set = None, bool(outputs.testdev_dir)
+    if artifact_keys is not None:
+        driver = open_artifact(path, config, artifact_keys)
+        config, known = driver.config, stored_names(driver.runtime.metadata, path)
+    else:
+        config, known = class_names.of_detector(config, path)
+    val_json_file = None if is_test_set else evaluation.val_json_file
+    evaluation = dataclasses.replace(evaluation, val_json_file=val_json_file)
+    run_checks.check_files(
+        config, known, None, evaluation.val_file_pattern, val_json_file=val_json_file, is_test_set=is_test_set
+    )
+    driver = driver or drivers.KerasDriver(config, path)
+    return publish(driver, evaluation, run(driver, evaluation, as_served=as_served), outputs, command)
 
 
 def open_artifact(path: str, config: Config, hparams: Mapping[str, Any]) -> ArtifactDriver:

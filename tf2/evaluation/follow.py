@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 from absl import logging
 
-from dataset.check import class_ids
+from dataset.check import class_ids, run_checks
 from dataset.check.class_ids import NamedIds
+from efficientdet.config import Config
 from efficientdet.model import EfficientDetNet
-from tf2.evaluation.evaluator import Evaluator
+from tf2.evaluation.evaluator import Evaluation, Evaluator
 from tf2.training import model_dir as model_dir_lib
 from tf2.training.best_result import BetterWeights
 from tf2.training.progress import EvaluationLog
@@ -67,6 +68,30 @@ class EvaluationRecorder:
         except (OSError, CheckpointError) as error:
             logging.warning("%s", error)
             return False
+
+
+def run(
+    config: Config, evaluation: Evaluation, model_dir: str, *, min_interval: float, timeout: float
+) -> dict[str, float]:
+    """Evaluates the checkpoints of a parallel training, see `evaluate_checkpoints`, after a check of the records.
+
+    Args:
+        config: config of the training.
+        evaluation: files and options.
+        model_dir, min_interval, timeout: see `evaluate_checkpoints`.
+
+    Raises:
+        DataError: if an evaluation on these records would be pointless.
+        CheckpointError, LabelMapError: see `evaluate_checkpoints`.
+    """
+    config, known = class_names.of_detector(config, model_dir)
+    names = run_checks.check_files(
+        config, known, None, evaluation.val_file_pattern, val_json_file=evaluation.val_json_file
+    )
+    # No image is drawn here, and sample_image may be a file of the machine that trains.
+    evaluator = Evaluator(config.override({"sample_image": None}), evaluation)
+    # The training may write its own names later.
+    return evaluate_checkpoints(evaluator, model_dir, min_interval=min_interval, timeout=timeout, names=names)
 
 
 def evaluate_checkpoints(

@@ -31,7 +31,9 @@ MIN_GAIN = 0.02  # of recall, for which anchors are changed
 ANCHORS = ("anchor_scale", "aspect_ratios")
 
 
-def fit(config: Config, typed_keys: Collection[str], training: Training) -> Config:
+def fit(
+    config: Config, typed_keys: Collection[str], training: Training, *, counts: RecordCounts | None = None
+) -> Config:
     """Returns the config of a new training with the keys that its recipe determines from the data, and logs them.
 
     The recipe `published` determines none, unless fit_anchors is set. A training that resumes keeps its config.
@@ -40,6 +42,7 @@ def fit(config: Config, typed_keys: Collection[str], training: Training) -> Conf
         config: config of the training.
         typed_keys: keys that the user set.
         training: data and start of the training.
+        counts: counter of records; None for a new one.
 
     Raises:
         DataError: if the training records cannot be read.
@@ -48,8 +51,8 @@ def fit(config: Config, typed_keys: Collection[str], training: Training) -> Conf
         return config
     typed_keys, fitted = set(typed_keys), {}
     if config.recipe == "finetune":
-        files = find_files(training.train_file_pattern)
-        num_images = training.num_examples_per_epoch or RecordCounts(training.model_dir).total(files)
+        counts, files = counts or RecordCounts(training.model_dir), find_files(training.train_file_pattern)
+        num_images = training.num_examples_per_epoch or counts.total(files)
         if not (training.ckpt or training.backbone_ckpt):
             _warn_of_random_weights(config, num_images)
         steps_per_epoch = max(num_images // training.batch_size, 1)

@@ -82,6 +82,7 @@ def run(
     *,
     eval_every_epochs: int = 0,
     strategy: tf.distribute.Strategy | None = None,
+    counts: RecordCounts | None = None,
 ) -> dict[str, float]:
     """Trains to the end of the last epoch, resuming from the newest checkpoint in model_dir.
 
@@ -91,6 +92,7 @@ def run(
         evaluator: called after the last epoch; None for no evaluation.
         eval_every_epochs: epochs between evaluations during training; 0 for none.
         strategy: distribution strategy, see `strategy.create`; None for one device.
+        counts: counter of records, which are not counted again; None for a new one.
 
     Returns:
         Metrics of the last evaluation; empty without one. With moving averages, those of the better of the averaged
@@ -104,7 +106,7 @@ def run(
         TargetError: if another training writes to model_dir.
         Stopped: after SIGTERM or SIGINT; the current step was finished and saved.
     """
-    counts = RecordCounts(training.model_dir)
+    counts = counts or RecordCounts(training.model_dir)
     if training.num_examples_per_epoch is None or not training.use_fake_data:
         length = epoch.find_length(training.train_file_pattern, training.num_examples_per_epoch, counts)
         training = dataclasses.replace(training, num_examples_per_epoch=length)

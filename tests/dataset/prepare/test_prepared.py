@@ -348,6 +348,32 @@ def test_classes_follow_from_the_data(typed, expected):
         make(0).configure(config, {})
 
 
+def test_class_names_of_a_detector_stay():
+    config = config_lib.load("efficientdet-lite0", num_classes=3, label_map={1: "dog"})
+    assert make(5).configure(config, {}, of_detector=True) == config
+    unnamed = config.override({"label_map": None})
+    assert make(5).configure(unnamed, {}, of_detector=True).label_map[5] == "name 5"
+
+
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        ({"trains": True, "evaluates": True}, ("train-*", "val-*", "val.json")),
+        ({"trains": True, "evaluates": False}, ("train-*", None, None)),
+        ({"trains": False, "evaluates": True, "split": "train"}, (None, "train-*", None)),
+        ({"trains": False, "evaluates": True, "split": "test"}, "data has no split test; expected one of train, val"),
+    ],
+)
+def test_files_of_a_command(options, expected):
+    splits = {"train": PreparedSplit("train-*", 10, {}), "val": PreparedSplit("val-*", 2, {}, "val.json")}
+    data = PreparedData(splits, {}, "", "data")
+    if isinstance(expected, str):
+        with pytest.raises(DataError, match=expected):
+            data.find_files(**options)
+    else:
+        assert data.find_files(**options) == expected
+
+
 def test_the_reason_why_no_image_can_be_used_is_reported_without_a_validation_split(tmp_path, data):
     (data / "data.yaml").write_text(f"train: train/images\nnames: {NAMES}\n")
     for number in range(6):
