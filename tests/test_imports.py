@@ -113,6 +113,7 @@ ORDER = [
     "tf2.training.strategy",
     "tf2.training.optimizer",
     "tf2.training.model_dir",
+    "tf2.training.skipped_steps",
     "tf2.training.trainer",
     "tf2.training.run_lock",
     "tf2.training.progress",

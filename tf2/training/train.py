@@ -302,8 +302,9 @@ class _Session:
         """
         if values is None or not values["skipped_steps"]:
             return
-        in_a_row = self.trainer.num_skipped_in_a_row()
-        if in_a_row < self.config.max_skipped_steps or self.trainer.can_reduce_loss_scale():
+        skipped = self.trainer.skipped_steps
+        in_a_row = skipped.num_in_a_row()
+        if in_a_row < self.config.max_skipped_steps or skipped.can_reduce_loss_scale():
             return
         images = self.reader.source_ids(
             self.training.batch_size // self.num_workers,
@@ -312,8 +313,8 @@ class _Session:
             num_examples=self.training.num_examples_per_epoch,
         )
         raise FloatingPointError(
-            f"step {step}: {self.trainer.non_finite_cause(values)}; {in_a_row} steps in a row were skipped, none of "
-            f"them is saved. Images of this step: {', '.join(images)}"
+            f"step {step}: {skipped.cause(values, self.trainer.trained)}; {in_a_row} steps in a row were skipped, none "
+            f"of them is saved. Images of this step: {', '.join(images)}"
         )
 
     def stop_requested(self, metrics_were_read: bool = True) -> bool:

@@ -3,7 +3,6 @@
 """The training step: forward pass, gradients, update and moving average, on any number of replicas."""
 
 import functools
-import math
 import re
 from collections.abc import Iterator, Mapping
 
@@ -17,10 +16,9 @@ from efficientdet import losses
 from efficientdet.config import Config
 from efficientdet.model import EfficientDetNet, build_anchors
 from tf2.training import optimizer as optimizer_lib
+from tf2.training import skipped_steps
 from tf2.weights import checkpoint
 
-LOSS_SCALE = 2.0**15  # initial dynamic loss scale, unless config.loss_scale is set
-GROWTH_STEPS = 2000  # finite steps after which the loss scale is doubled
 STEP_METRICS = ("gradient_norm", "learning_rate", "skipped_steps")
 
 
@@ -76,15 +74,10 @@ class Trainer:
                 self.average = optimizer_lib.MovingAverage(
                     self.net.weights, config.moving_average_decay, config.moving_average_horizon
                 )
-            self.global_step = _counter("global_step")
-            self.skipped_steps = _counter("training/skipped_steps")  # their loss or gradients were not finite
-            self.skipped_in_a_row = _counter("training/skipped_in_a_row")
-            self.bad_gradient = _counter("training/bad_gradient")  # index in self.trained of the first non-finite one
-            self.positives_average = _counter("training/positives_average", 0.0)
-            self.loss_scale = self.good_steps = None
-            if precision == "mixed_float16":
-                self.loss_scale = _counter("training/loss_scale", config.loss_scale or LOSS_SCALE)
-                self.good_steps = _counter("training/good_steps")
+            self.global_step = skipped_steps.counter("global_step")
+            self.positives_average = skipped_steps.counter("training/positives_average", 0.0)
+            loss_scale = (config.loss_scale or skipped_steps.LOSS_SCALE) if precision == "mixed_float16" else None
+            self.skipped_steps = skipped_steps.SkippedSteps(self.strategy, loss_scale)
         self._evaluated_net = None
 
     def _freeze(self, frozen: set) -> None:
@@ -175,9 +168,7 @@ class Trainer:
         positives = all_sum(tf.reduce_sum(labels["num_positives"]))
         compute = self._gradients if self.config.gradient_accumulation_steps == 1 else self._accumulated_gradients
         parts, gradients = compute(images, labels, self._normalizer(positives), self._draws(replica, step))
-        parts, gradients = all_sum(parts), all_sum(gradients)
-        if self.loss_scale is not None:
-            gradients = [gradient / self.loss_scale for gradient in gradients]
+        parts, gradients = all_sum(parts), self.skipped_steps.unscale(all_sum(gradients))
         clipped = optimizer_lib.clip_gradients(gradients, self.config.clip_gradients_norm)
         is_finite = clipped.finite & tf.math.is_finite(parts["loss"])
 
@@ -186,21 +177,10 @@ class Trainer:
             variable.assign(tf.where(is_finite, variable, value))
         if self.average:
             self.average.update(step + 1, is_finite)
-        self._update_counters(is_finite, clipped.norms)
-        skipped = tf.cast(self.skipped_steps, tf.float32)
-        return {**parts, "gradient_norm": clipped.norm, "learning_rate": rate, "skipped_steps": skipped}
-
-    def _update_counters(self, is_finite: tf.Tensor, norms: tf.Tensor) -> None:
-        """Updates counters and loss scale; is_finite is [] bool, norms are those of all gradients before clipping."""
         self.global_step.assign_add(1)
-        self.skipped_steps.assign_add(tf.cast(~is_finite, tf.int64))
-        self.skipped_in_a_row.assign(tf.where(is_finite, tf.zeros([], tf.int64), self.skipped_in_a_row + 1))
-        self.bad_gradient.assign(tf.argmax(tf.cast(~tf.math.is_finite(norms), tf.int32)))
-        if self.loss_scale is not None:
-            good = tf.where(is_finite, self.good_steps + 1, 0)
-            grown = tf.where(good >= GROWTH_STEPS, self.loss_scale * 2, self.loss_scale)
-            self.loss_scale.assign(tf.where(is_finite, grown, tf.maximum(self.loss_scale / 2, 1)))
-            self.good_steps.assign(good % GROWTH_STEPS)
+        self.skipped_steps.update(is_finite, clipped.norms)
+        num_skipped = tf.cast(self.skipped_steps.count, tf.float32)
+        return {**parts, "gradient_norm": clipped.norm, "learning_rate": rate, "skipped_steps": num_skipped}
 
     def _normalizer(self, positives: tf.Tensor) -> tf.Tensor:
         """Returns the divisor of the losses, given the positive anchors of the global batch."""
@@ -239,7 +219,7 @@ class Trainer:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.trained)
             parts = self.loss(images, labels, normalizer=normalizer, draws=draws, share=share)
-            loss = parts["loss"] if self.loss_scale is None else parts["loss"] * self.loss_scale
+            loss = self.skipped_steps.scale(parts["loss"])
         return parts, tape.gradient(loss, self.trained, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
     def loss(
@@ -318,30 +298,6 @@ class Trainer:
         """Returns the size of a checkpoint in bytes."""
         return sum(variable.dtype.size * variable.shape.num_elements() for variable in self._state().values())
 
-    def num_skipped_in_a_row(self) -> int:
-        """Returns the number of consecutive skipped steps up to the last one."""
-        return int(self._local(self.skipped_in_a_row).numpy())
-
-    def can_reduce_loss_scale(self) -> bool:
-        """Returns True under float16 if a smaller loss scale may still end the overflow that skips steps."""
-        return self.loss_scale is not None and float(self._local(self.loss_scale)) > 1
-
-    def non_finite_cause(self, metrics: Mapping[str, float]) -> str:
-        """Names the loss or gradient because of which the last step was skipped, and the likely cause.
-
-        Args:
-            metrics: metrics of that step.
-        """
-        parts = [name for name in metrics if name.endswith("_loss") and not math.isfinite(metrics[name])]
-        if parts:
-            what = f"{' and '.join(parts)} {'is' if len(parts) == 1 else 'are'} not finite"
-            cause = "learning_rate is too high, lr_warmup_epoch too short, or --ckpt holds broken weights"
-        else:
-            variable = self.trained[int(self._local(self.bad_gradient).numpy())]
-            what = f"the gradient of {variable.name} is not finite, while the loss is {metrics['loss']:.4g}"
-            cause = "the gradients explode: lower learning_rate, or clip_gradients_norm where it was raised"
-        return f"{what} (most likely {cause})"
-
     def evaluated_net(self, *, averaged: bool = True) -> EfficientDetNet:
         """Returns a network on one device with the current averages, if there are any, or else the weights.
 
@@ -411,8 +367,7 @@ class Trainer:
         if self.average:
             for variable, average in zip(self.average.variables, self.average.averages):
                 state[checkpoint.official_name(variable) + checkpoint.AVERAGE] = average
-        counters = [self.global_step, self.skipped_steps, self.skipped_in_a_row, self.positives_average]
-        counters += [self.loss_scale, self.good_steps] if self.loss_scale is not None else []
+        counters = [self.global_step, self.positives_average, *self.skipped_steps.saved]
         others = [slot for slots in self.optimizer.slots.values() for slot in slots] + counters
         return state | {checkpoint.official_name(variable): variable for variable in others}
 
@@ -435,15 +390,3 @@ class Trainer:
             below = self.batch_size // count * count
             nearest = " or ".join(str(size) for size in (below, below + count) if size)
             raise ValueError(f"train_batch_size {self.batch_size} is not divisible by {what}; nearest: {nearest}")
-
-
-def _counter(name: str, value: float = 0) -> tf.Variable:
-    """Creates a scalar variable of which every replica keeps an identical copy."""
-    return tf.Variable(
-        value,
-        dtype=tf.int64 if isinstance(value, int) else tf.float32,
-        trainable=False,
-        name=name,
-        synchronization=tf.VariableSynchronization.ON_READ,
-        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-    )

@@ -40,6 +40,7 @@ class OneWeight:
     """Replacement of Trainer; its weight depends on all images seen so far, and on their order."""
 
     num_replicas = 1
+    trained = ()
     not_finite = frozenset()  # steps to skip
     overflows = False  # the result of can_reduce_loss_scale
     average = None  # if set, there is a moving average of the weight
@@ -75,13 +76,17 @@ class OneWeight:
         metrics |= {"loss": 1.0 if finite else np.nan, "skipped_steps": self.skipped}
         return {name: tf.constant(value, tf.float32) for name, value in metrics.items()}
 
-    def num_skipped_in_a_row(self):
+    @property
+    def skipped_steps(self):
+        return self
+
+    def num_in_a_row(self):
         return self.skipped_in_a_row
 
     def can_reduce_loss_scale(self):
         return self.overflows
 
-    def non_finite_cause(self, metrics):
+    def cause(self, metrics, variables):
         return "the loss is not finite (most likely the weather)"
 
     def any_worker(self, flag):

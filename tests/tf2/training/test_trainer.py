@@ -20,8 +20,7 @@ from efficientdet.losses import box_iou_loss
 from efficientdet.model import build_anchors
 from efficientdet.targets import AnchorLabeler
 from testdata import reference_weights
-from tf2.training import optimizer
-from tf2.training import trainer as trainer_lib
+from tf2.training import optimizer, skipped_steps
 from tf2.training.model_dir import ModelDir
 from tf2.training.trainer import Trainer
 from tf2.weights import checkpoint
@@ -282,13 +281,13 @@ def test_a_non_finite_loss_changes_counters_only(request, batch, name):
     parts = ("cls_loss and box_loss and det_loss", "box_loss and det_loss")
     for i, (spoil, losses) in enumerate(zip((bad_images, bad_boxes), parts), 1):
         metrics = eager_step(trainer, spoil(*batch))
-        assert trainer.num_skipped_in_a_row() == metrics["skipped_steps"] == i
+        assert trainer.skipped_steps.num_in_a_row() == metrics["skipped_steps"] == i
         cause = f"{losses} are not finite (most likely learning_rate is too high"
-        assert trainer.non_finite_cause(metrics).startswith(cause)
+        assert trainer.skipped_steps.cause(metrics, trainer.trained).startswith(cause)
     after = trainer.state()
     assert changed(before, after) == COUNTERS and after["global_step"] == before["global_step"] + 2
     metrics = eager_step(trainer, batch)
-    assert trainer.num_skipped_in_a_row() == 0 and metrics["skipped_steps"] == 2 and np.isfinite(metrics["loss"])
+    assert trainer.skipped_steps.num_in_a_row() == 0 and metrics["skipped_steps"] == 2 and np.isfinite(metrics["loss"])
     assert len(changed(after, trainer.state())) > 0.8 * len(after)
 
 
@@ -329,7 +328,7 @@ def test_a_non_finite_gradient_is_reported_with_its_variable(trainer, batch, mon
     assert np.isfinite(metrics["loss"])
     assert changed(before, trainer.state()) == COUNTERS
     cause = f"the gradient of class_net/class-predict/bias:0 is not finite, while the loss is {metrics['loss']:.4g} "
-    assert trainer.non_finite_cause(metrics).startswith(cause)
+    assert trainer.skipped_steps.cause(metrics, trainer.trained).startswith(cause)
 
 
 # Drop connect, save and resume.
@@ -561,7 +560,7 @@ def test_float16(config, batch, trained, monkeypatch):
 
     The gradients do not depend on the scale.
     """
-    monkeypatch.setattr(trainer_lib, "GROWTH_STEPS", 2)
+    monkeypatch.setattr(skipped_steps, "GROWTH_STEPS", 2)
     config = config.override({"weight_decay": 0, "clip_gradients_norm": 0, "loss_scale": 2.0**40})
     trainer = Trainer(config, batch_size=2, steps_per_epoch=10, seed=12, precision="mixed_float16")
     assert keras.mixed_precision.global_policy().name == "float32"  # the global policy is restored
@@ -574,7 +573,7 @@ def test_float16(config, batch, trained, monkeypatch):
 
     metrics = eager_step(trainer, batch)
     after = trainer.state()
-    assert metrics["skipped_steps"] == 1 and after[scale] == 2.0**39 and trainer.can_reduce_loss_scale()
+    assert metrics["skipped_steps"] == 1 and after[scale] == 2.0**39 and trainer.skipped_steps.can_reduce_loss_scale()
     np.testing.assert_allclose(metrics["cls_loss"], trained[2][0]["cls_loss"], rtol=0.02)
 
     slots = []
@@ -588,21 +587,6 @@ def test_float16(config, batch, trained, monkeypatch):
     eager_step(trainer, batch)
     state = trainer.state()
     assert state[scale] == 128 and state[good_steps] == 0
-
-
-@pytest.mark.parametrize("scale, good, expected", [(2, 5, (1, 0)), (1, 0, (1, 0))])
-def test_the_loss_scale_stays_above_1(scale, good, expected):
-    trainer = types.SimpleNamespace(
-        loss_scale=tf.Variable(float(scale)),
-        good_steps=tf.Variable(good, dtype=tf.int64),
-        **{
-            name: tf.Variable(0, dtype=tf.int64)
-            for name in ("global_step", "skipped_steps", "skipped_in_a_row", "bad_gradient")
-        },
-    )
-    Trainer._update_counters(trainer, tf.constant(False), tf.constant([1.0, np.inf]))
-    assert (float(trainer.loss_scale), int(trainer.good_steps)) == expected
-    assert trainer.bad_gradient == 1 and trainer.skipped_steps == 1 and trainer.global_step == 1
 
 
 def test_any_worker_and_all_equal(trained):
