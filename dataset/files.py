@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import tensorflow as tf
 
+from dataset.file_access import is_remote
 from dataset.file_search import files_in
 
 UNFINISHED = ".unfinished-"  # prefix of a file or folder that is being written; hidden, and no `{name}*` matches it
@@ -51,11 +52,6 @@ def reason_of(error: BaseException, *, with_path: bool = False) -> str:
         return message or type(error).__name__
     reason = " ".join(str(error).split()) or type(error).__name__
     return reason if len(reason) <= REASON_LENGTH else f"{reason[: REASON_LENGTH - 3]}..."
-
-
-def is_remote(path: str | os.PathLike) -> bool:
-    """Returns True for a URL such as gs://bucket/file, which tf.io.gfile reads and writes."""
-    return "://" in os.fspath(path)
 
 
 def check_local(path: str | os.PathLike, name: str) -> None:

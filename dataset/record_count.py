@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from dataset.files import is_remote, read_file, reason_of, write_file
+from dataset.file_access import is_remote
+from dataset.files import read_file, reason_of, write_file
 from dataset.records import FRAME_BYTES, HEADER_BYTES, LENGTH_BYTES, RecordFiles
 from dataset.tfrecord import DataError
 

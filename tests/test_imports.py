@@ -36,6 +36,7 @@ ORDER = [
     "efficientdet.tta",
     "efficientdet.model",
     "efficientdet",
+    "dataset.file_access",
     "dataset.file_search",
     "dataset.files",
     "dataset.native_log",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from absl import logging
 
-from dataset.files import is_remote
+from dataset.file_access import is_remote
 from efficientdet.config import Config
 from tf2.evaluation import training_report
 from tf2.training.model_dir import ARCHIVE, ModelDir

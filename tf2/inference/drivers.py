@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dataset import label_map
+from dataset import file_access, label_map
 from dataset.check import class_ids
 from dataset.convert import image_file
 from efficientdet import boxes as box_ops
@@ -19,7 +19,7 @@ from efficientdet.postprocess import CLASS_OFFSET, Detections
 from efficientdet.tta import Levels
 from tf2.inference import runtimes, signatures
 from tf2.inference.metadata import ArtifactError, Metadata, stored_names
-from tf2.weights import base_config, checkpoint, class_names, published, saved_config
+from tf2.weights import base_config, checkpoint, class_names, published
 
 
 class Driver:
@@ -195,7 +195,7 @@ def load(
     typed = config_lib.read_hparams(hparams), overrides, nms
     path, model_name = os.fspath(model_or_path), None
     ckpt_path = os.fspath(ckpt or path)
-    if ckpt and path in published.ARCHIVES and not saved_config.exists(path):
+    if ckpt and path in published.ARCHIVES and not file_access.exists(path):
         model_name, keys = published.model_of(path)
         path, typed = ckpt_path, (keys, *typed)
     config = base_config.of_detector(path, model_name, *typed, defaults=base_config.INFERENCE)

@@ -14,7 +14,8 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from dataset import native_log
-from dataset.files import is_remote, read_file, reason_of
+from dataset.file_access import is_remote
+from dataset.files import read_file, reason_of
 from tf2.inference.graph import published_node
 from tf2.inference.metadata import METADATA_FILE, METADATA_KEY, ArtifactError, Metadata, read_zip
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from absl import logging
 
+from dataset import file_access
 from efficientdet import config as config_lib
 from efficientdet.config import Config, ConfigError
 from tf2.weights import published, saved_config
@@ -148,7 +149,7 @@ def _of_weights(path: str) -> Config:
     if name := saved_config.released_name(path):
         model_name, keys = published.model_of(name)
         return config_lib.load(model_name).override(keys)
-    if not (saved_config.exists(path) or saved_config.exists(f"{path}.index")):
+    if not (file_access.exists(path) or file_access.exists(f"{path}.index")):
         close = config_lib.nearest(path, {name: name for name in published.ARCHIVES})
         raise ConfigError(
             f"{path!r} is neither the folder of a training, nor a checkpoint, nor a name of released weights{close}"

@@ -7,18 +7,16 @@ Local folders are read without TensorFlow, so that commands can report errors in
 
 import os
 import reprlib
-import types
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
-from dataset import label_map
+from dataset import file_access, label_map
 from efficientdet.config import Config, ConfigError
 from tf2.weights import published
 
 FILE = "config.yaml"
-LOCAL_FILES = types.SimpleNamespace(exists=os.path.exists, isdir=os.path.isdir, listdir=os.listdir)
 # Keys that determine the names and shapes of the weights.
 STRUCTURE = (
     *("num_classes", "backbone_name", "min_level", "max_level", "num_scales", "aspect_ratios"),
@@ -42,7 +40,7 @@ def read(directory: str, defaults: Mapping[str, Any] | None = None) -> Config | 
         ConfigError: if this version cannot read the file.
     """
     path = os.path.join(directory, FILE)
-    if not exists(path):
+    if not file_access.exists(path):
         return None
     try:
         values = yaml.safe_load(_content(path))
@@ -62,7 +60,7 @@ def with_class_names(config: Config) -> Config:
 
 def folder_of(path: str) -> str:
     """Returns the folder of a checkpoint, see `checkpoint.find`; the path itself if there is no such file."""
-    is_file = exists(f"{path}.index") or (exists(path) and not _file_system(path).isdir(path))
+    is_file = file_access.exists(f"{path}.index") or (file_access.exists(path) and not file_access.is_folder(path))
     return os.path.dirname(path) or "." if is_file else path
 
 
@@ -73,35 +71,20 @@ def file_of(path: str) -> str:
 
 def has_checkpoint(folder: str) -> bool:
     """Returns True if a folder exists and has a checkpoint in TensorFlow's format."""
-    files = _file_system(folder)
-    return files.isdir(folder) and any(file.endswith(".index") for file in files.listdir(folder))
+    return file_access.is_folder(folder) and any(name.endswith(".index") for name in file_access.names_in(folder))
 
 
 def released_name(path: str) -> str | None:
     """Returns the name of released weights, given by it or by an unpacked folder of that name; otherwise None."""
-    if path in published.ARCHIVES and not exists(path):
+    if path in published.ARCHIVES and not file_access.exists(path):
         return path
     folder = folder_of(path)
     name = os.path.basename(os.path.normpath(folder))
     return name if name in published.DETECTORS and has_checkpoint(folder) else None
 
 
-def exists(path: str) -> bool:
-    """Returns True if there is a local or remote file or folder."""
-    return _file_system(path).exists(path)
-
-
-def _file_system(path: str):
-    """Returns the module, or the like, with exists, isdir and listdir for a path."""
-    if "://" not in path:
-        return LOCAL_FILES
-    import tensorflow as tf
-
-    return tf.io.gfile
-
-
 def _content(path: str) -> bytes:
-    if "://" not in path:
+    if not file_access.is_remote(path):
         with open(path, "rb") as file:
             return file.read()
     import tensorflow as tf
