@@ -172,6 +172,7 @@ def training_from_flags(config: config_lib.Config, data):
         ckpt=FLAGS.ckpt,
         backbone_ckpt=FLAGS.backbone_ckpt,
         save_checkpoints_steps=FLAGS.save_checkpoints_steps,
+        min_save_steps=recipe.SAVE_STEPS[config.recipe],
         steps_per_execution=FLAGS.steps_per_execution,
         seed=FLAGS.tf_random_seed,
         use_fake_data=FLAGS.use_fake_data,

@@ -138,7 +138,8 @@ def define_training_flags() -> None:
         flags.DEFINE_integer(
             "save_checkpoints_steps",
             1000,
-            "Steps between checkpoints; each epoch ends with one, too.",
+            "Steps between checkpoints; each epoch ends with one, too, unless recipe=finetune saved one less than 30 "
+            "steps ago.",
             lower_bound=1,
         )
         flags.DEFINE_bool("eval_after_train", False, "With --mode=train: evaluate once, after the last epoch.")

@@ -4,6 +4,7 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 import signal
 import time
@@ -45,6 +46,7 @@ class Training:
     ckpt: str | None = None  # weights of a detector to start from
     backbone_ckpt: str | None = None  # weights of a classifier to start the backbone from
     save_checkpoints_steps: int = 1000
+    min_save_steps: int = 0  # of epochs that end with a checkpoint; of shorter ones, several together end with one
     steps_per_execution: int = 1  # steps taken without returning to Python
     seed: int | None = None  # seed of weights, data order and augmentation; None draws one
     use_fake_data: bool = False  # repeats the first batch
@@ -175,6 +177,8 @@ class _Session:
             _, known = class_names.at_start(config, training.model_dir, training.ckpt)
             class_names.log_renamed(class_ids.of_label_map(config.label_map), known)
 
+        epochs_per_save = max(math.ceil(training.min_save_steps / training.steps_per_epoch), 1)
+        self.save_steps = (training.save_checkpoints_steps, epochs_per_save * training.steps_per_epoch)
         self.trainer = self._build(strategy)
         if self.is_chief:
             self.lock.check()  # after building, so that a training that started at the same time has written its lock
@@ -183,7 +187,7 @@ class _Session:
         if self.is_chief:
             self.model_dir.write_config(config, training.command)
 
-        step = self.trainer.step
+        step = self.saved_step = self.trainer.step
         if step >= self.last_step:
             logging.info(
                 "%s already has all %d steps: nothing left to train; raise num_epochs to continue",
@@ -253,7 +257,7 @@ class _Session:
         values = self.progress.report(step, metrics)
         self._check_finite(step, values)
         stops = self.stop_requested(values is not None)
-        if stops or not self._steps_since_save(step):
+        if stops or step == self.last_step or any(step % steps == 0 for steps in self.save_steps):
             self._save(step)
         if stops:
             raise self.stopped(step)
@@ -285,13 +289,9 @@ class _Session:
 
     def _steps_to_boundary(self, step: int) -> int:
         """Returns the number of steps until control has to return to Python."""
-        training = self.training
-        lengths = (training.save_checkpoints_steps, training.steps_per_epoch)
-        return min(training.steps_per_execution, self.last_step - step, *(length - step % length for length in lengths))
-
-    def _steps_since_save(self, step: int) -> int:
-        """Returns 0 if a checkpoint is due: every save_checkpoints_steps steps and after each epoch."""
-        return min(step % self.training.save_checkpoints_steps, step % self.training.steps_per_epoch)
+        lengths = (*self.save_steps, self.training.steps_per_epoch)  # epochs, because an evaluation may follow
+        left = (length - step % length for length in lengths)
+        return min(self.training.steps_per_execution, self.last_step - step, *left)
 
     def _check_finite(self, step: int, values: Mapping[str, float] | None) -> None:
         """Ends the training if max_skipped_steps steps in a row were skipped.
@@ -324,7 +324,7 @@ class _Session:
         return metrics_were_read and self.trainer.any_worker(self.interrupt.signal is not None)
 
     def _save(self, step: int) -> None:
-        if not self.is_chief:
+        if not self.is_chief or step == self.saved_step:
             return
         self.lock.check()
         self.progress.flush()
@@ -339,6 +339,7 @@ class _Session:
         with self.progress.paused():
             entries = {f"training/{name}": np.int64(value) for name, value in extra.items()}
             self.model_dir.save(step, {**self.trainer.state(), **entries, **self.best.entries()})
+        self.saved_step = step
 
     def evaluate(self, step: int) -> tuple[dict[str, float], bool]:
         """Evaluates the current weights on the chief, while other workers wait, and archives the best.
@@ -349,6 +350,7 @@ class _Session:
             Metrics of the better weights by name, and True if training stops early.
         """
         results, is_early = {}, False
+        self._save(step)  # unless it is saved: the best checkpoint is copied, and a kill repeats no step before it
         if self.is_chief:
             with self.progress.paused():
                 results = self.evaluator.run(self.trainer.evaluated_net())

@@ -260,6 +260,43 @@ def test_every_epoch_ends_with_a_checkpoint(trainers, tiny_config, tmp_path):
     assert steps_saved(tmp_path) == [2, 4, 6]
 
 
+@pytest.mark.parametrize(
+    "min_save_steps, every, saved",
+    [
+        (2, 0, [6, 8, 10, 12, 14]),  # the last five of all epochs
+        (5, 0, [6, 12, 14]),
+        (5, 2, [4, 6, 8, 12, 14]),  # every evaluation has a checkpoint
+        (100, 0, [14]),
+        (100, 3, [6, 12, 14]),
+    ],
+)
+def test_short_epochs_end_together_with_a_checkpoint(trainers, tiny_config, tmp_path, min_save_steps, every, saved):
+    options = training(tmp_path, min_save_steps=min_save_steps, steps_per_execution=3)
+    train.run(epochs(tiny_config, 7), options, Scores() if every else None, eval_every_epochs=every)
+    assert steps_saved(tmp_path) == saved and trainers[0].calls == [2] * 7
+
+
+def test_a_run_that_was_killed_between_saved_epochs_resumes(trainers, tiny_config, tmp_path, monkeypatch):
+    options = {"min_save_steps": 5}
+    train.run(epochs(tiny_config, 7), training(tmp_path / "whole", **options))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(OneWeight, "during_step", kill_at(11))
+        train.run(epochs(tiny_config, 7), training(tmp_path / "run", **options))
+    train.run(epochs(tiny_config, 7), training(tmp_path / "run", **options))
+    assert trainers[2].resumed_at == 6 and steps_saved(tmp_path / "run") == [6, 12, 14]
+    assert_same_entries(newest_entries(tmp_path / "run"), newest_entries(tmp_path / "whole"))
+
+
+def kill_at(step):
+    """Returns a function of a step that ends the run as a kill would, at one of them."""
+
+    def during_step(number):
+        if number == step:
+            raise Killed
+
+    return during_step
+
+
 def test_steps_per_execution_ends_at_saves_and_epochs(trainers, tiny_config, tmp_path):
     options = {"num_examples_per_epoch": 20, "save_checkpoints_steps": 4, "steps_per_execution": 3}
     train.run(epochs(tiny_config, 2), training(tmp_path, **options))
