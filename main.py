@@ -153,7 +153,7 @@ def find_data(config: config_lib.Config, strategy):
         needs_train=trains(),
         may_convert=strategy_lib.num_workers(strategy) == 1,
     )
-    files = data.find_files(trains=trains(), evaluates=evaluates(), split=FLAGS.data_split)
+    files = data.select_files(trains=trains(), evaluates=evaluates(), split=FLAGS.data_split)
     if trains():
         prepared.note_use(data, FLAGS.model_dir)
     of_detector = not (trains() or FLAGS.saved_model_dir)

@@ -70,7 +70,7 @@ class PreparedData:
             raise DataError(f"{self.source} has no split {name}; expected one of {', '.join(self.splits)}")
         return self.splits[name]
 
-    def find_files(self, *, trains: bool, evaluates: bool, split: str | None = None) -> DataFiles:
+    def select_files(self, *, trains: bool, evaluates: bool, split: str | None = None) -> DataFiles:
         """Returns the files that a command reads.
 
         Args:

@@ -369,9 +369,9 @@ def test_files_of_a_command(options, expected):
     data = PreparedData(splits, {}, "", "data")
     if isinstance(expected, str):
         with pytest.raises(DataError, match=expected):
-            data.find_files(**options)
+            data.select_files(**options)
     else:
-        assert data.find_files(**options) == expected
+        assert data.select_files(**options) == expected
 
 
 def test_the_reason_why_no_image_can_be_used_is_reported_without_a_validation_split(tmp_path, data):
