@@ -367,7 +367,7 @@ class Trainer:
         if self.average:
             for variable, average in zip(self.average.variables, self.average.averages):
                 state[checkpoint.official_name(variable) + checkpoint.AVERAGE] = average
-        counters = [self.global_step, self.positives_average, *self.skipped_steps.saved]
+        counters = [self.global_step, *self.skipped_steps.saved, self.positives_average]
         others = [slot for slots in self.optimizer.slots.values() for slot in slots] + counters
         return state | {checkpoint.official_name(variable): variable for variable in others}
 
