@@ -63,7 +63,7 @@ def trim(path, share):
 def damage(path, indices):
     """Overwrites frames of an MP4 or AVI file with zeros."""
     content = bytearray(path.read_bytes())
-    starts = _mp4_frames(content) if b"stsz" in content else _avi_frames(content)
+    starts = mp4_frames(content) if b"stsz" in content else _avi_frames(content)
     for start, size in (starts[i] for i in indices):
         content[start : start + size] = bytes(size)
     path.write_bytes(content)
@@ -76,7 +76,7 @@ def truncate(path, frames):
     path.write_bytes(content[: start + size // 2])
 
 
-def _mp4_frames(content):
+def mp4_frames(content):
     """Returns start and size of each frame; OpenCV writes them one after the other."""
     table = content.index(b"stsz") + 8
     _, count = struct.unpack_from(">II", content, table)

@@ -21,7 +21,7 @@ STREAMS = ("rtsp", "rtsps", "http", "https")  # schemes of network streams
 DEFAULT_RATE = 25.0  # frames per second; for sources without a frame rate, such as cameras
 MAX_RATE = 1000.0  # frames per second; higher values are clock ticks of some containers
 TIMEOUT = 15.0  # seconds to wait for a connection, and for the next frame of a stream or camera
-MAX_FAILURES = 100  # consecutive frames without an image, after which a source of unknown length has ended
+MAX_FAILURES = 1000  # consecutive frames without an image, after which a source of unknown length has ended
 MAX_LOST = 0.01  # share of lost frames above which a video counts as damaged
 
 
@@ -57,6 +57,8 @@ class Source:
             self.rate = DEFAULT_RATE
         self.total = int(frames) if 0 < frames < math.inf and not is_camera else None  # None: unknown
         self.is_live = is_camera or (facts is None and self.total is None)  # not a file, nor a file on a server
+        # Where OpenCV estimates the number of frames, audio may last longer than the images, by less than a second.
+        self._num_uncertain = 0 if facts and facts.has_frame_count else round(self.rate)
         self._length = (facts and facts.seconds) or (self.total / self.rate if self.total else 0.0)
         self._seconds, self._start = 0.0, None  # of the last frame; time.monotonic() of the first frame
 
@@ -73,7 +75,9 @@ class Source:
                 if failures > self._max_failures or (self.is_live and time.monotonic() - last_read > TIMEOUT):
                     break
                 continue
-            self.skipped, failures, last_read = self.skipped + failures, 0, time.monotonic()
+            if self.count or not self.is_live:  # a stream begins between two key frames
+                self.skipped += failures
+            failures, last_read = 0, time.monotonic()
             self._seconds = self._time(last_read)
             self.count += 1
             index = self.count + self.skipped - 1
@@ -86,10 +90,10 @@ class Source:
         """Number of frames that could not be decoded, at the end of a file including those that it should contain."""
         if not self.is_at_end or not self.total:
             return self.skipped
-        # The number of frames is an estimate in some containers, and includes frames that were trimmed away in others;
-        # what is missing at the end must also be missing in the time line.
+        # The number of frames may include some that were trimmed away; those that are missing at the end are missing in
+        # the time line as well.
         missing = min(self.total - self.count - self.skipped, round((self._length - self._seconds) * self.rate) - 1)
-        return self.skipped + max(0, missing)
+        return self.skipped + (missing if missing > self._num_uncertain else 0)
 
     def problems(self) -> list[str]:
         """Returns error messages if a stream or camera has ended, or if more than MAX_LOST of the frames were lost.
@@ -163,6 +167,7 @@ def opened(input_video: str) -> Iterator[Source]:
 
 def check(input_video: str) -> None:
     """Raises ValueError if a file cannot be read; cameras and streams are opened only when they are needed."""
+    opencv()
     if not input_video.isdigit() and not is_url(input_video):
         with opened(input_video):
             pass

@@ -18,11 +18,12 @@ class Container(NamedTuple):
     """Facts about a video file; None: unknown."""
 
     has_audio: bool | None = None
+    has_frame_count: bool | None = None  # of the video track; of other containers OpenCV estimates the number of frames
     seconds: float | None = None  # of the video track as it is played, that is, after trimming by an edit list
 
 
 def read(path: str) -> Container:
-    """Returns the facts of a local file: all for MP4 and MOV, audio alone for AVI, Matroska and WebM.
+    """Returns the facts of a local file: all for MP4 and MOV, no length for AVI, Matroska and WebM.
 
     Raises:
         OSError: if the file cannot be read.
@@ -30,9 +31,9 @@ def read(path: str) -> Container:
     with open(path, "rb") as file:
         head = file.read(HEAD_BYTES)
         if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-            return Container(_AVI_AUDIO.search(head) is not None)
+            return Container(_AVI_AUDIO.search(head) is not None, True)
         if head[:4] == b"\x1a\x45\xdf\xa3":
-            return Container(_MATROSKA_AUDIO.search(head) is not None)
+            return Container(_MATROSKA_AUDIO.search(head) is not None, False)
         if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
             try:
                 return _read_iso(_moov(file))
@@ -70,7 +71,7 @@ def _read_iso(moov: bytes) -> Container:
                 is_long = header[:1] == b"\1"
                 [ticks] = struct.unpack_from(">Q" if is_long else ">I", header, 28 if is_long else 20)
                 seconds = ticks / time_scale if time_scale and ticks not in UNKNOWN_LENGTHS else None
-    return Container(b"soun" in handlers if handlers else None, seconds)
+    return Container(b"soun" in handlers, True, seconds) if handlers else Container()
 
 
 def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -86,7 +86,7 @@ def run(
                 raise
             logging.warning("interrupted: the video ends here")
         except OutputEnd as error:
-            problems.append(str(error))
+            problems.append(f"{error}; the results up to then are kept")
         if not count:
             raise ValueError(f"{source.name} has no frame that OpenCV can decode; convert it, or give another file")
         with hold_interrupt():

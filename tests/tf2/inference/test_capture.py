@@ -8,6 +8,7 @@ import time
 import cv2
 import numpy as np
 import pytest
+import rtsp_server
 import videos
 
 from tf2.inference import capture
@@ -122,8 +123,16 @@ def test_a_camera_has_clock_times_and_ends_with_an_error(monkeypatch, count):
     read, problems, source = play("0")
     assert source.total is None and source.is_live and source.rate == 25
     assert read[0].seconds == 0 and 0 < read[1].seconds < 3
-    assert problems == ["2 of 4 frames missing or undecodable in camera 0, the others are done", problems[1]]
+    assert problems[0] == "1 of 3 frames missing or undecodable in camera 0, the others are done"
     assert problems[1] == "camera 0 ended or was lost after 2 frames; the results up to then are kept"
+
+
+@pytest.mark.parametrize("total, lost", [(50, 0), (60, 0), (61, 11)])
+def test_a_number_of_frames_that_opencv_estimates_is_off_by_up_to_a_second(tmp_path, monkeypatch, total, lost):
+    (tmp_path / "in.webm").write_bytes(b"\x1a\x45\xdf\xa3")
+    fake = Capture([IMAGE] * 50, FPS=10.0, FRAME_COUNT=float(total))
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: fake)
+    assert play(tmp_path / "in.webm")[2].lost == lost
 
 
 def test_a_file_without_times_uses_its_rate(tmp_path, monkeypatch):
@@ -158,6 +167,19 @@ def test_a_file_on_a_server_is_complete(tmp_path):
         frames, problems, source = play(f"http://{address}/video.mp4")
     assert len(frames) == source.total == 5 and problems == [] and not source.is_live
     assert frames[4].seconds == pytest.approx(0.4)
+
+
+def test_an_rtsp_stream_with_a_password(tmp_path):
+    path = tmp_path / "in.mp4"
+    with rtsp_server.serve(videos.write(path, 6), "user:secret") as address:
+        frames, problems, source = play(f"rtsp://user:secret@{address}/live")
+        with pytest.raises(
+            ValueError, match=rf"OpenCV cannot open rtsp://{address}/live within 15 s; check address, us"
+        ):
+            play(f"rtsp://user:wrong@{address}/live")
+    assert len(frames) == 6 and frames[0].image.shape == (120, 160, 3) and source.is_live
+    np.testing.assert_allclose(frames[5].image.mean((0, 1)), [255, 0, 0], atol=12)
+    assert problems == [f"rtsp://{address}/live ended or was lost after 6 frames; the results up to then are kept"]
 
 
 @pytest.mark.parametrize("scheme", ["http", "rtsp"])

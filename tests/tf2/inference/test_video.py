@@ -216,7 +216,7 @@ def test_a_lost_stream_leaves_complete_files(tmp_path, caplog, capsys):
 def test_a_full_disk_ends_the_video(tmp_path, monkeypatch):
     free = iter([1 << 40] * 4)  # at the check, and for three frames
     monkeypatch.setattr(video.shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=next(free, 1000)))
-    with pytest.raises(ValueError, match=f"less than 16 MiB are free in {tmp_path}"):
+    with pytest.raises(ValueError, match=f"less than 16 MiB are free in {tmp_path}; the results up to then are kept"):
         run(write(tmp_path / "in.mp4"), tmp_path / "out.mp4", json=tmp_path / "out.json")
     assert len(read(tmp_path / "out.mp4")[0]) == len(load(tmp_path / "out.json")) == 3
     with pytest.raises(ValueError, match=f"less than 16 MiB are free in {tmp_path}; make room, or choose another fol"):
@@ -272,7 +272,8 @@ def test_a_stream_that_changes_its_size_ends_there(tmp_path, monkeypatch):
             return frame is not None, frame
 
     monkeypatch.setattr(cv2, "VideoCapture", lambda path: real(path) if path else Capture())
-    with pytest.raises(ValueError, match="the video changes its size, 80x60 and 160x120; convert it to one size first"):
+    message = "the video changes its size, 80x60 and 160x120; convert it to one size first; the results up to then are"
+    with pytest.raises(ValueError, match=message):
         run("0", tmp_path / "out.mp4", json=tmp_path / "out.json")
     monkeypatch.undo()
     assert len(read(tmp_path / "out.mp4")[0]) == len(load(tmp_path / "out.json")) == 3
