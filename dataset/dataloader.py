@@ -111,13 +111,16 @@ class InputReader:
             limit: maximum number of records to read; None for all.
 
         Returns:
-            Dataset of (images [B, height, width, 3] float32, labels). Labels are source_id [B] string, image_scale [B]
-            float32 and, padded with -1 to M = max_instances_per_image, boxes_image [B, M, 4] float32, classes, is_crowd
-            and difficult [B, M] int32, area [B, M] float32.
+            Dataset of (images [B, height, width, 3] float32, labels). Labels are source_id [B] string, image_scale
+            [B, 4] float32 and, padded with -1 to M = max_instances_per_image, boxes_image [B, M, 4] float32, classes,
+            is_crowd and difficult [B, M] int32, area [B, M] float32.
         """
+        config = self.config
 
         def to_input(image: tf.Tensor, labels: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-            image, image_scale = preprocess.preprocess(image, self.config.image_size, **self.config.colors)
+            image, image_scale = preprocess.preprocess(
+                image, config.image_size, keep_aspect_ratio=config.keep_aspect_ratio, **config.colors
+            )
             return image, {**labels, "image_scale": image_scale}
 
         images = self.original_images(limit)
@@ -210,7 +213,8 @@ class InputReader:
         pairs = zip(tf.unstack(positions, count), tf.unstack(records, count))
         decoded = [self.records.try_decode(tfrecord.decode, *pair) for pair in pairs]
         samples = [self._training_objects(sample) for sample, _ in decoded]
-        sample = mosaic(samples, mosaic_seed, image_size=config.image_size) if config.mosaic else samples[0]
+        sizes = config.select("image_size", "keep_aspect_ratio")
+        sample = mosaic(samples, mosaic_seed, **sizes) if config.mosaic else samples[0]
         if config.grid_mask:
             sample = grid_mask(sample, mask_seed)
         if config.autoaugment_policy:
@@ -275,6 +279,7 @@ def window_chooser(config: Config) -> Callable[[tf.Tensor, tf.Tensor], Window]:
         random_window,
         image_size=config.image_size,
         target_size=config.target_size or config.image_size,
+        keep_aspect_ratio=config.keep_aspect_ratio,
         jitter_min=config.jitter_min,
         jitter_max=config.jitter_max,
     )

@@ -25,6 +25,7 @@ def random_window(
     *,
     image_size: tuple[int, int],
     target_size: tuple[int, int],
+    keep_aspect_ratio: bool,
     jitter_min: float,
     jitter_max: float,
 ) -> Window:
@@ -39,6 +40,7 @@ def random_window(
         seed: [2] integer.
         image_size: (height, width) of the network input.
         target_size: (height, width) into which an image is fitted at factor 1.
+        keep_aspect_ratio: see `preprocess.fit`; False applies the random factor to both sides of the stretched image.
         jitter_min, jitter_max: smallest and largest factor.
 
     Returns:
@@ -49,8 +51,8 @@ def random_window(
     draws = tf.random.stateless_uniform([3], seed)
     factor = jitter_min + (jitter_max - jitter_min) * draws[0]
     # At least one pixel: 0.01 * 64 pixels would be rounded down to 0.
-    scale = preprocess.fit_scale(image_hw, tf.maximum(tf.floor(factor * tf.cast(target_size, tf.float32)), 1))
-    scaled = preprocess.scaled_size(image_hw, scale)
+    target_size = tf.maximum(tf.floor(factor * tf.cast(target_size, tf.float32)), 1)
+    scaled, scale = preprocess.fit(image_hw, target_size, keep_aspect_ratio=keep_aspect_ratio)
     shown = tf.cast(tf.round(tf.cast(image_size, tf.float32) / scale), tf.int32)
     size = tf.where(scaled > image_size, tf.clip_by_value(shown, 1, image_hw), image_hw)
     offset = tf.cast(tf.cast(image_hw - size + 1, tf.float32) * draws[1:], tf.int32)

@@ -129,6 +129,7 @@ class Config(_Section):
 
     # Images. Sizes are stored as (height, width) in pixels and written as 512, "1920x1280" (WxH) or [height, width].
     image_size: tuple[int, int] = key((640, 640), "[1, inf)", kind="size")  # network input; need not be square
+    keep_aspect_ratio: bool = key(True)  # scaled to fit, and padded; False: stretched to image_size, as MediaPipe does
     # The network input is (pixel - mean_rgb) / stddev_rgb, pixels in [0, 255]; one number applies to all channels.
     mean_rgb: tuple[float, float, float] = key((0.485 * 255, 0.456 * 255, 0.406 * 255), kind="rgb")
     stddev_rgb: tuple[float, float, float] = key((0.229 * 255, 0.224 * 255, 0.225 * 255), "(0, inf)", kind="rgb")
@@ -148,8 +149,7 @@ class Config(_Section):
     input_rand_hflip: bool = key(True)  # horizontal flip with probability 0.5
     jitter_min: float = key(0.1, "(0, inf)")  # images are scaled by a random factor in this range, then cropped;
     jitter_max: float = key(2.0, "(0, inf)")  # equal values fix the factor, 1.0 disables scaling
-    # Size into which images are fitted at factor 1; None: image_size.
-    target_size: tuple[int, int] | None = key(None, "[1, inf)", kind="size")
+    target_size: tuple[int, int] | None = key(None, "[1, inf)", kind="size")  # size at factor 1; None: image_size
     autoaugment_policy: str | None = key(None, choices=("v0", "v1", "v2", "v3", "test", "randaug"))
     grid_mask: bool = key(False)  # erases a random grid of squares
     mosaic: bool = key(False)  # combines four images into one
@@ -275,7 +275,7 @@ class Config(_Section):
 
     @property
     def colors(self) -> dict[str, Any]:
-        """The keyword arguments mean_rgb, stddev_rgb and scale_range of `preprocess`."""
+        """The keyword arguments mean_rgb, stddev_rgb and scale_range of `preprocess.to_input`."""
         return self.select("mean_rgb", "stddev_rgb", "scale_range")
 
     def to_yaml(self, *, default_nms: bool = True) -> str:

@@ -144,18 +144,21 @@ class EfficientDetModel(tf.Module):
             images: [B, H, W, 3] uint8, RGB; H and W may be unknown.
         """
         inputs, image_scale = self.preprocess(images)
-        return self.detect(inputs, tf.fill(tf.shape(inputs)[:1], image_scale))
+        return self.detect(inputs, image_scale[tf.newaxis])
 
     def preprocess(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns network inputs [(B,) height, width, 3] of images [(B,) H, W, 3], and their image_scale []."""
-        return preprocess.preprocess(images, self.config.image_size, **self.config.colors)
+        """Returns network inputs [(B,) height, width, 3] of images [(B,) H, W, 3], and their image_scale [4]."""
+        config = self.config
+        return preprocess.preprocess(
+            images, config.image_size, keep_aspect_ratio=config.keep_aspect_ratio, **config.colors
+        )
 
     def detect(self, inputs: tf.Tensor, image_scales: tf.Tensor) -> Detections:
         """Detects objects in network inputs; boxes are in pixels of the original images.
 
         Args:
             inputs: [B, height, width, 3] float32, preprocessed.
-            image_scales: [B] float32, see `postprocess.postprocess`.
+            image_scales: [B, 4] or [1, 4] float32, see `postprocess.postprocess`.
         """
         return self.postprocess(*self.net(inputs, training=False), image_scales)
 
@@ -178,7 +181,7 @@ class EfficientDetModel(tf.Module):
             [tf.TensorSpec([None, *size, num_anchors * values], tf.float32) for size in self.anchors.feat_sizes]
             for values in (self.config.num_classes, 4)
         )
-        signature = [cls_outputs, box_outputs, tf.TensorSpec([None], tf.float32)]
+        signature = [cls_outputs, box_outputs, tf.TensorSpec([None, 4], tf.float32)]
         return tf.function(self.postprocess, input_signature=signature, autograph=False)
 
 

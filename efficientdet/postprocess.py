@@ -51,7 +51,7 @@ def postprocess(
         cls_outputs: per level, [B, Hl, Wl, A * C] float32 logits; B may be unknown.
         box_outputs: per level, [B, Hl, Wl, A * 4] float32 codes.
         anchors: anchors of the network input.
-        image_scales: [B] float32, ratio of the original image size to the size in the network input.
+        image_scales: [B, 4] float32, see `preprocess.preprocess`; or [1, 4] for images of one size.
         nms_config: suppression method, thresholds and limits.
         clip: True clips the boxes at the border of the network input.
 
@@ -63,7 +63,7 @@ def postprocess(
     boxes, scores, classes, valid_len = MODES[mode](cls_outputs, box_outputs, anchors, nms_config)
     if clip:
         boxes = box_ops.clip(boxes, *anchors.image_size)
-    boxes *= tf.reshape(image_scales, [-1, 1, 1])
+    boxes *= image_scales[:, tf.newaxis]
     valid = tf.sequence_mask(valid_len, nms_config.max_output_size)
     return Detections(
         boxes=tf.where(valid[..., tf.newaxis], boxes, 0.0),

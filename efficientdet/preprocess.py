@@ -10,34 +10,47 @@ import tensorflow as tf
 Rgb = float | Sequence[float]  # one number, or one per channel
 
 
-def fit_scale(image_hw: tf.Tensor, output_size: tuple[int, int] | tf.Tensor) -> tf.Tensor:
-    """Returns the largest factor, [] float32, at which an image of size image_hw fits into output_size."""
-    return tf.reduce_min(tf.cast(output_size, tf.float32) / tf.cast(image_hw, tf.float32))
+def fit(
+    image_hw: tf.Tensor, output_size: tuple[int, int] | tf.Tensor, *, keep_aspect_ratio: bool
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Fits an image into output_size.
 
+    Args:
+        image_hw: [2] integer, (height, width) of the image in pixels.
+        output_size: (height, width) in pixels.
+        keep_aspect_ratio: True for the largest common factor of both axes; False for one factor per axis, so that the
+            image fills output_size.
 
-def scaled_size(image_hw: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-    """Returns the size after scaling, max(floor(image_hw * scale), 1): (height, width) in pixels, [2] int32."""
+    Returns:
+        The size of the scaled image, [2] int32, (height, width) of at least (1, 1); and the factors, [2] float32,
+        (y, x).
+    """
+    scale = tf.cast(output_size, tf.float32) / tf.cast(image_hw, tf.float32)
+    if not keep_aspect_ratio:
+        return tf.cast(output_size, tf.int32), scale
+    scale = tf.fill([2], tf.reduce_min(scale))
     # In float32 and not rounded, like the published models: a product just below an integer loses a pixel.
-    return tf.maximum(tf.cast(tf.cast(image_hw, tf.float32) * scale, tf.int32), 1)
+    return tf.maximum(tf.cast(tf.cast(image_hw, tf.float32) * scale, tf.int32), 1), scale
 
 
-def preprocess(image: tf.Tensor, image_size: tuple[int, int], **colors: Any) -> tuple[tf.Tensor, tf.Tensor]:
+def preprocess(
+    image: tf.Tensor, image_size: tuple[int, int], *, keep_aspect_ratio: bool, **colors: Any
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Scales an image to fit the network input, normalizes it, and pads it at the bottom and right.
 
     Args:
         image: [H, W, 3] or a batch [B, H, W, 3], uint8 or float, RGB in [0, 255].
         image_size: (height, width) of the network input.
+        keep_aspect_ratio: see `fit`; False leaves no padding.
         **colors: mean_rgb, stddev_rgb and scale_range, see `to_input`.
 
     Returns:
-        The network input [(B,) height, width, 3] float32, and image_scale [] float32: boxes in pixels of the network
+        The network input [(B,) height, width, 3] float32, and image_scale [4] float32: boxes in pixels of the network
         input, multiplied by image_scale, are in pixels of the given image.
     """
     image = tf.convert_to_tensor(image)
-    image_hw = tf.shape(image)[-3:-1]
-    scale = fit_scale(image_hw, image_size)
-    size = scaled_size(image_hw, scale)
-    return to_input(image, size, image_size, **colors), 1 / scale
+    size, scale = fit(tf.shape(image)[-3:-1], image_size, keep_aspect_ratio=keep_aspect_ratio)
+    return to_input(image, size, image_size, **colors), tf.tile(1 / scale, [2])
 
 
 def to_input(

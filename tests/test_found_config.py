@@ -144,6 +144,33 @@ def test_what_contradicts_the_weights_is_refused(folder, name):
     )
 
 
+@pytest.mark.parametrize("name", ["eval", "infer", "saved_model", "tf2.load"])
+def test_another_keep_aspect_ratio_is_a_warning(folder, monkeypatch, name):
+    """Clients may dictate it: the AP that they get is measured, and files are exported for them."""
+    warnings = []
+    monkeypatch.setattr(logging, "warning", lambda text, *args: warnings.append(text % args))
+    config = built(COMMANDS[name], "keep_aspect_ratio=false")
+    assert config == EXPECTED[name].override({"keep_aspect_ratio": False})
+    assert "other than in shop/config.yaml: keep_aspect_ratio: True -> False" in warnings
+
+
+def test_keep_aspect_ratio_of_weights_without_a_config(folder, lines):
+    (folder / "shop" / "config.yaml").unlink()
+    line = "shop has no config.yaml; keep_aspect_ratio: False suits it only if it was trained so"
+    for hparams, named in (("keep_aspect_ratio=false", True), ("", False)):
+        built(COMMANDS["eval"], hparams, model_name="efficientdet-lite0")
+        assert (line in lines) == named
+        lines.clear()
+
+
+def test_a_training_from_a_detector_keeps_its_aspect_ratio(folder):
+    path = folder / "shop" / "config.yaml"
+    path.write_text(path.read_text().replace("keep_aspect_ratio: true", "keep_aspect_ratio: false"))
+    words = [*TRAIN, "--model_dir=new", "--ckpt=shop"]
+    assert not built(words).keep_aspect_ratio
+    assert built(words, "keep_aspect_ratio=true").keep_aspect_ratio
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_what_may_change_is_logged(folder, lines, name):
     config = built(COMMANDS[name], "image_size=128,nms_configs.score_thresh=0.3,label_map={1: 'red', 2: 'WBC'}")

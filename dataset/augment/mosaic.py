@@ -13,17 +13,21 @@ from dataset.window import Window, crop_boxes, crop_image
 NUM_IMAGES = 4
 
 
-def mosaic(samples: Sequence[Sample], seed: tf.Tensor, *, image_size: tuple[int, int]) -> Sample:
+def mosaic(
+    samples: Sequence[Sample], seed: tf.Tensor, *, image_size: tuple[int, int], keep_aspect_ratio: bool
+) -> Sample:
     """Combines four images around a random point; deterministic for a given seed.
 
-    The point is within 25-75 % of each axis. Each image is scaled, with its aspect ratio kept up to rounding to whole
-    pixels, until it covers its corner, which shows a random window of it.
+    The point is within 25-75 % of each axis. Each image is scaled until it covers its corner, which shows a random
+    window of it. Up to rounding to whole pixels, its aspect ratio is its own or, without keep_aspect_ratio, that of the
+    mosaic, as the network input of the whole image would have it.
 
     Args:
         samples: top left, top right, bottom left and bottom right, each with image [H, W, 3] uint8 of any size, and K
             objects.
         seed: [2] integer.
         image_size: (height, width) of the mosaic, at least (2, 2).
+        keep_aspect_ratio: as in the Config.
 
     Returns:
         A Sample with an image of image_size and the objects of all four images, in order. Boxes are clipped to their
@@ -43,7 +47,8 @@ def mosaic(samples: Sequence[Sample], seed: tf.Tensor, *, image_size: tuple[int,
     seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 2 + NUM_IMAGES))
     y, x = _split_side(seeds[0], height), _split_side(seeds[1], width)
     corners = [(0, 0, y, x), (0, x, y, width), (y, 0, height, x), (y, x, height, width)]
-    parts = map(_fill_corner, samples, map(tf.stack, corners), seeds[2:])
+    shapes = [tf.shape(sample["image"])[:2] if keep_aspect_ratio else tf.constant(image_size) for sample in samples]
+    parts = map(_fill_corner, samples, shapes, map(tf.stack, corners), seeds[2:])
     (top_left, top_right, bottom_left, bottom_right), boxes = zip(*parts)
     top, bottom = tf.concat([top_left, top_right], axis=1), tf.concat([bottom_left, bottom_right], axis=1)
     boxes = tf.concat(boxes, axis=0)
@@ -63,10 +68,14 @@ def _split_side(seed: tf.Tensor, side: int) -> tf.Tensor:
     return tf.random.stateless_uniform([], seed, -(-side // 4), 3 * side // 4 + 1, tf.int32)
 
 
-def _fill_corner(sample: Sample, corner: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Fills a corner, [4], with a random window of a sample; returns its pixels, and boxes in pixels of the mosaic."""
+def _fill_corner(sample: Sample, shape: tf.Tensor, corner: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Fills a corner, [4], with a random window of a sample that is first stretched to `shape`, [2] int32.
+
+    Returns:
+        The pixels of the corner, and boxes in pixels of the mosaic.
+    """
     image_hw = tf.shape(sample["image"])[:2]
-    window = _covering_window(image_hw, corner[2:] - corner[:2], seed)
+    window = _covering_window(image_hw, shape, corner[2:] - corner[:2], seed)
     # Cropped before resizing, which converts to float.
     image = tf.image.resize(crop_image(sample["image"], window), window.scaled_size)
     boxes = tf.clip_by_value(crop_boxes(sample["boxes_norm"], image_hw, window), 0.0, 1.0)
@@ -76,9 +85,10 @@ def _fill_corner(sample: Sample, corner: tf.Tensor, seed: tf.Tensor) -> tuple[tf
     return tf.cast(tf.round(image), tf.uint8), tf.where(visible, boxes + offset, 0.0)
 
 
-def _covering_window(image_hw: tf.Tensor, size: tf.Tensor, seed: tf.Tensor) -> Window:
-    """The largest window of an image with the aspect ratio of size, [2] int32, at a random position."""
-    pixel_ratio = tf.reduce_min(tf.cast(image_hw, tf.float32) / tf.cast(size, tf.float32))
-    shown = tf.clip_by_value(tf.cast(tf.round(tf.cast(size, tf.float32) * pixel_ratio), tf.int32), 1, image_hw)
+def _covering_window(image_hw: tf.Tensor, shape: tf.Tensor, size: tf.Tensor, seed: tf.Tensor) -> Window:
+    """The largest window of an image stretched to `shape` with the aspect ratio of size, at a random position."""
+    image, stretched, corner = (tf.cast(pair, tf.float32) for pair in (image_hw, shape, size))
+    shown = corner * tf.reduce_min(stretched / corner) * (image / stretched)
+    shown = tf.clip_by_value(tf.cast(tf.round(shown), tf.int32), 1, image_hw)
     offset = tf.cast(image_hw - shown + 1, tf.float32) * tf.random.stateless_uniform([2], seed)
     return Window(tf.cast(offset, tf.int32), shown, size)

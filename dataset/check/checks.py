@@ -323,7 +323,7 @@ def _check_boxes(facts: Facts, config: Config) -> Iterator[Finding]:
     repeated = usable.copy()
     rows = np.column_stack([facts.image_index, facts.classes, np.round(boxes * 1e6)])
     repeated[np.unique(rows, axis=0, return_index=True)[1]] = False  # the first one of each
-    network_boxes = facts.network_boxes(config.image_size)
+    network_boxes = facts.network_boxes(config.image_size, config.keep_aspect_ratio)
     tiny = usable & ((network_boxes[:, 2:] - network_boxes[:, :2]).min(1) < MIN_SIDE)
     tiny &= tiny.mean() > MAX_TINY_SHARE
     tiny_text = f"are less than {MIN_SIDE:g} pixels high or wide at {_format_size(config.image_size)}"

@@ -37,7 +37,7 @@ def compute_statistics(facts: Facts, config: Config) -> dict[str, Any]:
     image_sizes = collections.Counter(sorted(record.size for record in facts.records)).most_common()
     clipped = np.clip(facts.boxes, 0, 1)
     sides = (clipped[:, 2:] - clipped[:, :2]) * facts.sizes[facts.image_index]
-    network = facts.network_boxes(config.image_size)
+    network = facts.network_boxes(config.image_size, config.keep_aspect_ratio)
     network_sides = network[:, 2:] - network[:, :2]
     trained = object_use.used_boxes(facts, config, evaluates=False) & (network_sides > 0).all(1)
     ious = np.full(len(usable), np.nan)
@@ -159,7 +159,7 @@ def write(folder: str, facts: Facts, config: Config, statistics: dict[str, Any],
 
 def plot_sizes(facts: Facts, config: Config, path: str) -> None:
     """Plots width and height of boxes and anchors in pixels of the network input, as a PNG file."""
-    boxes = facts.network_boxes(config.image_size)[facts.usable]
+    boxes = facts.network_boxes(config.image_size, config.keep_aspect_ratio)[facts.usable]
     boxes = boxes[:: -(-len(boxes) // MAX_POINTS) or 1]
     anchors = build_anchors(config).boxes
     kinds = np.unique(np.round(anchors[:, 2:] - anchors[:, :2], 2), axis=0)

@@ -130,9 +130,10 @@ def operations(others: Sequence[Sample], config: Config) -> dict[str, Operation]
         f"{name}, level {level}": functools.partial(autoaugment.apply, step=(name, ALWAYS, level))
         for name, level in dict(steps).items()  # the last level of each name
     }
+    sizes = config.select("image_size", "keep_aspect_ratio")
     switched = {
         "grid_mask": (grid_mask, config.grid_mask),
-        "mosaic": (lambda sample, seed: mosaic([sample, *others], seed, image_size=config.image_size), config.mosaic),
+        "mosaic": (lambda sample, seed: mosaic([sample, *others], seed, **sizes), config.mosaic),
         "input_rand_hflip": (random_flip, config.input_rand_hflip),
     }
     table |= {title if used else f"{title} (not in use)": operation for title, (operation, used) in switched.items()}

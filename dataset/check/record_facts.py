@@ -90,10 +90,10 @@ class Facts:
         mins, maxs = self.boxes[:, :2], self.boxes[:, 2:]
         self.usable = np.isfinite(self.boxes).all(1) & ((maxs > mins) & (maxs > 0) & (mins < 1)).all(1)
 
-    def network_boxes(self, image_size: tuple[int, int]) -> np.ndarray:
+    def network_boxes(self, image_size: tuple[int, int], keep_aspect_ratio: bool) -> np.ndarray:
         """[K, 4] in pixels of the network input of evaluation, clipped to the image."""
         sizes, image = np.unique(self.sizes, axis=0, return_inverse=True)
-        scaled = [preprocess.scaled_size(size, preprocess.fit_scale(size, image_size)).numpy() for size in sizes]
+        scaled = [preprocess.fit(size, image_size, keep_aspect_ratio=keep_aspect_ratio)[0].numpy() for size in sizes]
         scaled = np.reshape(scaled, [-1, 2])[image.reshape(-1)][self.image_index]
         return np.clip(self.boxes, 0, 1) * np.tile(scaled, 2)
 

@@ -18,6 +18,7 @@ from efficientdet import boxes as box_ops
 from efficientdet import preprocess
 from efficientdet.anchors import concat_levels
 from efficientdet.model import build_anchors
+from efficientdet.targets import AnchorLabeler
 
 TESTDATA = pathlib.Path(__file__).parents[2] / "testdata"
 SAMPLE = str(TESTDATA / "sample.tfrecord")
@@ -362,13 +363,60 @@ def test_evaluation_and_serving_have_equal_preprocessing(evaluated, tiny_config)
     expected, image_scale = preprocess.preprocess(
         tfrecord.decode(raw)["image"],
         (64, 64),
+        keep_aspect_ratio=True,
         mean_rgb=tiny_config.mean_rgb,
         stddev_rgb=tiny_config.stddev_rgb,
         scale_range=False,
     )
     images, labels = evaluated[0]
     np.testing.assert_array_equal(images[0], expected)
-    assert labels["image_scale"][0] == image_scale
+    np.testing.assert_array_equal(labels["image_scale"][0], image_scale)
+
+
+@pytest.mark.parametrize("keep_aspect_ratio, scaled", [(True, [32, 64]), (False, [64, 64])])
+def test_boxes_and_pixels_agree_with_and_without_the_aspect_ratio(
+    write_records, tiny_config, keep_aspect_ratio, scaled
+):
+    """An image of 40 x 80 whose object is the middle quarter, in evaluation and in training without augmentation."""
+    path = write_records([(1, [10, 20, 30, 60], 0)], size=(40, 80))
+    plain = {"input_rand_hflip": False, "jitter_min": 1.0, "jitter_max": 1.0, "keep_aspect_ratio": keep_aspect_ratio}
+    config = tiny_config.override(plain)
+    reader = InputReader(path, config)
+    box = np.multiply([0.25, 0.25, 0.75, 0.75], np.tile(scaled, 2))
+    images, labels = next(iter(reader.evaluation(1)))
+    np.testing.assert_allclose(labels["boxes_image"][0, 0], [10, 20, 30, 60], rtol=1e-6)
+    np.testing.assert_allclose(labels["boxes_image"][0, 0] / labels["image_scale"][0], box, rtol=1e-6)
+    example = next(iter(reader.augmented(seed=1)))
+    np.testing.assert_allclose(example["boxes"], [box], rtol=1e-6)
+    np.testing.assert_array_equal(example["image"], images[0])
+    (top, left, bottom, right), white = box.astype(int), images[0, ..., 0].numpy() > 0
+    expected = np.zeros([64, 64], bool)
+    expected[top:bottom, left:right] = True
+    assert (white != expected).mean() < 0.03  # pixels at the border are grey
+    targets = next(iter(reader.training(1, seed=1, num_examples=1)))[1]
+    labeler = AnchorLabeler(build_anchors(config), config.match_threshold)
+    expected_targets = labeler.label(tf.constant(box[np.newaxis], tf.float32), tf.constant([1]))
+    for ours, theirs in zip(targets["box_targets"], expected_targets[1], strict=True):
+        np.testing.assert_allclose(ours[0], theirs, atol=1e-5)
+
+
+def test_jitter_and_mosaic_of_stretched_images_keep_boxes_on_their_pixels(write_records, tiny_config):
+    """The bounding box of the white pixels is that of the object, in images of 40 x 90 with one object."""
+    path = write_records(*[[(1, [8, 30, 32, 66], 0)]] * 4, size=(40, 90))
+    config = tiny_config.override({"keep_aspect_ratio": False, "jitter_min": 0.5, "jitter_max": 1.5})
+    ratios = []
+    for example in InputReader(path, config).augmented(seed=2).take(20):
+        [box] = example["boxes"].numpy()
+        rows, columns = np.nonzero(example["image"][..., 0].numpy() > 0.5)
+        np.testing.assert_allclose(box, [rows.min(), columns.min(), rows.max() + 1, columns.max() + 1], atol=1.1)
+        if np.all(box[:2] > 1) and np.all(box[2:] < 62):
+            ratios.append((box[2] - box[0]) / (box[3] - box[1]))
+    assert len(ratios) >= 5
+    np.testing.assert_allclose(ratios, (24 / 40) / (36 / 90), rtol=0.1)  # of the object in the stretched image
+    mosaics = InputReader(path, config.override({"mosaic": True, "jitter_min": 1.0, "jitter_max": 1.0}))
+    for example in mosaics.augmented(seed=2).take(5):
+        for ymin, xmin, ymax, xmax in np.round(example["boxes"]).astype(int):
+            assert example["image"][ymin:ymax, xmin:xmax, 0].numpy().mean() > 0.8
 
 
 def test_scale_range_applies_to_training_and_evaluation(write_records, tiny_config):

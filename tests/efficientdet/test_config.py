@@ -129,6 +129,7 @@ def test_published_defaults():
     fields = {field.name for field in dataclasses.fields(Config)}
     ours = {"mosaic", "max_damaged_records", "gradient_accumulation_steps", "early_stop_patience", "max_skipped_steps"}
     ours |= {"moving_average_horizon", "batch_norm_momentum", "recipe", "fit_anchors", "match_threshold"}
+    ours.add("keep_aspect_ratio")
     assert (fields - ours) | {key for key in RETIRED if "." not in key} == set(published)
 
 

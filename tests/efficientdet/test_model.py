@@ -326,12 +326,26 @@ def test_detections_are_in_pixels_of_the_image(tiny_config, tiny_net):
     small = np.random.RandomState(1).randint(0, 256, (64, 48, 3)).astype(np.uint8)
     model = EfficientDetModel(tiny_config, tiny_net)
     inputs, scale = model.preprocess(small)
-    assert scale == 1 and inputs.shape == (64, 64, 3)
-    ones, twos = (model.detect(inputs[tf.newaxis], tf.constant([s])) for s in (1.0, 2.0))
+    np.testing.assert_array_equal(scale, [1] * 4)
+    assert inputs.shape == (64, 64, 3)
+    ones, twos = (model.detect(inputs[tf.newaxis], tf.fill([1, 4], s)) for s in (1.0, 2.0))
     assert ones.valid_len[0] > 0 and np.all((ones.classes >= 0) & (ones.classes <= 3))
     np.testing.assert_allclose(2 * ones.boxes, twos.boxes)
     for part, whole in zip(model(small[np.newaxis]), ones):
         np.testing.assert_allclose(part, whole, rtol=1e-5, atol=1e-5)
+
+
+def test_without_the_aspect_ratio_an_image_is_stretched_before_and_its_boxes_after(tiny_config, tiny_net):
+    """The model equals that of the image stretched by TensorFlow, boxes multiplied by the quotients of the sides."""
+    images = np.random.RandomState(1).randint(0, 256, (2, 40, 96, 3)).astype(np.uint8)
+    stretched = tf.image.resize(tf.cast(images, tf.float32), [64, 64])
+    expected = EfficientDetModel(tiny_config, tiny_net)(stretched)
+    model = EfficientDetModel(tiny_config.override({"keep_aspect_ratio": False}), tiny_net)
+    found = model(images)
+    assert np.all(found.valid_len > 0)
+    np.testing.assert_allclose(found.boxes, expected.boxes * np.float32([40 / 64, 96 / 64] * 2), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+    np.testing.assert_array_equal(found.classes, expected.classes)
 
 
 def _assert_close(ours, expected, message="", *, tolerance=1e-4):

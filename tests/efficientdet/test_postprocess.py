@@ -20,7 +20,7 @@ from efficientdet.nms import nms
 
 NUMBERS = pathlib.Path(__file__).parents[2] / "testdata" / "numbers.json"
 ANCHORS = Anchors((128, 128), min_level=3, max_level=7, num_scales=3, aspect_ratios=[1.0, 2.0, 0.5], anchor_scale=4.0)
-SCALES = tf.constant([1.5, 2.0])
+SCALES = tf.constant([[1.5] * 4, [2.0] * 4])
 HARD = NmsConfig("hard", max_output_size=20)
 EVERY = [
     (mode, replace(HARD, method=method, max_nms_inputs=inputs))
@@ -71,7 +71,7 @@ def test_published_detections(mode, config):
     published = json.loads(NUMBERS.read_text())["postprocess"]["cases"][case]
     detections = detect(mode, config)
     np.testing.assert_array_equal(detections.valid_len, published[3])
-    for i, size in enumerate(128 * SCALES.numpy()):
+    for i, size in enumerate(128 * SCALES[:, 0].numpy()):
         # The published per_class mode does not clip boxes.
         expected = zip(np.clip(published[0][i], 0, size), published[1][i], published[2][i])
         assert_found(expected, zip(*(x[i].numpy() for x in detections[:3])))
@@ -91,7 +91,7 @@ def test_batch_of_two_is_two_batches_of_one(mode, config):
 @pytest.mark.parametrize("mode, config", EVERY)
 def test_eager_equals_function_of_any_batch(mode, config):
     signature = [[tf.TensorSpec([None, *x.shape[1:]]) for x in CLS_OUTPUTS]]
-    signature += [[tf.TensorSpec([None, *x.shape[1:]]) for x in BOX_OUTPUTS], tf.TensorSpec([None])]
+    signature += [[tf.TensorSpec([None, *x.shape[1:]]) for x in BOX_OUTPUTS], tf.TensorSpec([None, 4])]
     function = tf.function(lambda c, b, s: detect(mode, config, c, b, s), input_signature=signature)
     assert_same(detect(mode, config), function(CLS_OUTPUTS, BOX_OUTPUTS, SCALES))
 
@@ -110,6 +110,16 @@ def test_detections_are_sorted_clipped_and_padded_with_zeros(mode):
 
 
 @pytest.mark.parametrize("mode", pp.MODES)
+def test_scales_of_both_axes_apply_after_suppression(mode):
+    ones = detect(mode, HARD, image_scales=tf.ones([1, 4]))
+    apart = detect(mode, HARD, image_scales=tf.constant([[3.0, 0.5, 3.0, 0.5]]))
+    assert ones.valid_len[0] > 0
+    np.testing.assert_allclose(apart.boxes, ones.boxes * [3, 0.5, 3, 0.5], rtol=1e-6)
+    for ours, theirs in zip(apart[1:], ones[1:]):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("mode", pp.MODES)
 def test_no_detections(mode):
     detections = detect(mode, replace(HARD, score_thresh=0.5), [x - 100 for x in CLS_OUTPUTS])
     assert not any(x.numpy().any() for x in detections) and detections.boxes.shape == (2, 20, 4)
@@ -118,7 +128,7 @@ def test_no_detections(mode):
 @pytest.mark.parametrize("method", ["hard", "gaussian"])
 def test_per_class_equals_one_suppression_per_class(method):
     config = replace(HARD, method=method, max_nms_inputs=500)
-    detections = detect("per_class", config, image_scales=[1.0, 1.0])
+    detections = detect("per_class", config, image_scales=tf.ones([2, 4]))
     candidates = pp.choose_candidates(CLS_OUTPUTS, BOX_OUTPUTS, ANCHORS, 500)
     for i in (0, 1):
         boxes, scores, classes = (x[i].numpy() for x in candidates)

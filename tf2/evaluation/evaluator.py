@@ -122,12 +122,14 @@ class Evaluator:
         """Yields (name, image to draw on, network input, image_scale) for `draw_images`."""
         config = self.config
         if self._sample_image is not None:
-            network_input, image_scale = preprocess.preprocess(self._sample_image, config.image_size, **config.colors)
+            network_input, image_scale = preprocess.preprocess(
+                self._sample_image, config.image_size, keep_aspect_ratio=config.keep_aspect_ratio, **config.colors
+            )
             yield Path(config.sample_image).name, self._sample_image, network_input, image_scale
             return
         for image, labels in dataloader.batches(self._dataset.unbatch().take(count)):
             pixels = preprocess.unnormalize(image, **config.colors).numpy()
-            yield labels["source_id"].numpy().decode(errors="replace"), pixels, image, tf.ones([])
+            yield labels["source_id"].numpy().decode(errors="replace"), pixels, image, tf.ones([4])
 
     def _detector(self, net: Network) -> dict[str, Callable[[Any], Any]]:
         """Stages from (normalized images, image scales) to Detections of NumPy arrays, cached for the last network."""

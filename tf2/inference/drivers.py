@@ -148,7 +148,7 @@ class ArtifactDriver(Driver):
         counts, scores, classes, boxes = (outputs[f"output_{i}"] for i in range(4))
         height, width = self.config.image_size
         boxes = boxes * np.array([height, width, height, width], np.float32)
-        boxes = box_ops.clip(boxes, height, width).numpy() * np.asarray(image_scales)[:, np.newaxis, np.newaxis]
+        boxes = box_ops.clip(boxes, height, width).numpy() * np.asarray(image_scales)[:, np.newaxis]
         scores = np.where(np.arange(scores.shape[1]) < np.reshape(counts, [-1, 1]), scores, 0)
         return _without_padding(boxes, scores, classes + CLASS_OFFSET)
 

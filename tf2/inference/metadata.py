@@ -59,6 +59,7 @@ class Metadata:
             "precision": self.precision,
             "checkpoint": self.checkpoint,
             "image_size": list(config.image_size),  # [height, width]
+            "keep_aspect_ratio": config.keep_aspect_ratio,  # False: images are stretched to image_size
             **config.colors,
             "nms_configs": dataclasses.asdict(config.nms_configs),
             "label_map": label_map.resolve(config.label_map),

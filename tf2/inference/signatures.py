@@ -58,7 +58,7 @@ def encoded_detector(model: EfficientDetModel, batch_size: int = 1) -> ConcreteF
 
     @_function(tf.TensorSpec([batch_size or None], tf.string, name="image_files"))
     def serve(image_files):
-        specs = tf.TensorSpec([*model.config.image_size, 3], tf.float32), tf.TensorSpec([], tf.float32)
+        specs = tf.TensorSpec([*model.config.image_size, 3], tf.float32), tf.TensorSpec([4], tf.float32)
         inputs, image_scales = tf.map_fn(
             lambda encoded: model.preprocess(tfrecord.decode_image(encoded)), image_files, fn_output_signature=specs
         )

@@ -127,7 +127,7 @@ def training_boxes(file_pattern: str, config: Config) -> np.ndarray:
     Of frequent classes fewer boxes are taken, because AP is a mean over classes.
     """
     facts = record_facts.read(file_pattern, samples=MAX_IMAGES, decode_images=False)
-    boxes = facts.network_boxes(config.image_size)
+    boxes = facts.network_boxes(config.image_size, config.keep_aspect_ratio)
     is_used = object_use.used_boxes(facts, config, evaluates=False) & (boxes[:, 2:] > boxes[:, :2]).all(1)
     boxes, classes = boxes[is_used], facts.classes[is_used]
     ids = np.unique(classes)

@@ -19,7 +19,7 @@ from efficientdet.config import Config, ConfigError
 from tf2.weights import published, saved_config
 
 # Keys that a new training takes from the config.yaml of the detector that it starts from.
-DETECTOR = ("name", "image_size", "label_map", *saved_config.STRUCTURE, *saved_config.SEMANTICS)
+DETECTOR = ("name", "image_size", "keep_aspect_ratio", "label_map", *saved_config.STRUCTURE, *saved_config.SEMANTICS)
 # Keys of the machine and the course of a training, which neither inference nor evaluation takes from config.yaml.
 TRAINING_RUN = ("strategy", "mixed_precision", "loss_scale", "sample_image")
 INFERENCE = {"nms_configs": config_lib.INFERENCE_NMS}  # defaults of inference, which config.yaml overrides
@@ -49,7 +49,10 @@ def of_detector(
     saved = _read(path, model_name, defaults) if path else None
     if saved is None:
         base = _of_weights(path) if path and not model_name else config_lib.load(model_name or default_model)
-        return base.override(defaults or {}, *typed)
+        config = base.override(defaults or {}, *typed)
+        if path and not config.keep_aspect_ratio:
+            logging.warning("%s has no config.yaml; keep_aspect_ratio: False suits it only if it was trained so", path)
+        return config
     unset = Config()
     saved = saved.override({key: getattr(unset, key) for key in TRAINING_RUN})
     config = saved.override(*typed)
@@ -58,8 +61,10 @@ def of_detector(
     keys = (*saved_config.STRUCTURE, *saved_config.SEMANTICS)
     if wrong := [line for key, line in lines.items() if key in keys and saved_config.differs(key, saved, config)]:
         raise ConfigError(f"the weights were trained with other settings, {source}: {', '.join(wrong)}; remove them")
-    for line in lines.values():
-        logging.info("other than in %s: %s", source, line)
+    for key, line in lines.items():
+        # Clients may dictate it, though AP is higher with the value of the training.
+        log = logging.warning if key == "keep_aspect_ratio" else logging.info
+        log("other than in %s: %s", source, line)
     return config
 
 

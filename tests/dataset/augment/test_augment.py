@@ -41,12 +41,13 @@ def assert_equal(sample, other):
         np.testing.assert_array_equal(sample[name], other[name], err_msg=name)
 
 
-def jitter(image_hw, seed, *, factors=(0.1, 2.0), image_size=(64, 64), target_size=None):
+def jitter(image_hw, seed, *, factors=(0.1, 2.0), image_size=(64, 64), target_size=None, keep_aspect_ratio=True):
     window = random_window(
         tf.constant(image_hw),
         tf.constant(seed),
         image_size=image_size,
         target_size=target_size or image_size,
+        keep_aspect_ratio=keep_aspect_ratio,
         jitter_min=factors[0],
         jitter_max=factors[1],
     )
@@ -101,6 +102,35 @@ def test_window_is_within_image_and_input(image_hw, seed, image_size):
     assert np.all((size == image_hw) | (scaled_size == image_size))
 
 
+@given(SIZES, SEEDS, SIZES)
+def test_window_of_a_stretched_image_is_within_image_and_input(image_hw, seed, image_size):
+    """Both sides have the factors of the stretched image times a common random one, up to rounding."""
+    offset, size, scaled_size = jitter(image_hw, seed, image_size=image_size, keep_aspect_ratio=False)
+    assert np.all(offset >= 0) and np.all(size >= 1) and np.all(offset + size <= image_hw)
+    assert np.all(scaled_size >= 1) and np.all(scaled_size <= image_size)
+    factors = np.divide(image_size, image_hw)
+    low, high = scaled_size / (size + 0.5) / factors, (scaled_size + 1) / np.maximum(size - 0.5, 1e-9) / factors
+    assert np.all((low <= high[::-1]) | (scaled_size == 1))
+    assert np.all((size == image_hw) | (scaled_size == image_size))
+
+
+@pytest.mark.parametrize(
+    "factor, target_size, size, scaled_size",
+    [  # by hand, for an image of 100 x 200 (height, width) that an input of 64 x 64 stretches
+        (1.0, (64, 64), [100, 200], [64, 64]),
+        (0.5, (64, 64), [100, 200], [32, 32]),
+        (1.5, (64, 64), [67, 133], [64, 64]),  # 96 x 96, of which 64 are 66.7 of 100 and 133.3 of 200
+        (2.0, (64, 32), [50, 200], [64, 64]),  # 128 x 64
+        (0.001, (64, 64), [100, 200], [1, 1]),
+    ],
+)
+def test_jitter_of_a_stretched_image_golden(factor, target_size, size, scaled_size):
+    options = {"factors": (factor, factor), "target_size": target_size, "keep_aspect_ratio": False}
+    for i in range(5):
+        _, shown, scaled = jitter((100, 200), (3, i), **options)
+        assert (shown.tolist(), scaled.tolist()) == (size, scaled_size)
+
+
 @pytest.mark.parametrize(
     "factor, target_size, size, scaled_size",
     [  # by hand, for an image of 100 x 200 (height, width) and an input of 64 x 64
@@ -137,7 +167,7 @@ def test_factors_are_uniform():
 )
 def augment(sample, seed):
     flipped = random_flip(sample, seed)
-    sizes = {"image_size": (64, 64), "target_size": (64, 64)}
+    sizes = {"image_size": (64, 64), "target_size": (64, 64), "keep_aspect_ratio": True}
     window = random_window(tf.shape(flipped["image"])[:2], seed, **sizes, jitter_min=0.1, jitter_max=2.0)
     return flipped | {"window": tf.stack(window)}
 

@@ -27,18 +27,18 @@ SAMPLE = {
 
 
 @functools.cache
-def graph(image_size):
-    """One graph per image_size, for samples of any shapes."""
+def graph(image_size, keep_aspect_ratio=True):
+    """One graph per image_size and keep_aspect_ratio, for samples of any shapes."""
 
     @tf.function(input_signature=[[SAMPLE] * 4, tf.TensorSpec([2], tf.int32)])
     def run(samples, seed):
-        return mosaic(samples, seed, image_size=image_size)
+        return mosaic(samples, seed, image_size=image_size, keep_aspect_ratio=keep_aspect_ratio)
 
     return run
 
 
-def traced(image_size):
-    run = graph(image_size)
+def traced(image_size, keep_aspect_ratio=True):
+    run = graph(image_size, keep_aspect_ratio)
     return lambda samples, seed: {name: column.numpy() for name, column in run(samples, tf.constant(seed)).items()}
 
 
@@ -141,7 +141,7 @@ def test_columns_are_aligned_and_boxes_in_their_corner(samples, seed):
 @settings(max_examples=5)
 @given(samples_of_any_kind(), SEEDS)
 def test_equal_seeds_give_equal_results_eager_traced_and_in_tf_data(samples, seed):
-    eager = mosaic(samples, tf.constant(seed), image_size=(50, 70))
+    eager = mosaic(samples, tf.constant(seed), image_size=(50, 70), keep_aspect_ratio=True)
     dataset = tf.data.Dataset.from_tensors((tuple(samples), seed))
     inside = next(iter(dataset.map(lambda samples, seed: graph((50, 70))(list(samples), seed))))
     for other in (traced((50, 70))(samples, seed), inside):
@@ -163,7 +163,7 @@ def test_golden():
         gray((7, 3), 9),
         gray((1, 6), 200, [[0, 0, 1, 6]]),
     ]
-    result = mosaic(images, tf.constant([3, 4]), image_size=(2, 2))
+    result = mosaic(images, tf.constant([3, 4]), image_size=(2, 2), keep_aspect_ratio=True)
     np.testing.assert_array_equal(result["image"], [[[0, 1, 2], [3, 3, 3]], [[9, 9, 9], [200, 200, 200]]])
     np.testing.assert_allclose(
         result["boxes_norm"],
@@ -194,6 +194,17 @@ def test_the_aspect_ratio_is_kept(size, seed):
     np.testing.assert_allclose(unclipped[:, 0] / unclipped[:, 1], 1, atol=0.06)
 
 
+@given(st.tuples(st.integers(30, 90), st.integers(30, 90)), SEEDS)
+def test_without_it_the_aspect_ratio_is_that_of_the_stretched_image(size, seed):
+    """Boxes of a grid have the sides of the whole image stretched to the mosaic, times a common factor."""
+    grid = [[y, x, y + 5, x + 5] for y in range(0, size[0] - 4, 5) for x in range(0, size[1] - 4, 5)]
+    result = traced((200, 120), False)([gray(size, 0, grid)] + [gray((1, 1), 0)] * 3, seed)
+    sides = (result["boxes_norm"][:, 2:] - result["boxes_norm"][:, :2]) * size  # 5 pixels each in the stretched image
+    unclipped = sides[np.all(sides > sides.max(axis=0) - 1e-3, axis=-1)]
+    # The shortest window side, 10 of 30 pixels, is rounded by up to half a pixel.
+    np.testing.assert_allclose(unclipped[:, 0] / unclipped[:, 1], 1, atol=0.06)
+
+
 def test_split_points_and_windows_cover_their_range():
     ramp = np.broadcast_to(np.arange(200)[None, :, None], (20, 200, 3))  # the first value of a window is its left edge
     samples = [gray((1, 1), 255), gray((1, 1), 254), gray((1, 1), 253), sample(ramp)]
@@ -219,4 +230,4 @@ def test_split_points_and_windows_cover_their_range():
 )
 def test_messages_for_invalid_arguments(count, image_size, message):
     with pytest.raises(ValueError, match=message):
-        mosaic([gray((4, 4), 0)] * count, tf.constant([0, 0]), image_size=image_size)
+        mosaic([gray((4, 4), 0)] * count, tf.constant([0, 0]), image_size=image_size, keep_aspect_ratio=True)

@@ -7,6 +7,7 @@ import io
 import struct
 import zlib
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
@@ -132,6 +133,19 @@ def test_a_damaged_file_is_reported_and_the_rest_read(tmp_path, clean, fault):
     assert f"record {damaged} of {path}: " in findings[0].text
     assert fault != "no TFRecord" or "the file is XML or HTML, not a TFRecord file" in findings[0].text
     assert findings[0].level == ("fatal" if facts.lost_share > 0.01 else "warning")
+
+
+def test_network_boxes_are_those_of_evaluation(tmp_path, clean):
+    record = dataclasses.replace(
+        clean[0][0], boxes_norm=[[0.25, 0.5, 0.75, 1.5]], classes=[1], class_names=(), is_crowd=[]
+    )
+    height, width = record.height, record.width
+    facts = record_facts.read(write(tmp_path / "x.tfrecord", [tfrecord.encode(record)]), decode_images=False)
+    scale = min(128 / height, 256 / width)
+    box = np.array([0.25, 0.5, 0.75, 1])
+    fitted = box * np.tile(np.floor(np.multiply((height, width), scale)), 2)
+    np.testing.assert_allclose(facts.network_boxes((128, 256), True), [fitted])
+    np.testing.assert_allclose(facts.network_boxes((128, 256), False), [box * [128, 256, 128, 256]])
 
 
 def test_a_folder_among_the_files_is_an_error(tmp_path):

@@ -151,7 +151,7 @@ def test_unreadable_sample_image_is_an_error(tiny_config, tmp_path, content, rea
 def one_box(state):
     """A fake detector: boxes of score 0.9 and 0.3, the same in every network input."""
     images, image_scales = state
-    boxes = np.array([[8, 16, 40, 48], [0, 0, 64, 64]]) * np.asarray(image_scales)[:, None, None]
+    boxes = np.array([[8, 16, 40, 48], [0, 0, 64, 64]]) * np.asarray(image_scales)[:, None]
     count = len(images)
     return Detections(boxes, np.tile([0.9, 0.3], [count, 1]), np.full((count, 2), 3), np.full(count, 2))
 

@@ -26,11 +26,14 @@ def test_the_text_reads_back_equal(name):
     coco = dataclasses.replace(original, config=original.config.override({"label_map": "coco"}))
     assert dict(stored_names(Metadata.from_json(coco.to_json(), "file"), "file").pairs) == label_map.COCO
     assert Metadata.from_json(metadata().to_json(), "file") == metadata()
+    stretched = dataclasses.replace(original, config=original.config.override({"keep_aspect_ratio": False}))
+    assert Metadata.from_json(stretched.to_json(), "file") == stretched != original
 
 
 def test_the_text_is_readable_for_other_programs():
     text = json.loads(metadata().to_json())
-    assert text["image_size"] == [64, 96] and text["mean_rgb"] == [127.0] * 3 and text["scale_range"] is False
+    assert text["image_size"] == [64, 96] and text["keep_aspect_ratio"] is True
+    assert text["mean_rgb"] == [127.0] * 3 and text["scale_range"] is False
     assert text["label_map"] == {"1": "RBC", "3": "é"} and text["nms_configs"]["max_output_size"] == 100
     assert (text["model_name"], text["precision"], text["checkpoint"]) == ("efficientdet-lite0", "FP16", "model.ckpt-7")
 
