@@ -164,11 +164,11 @@ def header(config: config_lib.Config) -> str:
     """The first line: configuration and machine."""
     import tensorflow as tf
 
-    from tf2.inference import provenance
+    from tf2.inference import runtimes
 
     size = "x".join(map(str, config.image_size[::-1]))
     return (
-        f"{config.name}, {size} pixels, batch size {FLAGS.batch_size}, {provenance.num_cores()} core(s), "
+        f"{config.name}, {size} pixels, batch size {FLAGS.batch_size}, {runtimes.num_cores()} core(s), "
         f"TensorFlow {tf.__version__}; "
         f"weight_decay {config.weight_decay:g}, clip_gradients_norm {config.clip_gradients_norm}, "
         f"moving_average_decay {config.moving_average_decay:g}"

@@ -2,14 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Export to TensorFlow Lite: a whole detector, the network with TFLite's detection op, or the network alone."""
 
-import copy
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
-from tensorflow.lite.python import schema_py_generated as schema
-from tensorflow.lite.tools import flatbuffer_utils
 from tensorflow.types.experimental import ConcreteFunction
 
 from dataset import dataloader, tfrecord
@@ -17,10 +14,12 @@ from dataset.files import atomic_path, check_target, reason_of
 from efficientdet import postprocess
 from efficientdet.config import Config
 from efficientdet.model import EfficientDetModel
+from tf2.export import tflite_metadata, tflite_model
 from tf2.inference import runtimes, signatures
-from tf2.inference.metadata import ArtifactError, ExportError, Metadata, append_zip
+from tf2.inference.metadata import METADATA_FILE, ArtifactError, ExportError, Metadata, append_zip
 
 OP = "TFLite_Detection_PostProcess"
+OP_OUTPUTS = ("output_3", "output_2", "output_1", "output_0")  # order of the tensors: boxes, classes, scores, count
 TRIAL_SIZE = (33, 57)  # (height, width) of the image for the first run: odd, not square, smaller than network inputs
 
 
@@ -38,6 +37,8 @@ def write(
         FP16: kernels of dense convolutions, nearly all weights, in 16 bits.
         INT8: weights in 8 bits with one scale per channel, activations in 8 bits with one scale per tensor. The input
             `images` is uint8; outputs are uint8, or float from the detection op. The scales are stored in the file.
+            With one mean and stddev for all channels, the scale of the input is 1 / stddev and its zero point the
+            mean, so that pixels of an image need no quantization.
 
     Args:
         model: from `signatures.frozen`.
@@ -59,16 +60,33 @@ def write(
     check(path, metadata)
     if metadata.precision == "INT8" and calibration_inputs is None:
         raise ExportError("INT8 needs calibration images: give --file_pattern of TFRecords")
+    if metadata.content == "detection_op" and not tflite_metadata.has_one_mean(metadata.config):
+        remedy = (
+            "or normalize and quantize the pixels" if metadata.precision == "INT8" else "or the TFLite Task Library"
+        )
+        logging.warning(
+            "%s is not for MediaPipe, which supports only one mean and stddev for all channels, but mean_rgb or "
+            "stddev_rgb differ, as in D0 to D7x; use a lite model, %s",
+            path,
+            remedy,
+        )
     function = {
         "detector": lambda: signatures.detector(model, resizes_float=True),
         "detection_op": lambda: detection_op(model),
         "network": lambda: signatures.network(model.net, model.config),
     }[metadata.content]()
     flatbuffer = _convert(function, metadata, calibration_inputs)
+    options, files = {}, {METADATA_FILE: metadata.to_json()}
+    if metadata.content == "detection_op":
+        options["outputs"] = OP_OUTPUTS
+        options["metadata"] = {tflite_metadata.METADATA_NAME: tflite_metadata.detection_op(metadata.config)}
+        if labels := tflite_metadata.labels(metadata.config):
+            files[tflite_metadata.LABELS_FILE] = labels
+    flatbuffer = tflite_model.edit(flatbuffer, halves_kernels=metadata.precision == "FP16", **options)
     with atomic_path(path) as temporary:
         with open(temporary, "wb") as file:
             file.write(flatbuffer)
-        append_zip(temporary, metadata)
+        append_zip(temporary, files)
         _run_once(temporary, metadata)
     return [path]
 
@@ -168,8 +186,8 @@ def _convert(function: ConcreteFunction, metadata: Metadata, inputs: Iterable[np
     def calibration():
         nonlocal num_images
         for image in inputs:
+            yield [image if num_images else _with_extremes(image, metadata.config)]
             num_images += 1
-            yield [image]
 
     if metadata.precision == "INT8":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -193,49 +211,19 @@ def _convert(function: ConcreteFunction, metadata: Metadata, inputs: Iterable[np
         if not num_images:  # TensorFlow would accept arbitrary ranges
             raise ExportError("INT8 needs calibration images, but the records have none; check --file_pattern")
         logging.info("calibrated with %d images", num_images)
-    return _halve_kernels(flatbuffer) if metadata.precision == "FP16" else flatbuffer
+    return flatbuffer
 
 
-def _halve_kernels(flatbuffer: bytes) -> bytes:
-    """Stores the kernels of dense convolutions in 16 bits, with an op that converts them to 32 bits at load time.
+def _with_extremes(image: np.ndarray, config: Config) -> np.ndarray:
+    """Returns a network input, [1, height, width, 3] float32, whose first pixels are replaced by black and white.
 
-    TFLite's own FP16 mode also halves depthwise kernels and biases. They are 7 % of the weights of EfficientDet-Lite0
-    and cause most of the error: on blood cells the largest error is 0.006 without them and 0.016 with them.
+    As they are the limits of all inputs, the scale of the input does not depend on the calibration images. Images
+    without bright pixels would saturate the brighter ones of other images.
     """
-    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(flatbuffer))
-    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
-    widen = schema.BuiltinOperator.DEQUANTIZE
-    code = _object(schema.OperatorCodeT, deprecatedBuiltinCode=widen, builtinCode=widen, version=3)
-    model.operatorCodes.append(code)
-    graph = model.subgraphs[0]
-    kernels = {op.inputs[1] for op in graph.operators if codes[op.opcodeIndex] == schema.BuiltinOperator.CONV_2D}
-    for index in sorted(kernels):
-        wide = graph.tensors[index]
-        buffer = model.buffers[wide.buffer]
-        if buffer.data is None:  # a computed tensor, not a constant
-            continue
-        half = np.frombuffer(bytes(buffer.data), np.float32).astype(np.float16)
-        model.buffers.append(_object(schema.BufferT, data=np.frombuffer(half.tobytes(), np.uint8)))
-        narrow = copy.copy(wide)
-        narrow.name, narrow.type, narrow.buffer = wide.name + b"/16", schema.TensorType.FLOAT16, len(model.buffers) - 1
-        graph.tensors.append(narrow)
-        wide.buffer = 0  # marks a computed tensor
-        op = _object(schema.OperatorT, opcodeIndex=len(codes), inputs=[len(graph.tensors) - 1], outputs=[index])
-        graph.operators.insert(0, op)
-    unused = set(range(1, len(model.buffers))) - {
-        tensor.buffer for graph in model.subgraphs for tensor in graph.tensors
-    }
-    for index in unused - {metadata.buffer for metadata in model.metadata or ()}:
-        model.buffers[index].data = None
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
-
-
-def _object(kind: type, **attributes):
-    """Creates a flatbuffer object; TensorFlow 2.15 has no constructor with attributes."""
-    created = kind()
-    for name, value in attributes.items():
-        setattr(created, name, value)
-    return created
+    mean, stddev = tflite_metadata.normalization(config)
+    image = image.copy()
+    image[0, 0, :2] = [-mean / stddev, (255 - mean) / stddev]
+    return image
 
 
 def _run_once(path: str, metadata: Metadata) -> None:

@@ -12,6 +12,7 @@ The JSON text is part of the file:
 import dataclasses
 import json
 import zipfile
+from collections.abc import Mapping
 
 import tensorflow as tf
 
@@ -90,17 +91,15 @@ def stored_names(metadata: Metadata | None, path: str) -> class_ids.NamedIds:
     return class_ids.of_label_map(metadata.config.label_map if metadata else None, path)
 
 
-def append_zip(path: str, metadata: Metadata) -> None:
-    """Appends metadata to a TFLite file, which is read by offsets from its start."""
+def append_zip(path: str, files: Mapping[str, str]) -> None:
+    """Appends {name: text} as a ZIP archive to a TFLite file, which is read by offsets from its start."""
     with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(METADATA_FILE, metadata.to_json())
-        names = label_map.resolve(metadata.config.label_map)
-        labels = [names.get(class_id, "???") for class_id in range(1, metadata.config.num_classes + 1)]
-        archive.writestr("labels.txt", "".join(f"{label}\n" for label in labels))  # as in TFLite Metadata
+        for name, text in files.items():
+            archive.writestr(name, text.encode("utf-8", "backslashreplace"))
 
 
 def read_zip(path: str) -> Metadata | None:
-    """Reads the metadata written by `append_zip`; None if there is none."""
+    """Reads the metadata from the archive in a TFLite file; None if there is none."""
     try:
         with tf.io.gfile.GFile(path, "rb") as file, zipfile.ZipFile(file) as archive:
             return Metadata.from_json(archive.read(METADATA_FILE), path)

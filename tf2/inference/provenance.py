@@ -3,7 +3,6 @@
 """Hardware, versions and weights recorded with every reported number."""
 
 import importlib.metadata
-import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,8 @@ def describe(driver: Driver) -> dict[str, Any]:
         device |= {"device": "CPU", "threads": getattr(driver.runtime, "num_threads", None) or None}
     if isinstance(driver.runtime, runtimes.Onnx):
         versions["onnxruntime"] = importlib.metadata.version("onnxruntime")
+    if getattr(driver.runtime, "is_litert", False):
+        versions["ai-edge-litert"] = importlib.metadata.version("ai-edge-litert")
     return {
         **_model(driver.config),
         "form": type(driver.runtime).__name__,
@@ -61,7 +62,7 @@ def _device() -> dict[str, Any]:
     return {
         "device": gpus[0].name if gpus else "CPU",
         "cpu_name": cpu_name(),
-        "cores": num_cores(),
+        "cores": runtimes.num_cores(),
         "threads": tf.config.threading.get_intra_op_parallelism_threads() or None,  # None: chosen by TensorFlow
     }
 
@@ -77,8 +78,3 @@ def cpu_name() -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def num_cores() -> int:
-    """Returns the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -7,10 +7,12 @@ import json
 import pathlib
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.lite.tools import flatbuffer_utils
 
 from dataset import dataloader
 from dataset.files import TargetError
@@ -19,8 +21,8 @@ from efficientdet.model import EfficientDetModel
 from efficientdet.postprocess import Detections
 from testdata import reference_weights
 from tf2.evaluation import evaluator
-from tf2.export import tflite
-from tf2.inference import drivers, signatures
+from tf2.export import tflite, tflite_metadata
+from tf2.inference import drivers, runtimes, signatures
 from tf2.inference.metadata import ArtifactError, ExportError, Metadata
 from tf2.weights import checkpoint
 
@@ -137,6 +139,86 @@ def test_the_detection_op_equals_hard_nms(driver, model, images, tmp_path):
     # The second image is taller than the input and fills its left part only; boxes are in [0, 1] of the input.
     boxes = exported.runtime.run(inputs_of(driver, images)[1])["output_3"][0, :count]
     assert np.median(boxes) < 1
+
+
+def test_the_outputs_of_the_detection_op_by_position(driver, model, images, tmp_path):
+    """Clients read boxes, classes, scores and count by position, or by the names of the signature."""
+    runtime = export(model, tmp_path, "detection_op", "FP32").runtime
+    [inputs] = inputs_of(driver, images[:1])
+    outputs, interpreter = runtime.run(inputs), runtime._interpreter
+    details = interpreter.get_output_details()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], inputs)
+    interpreter.invoke()
+    for detail, name in zip(details, ["output_3", "output_2", "output_1", "output_0"], strict=True):
+        np.testing.assert_allclose(interpreter.get_tensor(detail["index"]), outputs[name], atol=1e-5)
+    assert [detail["shape"].tolist() for detail in details] == [[1, 20, 4], [1, 20], [1, 20], [1]]
+    assert [detail["name"][-2:] for detail in details] == [":3", ":2", ":1", ":0"]  # the names of signatures agree
+
+
+def test_tflite_metadata_of_the_detection_op_alone(light_model, tmp_path):
+    names = {1: "a cell", 3: "2 lines\nof text"}
+    for content in ("detection_op", "network"):
+        model = light_model()
+        config = model.config.override({"label_map": names})
+        path = tmp_path / f"{content}.tflite"
+        tflite.write(EfficientDetModel(config, model.net), str(path), Metadata(config, content))
+        stored = {
+            entry.name.decode(): bytes(flatbuffer.buffers[entry.buffer].data)
+            for flatbuffer in [flatbuffer_utils.read_model(str(path))]
+            for entry in flatbuffer.metadata
+        }
+        assert "min_runtime_version" in stored
+        with zipfile.ZipFile(path) as archive:
+            if content == "detection_op":
+                assert stored["TFLITE_METADATA"] == tflite_metadata.detection_op(config)
+                assert archive.namelist() == ["efficientdet.json", "labels.txt"]
+                assert archive.read("labels.txt").decode() == "a cell\n???\n2 lines of text\n"
+            else:  # writers of metadata pack a labels.txt of their own
+                assert "TFLITE_METADATA" not in stored and archive.namelist() == ["efficientdet.json"]
+        assert drivers.open_artifact(str(path)).names == names
+
+
+@pytest.mark.parametrize("precision, remedy", [("FP32", "or the TFLite Task Library"), ("INT8", "or normalize")])
+def test_three_means_are_reported(light_model, tmp_path, caplog, precision, remedy):
+    model = light_model()
+    for content, colors, lines in (
+        ("detection_op", {"mean_rgb": (123.0, 116.0, 103.0)}, 1),
+        ("detection_op", {}, 0),
+        ("network", {"mean_rgb": (123.0, 116.0, 103.0)}, 0),
+    ):
+        config = model.config.override(colors)
+        caplog.clear()
+        (tmp_path / "a.tflite").unlink(missing_ok=True)
+        inputs = [np.zeros([1, *config.image_size, 3], np.float32)] if precision == "INT8" else None
+        model_of = EfficientDetModel(config, model.net)
+        metadata = Metadata(config, content, precision)
+        tflite.write(model_of, str(tmp_path / "a.tflite"), metadata, calibration_inputs=inputs)
+        messages = [record.message for record in caplog.records if "MediaPipe" in record.message]
+        assert len(messages) == lines and all(remedy in message for message in messages)
+
+
+@pytest.mark.parametrize("low, high", [(0, 256), (0, 20), (200, 230)], ids=["all", "dark", "bright"])
+def test_pixels_are_the_quantized_input_for_any_calibration_images(driver, model, images, tmp_path, low, high):
+    # Images of the size of the input, so that there is no padding.
+    rng = np.random.RandomState(0)
+    calibration = inputs_of(driver, [rng.randint(low, high, (64, 96, 3)).astype(np.uint8) for _ in range(2)])
+    exported = export(model, tmp_path, "network", "INT8", calibration)
+    scale, zero_point = exported.runtime._input["quantization"]
+    assert (scale, zero_point) == (1 / 128, 127)  # the mean and stddev of lite models
+    pixels = np.arange(256, dtype=np.uint8)
+    inputs = ((pixels.astype(np.float32) - 127) / 128)[:, np.newaxis]
+    np.testing.assert_array_equal(runtimes.quantize(inputs, exported.runtime._input)[:, 0], pixels)
+
+
+def test_the_input_of_a_quantized_network_with_three_means(light_model, tmp_path):
+    """One scale covers the ranges of all channels, whatever the calibration images hold."""
+    model = light_model()
+    config = model.config.override({"mean_rgb": (120.0, 110.0, 100.0), "stddev_rgb": (60.0, 55.0, 50.0)})
+    inputs = [np.zeros([1, *config.image_size, 3], np.float32)]
+    exported = export(EfficientDetModel(config, model.net), tmp_path, "network", "INT8", inputs)
+    scale, zero_point = exported.runtime._input["quantization"]
+    assert scale == pytest.approx((155 / 50 + 120 / 60) / 255)  # by hand: from -120 / 60 to (255 - 100) / 50
+    assert zero_point == round(2 / scale)
 
 
 def test_the_detection_op_of_a_quantized_network(driver, model, images, tmp_path):
@@ -282,4 +364,9 @@ def test_int8_keeps_ap_on_blood_cells(tmp_path):
     assert expected.num_images == 72 and ap == pytest.approx(0.388, abs=0.001)
     inputs = tflite.calibration_inputs(str(tmp_path / "trainval-*"), config, 100)
     exported = export(signatures.frozen(driver.model), tmp_path, "detection_op", "INT8", inputs)
-    assert evaluator.run_driver(exported, evaluation).metric.result()["AP"] > ap - 0.02
+    quantized = evaluator.run_driver(exported, evaluation).metric.result()["AP"]
+    assert quantized > ap - 0.02
+    # Clients put pixels into the input, regardless of its scale.
+    run = exported.runtime.run
+    exported.runtime.run = lambda inputs: run(np.round(inputs * 128 + 127).astype(np.uint8))
+    assert evaluator.run_driver(exported, evaluation).metric.result()["AP"] == pytest.approx(quantized, abs=0.005)

@@ -10,7 +10,7 @@ import pytest
 
 from dataset import label_map
 from efficientdet import config as config_lib
-from tf2.inference.metadata import ArtifactError, Metadata, append_zip, read_zip, stored_names
+from tf2.inference.metadata import METADATA_FILE, ArtifactError, Metadata, append_zip, read_zip, stored_names
 
 
 def metadata(**changes):
@@ -57,7 +57,16 @@ def test_an_appended_zip_leaves_the_file_unchanged(tmp_path):
     path = tmp_path / "a.tflite"
     path.write_bytes(b"TFL3" * 100)
     assert read_zip(str(path)) is None
-    append_zip(str(path), metadata())
+    append_zip(str(path), {METADATA_FILE: metadata().to_json(), "labels.txt": "RBC\né\n"})
     assert path.read_bytes().startswith(b"TFL3" * 100)
     assert read_zip(str(path)) == metadata()
-    assert zipfile.ZipFile(path).read("labels.txt").decode() == "RBC\n???\né\n"
+    with zipfile.ZipFile(path) as archive:
+        assert archive.read("labels.txt").decode() == "RBC\né\n"
+        # Clients read files that are not compressed.
+        assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
+
+
+def test_an_appended_zip_with_a_name_that_has_no_encoding(tmp_path):
+    config = metadata().config.override({"label_map": {1: "\ud800"}})
+    append_zip(str(tmp_path / "a.tflite"), {METADATA_FILE: Metadata(config).to_json()})
+    assert read_zip(str(tmp_path / "a.tflite")).config.label_map == {1: "\ud800"}
