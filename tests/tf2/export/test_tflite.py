@@ -145,7 +145,10 @@ def test_the_outputs_of_the_detection_op_by_position(driver, model, images, tmp_
     """Clients read boxes, classes, scores and count by position, or by the names of the signature."""
     runtime = export(model, tmp_path, "detection_op", "FP32").runtime
     [inputs] = inputs_of(driver, images[:1])
-    outputs, interpreter = runtime.run(inputs), runtime._interpreter
+    outputs = runtime.run(inputs)
+    with runtimes.quiet_tflite():
+        interpreter = (runtimes.litert_interpreter() or tf.lite.Interpreter)(str(tmp_path / "model.tflite"))
+    interpreter.allocate_tensors()
     details = interpreter.get_output_details()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], inputs)
     interpreter.invoke()
