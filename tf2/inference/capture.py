@@ -139,7 +139,7 @@ def opened(input_video: str) -> Iterator[Source]:
     cv2 = opencv()
     name, is_camera, is_stream = name_of(input_video), input_video.isdigit(), is_url(input_video)
     if not is_stream:
-        check_local(input_video, "--input_video")
+        check_local(name, "--input_video")
     if not is_camera and not is_stream and not os.path.isfile(input_video):
         raise ValueError(
             f"there is no video {input_video}; give a file, the number of a camera, or a URL that starts with "
@@ -183,9 +183,9 @@ def name_of(input_video: str) -> str:
     """Returns a name for messages and results: a path, camera 0, or a URL without user, password and query."""
     if input_video.isdigit():
         return f"camera {input_video}"
-    if not is_url(input_video):
+    scheme, separator, rest = input_video.partition("://")
+    if not separator:
         return input_video
-    scheme, _, rest = input_video.partition("://")
     host, path, query = re.fullmatch(r"([^/?#]*)([^?#]*)(.*)", rest, re.DOTALL).groups()
     if "@" in path + query:  # may belong to a password with / or ?
         return f"{scheme}://***"

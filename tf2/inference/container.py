@@ -49,7 +49,7 @@ def _moov(file: BinaryIO) -> bytes:
         size, kind = struct.unpack(">I4s", header)
         size = struct.unpack(">Q", file.read(8))[0] - 8 if size == 1 else size
         if kind == b"moov":
-            return file.read(min(size - 8, MAX_MOOV_BYTES) if size else MAX_MOOV_BYTES)
+            return file.read(min(max(size - 8, 0), MAX_MOOV_BYTES) if size else MAX_MOOV_BYTES)
         if size < 8:  # to the end of the file, or damaged
             break
         file.seek(size - 8, 1)

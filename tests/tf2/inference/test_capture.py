@@ -207,7 +207,9 @@ def test_names_contain_no_credentials(url, name):
     assert capture.name_of(url) == name
 
 
-@pytest.mark.parametrize("url", ["gs://bucket/a.mp4", "ftp://host/a.mp4"])
-def test_other_urls_are_not_read(url):
-    with pytest.raises(ValueError, match="--input_video must be on this machine, got"):
+@pytest.mark.parametrize(
+    "url, name", [("gs://bucket/a.mp4", "gs://bucket/a.mp4"), ("ftp://user:secret@host/a.mp4", "ftp://host/a.mp4")]
+)
+def test_other_urls_are_not_read(url, name):
+    with pytest.raises(ValueError, match=f"--input_video must be on this machine, got {name};"):
         capture.check(url)

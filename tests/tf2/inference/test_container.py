@@ -39,6 +39,7 @@ CASES = {
     "fragments.mp4": (FTYP + movie(track(b"vide", 0), AUDIO), Container(True, True, None)),
     "to the end.mp4": (FTYP + bytes(4) + movie(VIDEO)[4:], Container(False, True, 2.5)),
     "no moov.mp4": (FTYP + box(b"mdat", bytes(50)), Container()),
+    "short moov.mp4": (FTYP + struct.pack(">I", 4) + movie(VIDEO)[4:], Container()),
     "truncated.mp4": ((FTYP + movie(VIDEO, AUDIO))[:60], Container()),
     "damaged.mp4": (FTYP + box(b"moov", box(b"mvhd", b"\1"), VIDEO), Container()),
     "sound.avi": (b"RIFF....AVI LIST....hdrlstrh8...vidsMJPGstrh8...auds", Container(True, True)),
