@@ -152,6 +152,12 @@ def _write_tflite(model: EfficientDetModel, path: str, metadata: Metadata, targe
     if targets.tflite_precision == "INT8":
         inputs = tflite.calibration_inputs(targets.file_pattern, metadata.config, targets.num_calibration_steps)
     metadata = _tflite_metadata(metadata.config, targets, metadata.checkpoint)
+    if metadata.content == "detection_op" and metadata.config.keep_aspect_ratio:
+        logging.info(
+            "%s expects padded images: programs that stretch them, such as MediaPipe, find less; for these, train with "
+            "keep_aspect_ratio=false (docs/results.md)",
+            path,
+        )
     return tflite.write(model, path, metadata, calibration_inputs=inputs)
 
 

@@ -8,11 +8,13 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
+from absl import logging
 
 from efficientdet.model import EfficientDetModel
-from tf2.export import export
+from tf2.export import export, tflite
 from tf2.export.export import Targets
 from tf2.inference import drivers, signatures
+from tf2.inference.metadata import Metadata
 
 SIZES = ((50, 130), (99, 64))  # the network input is 64 pixels high and 96 wide
 
@@ -68,6 +70,21 @@ def test_a_driver_detects_what_it_detects_in_the_stretched_image(driver):
     expected = driver.serve([image])
     found = driver.serve([np.repeat(image, 3, axis=1)])
     assert_equal(found, expected._replace(boxes=expected.boxes * [1, 3, 1, 3]))
+
+
+@pytest.mark.parametrize("keep_aspect_ratio", [True, False])
+@pytest.mark.parametrize("content", ["detector", "detection_op", "network"])
+def test_a_file_for_programs_that_stretch_images_is_reported_if_it_expects_padding(
+    tiny_config, monkeypatch, keep_aspect_ratio, content
+):
+    lines = []
+    monkeypatch.setattr(logging, "info", lambda text, *args: lines.append(text % args))
+    monkeypatch.setattr(tflite, "write", lambda model, path, metadata, **options: [path])
+    metadata = Metadata(tiny_config.override({"keep_aspect_ratio": keep_aspect_ratio}))
+    targets = Targets(tflite="x.tflite", tflite_content=content)
+    assert export._write_tflite(None, "x.tflite", metadata, targets) == ["x.tflite"]
+    is_reported = [line for line in lines if line.startswith("x.tflite expects padded images")] != []
+    assert is_reported == (keep_aspect_ratio and content == "detection_op")
 
 
 @pytest.mark.slow
