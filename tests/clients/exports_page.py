@@ -19,7 +19,12 @@ WIDTH = 120
 
 
 def update(results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Writes the results, by the name of the client, to RESULTS, and the measured part of PAGE."""
+    """Writes the results, by the name of the client, to RESULTS, and the measured part of PAGE.
+
+    Those of other clients that RESULTS has are kept.
+    """
+    known = {**json.loads(RESULTS.read_text()), **results} if RESULTS.exists() else results
+    results = {client.name: known[client.name] for client in CLIENTS if client.name in known}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     before, _, rest = PAGE.read_text().partition(BEGIN)
     PAGE.write_text(before + BEGIN + render(results) + END + rest.partition(END)[2])

@@ -56,8 +56,7 @@ def main() -> None:
             if reason := client.failure(result):
                 failures.append(f"{client.name}: {reason}")
     if FLAGS.write:
-        old = json.loads(exports_page.RESULTS.read_text()) if exports_page.RESULTS.exists() else {}
-        exports_page.update({**old, **results})
+        exports_page.update(results)
     if failures:
         raise ValueError("; ".join(failures))
 

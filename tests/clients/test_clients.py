@@ -9,12 +9,10 @@ import pathlib
 import client_table
 import environments
 import exports_page
-import numpy as np
-import PIL.Image
 import pytest
 from agreement import Agreement
 from client_table import CLIENTS, Client
-from workplace import VOC, WEIGHTS, Workplace, pad_to_square
+from workplace import VOC, WEIGHTS, Workplace
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -58,15 +56,6 @@ def test_a_detection_is_found_once():
 )
 def test_failures_tell_the_reason(result, expected):
     assert CLIENTS[0].failure(result) == expected
-
-
-def test_padding_to_a_square_keeps_pixels(tmp_path):
-    pixels = np.random.RandomState(0).randint(256, size=(2, 3, 3), dtype=np.uint8)
-    PIL.Image.fromarray(pixels).save(tmp_path / "image.png")
-    pad_to_square(tmp_path / "image.png", tmp_path / "square.png")
-    square = np.asarray(PIL.Image.open(tmp_path / "square.png"))
-    np.testing.assert_array_equal(square[:2], pixels)
-    np.testing.assert_array_equal(square[2:], np.full([1, 3, 3], 127))
 
 
 def test_an_environment_is_created_once_per_requirements(tmp_path, monkeypatch):

@@ -13,7 +13,6 @@ from typing import Any
 
 import client_table
 import environments
-import PIL.Image
 from agreement import Agreement
 from client_table import Client, File
 
@@ -25,7 +24,6 @@ SHARED = ROOT.parent / "shared"
 WEIGHTS = SHARED / "weights" / "efficientdet-lite0-bccd"
 VOC = SHARED / "data" / "VOCdevkit"
 NUM_IMAGES = 6  # the first of the test split
-MEAN = (127, 127, 127)  # of EfficientDet-Lite
 LABELS = {1: "RBC", 2: "WBC", 3: "Platelets"}
 
 
@@ -39,24 +37,18 @@ class Workplace:
         shutil.copytree(WEIGHTS, checkpoint, dirs_exist_ok=True)
         config = config_lib.load("efficientdet-lite0", num_classes=4, label_map=LABELS)
         ModelDir(str(checkpoint)).write_config(config)
-        for part in ("images", "squares"):
-            (folder / part).mkdir(exist_ok=True)
+        (folder / "images").mkdir(exist_ok=True)
         for name in (VOC / "BCCD/ImageSets/Main/test.txt").read_text().split()[:NUM_IMAGES]:
-            image = VOC / f"BCCD/JPEGImages/{name}.jpg"
-            shutil.copy(image, folder / "images")
-            pad_to_square(image, folder / "squares" / f"{name}.png")
-
-    def _images(self, client: Client) -> str:
-        """Returns the folder of the images that a client gets: squares, if it does not pad images itself."""
-        return "squares" if client.stretches else "images"
+            shutil.copy(VOC / f"BCCD/JPEGImages/{name}.jpg", folder / "images")
 
     def expected(self, client: Client) -> list[list[dict]]:
-        """Returns the detections of the checkpoint, per image."""
-        part = self._images(client)
-        results = self.folder / f"{part}.json"
+        """Returns the detections of the checkpoint per image, with images stretched or padded as the client does."""
+        results = self.folder / ("stretched.json" if client.stretches else "padded.json")
         if not results.exists():
-            flags = f"--runmode=infer --ckpt_path={client_table.CHECKPOINT} --input_image={part}"
-            self._run("model_inspect.py", f"{flags} --output_json={part}.json")
+            flags = (
+                f"--runmode=infer --ckpt_path={client_table.CHECKPOINT} --input_image=images --output_json={results}"
+            )
+            self._run("model_inspect.py", f"{flags} {client_table.STRETCH}" if client.stretches else flags)
         return [image["detections"] for image in json.loads(results.read_text())["images"]]
 
     def exported(self, file: File) -> pathlib.Path:
@@ -75,7 +67,7 @@ class Workplace:
         except environments.InstallError as error:
             return {"error": str(error)}
         command = [python, client_table.FOLDER / f"{client.script}.py", self.exported(client.file)]
-        images = sorted((self.folder / self._images(client)).iterdir())
+        images = sorted((self.folder / "images").iterdir())
         process = subprocess.run([*command, *images], cwd=self.folder, capture_output=True, text=True, timeout=600)
         if process.returncode:
             return {"error": environments.last_line(process.stderr).replace(f"{self.folder}/", "")}
@@ -96,11 +88,3 @@ class Workplace:
         result = subprocess.run(command, cwd=self.folder, capture_output=True, text=True)
         if result.returncode:
             raise RuntimeError(f"{shlex.join(command)}\n{result.stdout}\n{result.stderr}")
-
-
-def pad_to_square(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Writes a copy of an image, padded at the bottom and right with the mean color, as detectors pad their input."""
-    with PIL.Image.open(source) as image:
-        square = PIL.Image.new("RGB", [max(image.size)] * 2, MEAN)
-        square.paste(image)
-        square.save(target)
