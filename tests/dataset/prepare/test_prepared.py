@@ -15,7 +15,7 @@ import tensorflow as tf
 from PIL import Image
 
 from dataset import records
-from dataset.convert import shards, yolo
+from dataset.convert import pascal, shards, yolo
 from dataset.files import TargetError
 from dataset.prepare import prepared
 from dataset.prepare.prepared_data import ROWS, PreparedData, PreparedSplit
@@ -98,6 +98,22 @@ def test_annotations_are_read_once(data, tmp_path, monkeypatch):
     found.clear()
     prepared.prepare(data, tmp_path / "cache")
     assert set(found.values()) == {2} and len(found) == 6
+
+
+def test_xml_is_read_for_the_classes_and_for_the_records(data, tmp_path, monkeypatch):
+    read, found = pascal.read_xml, collections.Counter()
+
+    def count(voc_set, image_id):
+        found[image_id] += 1
+        return read(voc_set, image_id)
+
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+    for image in sorted((data / "train/images").iterdir()) + sorted((data / "val/images").iterdir()):
+        xml = f"<annotation><object><name>cat</name>{box}</object></annotation>"
+        image.with_suffix(".xml").write_text(xml)
+    monkeypatch.setattr(pascal, "read_xml", count)
+    assert prepared.prepare(data, tmp_path / "cache", data_format="voc").num_images == {"train": 6, "val": 2}
+    assert set(found.values()) == {2} and len(found) == 8
 
 
 def change_label(data):
