@@ -11,8 +11,6 @@ import pytest
 from efficientdet import config as config_lib
 from tf2.export import tflite_metadata
 
-PIXELS = np.arange(256, dtype=np.float32)[:, np.newaxis]
-
 
 class Reader:
     """Reads a table by the numbers of its fields, as the public schema counts them from 0."""
@@ -134,8 +132,8 @@ def test_normalization_is_that_of_preprocessing(scale_range):
     from efficientdet import preprocess  # imports TensorFlow
 
     changes = {"mean_rgb": (10.0, 20.0, 30.0), "stddev_rgb": (2.0, 3.0, 4.0), "scale_range": scale_range}
-    config = config_lib.load("efficientdet-lite0", image_size=128, **changes)
-    image = np.broadcast_to(PIXELS.reshape(16, 16, 1), (16, 16, 3)).repeat(8, 0).repeat(8, 1)
-    inputs, _ = preprocess.preprocess(image, config.image_size, **config.colors)
+    config = config_lib.load("efficientdet-lite0", **changes)
+    image = np.arange(16 * 16 * 3, dtype=np.float32).reshape(16, 16, 3) % 256
+    inputs = preprocess.to_input(image, [16, 16], (16, 16), **config.colors)
     mean, stddev = tflite_metadata.normalization(config)
     np.testing.assert_allclose(inputs, (image - mean) / stddev, rtol=1e-5, atol=1e-5)
