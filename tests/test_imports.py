@@ -101,6 +101,7 @@ ORDER = [
     "tf2.weights",
     "tf2.inference.metadata",
     "tf2.inference.graph",
+    "tf2.inference.encoded_image",
     "tf2.inference.signatures",
     "tf2.inference.runtimes",
     "tf2.inference.drivers",

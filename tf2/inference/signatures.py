@@ -5,12 +5,11 @@
 import tensorflow as tf
 from tensorflow.types.experimental import ConcreteFunction
 
-from dataset import tfrecord
 from efficientdet import postprocess
 from efficientdet.config import Config
 from efficientdet.model import EfficientDetModel, EfficientDetNet
 from efficientdet.postprocess import Detections
-from tf2.inference import graph
+from tf2.inference import encoded_image, graph
 
 
 def frozen(model: EfficientDetModel, batch_size: int = 1) -> EfficientDetModel:
@@ -53,16 +52,21 @@ def detector(model: EfficientDetModel, batch_size: int = 1, *, resizes_float: bo
 def encoded_detector(model: EfficientDetModel, batch_size: int = 1) -> ConcreteFunction:
     """Returns the signature of `detector` with the input `image_files`: [B] strings, encoded images of any size.
 
-    The formats are JPEG, PNG, BMP and GIF. EXIF orientation is ignored.
+    The formats are JPEG, PNG, BMP and GIF. The pixels are those of `image_file.read_pixels`: upright, as EXIF says.
+    With a batch_size of 0, B may be 0.
     """
 
     @_function(tf.TensorSpec([batch_size or None], tf.string, name="image_files"))
     def serve(image_files):
         specs = tf.TensorSpec([*model.config.image_size, 3], tf.float32), tf.TensorSpec([4], tf.float32)
-        inputs, image_scales = tf.map_fn(
-            lambda encoded: model.preprocess(tfrecord.decode_image(encoded)), image_files, fn_output_signature=specs
-        )
-        return named(model.detect(inputs, image_scales))
+        batch = encoded_image.decode_batch(image_files, model.preprocess, specs)
+        if batch_size:
+            return named(model.detect(*batch))
+        # TensorFlow's convolutions fail for an empty batch, so that it is padded.
+        count = tf.size(image_files)
+        padding = [[0, tf.cast(count == 0, tf.int32)]]
+        padded = [tf.pad(x, padding + [[0, 0]] * (x.shape.rank - 1)) for x in batch]
+        return {name: output[:count] for name, output in named(model.detect(*padded)).items()}
 
     return serve
 

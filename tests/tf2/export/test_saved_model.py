@@ -5,9 +5,13 @@
 import io
 import os
 import pathlib
+import re
+import subprocess
+import sys
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import pytest
 import tensorflow as tf
 
@@ -44,6 +48,14 @@ def exported(request, driver, tmp_path_factory):
     assert written == files_in(path) and os.path.join(path, "saved_model.pb") in written
     assert saved_model.frozen_graph(model, frozen_graph, metadata, batch_size=batch_size) == [frozen_graph]
     return batch_size, path, frozen_graph
+
+
+def encode(image, orientation=1):
+    """Returns a PNG file."""
+    buffer, exif = io.BytesIO(), PIL.Image.Exif()
+    exif[0x0112] = orientation
+    PIL.Image.fromarray(image).save(buffer, "PNG", exif=exif)
+    return buffer.getvalue()
 
 
 def assert_equal(detections, expected):
@@ -86,15 +98,17 @@ def test_signatures_of_a_saved_model(driver, exported, images):
 def test_encoded_images_may_differ_in_size(driver, exported, images):
     batch_size, path, frozen_graph = exported
 
-    def encode(image):
-        buffer = io.BytesIO()
-        PIL.Image.fromarray(image).save(buffer, "PNG")
-        return buffer.getvalue()
-
     chosen = images[: batch_size or 3]
-    outputs = tf.saved_model.load(path).signatures["encoded"](tf.constant([encode(x) for x in chosen]))
-    expected = driver.serve(chosen)
+    files = [encode(x, orientation) for x, orientation in zip(chosen, (6, 1, 3))]
+    signature = tf.saved_model.load(path).signatures["encoded"]
+    outputs = signature(tf.constant(files))
+    expected = driver.serve([np.asarray(PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(x)))) for x in files])
     np.testing.assert_allclose(outputs["detection_boxes"], expected.boxes, rtol=1e-4, atol=1e-4)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=rf"cannot decode image\] \[{len(files) - 1}\] "):
+        signature(tf.constant([*files[:-1], b"no image"]))
+    if not batch_size:
+        empty = signature(image_files=tf.constant([], tf.string))
+        assert empty["detections"].shape == (0, 15, 7) and empty["num_detections"].shape == (0,)
 
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:  # like readers of the published graph
         graph_def = tf.compat.v1.GraphDef.FromString(pathlib.Path(frozen_graph).read_bytes())
@@ -104,6 +118,44 @@ def test_encoded_images_may_differ_in_size(driver, exported, images):
         decoded = session.run("detections:0", {"image_arrays:0": np.stack(chosen)})
     np.testing.assert_array_equal(encoded, decoded)
     np.testing.assert_allclose(encoded[:, :, 1:5], driver.serve(chosen).boxes, rtol=1e-4, atol=1e-4)
+
+
+CLIENT = """
+import sys
+import numpy as np
+import tensorflow as tf
+assert not {"efficientdet", "tf2", "dataset", "backbone"} & {name.split(".")[0] for name in sys.modules}
+model = tf.saved_model.load(sys.argv[1])
+encoded = model.signatures["encoded"](image_files=tf.constant([open(path, "rb").read() for path in sys.argv[3:]]))
+decoded = model.signatures["serving_default"](image_arrays=np.load(sys.argv[2]))
+np.savez("found.npz", encoded=encoded["detections"], decoded=decoded["detections"])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.both_lanes
+def test_a_client_without_this_code(driver, exported, images, tmp_path):
+    batch_size, path, _ = exported
+    count = batch_size or 3
+    (tmp_path / "image.png").write_bytes(encode(images[1], 6))
+    np.save(tmp_path / "images.npy", np.stack(images[:1] * count))
+    arguments = [path, str(tmp_path / "images.npy"), *[str(tmp_path / "image.png")] * count]
+    (tmp_path / "empty").mkdir()
+    options = {"cwd": tmp_path / "empty", "check": True, "capture_output": True, "text": True}
+    subprocess.run([sys.executable, "-I", "-c", CLIENT, *arguments], **options)
+    found = np.load(tmp_path / "empty" / "found.npz")
+    for name, image in (("encoded", np.rot90(images[1], -1)), ("decoded", images[0])):
+        expected = driver.serve([image] * count)
+        np.testing.assert_allclose(found[name][..., 1:5], expected.boxes, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(found[name][..., 5], expected.scores, rtol=1e-4, atol=1e-4)
+
+    command = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", "show", "--dir", path]
+    for name, argument in (("encoded", "image_files"), ("serving_default", "image_arrays"), ("network", "images")):
+        shown = subprocess.run([*command, "--tag_set", "serve", "--signature_def", name], **options).stdout
+        assert re.findall(r"inputs\['(\w+)'\]", shown) == [argument]
+        outputs = {"detections", "detection_boxes", "detection_scores", "detection_classes", "num_detections"}
+        levels = {f"{head}_predict_{i}" for head in ("class", "box") for i in range(5)}
+        assert set(re.findall(r"outputs\['(\w+)'\]", shown)) == (levels if name == "network" else outputs)
 
 
 @pytest.mark.slow
