@@ -11,11 +11,12 @@ import tensorflow as tf
 from absl import logging
 from tensorflow.types.experimental import ConcreteFunction
 
+from dataset import tfrecord
 from dataset.file_search import files_in
 from dataset.files import atomic_path, check_target, reason_of
 from efficientdet import postprocess
 from efficientdet.model import EfficientDetModel
-from tf2.inference import encoded_image, graph, signatures
+from tf2.inference import graph, signatures
 from tf2.inference.metadata import METADATA_FILE, ExportError, Metadata
 
 TENSORRT_WORKSPACE = 2 << 30  # bytes that TensorRT may use while it selects kernels
@@ -86,12 +87,12 @@ def frozen_graph(model: EfficientDetModel, path: str, metadata: Metadata, *, bat
 
 
 def _published_detector(model: EfficientDetModel, batch_size: int) -> ConcreteFunction:
-    """Like `signatures.encoded_detector` for images of one size, with the published names."""
+    """Like `signatures.encoded_detector` for images of one size, with the published names; EXIF is ignored."""
 
     @tf.function(input_signature=[tf.TensorSpec([batch_size or None], tf.string, name="image_files")], autograph=False)
     def serve(image_files):
         image = tf.TensorSpec([None, None, 3], tf.uint8)
-        image_arrays = tf.map_fn(encoded_image.decode, image_files, fn_output_signature=image)
+        image_arrays = tf.map_fn(tfrecord.decode_image, image_files, fn_output_signature=image)
         image_arrays = tf.ensure_shape(image_arrays, [batch_size or None, None, None, 3], name="image_arrays")
         return {"detections": postprocess.to_rows(model(image_arrays))}
 
