@@ -126,11 +126,13 @@ def define_export_flags() -> None:
             ["FP32", "FP16", "INT8"],
             "Precision of a TensorRT SavedModel to write as well, into saved_model_dir; needs an NVIDIA GPU.",
         )
-        flags.DEFINE_string("file_pattern", None, "TFRecords with calibration images for INT8.")
-        flags.DEFINE_integer("num_calibration_steps", 500, "Maximum number of calibration images.", lower_bound=1)
     with command_line.group("ONNX", ["onnx"]):
         flags.DEFINE_string("onnx_path", None, "The .onnx file to write.")
+        flags.DEFINE_enum("onnx", "FP32", ["FP32", "FP16", "INT8"], "Precision of the network in that file.")
         flags.DEFINE_enum("onnx_content", "detector", ["detector", "network"], "Its content, as for --tflite_content.")
+    with command_line.group("Calibration of INT8", ["saved_model", "onnx"]):
+        flags.DEFINE_string("file_pattern", None, "TFRecords with calibration images for INT8.")
+        flags.DEFINE_integer("num_calibration_steps", 500, "Maximum number of calibration images.", lower_bound=1)
     with command_line.group("Parity check", EXPORTS):
         flags.DEFINE_bool(
             "parity", True, "Compares each exported file with the checkpoint, and writes FILE.parity.json."
@@ -197,8 +199,8 @@ def load_config() -> config_lib.Config:
     label_map.check(label_map.resolve(config.label_map), config.num_classes)
     if config.mixed_precision:
         logging.warning(
-            "mixed_precision applies to training only; inference uses float32, or 16 bits with --tflite=FP16 or "
-            "--tensorrt=FP16"
+            "mixed_precision applies to training only; inference uses float32, or 16 bits with --tflite=FP16, "
+            "--onnx=FP16 or --tensorrt=FP16"
         )
     return config
 
@@ -339,7 +341,7 @@ def targets_from_flags(name: str):
         frozen_graph = os.path.join(FLAGS.logdir, f"{name}_frozen.pb")
         return export.Targets(saved_model_dir, frozen_graph, content="network", **common)
     if FLAGS.runmode == "onnx":
-        return export.Targets(onnx=FLAGS.onnx_path, content=FLAGS.onnx_content, **common)
+        return export.Targets(onnx=FLAGS.onnx_path, content=FLAGS.onnx_content, onnx_precision=FLAGS.onnx, **common)
     saved_model_dir = FLAGS.saved_model_dir.rstrip("/")
     tensorrt_dir = os.path.join(saved_model_dir, f"tensorrt_{FLAGS.tensorrt.lower()}") if FLAGS.tensorrt else None
     return export.Targets(

@@ -26,6 +26,7 @@ INFER = [*INSPECT, "--runmode=infer"]
 SAVED_MODEL = [*INSPECT, "--runmode=saved_model", "--ckpt_path=_", "--saved_model_dir=DIR/x"]
 ONE_OFF = "needs a one-off --mode=eval; it cannot be combined with training, --min_eval_interval or --eval_timeout"
 INT8 = [*SAVED_MODEL, "--tflite=INT8", "--tflite_path=DIR/x.tflite", "--tflite_content=network"]
+ONNX = [*INSPECT, "--runmode=onnx", "--ckpt_path=_", "--onnx_path=DIR/x.onnx"]
 
 
 def command(script, *flags, tensorflow=None):
@@ -194,9 +195,10 @@ def test_positional_arguments_are_rejected(no_tensorflow):
             "there is no file none.tflite",
         ),
         (
-            [*INSPECT, "--runmode=onnx", "--ckpt_path=_", "--onnx_path=DIR/x.onnx", "--nms_method=gaussian"],
+            [*ONNX, "--nms_method=gaussian"],
             "ONNX has no gaussian NMS",
         ),
+        ([*ONNX, "--onnx=INT8"], "give --file_pattern of TFRecords"),
         (
             [*INT8],
             "give --file_pattern of TFRecords",

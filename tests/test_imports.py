@@ -144,6 +144,8 @@ ORDER = [
     "tf2.export.parity",
     "tf2.export.saved_model",
     "tf2.export.tflite_*",  # metadata, and model
+    "tf2.export.onnx_precision",
+    "tf2.export.onnx_suppression",
     "tf2.export.*",  # a family of formats each
     "tf2.export.export",
     "tf2.export",

@@ -152,6 +152,17 @@ def test_onnx(checkpoint, tmp_path):
     assert f"writing file to {target}\n" in printed and "verdict: passed" in printed
 
 
+def test_onnx_int8_is_compared_with_its_checkpoint(checkpoint, tmp_path):
+    pytest.importorskip("tf2onnx")
+    flags = [*TINY, f"--ckpt_path={checkpoint}", f"--onnx_path={tmp_path / 'model.onnx'}", "--onnx=INT8"]
+    flags += [f"--file_pattern={RECORD}", "--num_calibration_steps=4"]
+    flags += [f"--val_file_pattern={RECORD}", "--max_ap_drop=1"]
+    printed = inspect("onnx", *flags)
+    report = json.loads((tmp_path / "model.onnx.parity.json").read_text())
+    assert report["findings"]["AP drop"]["passed"] and report["ap"]["images"] == 8
+    assert report["latency"]["artifact"]["median_ms"] > 0 and "(detector, INT8)" in printed
+
+
 def test_video(saved_model, tmp_path):
     cv2 = pytest.importorskip("cv2")
     source, target = tmp_path / "in.mp4", tmp_path / "out.mp4"

@@ -4,9 +4,10 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 from absl import logging
 
 from dataset import records
@@ -37,6 +38,7 @@ class Targets:
     content: str = "detector"  # of all files except tflite: detector or network
     tflite_content: str = "detector"  # a key of CONTENTS
     tflite_precision: str = "FP32"  # FP32, FP16 or INT8
+    onnx_precision: str = "FP32"  # FP32, FP16 or INT8
     tensorrt_precision: str = "FP32"  # FP32, FP16 or INT8
     batch_size: int = 1  # images per call; 0 for any number
     file_pattern: str | None = None  # TFRecords with calibration images for INT8
@@ -88,8 +90,8 @@ def check(config: Config, targets: Targets) -> None:
     if targets.tflite:
         tflite.check(targets.tflite, _tflite_metadata(config, targets), targets.batch_size)
     if targets.onnx:
-        onnx.check(targets.onnx, Metadata(config, targets.content))
-    if "INT8" in (targets.tflite_precision, targets.tensorrt_precision):
+        onnx.check(targets.onnx, Metadata(config, targets.content, targets.onnx_precision))
+    if "INT8" in (targets.tflite_precision, targets.onnx_precision, targets.tensorrt_precision):
         if not targets.file_pattern:
             raise ExportError("INT8 needs calibration images: give --file_pattern of TFRecords")
         records.find_files(targets.file_pattern)
@@ -115,7 +117,7 @@ def write(driver: KerasDriver, targets: Targets, check_parity: Callable[[str], A
         (targets.saved_model_dir, lambda path: saved_model.saved_model(model, path, metadata, **options)),
         (targets.frozen_graph, lambda path: saved_model.frozen_graph(model, path, metadata, **options)),
         (targets.tflite, lambda path: _write_tflite(model, path, metadata, targets)),
-        (targets.onnx, lambda path: onnx.write(model, path, metadata, **options)),
+        (targets.onnx, lambda path: _write_onnx(model, path, metadata, targets)),
         (targets.tensorrt_dir, lambda path: _write_tensorrt(path, metadata, targets)),
     )
     for path, write_target in jobs:
@@ -161,10 +163,25 @@ def _write_tflite(model: EfficientDetModel, path: str, metadata: Metadata, targe
     return tflite.write(model, path, metadata, calibration_inputs=inputs)
 
 
+def _write_onnx(model: EfficientDetModel, path: str, metadata: Metadata, targets: Targets) -> list[str]:
+    inputs = None
+    if targets.onnx_precision == "INT8" and metadata.content == "network":
+        inputs = tflite.calibration_inputs(targets.file_pattern, metadata.config, targets.num_calibration_steps)
+    elif targets.onnx_precision == "INT8":
+        inputs = _image_batches(metadata.config, targets)
+    metadata = dataclasses.replace(metadata, precision=targets.onnx_precision)
+    return onnx.write(model, path, metadata, batch_size=targets.batch_size, calibration_inputs=inputs)
+
+
 def _write_tensorrt(path: str, metadata: Metadata, targets: Targets) -> list[str]:
     batches = None
     if targets.tensorrt_precision == "INT8":
-        dataset = InputReader(targets.file_pattern, metadata.config).original_images(targets.num_calibration_steps)
-        batches = dataset.map(lambda image, _: image).batch(1).as_numpy_iterator()
+        batches = _image_batches(metadata.config, targets)
     metadata = dataclasses.replace(metadata, precision=targets.tensorrt_precision)
     return saved_model.tensorrt(targets.saved_model_dir, path, metadata, calibration_batches=batches)
+
+
+def _image_batches(config: Config, targets: Targets) -> Iterator[np.ndarray]:
+    """Returns the calibration images, [1, H, W, 3] uint8 of any size."""
+    dataset = InputReader(targets.file_pattern, config).original_images(targets.num_calibration_steps)
+    return dataset.map(lambda image, _: image).batch(1).as_numpy_iterator()

@@ -4,15 +4,18 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import tensorflow as tf
+from absl import logging as log
 from tensorflow.types.experimental import ConcreteFunction
 
+from dataset import tfrecord
 from dataset.files import atomic_path, check_target, reason_of
 from efficientdet import config as config_lib
 from efficientdet.model import EfficientDetModel
+from tf2.export import onnx_precision, onnx_suppression
 from tf2.inference import runtimes, signatures
 from tf2.inference.metadata import CONTENTS, METADATA_KEY, ExportError, Metadata
 
@@ -21,18 +24,31 @@ DIMENSIONS = ("batch", "height", "width")  # names of the dynamic dimensions
 TRIAL_SIZE = (33, 57)  # (height, width) of the image for the first run: odd, not square, smaller than network inputs
 
 
-def write(model: EfficientDetModel, path: str, metadata: Metadata, *, batch_size: int = 1) -> list[str]:
-    """Writes an ONNX file in float32, using only the standard operators of opset 17.
+def write(
+    model: EfficientDetModel,
+    path: str,
+    metadata: Metadata,
+    *,
+    batch_size: int = 1,
+    calibration_inputs: Iterable[np.ndarray] | None = None,
+) -> list[str]:
+    """Writes an ONNX file, using only the standard operators of opset 17.
 
     The function depends on `metadata.content`:
         detector: `signatures.detector` for images of any height and width.
         network: `signatures.network`.
+    The network depends on `metadata.precision`; inputs, outputs, pre- and post-processing are the same in each:
+        FP32: unchanged.
+        FP16: weights and activations in float16.
+        INT8: weights in 8 bits with one scale per channel, activations in 8 bits with one scale per tensor.
 
     Args:
         model: from `signatures.frozen`.
         path: of a new file, *.onnx.
         metadata: stored in the file's metadata_props.
         batch_size: images per call; 0 for any number.
+        calibration_inputs: for INT8, inputs for one image that determine the ranges of all tensors: [1, H, W, 3] uint8
+            images of a detector, or [1, height, width, 3] float32 network inputs.
 
     Returns:
         The written file.
@@ -43,6 +59,8 @@ def write(model: EfficientDetModel, path: str, metadata: Metadata, *, batch_size
     """
     check_target(path)
     check(path, metadata)
+    if metadata.precision == "INT8" and calibration_inputs is None:
+        raise ExportError("INT8 needs calibration images: give --file_pattern of TFRecords")
     import onnx
 
     function = {
@@ -50,8 +68,13 @@ def write(model: EfficientDetModel, path: str, metadata: Metadata, *, batch_size
         "network": lambda: signatures.network(model.net, model.config, batch_size),
     }[metadata.content]()
     proto = _convert(function)
-    _describe(proto, metadata)
+    if metadata.precision == "FP16":
+        onnx_precision.halve(proto)
     with atomic_path(path) as temporary:
+        if metadata.precision == "INT8":
+            batches = (np.repeat(inputs, batch_size or 1, axis=0) for inputs in calibration_inputs)
+            proto = _quantize(proto, batches, temporary)
+        _describe(proto, metadata)
         onnx.save(proto, temporary)
         _run_once(temporary, metadata, batch_size or 1)
     return [path]
@@ -61,10 +84,8 @@ def check(path: str, metadata: Metadata) -> None:
     """Raises ExportError, before any work, if ONNX does not support the request or if packages are missing."""
     if not path.endswith(".onnx"):
         raise ExportError(f"an ONNX file is recognized by its name: expected *.onnx, got {path}")
-    if metadata.content not in ("detector", "network") or metadata.precision != "FP32":
-        raise ExportError(
-            f"an ONNX file holds a detector or a network in FP32, got {metadata.content} in {metadata.precision}"
-        )
+    if metadata.content not in ("detector", "network"):
+        raise ExportError(f"an ONNX file holds a detector or a network, got {metadata.content}")
     # tf2onnx would silently turn it into hard NMS.
     if metadata.content == "detector" and metadata.config.nms_configs.method == "gaussian":
         raise ExportError("ONNX has no gaussian NMS; use --nms_method=hard, or --onnx_content=network")
@@ -98,10 +119,26 @@ def _convert(function: ConcreteFunction):
         # tf2onnx also declares the operator set ai.onnx.ml, which no node uses.
         del proto.opset_import[:]
         proto.opset_import.append(onnx.helper.make_opsetid("", OPSET))
+        onnx_suppression.unroll(proto)
         onnx.checker.check_model(proto, full_check=True)
     except Exception as error:  # tf2onnx and onnx raise classes without a common base
         raise ExportError(f"TensorFlow's graph could not be converted to ONNX: {reason_of(error)}") from error
     return proto
+
+
+def _quantize(proto, batches: Iterable[np.ndarray], path: str):
+    """Returns a quantized onnx.ModelProto, see `onnx_precision.quantize`; uses `path` as a temporary file."""
+    import onnx
+
+    log.info("calibrating: running images through the network to measure the ranges of its tensors")
+    try:
+        count = onnx_precision.quantize(proto, batches, path)
+    except (tfrecord.DataError, ExportError):  # from reading the calibration images
+        raise
+    except Exception as error:  # ONNX Runtime's classes derive directly from Exception
+        raise ExportError(f"ONNX Runtime could not quantize the network: {reason_of(error)}") from error
+    log.info("calibrated with %d images", count)
+    return onnx.load(path)
 
 
 def _convert_add_n(graph, node, name, args) -> None:

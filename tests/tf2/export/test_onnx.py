@@ -13,6 +13,7 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
+from dataset import tfrecord
 from dataset.files import TargetError
 from efficientdet import config as config_lib
 from efficientdet.model import EfficientDetModel
@@ -20,7 +21,7 @@ from efficientdet.postprocess import Detections
 from testdata import reference_weights
 from tf2.export import onnx as export_onnx
 from tf2.inference import drivers, runtimes, signatures
-from tf2.inference.metadata import ExportError, Metadata
+from tf2.inference.metadata import METADATA_KEY, ExportError, Metadata
 from tf2.weights import checkpoint
 
 for package in ("onnx", "onnxruntime", "tf2onnx"):
@@ -136,6 +137,7 @@ def test_operators_and_metadata_of_a_detector(light_model, detector):
     [
         ("global", {}, 0, [1, 3]),
         ("global", {"max_nms_inputs": 50}, 2, [2]),
+        ("global", {"max_nms_inputs": 50}, 0, [3]),
         ("global", {"score_thresh": None, "iou_thresh": 0.2}, 1, [1]),
         ("per_class", {"max_nms_inputs": 50}, 1, [1]),
     ],
@@ -144,6 +146,10 @@ def test_batch_sizes_and_nms_options(light_model, tmp_path, post_mode, nms_confi
     model = light_model(post_mode, **nms_configs)
     exported = export(model, tmp_path, "detector", batch_size=batch_size)
     assert exported.runtime.batch_size == (batch_size or None)
+    if post_mode == "global":
+        operators = [node.op_type for node in onnx.load(path_of(exported)).graph.node]
+        # OpenVINO reads no loops: one suppression for each of a fixed number of images, or one for all.
+        assert "Loop" not in operators and operators.count("NonMaxSuppression") == (batch_size or 1)
     for count in counts:
         images = random_images(count, 50, 130)
         expected = signatures.named(model(tf.constant(images)))
@@ -189,8 +195,8 @@ def test_number_of_threads(detector):
     "path, changes, message",
     [
         ("a.pb", {}, r"expected \*.onnx, got .*a.pb"),
-        ("a.onnx", {"content": "detection_op"}, "a detector or a network in FP32, got detection_op in FP32"),
-        ("a.onnx", {"precision": "FP16"}, "got detector in FP16"),
+        ("a.onnx", {"content": "detection_op"}, "a detector or a network, got detection_op"),
+        ("a.onnx", {"precision": "INT8"}, "INT8 needs calibration images: give --file_pattern"),
         ("a.onnx", {"method": "gaussian"}, "no gaussian NMS; use --nms_method=hard"),
     ],
 )
@@ -229,6 +235,54 @@ def test_an_op_that_onnx_lacks_is_an_error(light_model, tmp_path, capfd, caplog)
         export_onnx.write(strange, str(tmp_path / "a.onnx"), Metadata(model.config, "network"))
     assert "\n" not in str(raised.value) and list(tmp_path.iterdir()) == []
     assert capfd.readouterr().out == "" and not [r for r in caplog.records if r.name.startswith("tf2onnx")]
+
+
+def test_errors_of_the_calibration(light_model, tmp_path):
+    """They name what is wrong with the records, and leave no file."""
+    model = light_model()
+
+    def unreadable():
+        yield np.zeros([1, 50, 130, 3], np.uint8)
+        raise tfrecord.DataError("record 2 is damaged")
+
+    metadata = Metadata(model.config, "detector", "INT8")
+    for inputs, error, message in (
+        ([], ExportError, "the records have none; check --file_pattern"),
+        (unreadable(), tfrecord.DataError, "^record 2 is damaged$"),
+    ):
+        with pytest.raises(error, match=message):
+            export_onnx.write(model, str(tmp_path / "a.onnx"), metadata, calibration_inputs=inputs)
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.both_lanes
+@pytest.mark.parametrize("precision, content, batch_size", [("FP16", "detector", 0), ("INT8", "network", 2)])
+def test_reduced_precision_keeps_interface_and_metadata(
+    tiny_config, spread_driver, tmp_path, precision, content, batch_size
+):
+    driver = spread_driver(tiny_config.override({"nms_configs": HARD}))
+    metadata = Metadata(driver.config, content, precision, "model.ckpt-1")
+    model, path = signatures.frozen(driver.model, batch_size), str(tmp_path / "model.onnx")
+    inputs = np.random.RandomState(0).randn(4, 1, 64, 64, 3).astype(np.float32)
+    options = {"batch_size": batch_size, "calibration_inputs": inputs if precision == "INT8" else None}
+    assert export_onnx.write(model, path, metadata, **options) == [path]
+    exported = drivers.open_artifact(path)
+    assert exported.metadata == metadata and exported.runtime.batch_size == (batch_size or None)
+    proto = onnx.load(path)
+    assert [prop.key for prop in proto.metadata_props] == [METADATA_KEY]
+    assert proto.producer_name == "EfficientDet TensorFlow 2"
+    types = {value.type.tensor_type.elem_type for value in [*proto.graph.input, *proto.graph.output]}
+    if precision == "INT8":
+        assert types == {onnx.TensorProto.FLOAT}
+        outputs, expected = exported.network(inputs[0]), driver.network(inputs[0])
+        assert 1e-3 < largest_difference(outputs, expected) < 0.3
+    else:
+        assert onnx.TensorProto.FLOAT16 not in types
+        images = random_images(2, 50, 130)
+        for ours, theirs in zip(exported.serve(list(images)).scores, driver.serve(list(images)).scores):
+            np.testing.assert_allclose(ours, theirs, atol=1e-2)
+        assert sum(node.op_type == "Cast" for node in proto.graph.node) > 10
 
 
 @pytest.mark.slow
