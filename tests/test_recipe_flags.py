@@ -38,10 +38,10 @@ def start(tmp_path, monkeypatch):
     [
         ([], ("published", "sgd", 0.08, 300, 1, 64)),
         (["--hparams=recipe=published", "--num_epochs=3"], ("published", "sgd", 0.08, 3, 1, 64)),
-        (["--hparams=recipe=finetune"], ("finetune", "adam", 0.016, 300, 30, 8)),
-        (["--hparams=recipe=finetune,num_epochs=20,optimizer=sgd"], ("finetune", "sgd", 0.016, 20, 2, 8)),
-        (["--hparams=recipe=finetune", "--num_epochs=9"], ("finetune", "adam", 0.016, 9, 1, 8)),
-        (["--hparams=recipe=finetune,map_freq=5", "--train_batch_size=2"], ("finetune", "adam", 0.016, 300, 5, 2)),
+        (["--hparams=recipe=finetune"], ("finetune", "adam", 0.064, 300, 30, 8)),
+        (["--hparams=recipe=finetune,num_epochs=20,optimizer=sgd"], ("finetune", "sgd", 0.064, 20, 2, 8)),
+        (["--hparams=recipe=finetune", "--num_epochs=9"], ("finetune", "adam", 0.064, 9, 1, 8)),
+        (["--hparams=recipe=finetune,map_freq=5", "--train_batch_size=2"], ("finetune", "adam", 0.064, 300, 5, 2)),
     ],
 )
 def test_recipe_of_a_command(start, words, expected):
