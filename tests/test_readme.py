@@ -40,7 +40,7 @@ def lines(path: pathlib.Path) -> list[str]:
     """Returns the lines of all code blocks, with continued lines joined; for a config, those of its header comment."""
     text = path.read_text()
     if path.name == "Makefile":
-        text = text.replace("$(RUN)", "    python").replace("\t", "    ").replace("$(DEMO_MODEL)", "")
+        text = text.replace("$(RUN)", "    python").replace("\t", "    ").replace("$(ARGS)", "")
     if path.suffix == ".yaml":
         text = "\n".join(line.replace("#", " ", 1) for line in text.splitlines() if line.startswith("#"))
     text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)

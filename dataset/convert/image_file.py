@@ -108,7 +108,7 @@ def find(folder: Path, name: str) -> Path:
         target = os.path.realpath(path)
     except ValueError as error:  # a lone surrogate, or NUL
         raise ImageError("invalid file name", f"{name!r} cannot be the name of a file: {error}") from error
-    is_inside = os.path.join(target, "").startswith(os.path.join(_real_path(folder), ""))
+    is_inside = os.path.join(target, "").startswith(os.path.join(_real_path(os.path.abspath(folder)), ""))
     if os.path.isabs(name) or not is_inside:
         is_linked = not os.path.isabs(name) and Path(os.path.normpath(name)).parts[0] != ".."
         problem = f"is linked to {target}, outside" if is_linked else "is not a relative path inside"
@@ -118,7 +118,7 @@ def find(folder: Path, name: str) -> Path:
     return path
 
 
-# The same for all images of a dataset, and half of the time that `find` takes.
+# Of an absolute path. The same for all images of a dataset, and half of the time that `find` takes.
 _real_path = functools.lru_cache(maxsize=16)(os.path.realpath)
 
 

@@ -103,6 +103,7 @@ def found_everywhere(monkeypatch):
 def test_documented_commands_parse(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     for name, *words in commands(path):
+        monkeypatch.syspath_prepend(ROOT / pathlib.Path(name).parent)  # as Python does for a script
         with defined(name.removesuffix(".py").replace("/", ".")) as module:
             command_line.parse([name, *words])
             if name in SCRIPTS[:2] and "--hparams=shop.yaml" not in words:
