@@ -21,7 +21,7 @@ from tf2.training.train import Training
 from tf2.weights import published, saved_config
 
 BATCH_SIZES = {"published": 64, "finetune": 8}  # images per step, unless --train_batch_size is set
-SAVE_STEPS = {"published": 0, "finetune": 30}  # see `Training`: saving takes as long as half a step of Lite0
+SAVE_STEPS = {"published": 0, "finetune": 30}  # see `Training`: saving takes a fifth of a step of Lite0
 STEPS = 1440  # of a training on few images: 40 epochs of 36 steps for the 292 images of BCCD
 MIN_EPOCHS, MAX_EPOCHS = 15, 300  # of a training on many images, for which STEPS is too short, and on very few
 WARMUP_SHARE = 1 / 40  # of all steps
