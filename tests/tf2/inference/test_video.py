@@ -57,6 +57,15 @@ def test_frames_rate_size_and_colors_are_kept(tmp_path, suffix):
     assert [path.name for path in sorted(tmp_path.iterdir())] == [f"in{suffix}", f"out{suffix}"]
 
 
+@pytest.fixture
+def ctrl_c():
+    """SIGINT raises KeyboardInterrupt; background jobs of a shell ignore it."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("place", ["detect", "write"])
 def test_an_interrupted_video_is_complete_up_to_then(tmp_path, monkeypatch, number, place):
