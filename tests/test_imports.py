@@ -142,6 +142,7 @@ ORDER = [
     "tf2.evaluation.next_commands",
     "tf2.evaluation",
     "tf2.export.parity",
+    "tf2.export.quiet",
     "tf2.export.saved_model",
     "tf2.export.tflite_*",  # metadata, and model
     "tf2.export.onnx_precision",

@@ -2,9 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Export to ONNX with standard operators: a whole detector, or the network alone."""
 
-import contextlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +15,7 @@ from dataset.files import atomic_path, check_target, reason_of
 from efficientdet import config as config_lib
 from efficientdet.model import EfficientDetModel
 from tf2.export import onnx_precision, onnx_suppression
+from tf2.export.quiet import quiet
 from tf2.inference import runtimes, signatures
 from tf2.inference.metadata import CONTENTS, METADATA_KEY, ExportError, Metadata
 
@@ -106,7 +106,7 @@ def _convert(function: ConcreteFunction):
 
     (signature,), _ = function.structured_input_signature
     try:
-        with _quiet_tf2onnx():
+        with quiet("tf2onnx", logging.CRITICAL):  # unknown operators, which the error names as well
             proto, _ = convert.from_function(
                 tf.function(function, autograph=False),  # tf2onnx expects a function that it can trace itself
                 [signature],
@@ -198,15 +198,3 @@ def _run_once(path: str, metadata: Metadata, batch_size: int) -> None:
         runtimes.Onnx(path).run(inputs)
     except Exception as error:  # ONNX Runtime's classes derive directly from Exception
         raise ExportError(f"ONNX Runtime cannot run the converted file: {reason_of(error)}") from error
-
-
-@contextlib.contextmanager
-def _quiet_tf2onnx() -> Iterator[None]:
-    """Suppresses the log of tf2onnx about unknown operators, which the error names as well."""
-    logger = logging.getLogger("tf2onnx")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -5,7 +5,6 @@
 Needs the packages of requirements-onnx.txt, which are imported where they are used.
 """
 
-import contextlib
 import itertools
 import logging
 from collections.abc import Iterable, Iterator
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tf2.export.quiet import quiet
 from tf2.inference.metadata import ExportError
 
 FLOAT_INPUTS = {"Resize": (0,)}  # positions of the inputs that have the type of the output; default: all
@@ -128,7 +128,7 @@ def quantize(proto, batches: Iterable[np.ndarray], path: str) -> int:
     _merge_means(proto.graph)
     onnx.helper.set_model_props(proto, dict([QUANTIZED]))
     nodes = network_nodes(proto.graph)
-    with _quiet_root_logger():
+    with quiet(None, logging.ERROR):  # onnxruntime.quantization warns through the root logger
         quantization.quantize_static(
             proto,
             path,
@@ -164,15 +164,3 @@ def _merge_means(graph) -> None:
         if rows is not None and rows.op_type == "AveragePool":
             node.input[0] = rows.input[0]
             graph.node.remove(rows)
-
-
-@contextlib.contextmanager
-def _quiet_root_logger() -> Iterator[None]:
-    """Suppresses the warnings that onnxruntime.quantization gives to the root logger."""
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -2,13 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Export to TensorFlow's formats: SavedModel, frozen graph and TF-TRT."""
 
-import contextlib
+import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 from tensorflow.types.experimental import ConcreteFunction
 
 from dataset import tfrecord
@@ -16,6 +15,7 @@ from dataset.file_search import files_in
 from dataset.files import atomic_path, check_target, reason_of
 from efficientdet import postprocess
 from efficientdet.model import EfficientDetModel
+from tf2.export.quiet import quiet
 from tf2.inference import graph, signatures
 from tf2.inference.metadata import METADATA_FILE, ExportError, Metadata
 
@@ -51,7 +51,8 @@ def saved_model(model: EfficientDetModel, path: str, metadata: Metadata, *, batc
             "encoded": signatures.encoded_detector(model, batch_size),
             "network": signatures.network(model.net, model.config, batch_size),
         }
-    with atomic_path(path) as folder, _quiet_log():
+    # TensorFlow logs the files it writes, whose names are temporary.
+    with atomic_path(path) as folder, quiet("absl", logging.WARNING):
         tf.saved_model.save(tf.Module(), folder, signatures=functions)
         _write_metadata(folder, metadata)
     return files_in(path)
@@ -149,18 +150,6 @@ def tensorrt(
     except (RuntimeError, OSError, tf.errors.OpError) as error:
         raise ExportError(f"TF-TRT failed: {reason_of(error)}") from error
     return files_in(path)
-
-
-@contextlib.contextmanager
-def _quiet_log() -> Iterator[None]:
-    """Suppresses TensorFlow's log of the files it writes, as their names are temporary."""
-    logger = logging.get_absl_logger()
-    level = logger.level  # not the verbosity, which never is NOTSET
-    logger.setLevel("WARNING")
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _write_metadata(folder: str, metadata: Metadata) -> None:
