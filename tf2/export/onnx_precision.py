@@ -16,7 +16,7 @@ from tf2.export.quiet import quiet
 from tf2.inference.metadata import ExportError
 
 FLOAT_INPUTS = {"Resize": (0,)}  # positions of the inputs that have the type of the output; default: all
-QUANTIZED = "onnx.quant.pre_process", "onnxruntime.quant"  # metadata by which ONNX Runtime knows a prepared graph
+QUANTIZED = {"onnx.quant.pre_process": "onnxruntime.quant"}  # metadata by which ONNX Runtime knows a prepared graph
 
 
 def network_nodes(graph) -> list:
@@ -126,7 +126,7 @@ def quantize(proto, batches: Iterable[np.ndarray], path: str) -> int:
         raise ExportError("INT8 needs calibration images, but the records have none; check --file_pattern")
     reader = _CalibrationReader(proto.graph.input[0].name, itertools.chain([first], batches))
     _merge_means(proto.graph)
-    onnx.helper.set_model_props(proto, dict([QUANTIZED]))
+    onnx.helper.set_model_props(proto, QUANTIZED)
     nodes = network_nodes(proto.graph)
     with quiet(None, logging.ERROR):  # onnxruntime.quantization warns through the root logger
         quantization.quantize_static(
