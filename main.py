@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Trains and evaluates EfficientDet over TFRecords.
 
+    python main.py --mode=train_and_eval --data=shop.zip --model_name=efficientdet-lite0 --ckpt=efficientdet-lite0 \
+        --model_dir=runs/shop
     python main.py --mode=train_and_eval --model_name=efficientdet-d0 --model_dir=runs/voc --ckpt=efficientdet-d0 \
-        --train_file_pattern='voc/train-*' --val_file_pattern='voc/val-*' --hparams=configs/voc.yaml \
-        --num_epochs=50 --train_batch_size=16
+        --train_file_pattern='voc/train-*' --val_file_pattern='voc/val-*' --num_epochs=50 --train_batch_size=16 \
+        --hparams=recipe=finetune,num_classes=20,label_map=voc
     python main.py --mode=eval --model_dir=runs/voc/archive --val_file_pattern='voc/val-*' --voc \
         --report_dir=/tmp/report
     python main.py --mode=eval --saved_model_dir=/tmp/d0.onnx --val_file_pattern='coco/val-*' \
@@ -22,7 +24,7 @@ from absl import flags, logging
 
 from dataset import command_line, label_map
 from efficientdet import config as config_lib
-from main_flags import DEFAULT_MODEL, check_flags, define_flags, evaluates, follows, trains
+from main_flags import check_flags, define_flags, evaluates, follows, trains
 from tf2.weights import base_config
 
 FLAGS = flags.FLAGS
@@ -86,7 +88,6 @@ def load_config() -> config_lib.Config:
         config = base_config.of_training(
             *(FLAGS.model_dir, FLAGS.ckpt, FLAGS.model_name),
             hparams=FLAGS.hparams,
-            default_model=DEFAULT_MODEL,
             default_recipe="finetune" if FLAGS.data else None,
             num_epochs=FLAGS.num_epochs,
             strategy=FLAGS.strategy or None,
@@ -94,7 +95,7 @@ def load_config() -> config_lib.Config:
     else:
         path, typed = FLAGS.ckpt or FLAGS.model_dir, config_lib.read_hparams(FLAGS.hparams)
         path = None if FLAGS.saved_model_dir else path
-        config = base_config.of_detector(path, FLAGS.model_name, typed, default_model=DEFAULT_MODEL)
+        config = base_config.of_detector(path, FLAGS.model_name, typed)
     if not (FLAGS.saved_model_dir or FLAGS.data):  # an exported file has its own number of classes
         label_map.check(label_map.resolve(config.label_map), config.num_classes)
     return config

@@ -8,7 +8,6 @@ from dataset import command_line
 from efficientdet import config as config_lib
 
 FLAGS = flags.FLAGS
-DEFAULT_MODEL = "efficientdet-d1"  # of a new training, and of exported files without metadata
 # Flags that --data replaces, and flags that need it.
 DATA_REPLACES = ("train_file_pattern", "val_file_pattern", "val_json_file", "num_examples_per_epoch", "testdev_dir")
 DATA_OPTIONS = ("data_format", "data_cache", "data_split")
@@ -48,7 +47,7 @@ def define_flags() -> None:
             "model_name",
             None,
             f"One of {', '.join(config_lib.MODELS)}; default: that of the training in model_dir or of --ckpt, or else "
-            f"{DEFAULT_MODEL}.",
+            f"{config_lib.DEFAULT_MODEL}.",
         )
         flags.DEFINE_string(
             "hparams",

@@ -26,7 +26,6 @@ from efficientdet import config as config_lib
 from tf2.weights import base_config
 
 FLAGS = flags.FLAGS
-DEFAULT_MODEL = "efficientdet-d0"  # of random weights, and of exported files without metadata
 # Flags of the published program that have no effect here; accepted, so that published commands run.
 IGNORED_FLAGS = {
     "delete_logdir": "nothing is ever deleted; existing targets are refused",
@@ -58,7 +57,7 @@ def define_flags() -> None:
         flags.DEFINE_string(
             "model_name",
             None,
-            f"One of {', '.join(config_lib.MODELS)}; default: that of --ckpt_path, or else {DEFAULT_MODEL}.",
+            f"One of {', '.join(config_lib.MODELS)}; default: that of --ckpt_path, or else {config_lib.DEFAULT_MODEL}.",
         )
         flags.DEFINE_string(
             "hparams",
@@ -194,8 +193,7 @@ def load_config() -> config_lib.Config:
     check_flags()
     path = None if opens_exported_file() else ckpt_path()
     typed = config_lib.read_hparams(FLAGS.hparams), {"nms_configs": given}
-    defaults = {"default_model": DEFAULT_MODEL, "defaults": base_config.INFERENCE}
-    config = base_config.of_detector(path, FLAGS.model_name, *typed, **defaults)
+    config = base_config.of_detector(path, FLAGS.model_name, *typed, defaults=base_config.INFERENCE)
     label_map.check(label_map.resolve(config.label_map), config.num_classes)
     if config.mixed_precision:
         logging.warning(

@@ -5,7 +5,7 @@ r"""Checks TFRecords before training or evaluation; exit code 1 if that would be
     python dataset/check_tfrecords.py --file_pattern='voc/train-*' --hparams='num_classes=20,label_map=voc'
     python dataset/check_tfrecords.py --file_pattern='voc/val-*' --model_name=efficientdet-d0 \
         --hparams='num_classes=20,label_map=voc' --val_json_file=voc/json_val.json --output_dir=/tmp/check
-    python dataset/check_tfrecords.py --file_pattern='coco/train-*' --hparams=configs/coco.yaml --samples=5000
+    python dataset/check_tfrecords.py --file_pattern='coco/train-*' --hparams=label_map=coco --samples=5000
 
 Prints statistics of the records and all findings. --output_dir receives report.json, box_sizes.png and counts.png.
 """
@@ -28,7 +28,7 @@ def define_flags() -> None:
         flags.DEFINE_string("val_json_file", None, "COCO groundtruth with which these records are evaluated.")
         flags.DEFINE_integer("samples", None, "Approximate number of records to read; default: all.", lower_bound=1)
     with command_line.group("Model"):
-        flags.DEFINE_string("model_name", "efficientdet-d0", f"One of {', '.join(config_lib.MODELS)}.")
+        flags.DEFINE_string("model_name", config_lib.DEFAULT_MODEL, f"One of {', '.join(config_lib.MODELS)}.")
         flags.DEFINE_string("hparams", "", "Keys of efficientdet/config.py: a .yaml file, or 'k=v,label_map=voc'.")
     with command_line.group("Output"):
         flags.DEFINE_string("output_dir", None, "Folder for report.json and two plots; default: none is written.")

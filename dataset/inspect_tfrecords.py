@@ -31,7 +31,7 @@ def define_flags() -> None:
         flags.DEFINE_string("file_pattern", None, "Glob of the records, in quotes.", required=True)
         flags.DEFINE_bool("eval", False, "Draw the images of evaluation: without augmentation, in file order.")
     with command_line.group("Model"):
-        flags.DEFINE_string("model_name", "efficientdet-d0", f"One of {', '.join(config_lib.MODELS)}.")
+        flags.DEFINE_string("model_name", config_lib.DEFAULT_MODEL, f"One of {', '.join(config_lib.MODELS)}.")
         flags.DEFINE_string("hparams", "", "Keys of efficientdet/config.py: a .yaml file, or 'k=v,label_map=voc'.")
     with command_line.group("Output"):
         flags.DEFINE_string("save_samples_dir", "tfrecord_samples", "Output folder; created if it does not exist.")

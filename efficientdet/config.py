@@ -345,10 +345,10 @@ MODELS: dict[str, dict[str, Any]] = {
     "efficientdet-lite3x": _model("lite3", 640, 200, 6, 4, **_LITE, anchor_scale=3.0),
     "efficientdet-lite4": _model("lite4", 640, 224, 7, 4, **_LITE),
 }
+DEFAULT_MODEL = "efficientdet-d0"  # of every command
 
-# Recipes: values of keys, which hparams and flags override. At the start of a training, finetune also determines the
-# batch size and the keys that depend on the data, num_epochs, lr_warmup_epoch, map_freq and the anchors: see
-# tf2/training/recipe.py. config.yaml records all values, which resumed runs and evaluations use instead of this table.
+# Values of keys that hparams and flags override. At the start of a training, finetune also sets the keys that depend on
+# the data, see tf2/training/recipe.py. config.yaml records all values, with which trainings resume.
 RECIPES: dict[str, dict[str, Any]] = {
     "published": {},
     "finetune": {

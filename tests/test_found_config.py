@@ -198,8 +198,8 @@ def test_a_training_without_checkpoint_starts_anew(folder):
     ModelDir("new").prepare(0)
     ModelDir("new").write_config(SAVED)
     words = [*TRAIN, "--model_dir=new"]
-    assert built(words) == config_lib.load("efficientdet-d1")
-    assert built(words, model_name="efficientdet-d0") == config_lib.load("efficientdet-d0")
+    assert built(words) == config_lib.load("efficientdet-d0")
+    assert built(words, model_name="efficientdet-d1") == config_lib.load("efficientdet-d1")
 
 
 @pytest.mark.parametrize("saved, typed", [("published", "finetune"), ("finetune", "finetune"), ("finetune", "")])

@@ -30,16 +30,14 @@ def of_detector(
     path: str | None,
     model_name: str | None,
     *typed: Mapping[str, Any],
-    default_model: str = "",
     defaults: Mapping[str, Any] | None = None,
 ) -> Config:
     """Returns the config of a stored detector, for inference, export or evaluation.
 
     Args:
         path: see `checkpoint.find`; None for random weights, or an exported file without metadata.
-        model_name: the model that the user names; None for that of the detector, and without a path default_model.
+        model_name: the model that the user names; None for that of the detector, or DEFAULT_MODEL without a path.
         *typed: config keys that the user sets; later mappings win.
-        default_model: a key of `config.MODELS`, as is model_name.
         defaults: config keys that config.yaml overrides.
 
     Raises:
@@ -48,7 +46,7 @@ def of_detector(
     """
     saved = _read(path, model_name, defaults) if path else None
     if saved is None:
-        base = _of_weights(path) if path and not model_name else config_lib.load(model_name or default_model)
+        base = _of_weights(path) if path and not model_name else config_lib.load(model_name or config_lib.DEFAULT_MODEL)
         config = base.override(defaults or {}, *typed)
         if path and not config.keep_aspect_ratio:
             logging.warning("%s has no config.yaml; keep_aspect_ratio: False suits it only if it was trained so", path)
@@ -74,7 +72,6 @@ def of_training(
     model_name: str | None,
     *,
     hparams: str,
-    default_model: str,
     default_recipe: str | None = None,
     **flags: Any,
 ) -> Config:
@@ -84,9 +81,8 @@ def of_training(
         model_dir: folder of the training; it continues if the folder has a checkpoint.
         ckpt: the detector to start from otherwise, see `checkpoint.find`; None for another start.
         model_name: the model that the user names; None for that of the training to continue or, in a new one, of the
-            detector to start from, with its network, input and classes; without either, default_model.
+            detector to start from, with its network, input and classes; without either, `config.DEFAULT_MODEL`.
         hparams: "", the path of a .yaml file, or `k=v` pairs.
-        default_model: a key of `config.MODELS`, as is model_name.
         default_recipe: recipe of a new training, see `config.load`.
         **flags: config keys; None means not set.
 
@@ -102,7 +98,7 @@ def of_training(
             raise ConfigError(f"{model_dir} has checkpoints, but no config.yaml to continue with; {NAME_IT}")
     elif ckpt and not model_name:
         return _start_from(ckpt, hparams, default_recipe=default_recipe, **flags)
-    return config_lib.load(model_name or default_model, hparams, default_recipe=default_recipe, **flags)
+    return config_lib.load(model_name or config_lib.DEFAULT_MODEL, hparams, default_recipe=default_recipe, **flags)
 
 
 def _read(path: str, model_name: str | None, defaults: Mapping[str, Any] | None = None) -> Config | None:

@@ -192,8 +192,7 @@ def test_a_resumed_training_keeps_what_its_recipe_gave_it(tmp_path, records, log
     monkeypatch.setitem(RECIPES, "finetune", {**RECIPES["finetune"], "learning_rate": 1.0, "gamma": 9.0})
     logged.clear()
     again = training(tmp_path, records["long"])  # other data, and another version of the table
-    start = {"model_dir": directory.path, "ckpt": None, "default_model": "efficientdet-d1"}
-    start["default_recipe"] = "finetune"
+    start = {"model_dir": directory.path, "ckpt": None, "default_recipe": "finetune"}
     for hparams in ("", "num_epochs=500,jitter_min=0.8"):
         config = base_config.of_training(model_name=None, hparams=hparams, **start)
         typed = config_lib.read_hparams(hparams)
