@@ -7,7 +7,7 @@ Reference: Tan and Le, ICML 2019 (https://arxiv.org/abs/1905.11946), table 1 and
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tf_keras as keras
@@ -51,7 +51,7 @@ class Stem(layers.Layer):
     Call: [B, H, W, 3] -> [B, ceil(H / 2), ceil(W / 2), filters].
     """
 
-    def __init__(self, filters: int, act_type: str, **kwargs):
+    def __init__(self, filters: int, act_type: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.filters = filters
         self.act_type = act_type
@@ -78,7 +78,7 @@ class SqueezeExcite(layers.Layer):
     Reference: Hu et al., CVPR 2018 (https://arxiv.org/abs/1709.01507).
     """
 
-    def __init__(self, reduced_filters: int, filters: int, act_type: str, **kwargs):
+    def __init__(self, reduced_filters: int, filters: int, act_type: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.reduced_filters = reduced_filters
         self.filters = filters
@@ -113,7 +113,7 @@ class MBConvBlock(layers.Layer):
     Reference: Sandler et al., CVPR 2018 (https://arxiv.org/abs/1801.04381).
     """
 
-    def __init__(self, args: BlockArgs, act_type: str, survival_prob: float = 1.0, **kwargs):
+    def __init__(self, args: BlockArgs, act_type: str, survival_prob: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.args = args = BlockArgs(*args)
         self.act_type = act_type
@@ -191,8 +191,8 @@ class Model(layers.Layer, keras.Model):
         act_type: str,
         survival_prob: float = 1.0,
         recompute: bool = False,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.block_args = block_args = tuple(BlockArgs(*args) for args in block_args)
         self.act_type = act_type

@@ -7,7 +7,7 @@ import inspect
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import tensorflow as tf
 import tf_keras as keras
@@ -15,6 +15,8 @@ import tf_keras as keras
 from backbone.choices import ACTIVATIONS
 
 Shape = tuple[int | None, ...]  # of one tensor, as Keras passes it to `build`
+Tensors = tf.Tensor | Sequence[tf.Tensor]
+Result = TypeVar("Result", bound=Tensors)
 
 
 @tf.custom_gradient
@@ -96,8 +98,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         *,
         batch_statistics: bool = True,
         synchronized: bool = False,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
         self.batch_statistics = batch_statistics
         self.synchronized = synchronized
@@ -152,12 +154,12 @@ def frozen_moving_averages() -> Iterator[None]:
         _thread_state.freeze_moving_averages = before
 
 
-def recompute(function: Callable, *inputs):
+def recompute(function: Callable[..., Result], *inputs: Tensors) -> Result:
     """Returns function(*inputs); its activations are recomputed in the backward pass instead of being stored.
 
     Args:
         function: of tensors and deterministic, so random numbers must be inputs.
-        inputs: tensors or nested lists of tensors; gradients flow to them and to the variables used in `function`.
+        inputs: tensors or lists of tensors; gradients flow to them and to the variables used in `function`.
 
     Returns:
         The tensor or list of tensors of `function`; it updates the moving averages of batch normalization once.

@@ -67,7 +67,7 @@ class Anchors:
         num_scales: int,
         aspect_ratios: Sequence[float | Sequence[float]],
         anchor_scale: float | Sequence[float],
-    ):
+    ) -> None:
         """Creates the boxes.
 
         Args:

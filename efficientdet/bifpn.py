@@ -28,7 +28,7 @@ class ResampleFeatureMap(layers.Layer):
     Call: [B, H, W, C], size (h, w) -> [B, h, w, filters].
     """
 
-    def __init__(self, filters: int, apply_bn: bool = True, conv_after_downsample: bool = False, **kwargs):
+    def __init__(self, filters: int, apply_bn: bool = True, conv_after_downsample: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.filters = filters
         self.apply_bn = apply_bn
@@ -135,7 +135,7 @@ class WeightedFusion(keras.layers.Layer):
 class FastFusion(WeightedFusion):
     """Fast normalized fusion, w_i = relu(v_i) / (epsilon + sum_j(relu(v_j))) (section 3.3)."""
 
-    def __init__(self, epsilon: float = 1e-4, **kwargs):
+    def __init__(self, epsilon: float = 1e-4, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.epsilon = epsilon
 
@@ -187,7 +187,9 @@ class ConvAfterFusion(layers.Layer):
     Call: [B, H, W, F] -> [B, H, W, F].
     """
 
-    def __init__(self, filters: int, act_type: str, separable_conv: bool, conv_bn_act_pattern: bool, **kwargs):
+    def __init__(
+        self, filters: int, act_type: str, separable_conv: bool, conv_bn_act_pattern: bool, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.filters = filters
         self.act_type = act_type
@@ -232,7 +234,7 @@ class FNode(layers.Layer):
     Call: all feature maps before the node (a list of [B, H, W, C]), size (h, w) -> [B, h, w, filters].
     """
 
-    def __init__(self, inputs: Sequence[int], number: int, options: NodeOptions, **kwargs):
+    def __init__(self, inputs: Sequence[int], number: int, options: NodeOptions, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.inputs = tuple(inputs)
         self.number = number
@@ -268,7 +270,7 @@ class FPNCell(layers.Layer):
     Call: a list over the levels, finest first, of [B, Hl, Wl, C] -> list of [B, Hl, Wl, filters].
     """
 
-    def __init__(self, nodes: Sequence[Node], options: NodeOptions, **kwargs):
+    def __init__(self, nodes: Sequence[Node], options: NodeOptions, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.nodes = tuple(Node(level, tuple(inputs)) for level, inputs in nodes)
         self.options = NodeOptions(*options)
@@ -305,7 +307,9 @@ class FPNCells(layers.Layer):
     Call: a list over the levels, finest first, of [B, Hl, Wl, C] -> list of [B, Hl, Wl, filters].
     """
 
-    def __init__(self, repeats: int, nodes: Sequence[Node], options: NodeOptions, recompute: bool = False, **kwargs):
+    def __init__(
+        self, repeats: int, nodes: Sequence[Node], options: NodeOptions, recompute: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.repeats = repeats
         self.nodes = tuple(Node(level, tuple(inputs)) for level, inputs in nodes)

@@ -31,7 +31,7 @@ class _Section:
 
     _prefix: ClassVar[str] = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, convert(field, getattr(self, field.name), self._prefix))
 
@@ -234,7 +234,7 @@ class Config(_Section):
         default_factory=NmsConfig, metadata={"kind": Kind("a mapping such as {method: hard}", _read_nms)}
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.-]*", self.name):
             raise ConfigError(f"name must be letters, digits, dots, dashes and underscores, got {self.name!r}")

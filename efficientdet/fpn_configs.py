@@ -21,7 +21,7 @@ class Node(NamedTuple):
 class _Builder:
     """Appends nodes and returns their numbers."""
 
-    def __init__(self, min_level: int, max_level: int):
+    def __init__(self, min_level: int, max_level: int) -> None:
         self.inputs = {level: number for number, level in enumerate(range(min_level, max_level + 1))}
         self.nodes: list[Node] = []
 

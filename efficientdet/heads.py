@@ -9,6 +9,7 @@ Lin et al., ICCV 2017, section 4 (https://arxiv.org/abs/1708.02002).
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -45,8 +46,8 @@ class PredictionNet(layers.Layer):
         separable_conv: bool = True,
         survival_prob: float | None = None,
         recompute: bool = False,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.outputs = outputs
         self.filters = filters

@@ -31,7 +31,7 @@ def read_hparams(hparams: str) -> dict[str, Any]:
 class _Loader(yaml.SafeLoader):
     """Loads plain types only and rejects duplicate keys, of which PyYAML would silently use the last."""
 
-    def construct_mapping(self, node, deep=False):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
@@ -60,7 +60,7 @@ def read_local(path: str) -> bytes:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
 
 
-def read_yaml(path: str) -> dict:
+def read_yaml(path: str) -> dict[Any, Any]:
     """Returns the mapping in a YAML or JSON file of plain types.
 
     Raises:

@@ -39,7 +39,7 @@ class EfficientDetNet(layers.Layer, keras.Model):
         synchronized: True synchronizes batch normalization over replicas in training.
     """
 
-    def __init__(self, config: Config, *, synchronized: bool = False, **kwargs):
+    def __init__(self, config: Config, *, synchronized: bool = False, **kwargs: Any) -> None:
         super().__init__(name=kwargs.pop("name", config.name), **kwargs)
         self.config = config
         self.synchronized = synchronized
@@ -129,7 +129,7 @@ class EfficientDetModel(tf.Module):
 
     def __init__(
         self, config: Config, net: EfficientDetNet | None = None, *, post_mode: str = "global", clip: bool = True
-    ):
+    ) -> None:
         super().__init__(name="efficientdet_model")
         self.config = config
         self.net = net or EfficientDetNet(config)

@@ -29,7 +29,7 @@ class AnchorLabeler:
     Reference: Lin et al., ICCV 2017, section 4 (https://arxiv.org/abs/1708.02002), with one threshold instead of two.
     """
 
-    def __init__(self, anchors: Anchors, match_threshold: float = 0.5):
+    def __init__(self, anchors: Anchors, match_threshold: float = 0.5) -> None:
         """Precomputes the grids of the anchors.
 
         Args:
