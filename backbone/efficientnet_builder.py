@@ -24,7 +24,11 @@ STAGES = [
 
 
 def round_filters(filters: int, width: float, divisor: int = 8) -> int:
-    """Returns filters * width, rounded to a multiple of divisor that is at least 0.9 * filters * width."""
+    """Returns filters * width, rounded to a multiple of divisor that is at least 0.9 * filters * width.
+
+    >>> round_filters(32, width=1.4)
+    48
+    """
     scaled = filters * width
     rounded = max(divisor, int(scaled + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * scaled else rounded
@@ -34,6 +38,9 @@ def block_args(name: str) -> list[BlockArgs]:
     """Returns the scaled blocks, first to last, of a network by name, a key of `choices.BACKBONES`.
 
     Lite networks have no squeeze-excite; their stem and the depth of their first and last stage are not scaled.
+
+    >>> len(block_args("efficientnet-b0")), len(block_args("efficientnet-b7"))
+    (16, 55)
     """
     width, depth = BACKBONES[name]
     lite = is_lite(name)
@@ -70,6 +77,10 @@ def get_model(name: str, *, act_type: str | None = None, survival_prob: float = 
 
     Raises:
         ValueError: if the name is unknown.
+
+    Example:
+        >>> list(get_model("efficientnet-b0").feature_channels)
+        [16, 24, 40, 112, 320]
     """
     if name not in BACKBONES:
         raise ValueError(f"unknown backbone {name!r}; use one of {', '.join(BACKBONES)}")

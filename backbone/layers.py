@@ -60,6 +60,10 @@ def activation(act_type: str) -> Callable[[tf.Tensor], tf.Tensor]:
 
     Raises:
         ValueError: if the name is unknown.
+
+    Example:
+        >>> float(activation("relu6")(7.0))
+        6.0
     """
     if act_type not in ACTIVATIONS:
         raise ValueError(f"unknown act_type {act_type!r}; use one of {', '.join(ACTIVATIONS)}")
@@ -187,6 +191,11 @@ def drop_connect(x: tf.Tensor, survival_prob: float, training: bool, draw: tf.Te
     Returns:
         [B, H, W, C] with the expectation of x.
 
+    Example:
+        >>> kept = drop_connect(tf.ones([2, 1, 1, 1]), 0.5, training=True, draw=tf.constant([0.25, 0.75]))
+        >>> kept[:, 0, 0, 0].numpy().tolist()
+        [0.0, 2.0]
+
     Reference: Huang et al., ECCV 2016, stochastic depth (https://arxiv.org/abs/1603.09382).
     """
     if not training or survival_prob == 1.0:
@@ -220,6 +229,9 @@ def build(layer: keras.layers.Layer, channels: int) -> int:
     The layer is not traced: the shapes of a convolutional network's variables depend on channels alone. Building from
     them takes one second instead of ten, and the names stay as written: under tf.function Keras would number the scopes
     of a second model.
+
+    >>> build(keras.layers.Conv2D(8, 3), channels=3)
+    8
     """
     with tf.name_scope(layer.name):
         layer.build((None, None, None, channels))

@@ -12,12 +12,20 @@ Maps = Sequence[tf.Tensor]  # one per level, finest first
 
 
 def feature_sizes(image_size: tuple[int, int], max_level: int) -> list[tuple[int, int]]:
-    """Returns the (height, width) of levels 0..max_level; each is half of the previous one, rounded up."""
+    """Returns the (height, width) of levels 0..max_level; each is half of the previous one, rounded up.
+
+    >>> feature_sizes((640, 480), max_level=3)
+    [(640, 480), (320, 240), (160, 120), (80, 60)]
+    """
     return [tuple(-(-side // 2**level) for side in image_size) for level in range(max_level + 1)]
 
 
 def concat_levels(outputs: Maps, depth: int) -> tf.Tensor:
-    """Concatenates maps [B, Hl, Wl, A * depth] per level to [B, N, depth], in the order of `Anchors.boxes`."""
+    """Concatenates maps [B, Hl, Wl, A * depth] per level to [B, N, depth], in the order of `Anchors.boxes`.
+
+    >>> concat_levels([tf.zeros([1, 4, 4, 9 * 2]), tf.zeros([1, 2, 2, 9 * 2])], depth=2).shape
+    TensorShape([1, 180, 2])
+    """
     return tf.concat(split_anchors(outputs, depth), 1)
 
 
@@ -37,6 +45,11 @@ def gather_anchors(outputs: Maps, indices: tf.Tensor, depth: int) -> tf.Tensor:
 
     Returns:
         [B, D, depth], of the dtype of outputs.
+
+    Example:
+        >>> levels = [tf.reshape([1.0, 2.0, 3.0, 4.0], [1, 2, 2, 1]), tf.reshape([5.0], [1, 1, 1, 1])]
+        >>> gather_anchors(levels, tf.constant([[4, 0]]), depth=1).numpy().tolist()
+        [[[5.0], [1.0]]]
     """
     rows, start = None, 0
     for level in split_anchors(outputs, depth):
@@ -56,6 +69,12 @@ class Anchors:
         feat_sizes: (height, width) of the feature maps, min_level..max_level.
         num_anchors_per_location: A = num_scales * len(aspect_ratios).
         boxes: [N, 4] float32 NumPy array, pixels, not clipped to the image; sorted by level, y, x, scale, aspect ratio.
+
+    Example:
+        >>> sizes = {"min_level": 3, "max_level": 7, "num_scales": 3, "anchor_scale": 4.0}
+        >>> anchors = Anchors((512, 512), aspect_ratios=[1.0, 2.0, 0.5], **sizes)
+        >>> anchors.boxes.shape, anchors.boxes[0].tolist()
+        ((49104, 4), [-12.0, -12.0, 20.0, 20.0])
     """
 
     def __init__(

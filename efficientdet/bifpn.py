@@ -62,6 +62,10 @@ def downsample(x: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
 
     Raises:
         ValueError: if one side shrinks and the other grows.
+
+    Example:
+        >>> downsample(tf.zeros([1, 64, 64, 8]), (32, 32)).shape
+        TensorShape([1, 32, 32, 8])
     """
     (height, width), (h, w) = x.shape[1:3], size
     if h >= height and w >= width:
@@ -73,7 +77,11 @@ def downsample(x: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
 
 
 def upsample(x: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """Nearest neighbor, [B, H, W, C] to [B, h, w, C]: out[i] = x[floor(i * H / h)]; returns x if the size is equal."""
+    """Nearest neighbor, [B, H, W, C] to [B, h, w, C]: out[i] = x[floor(i * H / h)]; returns x if the size is equal.
+
+    >>> upsample(tf.reshape([1.0, 2.0], [1, 1, 2, 1]), (1, 4))[0, 0, :, 0].numpy().tolist()
+    [1.0, 1.0, 2.0, 2.0]
+    """
     if tuple(x.shape[1:3]) == tuple(size):
         return x
     # TensorFlow 1's op: the published checkpoints were trained without half-pixel centers.
@@ -174,6 +182,10 @@ def fusion(weight_method: str) -> keras.layers.Layer:
 
     Raises:
         ValueError: if the name is unknown.
+
+    Example:
+        >>> type(fusion("fastattn")).__name__
+        'FastFusion'
     """
     if weight_method not in FUSIONS:
         raise ValueError(f"unknown fpn_weight_method {weight_method!r}; use one of {', '.join(FUSIONS)}")

@@ -15,13 +15,21 @@ MAX_LOG_SCALE = 10.0
 
 
 def area(boxes: tf.Tensor) -> tf.Tensor:
-    """Returns the area of [..., 4] boxes, [...], in the square of their unit; 0 unless both sides are positive."""
+    """Returns the area of [..., 4] boxes, [...], in the square of their unit; 0 unless both sides are positive.
+
+    >>> float(area(tf.constant([0.0, 0.0, 2.0, 3.0])))
+    6.0
+    """
     ymin, xmin, ymax, xmax = tf.unstack(boxes, axis=-1)
     return tf.nn.relu(ymax - ymin) * tf.nn.relu(xmax - xmin)
 
 
 def center_size(boxes: tf.Tensor) -> tf.Tensor:
-    """Converts [..., 4] boxes to [ycenter, xcenter, height, width], in the same unit."""
+    """Converts [..., 4] boxes to [ycenter, xcenter, height, width], in the same unit.
+
+    >>> center_size(tf.constant([0.0, 0.0, 2.0, 3.0])).numpy().tolist()
+    [1.0, 1.5, 2.0, 3.0]
+    """
     mins, maxs = tf.split(boxes, 2, axis=-1)
     return tf.concat([(mins + maxs) / 2, maxs - mins], -1)
 
@@ -35,6 +43,10 @@ def iou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
 
     Returns:
         [...] float in [0, 1]; 0 where both boxes are empty.
+
+    Example:
+        >>> float(iou(tf.constant([0.0, 0.0, 2.0, 2.0]), tf.constant([0.0, 0.0, 2.0, 4.0])))
+        0.5
     """
     intersection, union = _intersection_and_union(boxes, others)
     # no_nan, here and below: background rows have no area, and one NaN would spread to all gradients of the batch.
@@ -46,6 +58,10 @@ def giou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
 
     Returns:
         [...] float in [-1, 1]: 1 for equal boxes, below 0 where a gap dominates.
+
+    Example:
+        >>> float(giou(tf.constant([0.0, 0.0, 1.0, 1.0]), tf.constant([0.0, 3.0, 1.0, 4.0])))
+        -0.5
 
     Reference: Rezatofighi et al., CVPR 2019, algorithm 1 (https://arxiv.org/abs/1902.09630).
     """
@@ -59,6 +75,10 @@ def diou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
 
     Returns:
         [...] float in [-1, 1]: IoU - d**2 / c**2, d the distance of the centers, c the diagonal of the common hull.
+
+    Example:
+        >>> round(float(diou(tf.constant([0.0, 0.0, 2.0, 2.0]), tf.constant([0.0, 0.0, 2.0, 4.0]))), 4)
+        0.45
 
     Reference: Zheng et al., AAAI 2020, equation 7 (https://arxiv.org/abs/1911.08287).
     """
@@ -90,6 +110,9 @@ def numpy_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """`iou` for NumPy arrays, in their precision; float64 gives exact comparisons with 0.5.
 
     Arguments and result as in `iou`: the leading dimensions broadcast, so [K, 1, 4] and [N, 4] give [K, N].
+
+    >>> numpy_iou(np.array([[[0.0, 0.0, 2.0, 2.0]]]), np.array([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 4.0]])).tolist()
+    [[1.0, 0.5]]
     """
     sides = np.minimum(boxes[..., 2:], others[..., 2:]) - np.maximum(boxes[..., :2], others[..., :2])
     intersection = np.maximum(sides, 0).prod(-1)
@@ -99,7 +122,11 @@ def numpy_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def to_xywh(boxes: np.ndarray) -> np.ndarray:
-    """Converts [K, 4] boxes to COCO's [xmin, ymin, width, height], [K, 4] float64 in the same unit."""
+    """Converts [K, 4] boxes to COCO's [xmin, ymin, width, height], [K, 4] float64 in the same unit.
+
+    >>> to_xywh(np.array([[10, 20, 40, 80]])).tolist()
+    [[20.0, 10.0, 60.0, 30.0]]
+    """
     ymin, xmin, ymax, xmax = np.reshape(boxes, [-1, 4]).astype(np.float64).T
     return np.stack([xmin, ymin, xmax - xmin, ymax - ymin], -1)
 
@@ -115,6 +142,10 @@ def encode(boxes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
         [..., 4] float, [ty, tx, th, tw]: ty = (ycenter - anchor ycenter) / anchor height, th = log(height / anchor
         height), and likewise tx and tw.
 
+    Example:
+        >>> encode(tf.constant([0.0, 0.0, 4.0, 4.0]), tf.constant([1.0, 0.0, 5.0, 4.0])).numpy().tolist()
+        [-0.25, 0.0, 0.0, 0.0]
+
     Reference: Girshick et al., CVPR 2014, appendix C (https://arxiv.org/abs/1311.2524).
     """
     centers, sizes = tf.split(center_size(boxes), 2, axis=-1)
@@ -124,7 +155,11 @@ def encode(boxes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
 
 
 def decode(codes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
-    """Inverts `encode`: codes [..., 4] and anchors [..., 4] in pixels -> boxes [..., 4] in pixels, always finite."""
+    """Inverts `encode`: codes [..., 4] and anchors [..., 4] in pixels -> boxes [..., 4] in pixels, always finite.
+
+    >>> decode(tf.constant([-0.25, 0.0, 0.0, 0.0]), tf.constant([1.0, 0.0, 5.0, 4.0])).numpy().tolist()
+    [0.0, 0.0, 4.0, 4.0]
+    """
     shifts, log_scales = tf.split(codes, 2, axis=-1)
     anchor_centers, anchor_sizes = tf.split(center_size(anchors), 2, axis=-1)
     centers = shifts * anchor_sizes + anchor_centers
@@ -133,7 +168,11 @@ def decode(codes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
 
 
 def clip(boxes: tf.Tensor, height: float, width: float) -> tf.Tensor:
-    """Clips [..., 4] boxes to an image [0, height] x [0, width], in the same unit."""
+    """Clips [..., 4] boxes to an image [0, height] x [0, width], in the same unit.
+
+    >>> clip(tf.constant([-1.0, 2.0, 30.0, 40.0]), height=20, width=50).numpy().tolist()
+    [0.0, 2.0, 20.0, 40.0]
+    """
     return tf.clip_by_value(boxes, 0.0, tf.constant([height, width, height, width], boxes.dtype))
 
 

@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """All hyper-parameters, their defaults and the tables of recipes and models: `Config` below is the reference manual.
 
-Precedence: defaults < model < recipe < hparams < flags. `--hparams` takes a .yaml file or `k=v` pairs: `hparams.py`.
-Imports no TensorFlow, so that a typing error is reported immediately.
+Precedence: defaults < model < recipe < `--hparams` < flags. Imports no TensorFlow, so that typos are reported at once.
 """
 
 import dataclasses
@@ -20,9 +19,7 @@ from efficientdet.fpn_configs import FPNS, FUSIONS
 from efficientdet.hparams import read_hparams
 
 VERSION = "0.4"  # of this repository
-
 MAX_NUM_CLASSES = 10_000  # far above that of any dataset of boxes (LVIS has 1,203); memory grows with it
-
 Section = TypeVar("Section", bound="_Section")
 
 
@@ -265,8 +262,7 @@ class Config(_Section):
                     f"fpn_config node {i} must have a feat_level in {levels[0]}..{levels[-1]} and"
                     f" inputs_offsets in 0..{len(levels) + i - 1}, got {node}"
                 )
-        missing = set(levels) - {node["feat_level"] for node in self.fpn_config["nodes"]}
-        if missing:
+        if missing := set(levels) - {node["feat_level"] for node in self.fpn_config["nodes"]}:
             raise ConfigError(f"fpn_config needs a node for each level {levels[0]}..{levels[-1]}, none has {missing}")
 
     def select(self, *names: str) -> dict[str, Any]:
@@ -378,6 +374,10 @@ def load(model: str | Config, hparams: str = "", *, default_recipe: str | None =
 
     Raises:
         ConfigError: for an unknown model or key, an invalid value, or a file that cannot be read.
+
+    Example:
+        >>> load("efficientdet-d0", "num_classes=3", image_size="1920x1280").image_size
+        (1280, 1920)
     """
     base = model if isinstance(model, Config) else _of_model(model)
     given = [read_hparams(hparams), {name: value for name, value in flags.items() if value is not None}]

@@ -68,13 +68,21 @@ def convert(field: dataclasses.Field, value: Any, prefix: str = "") -> Any:
 
 
 def nearest(word: Any, known: Mapping[str, str]) -> str:
-    """Returns "; did you mean ...?" with the value of the most similar key, or "" if no key is similar."""
+    """Returns "; did you mean ...?" with the value of the most similar key, or "" if no key is similar.
+
+    >>> nearest("lerning_rate", {"learning_rate": "learning_rate", "momentum": "momentum"})
+    "; did you mean 'learning_rate'?"
+    """
     close = difflib.get_close_matches(str(word).lower(), known, n=1)
     return f"; did you mean {known[close[0]]!r}?" if close else ""
 
 
 def show_pair(key: Any, value: Any) -> str:
-    """Formats an invalid pair of a label map for an error message; explains booleans, which YAML makes of words."""
+    """Formats an invalid pair of a label map for an error message; explains booleans, which YAML makes of words.
+
+    >>> show_pair(2, True)
+    '2: True; without quotes, yes, no, on and off are booleans'
+    """
     hint = "; without quotes, yes, no, on and off are booleans" if bool in (type(key), type(value)) else ""
     return f"{key!r}: {value!r}{hint}"
 

@@ -80,6 +80,10 @@ def get_nodes(fpn_name: str | None, min_level: int, max_level: int) -> list[Node
 
     Raises:
         ValueError: if the name is unknown.
+
+    Example:
+        >>> get_nodes("bifpn", min_level=3, max_level=4)
+        [Node(level=3, inputs=(0, 1)), Node(level=4, inputs=(1, 2))]
     """
     name = fpn_name or "bifpn"
     if name not in FPNS:

@@ -18,6 +18,10 @@ def read_hparams(hparams: str) -> dict[str, Any]:
 
     Raises:
         ConfigError: if the text is none of these, or the file cannot be read.
+
+    Example:
+        >>> read_hparams("image_size=1920x1280,nms_configs.method=hard")
+        {'image_size': '1920x1280', 'nms_configs': {'method': 'hard'}}
     """
     hparams = hparams.strip()
     # "label_map=my.yaml" is a pair, unless a file of exactly that name exists.
@@ -93,6 +97,10 @@ def parse_pairs(text: str) -> dict[str, Any]:
 
     Raises:
         ConfigError: for a pair without "=", a key given twice, or an unbalanced bracket or quote.
+
+    Example:
+        >>> parse_pairs("learning_rate=0.01,label_map={1: traffic light, 2: can}")
+        {'learning_rate': 0.01, 'label_map': {1: 'traffic light', 2: 'can'}}
     """
     values = {}
     for piece in filter(None, map(str.strip, _split(text))):

@@ -27,7 +27,11 @@ class LossOptions(NamedTuple):
 
 
 def names(options: LossOptions) -> tuple[str, ...]:
-    """Returns the keys of the result of `detection_loss`."""
+    """Returns the keys of the result of `detection_loss`.
+
+    >>> names(LossOptions(0.25, 1.5, 0.0, 0.1, 50.0, "ciou", 1.0))
+    ('cls_loss', 'box_loss', 'box_iou_loss', 'det_loss')
+    """
     return ("cls_loss", "box_loss", *(["box_iou_loss"] if options.iou_loss_type else []), "det_loss")
 
 
@@ -55,6 +59,12 @@ def focal_loss(
 
     Returns:
         [] float32.
+
+    Example:
+        >>> options = {"alpha": 0.25, "gamma": 2.0, "label_smoothing": 0.0, "normalizer": tf.constant(1.0)}
+        >>> loss = focal_loss(tf.zeros([1, 1, 1, 1]), tf.zeros([1, 1, 1, 1], tf.int32), **options)
+        >>> round(float(loss), 4)  # alpha * 0.5**gamma * log(2)
+        0.0433
 
     Reference: Lin et al., ICCV 2017, equation 5 (https://arxiv.org/abs/1708.02002).
     """
@@ -124,6 +134,12 @@ def box_loss(box_outputs: tf.Tensor, box_targets: tf.Tensor, *, delta: float, no
 
     Returns:
         [] float32.
+
+    Example:
+        >>> outputs, targets = tf.constant([0.5, 0.0, 0.0, 0.0]), tf.constant([0.25, 0.0, 0.0, 0.0])
+        >>> loss = box_loss(outputs, targets, delta=0.125, normalizer=tf.constant(1.0))
+        >>> float(loss)  # delta * (error - delta / 2) / 4
+        0.005859375
 
     Reference: Girshick, ICCV 2015, section 2.3 (https://arxiv.org/abs/1504.08083), there with delta 1.
     """

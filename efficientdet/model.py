@@ -186,7 +186,11 @@ class EfficientDetModel(tf.Module):
 
 
 def build_anchors(config: Config) -> Anchors:
-    """Creates the anchors of a config."""
+    """Creates the anchors of a config.
+
+    >>> build_anchors(Config(image_size=512)).boxes.shape
+    (49104, 4)
+    """
     options = config.select("min_level", "max_level", "num_scales", "aspect_ratios", "anchor_scale")
     return Anchors(config.image_size, **options)
 

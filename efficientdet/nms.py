@@ -23,6 +23,13 @@ def nms(boxes: tf.Tensor, scores: tf.Tensor, config: NmsConfig) -> tuple[tf.Tens
         scores: [D] float32, after decay; 0 from valid_len on.
         valid_len: [] int32.
 
+    Example:
+        >>> boxes = tf.constant([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 3.0], [5.0, 5.0, 6.0, 6.0]])
+        >>> config = NmsConfig(method="hard", max_output_size=3)
+        >>> indices, _, valid_len = nms(boxes, tf.constant([0.5, 0.75, 0.25]), config)
+        >>> indices[: int(valid_len)].numpy().tolist()
+        [1, 2]
+
     Reference: Bodla et al., ICCV 2017, equation 3 (https://arxiv.org/abs/1704.04503), for gaussian.
     """
     is_soft = config.method == "gaussian"

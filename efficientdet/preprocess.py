@@ -24,6 +24,11 @@ def fit(
     Returns:
         The size of the scaled image, [2] int32, (height, width) of at least (1, 1); and the factors, [2] float32,
         (y, x).
+
+    Example:
+        >>> size, scale = fit(tf.constant([480, 640]), (320, 320), keep_aspect_ratio=True)
+        >>> size.numpy().tolist(), scale.numpy().tolist()
+        ([240, 320], [0.5, 0.5])
     """
     scale = tf.cast(output_size, tf.float32) / tf.cast(image_hw, tf.float32)
     if not keep_aspect_ratio:
@@ -47,6 +52,13 @@ def preprocess(
     Returns:
         The network input [(B,) height, width, 3] float32, and image_scale [4] float32: boxes in pixels of the network
         input, multiplied by image_scale, are in pixels of the given image.
+
+    Example:
+        >>> colors = {"mean_rgb": 127.0, "stddev_rgb": 128.0, "scale_range": False}
+        >>> image = tf.zeros([480, 640, 3], tf.uint8)
+        >>> inputs, image_scale = preprocess(image, (320, 320), keep_aspect_ratio=True, **colors)
+        >>> inputs.shape, image_scale.numpy().tolist()
+        (TensorShape([320, 320, 3]), [2.0, 2.0, 2.0, 2.0])
     """
     image = tf.convert_to_tensor(image)
     size, scale = fit(tf.shape(image)[-3:-1], image_size, keep_aspect_ratio=keep_aspect_ratio)
@@ -97,7 +109,11 @@ def _resize(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
 
 
 def normalize(image: tf.Tensor, mean_rgb: Rgb, stddev_rgb: Rgb) -> tf.Tensor:
-    """Returns (image - mean_rgb) / stddev_rgb for [..., H, W, 3] float32; arguments as in `to_input`."""
+    """Returns (image - mean_rgb) / stddev_rgb for [..., H, W, 3] float32; arguments as in `to_input`.
+
+    >>> normalize(tf.fill([1, 1, 3], 255.0), mean_rgb=127.0, stddev_rgb=128.0).numpy().tolist()
+    [[[1.0, 1.0, 1.0]]]
+    """
     # Broadcasts whole rows: TensorFlow takes six times as long to broadcast [3] over every pixel.
     shape = tf.shape(image)
     mean, stddev = (
@@ -116,6 +132,10 @@ def unnormalize(image: tf.Tensor, *, mean_rgb: Rgb, stddev_rgb: Rgb, scale_range
 
     Returns:
         [..., 3] uint8, RGB, clipped to [0, 255]; padding has the mean color.
+
+    Example:
+        >>> unnormalize(tf.ones([1, 3]), mean_rgb=127.0, stddev_rgb=128.0, scale_range=False).numpy().tolist()
+        [[255, 255, 255]]
     """
     image = tf.cast(image, tf.float32)
     if scale_range:

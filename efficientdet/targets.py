@@ -26,6 +26,12 @@ class AnchorLabeler:
     highest IoU of the box, are combined. CPU time per image in ms, on one thread, of this algorithm and of the matrix:
     D0 with K = 7 boxes 0.61 / 1.56, K = 30 1.4 / 6.0, K = 100 3.4 / 21.8; D7x with K = 30 2.6 / 72.
 
+    >>> anchors = Anchors((64, 64), min_level=3, max_level=4, num_scales=1, aspect_ratios=[1.0], anchor_scale=2.0)
+    >>> labeler = AnchorLabeler(anchors)
+    >>> positives, boxes = labeler.match(tf.constant([[4.0, 4.0, 20.0, 20.0]]))
+    >>> anchors.boxes[positives.numpy()].tolist()
+    [[4.0, 4.0, 20.0, 20.0]]
+
     Reference: Lin et al., ICCV 2017, section 4 (https://arxiv.org/abs/1708.02002), with one threshold instead of two.
     """
 
