@@ -188,7 +188,11 @@ def load(path: str, keys: Collection[str] = ()) -> Groundtruth:
 
 
 def count(image_ids: Collection[int], rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Returns numbers of images, of those without annotations, of the annotations, and of crowds among these."""
+    """Returns numbers of images, of those without annotations, of the annotations, and of crowds among these.
+
+    >>> count([1, 2], [{"image_id": 1}, {"image_id": 1, "iscrowd": 1}])
+    {'images': 2, 'images_without_boxes': 1, 'boxes': 2, 'crowds': 1}
+    """
     return {
         "images": len(image_ids),
         "images_without_boxes": len(set(image_ids) - {row["image_id"] for row in rows}),
@@ -214,7 +218,11 @@ def read(path: str | os.PathLike) -> CocoFile:
 
 
 def parse_id(value: object) -> int | None:
-    """Returns an id as an integer: of an integer, an integral float or digits; None for any other value."""
+    """Returns an id as an integer: of an integer, an integral float or digits; None for any other value.
+
+    >>> parse_id(7.0), parse_id("7"), parse_id("seven")
+    (7, 7, None)
+    """
     if type(value) is float and value.is_integer() and abs(value) <= MAX_FLOAT_ID:
         return int(value)
     if type(value) is str and value.isascii() and value.isdigit() and len(value) <= MAX_DIGITS:
@@ -223,7 +231,11 @@ def parse_id(value: object) -> int | None:
 
 
 def label(annotation: Mapping[str, Any]) -> str:
-    """Returns the name of an annotation in messages, such as "annotation 17"."""
+    """Returns the name of an annotation in messages.
+
+    >>> label({"id": 17})
+    'annotation 17'
+    """
     return f"annotation {annotation['id'] if 'id' in annotation else reprlib.repr(annotation)}"
 
 

@@ -6,7 +6,11 @@ import os
 
 
 def is_remote(path: str | os.PathLike) -> bool:
-    """Returns True for a URL such as gs://bucket/file, which tf.io.gfile reads and writes."""
+    """Returns True for a URL such as gs://bucket/file, which tf.io.gfile reads and writes.
+
+    >>> is_remote("gs://bucket/train.tfrecord"), is_remote("/data/train.tfrecord")
+    (True, False)
+    """
     return "://" in os.fspath(path)
 
 

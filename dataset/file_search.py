@@ -71,13 +71,20 @@ def is_hidden(path: str) -> bool:
     """Returns True for files that systems and editors put beside data, and all files in such folders.
 
     Their names begin with a dot, such as `._a.jpg` and `.ipynb_checkpoints`, or are among SYSTEM_FILES.
+
+    >>> is_hidden("images/a.jpg"), is_hidden(".ipynb_checkpoints/a.jpg"), is_hidden("images/Thumbs.db")
+    (False, True, True)
     """
     names = [name for name in path.split(os.sep) if name not in (".", "..")]
     return any(name.startswith(".") or name.lower() in SYSTEM_FILES for name in names)
 
 
 def glob_root(pattern: str) -> str:
-    """Returns the folder of a glob in front of the first wildcard; the path itself if there is none."""
+    """Returns the folder of a glob in front of the first wildcard; the path itself if there is none.
+
+    >>> glob_root("data/*/images/*.jpg"), glob_root("data/a.jpg")
+    ('data', 'data/a.jpg')
+    """
     parts = pattern.split(os.sep)
     is_plain = [not glob.has_magic(part) for part in parts]
     num_plain = is_plain.index(False) if False in is_plain else len(parts)

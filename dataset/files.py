@@ -41,6 +41,9 @@ def reason_of(error: BaseException, *, with_path: bool = False) -> str:
 
     Graph nodes and stack traces in TensorFlow's messages are removed, and so is the path of a file that cannot be
     opened, which the caller names; `with_path` keeps TensorFlow's path.
+
+    >>> reason_of(OSError(28, "No space left on device"))
+    'No space left on device'
     """
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
@@ -61,7 +64,11 @@ def check_local(path: str | os.PathLike, name: str) -> None:
 
 
 def folder_of(path: str) -> str:
-    """Returns the folder of a local or remote path; an absolute path for a local one."""
+    """Returns the folder of a local or remote path; an absolute path for a local one.
+
+    >>> folder_of("gs://bucket/run/model.ckpt")
+    'gs://bucket/run'
+    """
     if not is_remote(path):
         return os.path.dirname(os.path.abspath(path))
     scheme, _, name = path.rstrip("/").partition("://")

@@ -59,6 +59,12 @@ def resolve(label_map: str | Mapping | None) -> dict[int, str]:
 
     Raises:
         LabelMapError: for an unknown name, an unreadable file, or an invalid or duplicate id or name.
+
+    Example:
+        >>> resolve("voc")[1]
+        'aeroplane'
+        >>> resolve({"dog": 2, "cat": 1})
+        {1: 'cat', 2: 'dog'}
     """
     if label_map is None:
         return {}
@@ -78,21 +84,33 @@ def resolve(label_map: str | Mapping | None) -> dict[int, str]:
 
 
 def spelling_key(name: str) -> str:
-    """Returns the same text for names that differ only in case, spaces, hyphens or underscores."""
+    """Returns the same text for names that differ only in case, spaces, hyphens or underscores.
+
+    >>> spelling_key("Traffic_Light") == spelling_key("traffic light")
+    True
+    """
     return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name).strip()).casefold()
 
 
 def is_background(name: str) -> bool:
-    """Returns True for "background" and other spellings of it, such as "_background_"."""
+    """Returns True for "background" and other spellings of it, such as "_background_".
+
+    >>> is_background("__background__")
+    True
+    """
     return spelling_key(name).strip() == "background"
 
 
 def show_similar(names: Mapping[int, str], num_boxes: Mapping[int, int]) -> list[str]:
-    """Returns every group of classes with the same `spelling_key`, such as "1 'Dog' on 5 boxes, 2 'dog' on 1 boxes".
+    """Returns every group of classes with the same `spelling_key`, with their numbers of boxes.
 
     Args:
         names: {id: name}.
         num_boxes: number of boxes per id; 0 for ids that it lacks.
+
+    Example:
+        >>> show_similar({1: "Dog", 2: "dog", 3: "cat"}, {1: 5, 2: 1})
+        ["1 'Dog' on 5 boxes, 2 'dog' on 1 boxes"]
     """
     groups = collections.defaultdict(list)
     for class_id, name in sorted(names.items()):
@@ -101,7 +119,11 @@ def show_similar(names: Mapping[int, str], num_boxes: Mapping[int, int]) -> list
 
 
 def name_of(names: Mapping[int, str], class_id: float) -> str:
-    """Returns the name of a class, or "class 7" if it has none; accepts ids of any numeric type."""
+    """Returns the name of a class, or its id if it has none; accepts ids of any numeric type.
+
+    >>> name_of({1: "cat"}, 1), name_of({1: "cat"}, 7)
+    ('cat', 'class 7')
+    """
     return names.get(int(class_id), f"class {int(class_id)}")
 
 
@@ -110,6 +132,12 @@ def check(names: Mapping[int, str], num_classes: int) -> None:
 
     Raises:
         LabelMapError: if an id is above num_classes; the message states the num_classes needed.
+
+    Example:
+        >>> check({1: "cat", 5: "dog"}, num_classes=3)
+        Traceback (most recent call last):
+            ...
+        dataset.label_map.LabelMapError: label_map has id 5 ('dog') but num_classes is 3; set num_classes to 5 or more
     """
     largest = max(names, default=0)
     if largest > num_classes:

@@ -30,7 +30,11 @@ class Scene(NamedTuple):
 
 
 def make_scene(seed: int, index: int, image_size: tuple[int, int]) -> Scene:
-    """Draws image number `index` of a seed; image_size is (height, width) in pixels."""
+    """Draws image number `index` of a seed; image_size is (height, width) in pixels.
+
+    >>> make_scene(seed=1, index=0, image_size=(96, 128)).image.shape
+    (96, 128, 3)
+    """
     random = np.random.RandomState([seed, index])  # unlike a Generator, the same stream in every NumPy version
     image = _background(random, image_size)
     num_objects = 0 if random.random_sample() < EMPTY_SHARE else 1 + int(random.random_sample() * MAX_OBJECTS)

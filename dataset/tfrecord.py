@@ -53,6 +53,12 @@ def encode(record: Record) -> bytes:
 
     Raises:
         ValueError: if the length of a per-object column is neither 0 nor that of `boxes_norm`.
+
+    Example:
+        >>> record = Record(b"...", 480, 640, "a.jpg", "1", boxes_norm=[[0.0, 0.0, 0.5, 1.0]], classes=[2])
+        >>> sample = parse(encode(record))
+        >>> sample["boxes_norm"].numpy().tolist(), sample["classes"].numpy().tolist()
+        ([[0.0, 0.0, 0.5, 1.0]], [2])
     """
     boxes = np.asarray(record.boxes_norm, np.float32).reshape(-1, 4)
     for name in ("classes", "class_names", "is_crowd", "area", "masks", "difficult", "truncated", "poses"):

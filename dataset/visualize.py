@@ -29,13 +29,21 @@ MISSING_LETTER = "\uffff"  # not a character: every font draws it as it draws le
 
 
 def class_color(class_id: int) -> tuple[int, int, int]:
-    """Returns the RGB colour of a class, which depends on its id alone; hues of adjacent ids are far apart."""
+    """Returns the RGB colour of a class, which depends on its id alone; hues of adjacent ids are far apart.
+
+    >>> class_color(1), class_color(2)
+    ((38, 101, 255), (132, 204, 31))
+    """
     red, green, blue = colorsys.hsv_to_rgb(class_id * GOLDEN_RATIO % 1, 0.85, 1.0 if class_id % 2 else 0.8)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def text_color(background: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Returns black or white, whichever has the higher contrast to an RGB colour (relative luminance, WCAG 2)."""
+    """Returns black or white, whichever has the higher contrast to an RGB colour (relative luminance, WCAG 2).
+
+    >>> text_color((255, 255, 0))
+    (0, 0, 0)
+    """
     linear = (np.asarray(background) / 255) ** 2.2
     luminance = linear @ [0.2126, 0.7152, 0.0722]
     return (0, 0, 0) if luminance > 0.179 else (255, 255, 255)  # where both contrasts are equal

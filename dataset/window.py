@@ -99,6 +99,11 @@ def crop_image(image: tf.Tensor, window: Window) -> tf.Tensor:
 
 
 def crop_boxes(boxes_norm: tf.Tensor, image_hw: tf.Tensor, window: Window) -> tf.Tensor:
-    """Converts boxes [K, 4] from fractions of an image, [2] (height, width), to fractions of a window; not clipped."""
+    """Converts boxes [K, 4] from fractions of an image, [2] (height, width), to fractions of a window; not clipped.
+
+    >>> window = Window(offset=tf.constant([0, 32]), size=tf.constant([64, 32]), scaled_size=tf.constant([128, 64]))
+    >>> crop_boxes(tf.constant([[0.0, 0.5, 1.0, 1.0]]), tf.constant([64, 64]), window).numpy().tolist()
+    [[0.0, 0.0, 1.0, 1.0]]
+    """
     image_hw, offset, size = (tf.tile(tf.cast(side, tf.float32), [2]) for side in (image_hw, *window[:2]))
     return (boxes_norm * image_hw - offset) / size

@@ -19,13 +19,20 @@ def blend(first: tf.Tensor, second: tf.Tensor, factor: float) -> tf.Tensor:
     """Returns `first + factor * (second - first)`, clipped to [0, 255] and truncated to uint8.
 
     Both have numbers in [0, 255]; first is broadcast to the shape of second. A factor above 1 extrapolates.
+
+    >>> blend(tf.constant([0.0]), tf.constant([100.0]), 0.5).numpy().tolist()
+    [50]
     """
     first, second = tf.cast(first, tf.float32), tf.cast(second, tf.float32)
     return tf.cast(tf.clip_by_value(first + factor * (second - first), 0.0, 255.0), tf.uint8)
 
 
 def color(image: tf.Tensor, factor: float) -> tf.Tensor:
-    """Changes the saturation: factor 0 returns greys, 1 the image."""
+    """Changes the saturation: factor 0 returns greys, 1 the image.
+
+    >>> color(tf.constant([[[200, 100, 0]]], tf.uint8), factor=0.0).numpy().tolist()
+    [[[118, 118, 118]]]
+    """
     values = tf.reshape(tf.cast(image, tf.float32), [-1, 3])
     to_luma = tf.tile(tf.constant(LUMA)[:, tf.newaxis], [1, 3])
     return tf.reshape(blend(tf.round(values @ to_luma), values, factor), tf.shape(image))
@@ -39,7 +46,11 @@ def contrast(image: tf.Tensor, factor: float) -> tf.Tensor:
 
 
 def brightness(image: tf.Tensor, factor: float) -> tf.Tensor:
-    """Scales the values: factor 0 returns black, 1 the image."""
+    """Scales the values: factor 0 returns black, 1 the image.
+
+    >>> brightness(tf.fill([1, 1, 3], 100.0), factor=1.5).numpy().tolist()
+    [[[150, 150, 150]]]
+    """
     return blend(0, image, factor)
 
 
@@ -53,19 +64,31 @@ def sharpness(image: tf.Tensor, factor: float) -> tf.Tensor:
 
 
 def posterize(image: tf.Tensor, bits: int) -> tf.Tensor:
-    """Keeps the highest `bits` bits of every value, clipped to [1, 8]: 0 bits would leave a black image."""
+    """Keeps the highest `bits` bits of every value, clipped to [1, 8]: 0 bits would leave a black image.
+
+    >>> posterize(tf.constant([255, 127], tf.uint8), bits=2).numpy().tolist()
+    [192, 64]
+    """
     lowest = 1 << (8 - min(max(bits, 1), 8))  # value of the lowest bit kept
     return tf.bitwise.bitwise_and(image, tf.constant(256 - lowest, tf.uint8))
 
 
 def solarize(image: tf.Tensor, threshold: int) -> tf.Tensor:
-    """Inverts values at or above a threshold; none if it is above 255."""
+    """Inverts values at or above a threshold; none if it is above 255.
+
+    >>> solarize(tf.constant([100, 200], tf.uint8), threshold=128).numpy().tolist()
+    [100, 55]
+    """
     bright = tf.cast(tf.cast(image, tf.int32) >= threshold, tf.uint8)
     return tf.bitwise.bitwise_xor(image, 255 * bright)
 
 
 def solarize_add(image: tf.Tensor, addition: int, threshold: int = 128) -> tf.Tensor:
-    """Adds `addition`, 0 or more, to values below a threshold of up to 255; the sum is at most 255."""
+    """Adds `addition`, 0 or more, to values below a threshold of up to 255; the sum is at most 255.
+
+    >>> solarize_add(tf.constant([100, 200], tf.uint8), addition=50).numpy().tolist()
+    [150, 200]
+    """
     dark = tf.cast(image < threshold, tf.uint8)
     return image + dark * tf.minimum(tf.constant(min(addition, 255), tf.uint8), 255 - image)
 

@@ -30,7 +30,13 @@ def random_flip(sample: Sample, seed: tf.Tensor) -> Sample:
 
 
 def rotation(degrees: float | tf.Tensor, image_hw: tf.Tensor) -> tf.Tensor:
-    """Rotates about the centre of an image of image_hw, [2] pixels, counterclockwise for positive degrees."""
+    """Rotates about the centre of an image of image_hw, [2] pixels, counterclockwise for positive degrees.
+
+    >>> image_hw = tf.constant([64, 64])
+    >>> boxes_norm = warp_boxes(tf.constant([[0.0, 0.0, 0.5, 0.5]]), rotation(180.0, image_hw), image_hw)
+    >>> boxes_norm.numpy().round(2).tolist()
+    [[0.5, 0.5, 1.0, 1.0]]
+    """
     radians = tf.cast(degrees, tf.float32) * (math.pi / 180)
     cos, sin = tf.cos(radians), tf.sin(radians)
     last_y, last_x = tf.unstack(tf.cast(image_hw, tf.float32) - 1)  # twice the centre, in pixel indices
@@ -83,6 +89,10 @@ def warp_boxes(boxes_norm: tf.Tensor, matrix: tf.Tensor, image_hw: tf.Tensor) ->
     Returns:
         [K, 4] float32 in [0, 1]; all zeros for a box that leaves the image, or that was empty before, so that an object
         removed by one transform does not reappear after the next.
+
+    Example:
+        >>> warp_boxes(tf.constant([[0.0, 0.0, 0.5, 0.5]]), translation(x=32.0), tf.constant([64, 64])).numpy().tolist()
+        [[0.0, 0.5, 0.5, 1.0]]
     """
     size = tf.cast(tf.tile(image_hw, [2]), tf.float32)
     # Pixel indices are relative to the centre of the first pixel, box coordinates to its edge.
@@ -112,7 +122,11 @@ def warp(sample: Sample, matrix: tf.Tensor) -> Sample:
 
 
 def pixel_windows(boxes_norm: tf.Tensor, image_hw: tf.Tensor) -> tf.Tensor:
-    """Rounds boxes [K, 4] in [0, 1] to windows of whole pixels, [K, 4] int32 [top, left, bottom, right]."""
+    """Rounds boxes [K, 4] in [0, 1] to windows of whole pixels, [K, 4] int32 [top, left, bottom, right].
+
+    >>> pixel_windows(tf.constant([[0.0, 0.25, 0.5, 1.0]]), tf.constant([48, 64])).numpy().tolist()
+    [[0, 16, 24, 64]]
+    """
     edges = tf.round(tf.clip_by_value(boxes_norm, 0.0, 1.0) * tf.cast(tf.tile(image_hw, [2]), tf.float32))
     return tf.cast(edges, tf.int32)
 

@@ -58,7 +58,11 @@ def best_ious(boxes: np.ndarray, anchors: Anchors, side_factor: float = 1.0) -> 
 
 
 def recall(ious: np.ndarray, match_threshold: float) -> float:
-    """Share of boxes whose best anchor reaches the IoU with which anchors are matched in training; 1 without boxes."""
+    """Share of boxes whose best anchor reaches the IoU with which anchors are matched in training; 1 without boxes.
+
+    >>> recall(np.array([0.4, 0.6, 0.8, 0.9]), match_threshold=0.5)
+    0.75
+    """
     return float(np.mean(ious >= match_threshold)) if len(ious) else 1.0
 
 
@@ -122,6 +126,10 @@ def k_means(values: np.ndarray, number: int) -> np.ndarray:
 
     Returns:
         Sorted centers, [number] or fewer.
+
+    Example:
+        >>> k_means(np.array([1.0, 2.0, 10.0, 12.0]), number=2).tolist()
+        [1.5, 11.0]
     """
     centers = np.unique(np.quantile(values, (np.arange(number) + 0.5) / number))
     while True:

@@ -96,7 +96,11 @@ def from_values(boxes: np.ndarray, sizes: np.ndarray) -> str | None:
 
 
 def are_far_outside(boxes_norm: np.ndarray) -> np.ndarray:
-    """Mask [K] of boxes [K, 4], fractions of the image, with more than MAX_OUTSIDE of their area outside."""
+    """Mask [K] of boxes [K, 4], fractions of the image, with more than MAX_OUTSIDE of their area outside.
+
+    >>> are_far_outside(np.array([[0.5, 0.5, 1.0, 1.0], [0.5, 0.5, 1.0, 3.0]])).tolist()
+    [False, True]
+    """
     inside = np.clip(boxes_norm, 0, 1)
     with np.errstate(invalid="ignore", over="ignore"):
         area, area_inside = ((boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (boxes_norm, inside))

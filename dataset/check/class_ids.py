@@ -33,6 +33,9 @@ def moved(given: NamedIds, reference: NamedIds) -> list[tuple[str, int, int]]:
 
     Names that only one source has are not among them, so that a label map may name part of the classes, and an id may
     have another name in each.
+
+    >>> moved(NamedIds([(1, "dog"), (2, "cat")], "label_map"), NamedIds([(1, "cat"), (2, "Dog")], "the records"))
+    [('dog', 1, 2), ('cat', 2, 1)]
     """
     ids = collections.defaultdict(set)
     for class_id, name in reference.pairs:

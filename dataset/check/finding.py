@@ -22,11 +22,19 @@ class Finding(NamedTuple):
 
 
 def format_count(number: int, total: int, what: str) -> str:
-    """Formats a count and its share, such as "3 of 120 boxes (2.5%)"."""
+    """Formats a count and its share.
+
+    >>> format_count(3, 120, "boxes")
+    '3 of 120 boxes (2.5%)'
+    """
     return f"{number} of {total} {what} ({100 * number / max(total, 1):.1f}%)"
 
 
 def format_names(items: Sequence) -> str:
-    """Joins the first few items, such as "a, b, c and 9 more"."""
+    """Joins the first few items, and counts the others.
+
+    >>> format_names(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
     more = f" and {len(items) - NAMES_SHOWN} more" if len(items) > NAMES_SHOWN else ""
     return ", ".join(str(item) for item in items[:NAMES_SHOWN]) + more

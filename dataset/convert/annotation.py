@@ -104,7 +104,11 @@ def read_lines(path: Path, kind: str) -> list[str]:
 
 
 def parse_numbers(texts: Sequence[str]) -> tuple[float, ...] | None:
-    """Returns numbers, or None if a text is not a finite number."""
+    """Returns numbers, or None if a text is not a finite number.
+
+    >>> parse_numbers(["1", "2.5"]), parse_numbers(["1", "nan"])
+    ((1.0, 2.5), None)
+    """
     try:
         numbers = tuple(map(float, texts))
     except ValueError:
@@ -113,7 +117,11 @@ def parse_numbers(texts: Sequence[str]) -> tuple[float, ...] | None:
 
 
 def enclose_rotated(box: Box, degrees: float) -> Box:
-    """Returns the box [xmin, ymin, xmax, ymax] that encloses another one, in pixels, turned around its centre."""
+    """Returns the box [xmin, ymin, xmax, ymax] that encloses another one, in pixels, turned around its centre.
+
+    >>> [round(side, 3) for side in enclose_rotated((0.0, 0.0, 4.0, 2.0), degrees=90)]
+    [1.0, -1.0, 3.0, 3.0]
+    """
     xmin, ymin, xmax, ymax = box
     cos, sin = abs(math.cos(math.radians(degrees))), abs(math.sin(math.radians(degrees)))
     width, height = (xmax - xmin) * cos + (ymax - ymin) * sin, (xmax - xmin) * sin + (ymax - ymin) * cos

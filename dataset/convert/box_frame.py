@@ -129,6 +129,10 @@ def transpose_box_norm(box_norm: Box, orientation: int) -> Box:
         box_norm: in fractions of the stored pixels.
         orientation: EXIF orientation; the box is returned unchanged for values outside of 2-8.
 
+    Example:
+        >>> transpose_box_norm((0.0, 0.0, 0.25, 0.5), orientation=6)
+        (0.0, 0.75, 0.5, 1.0)
+
     Reference: Exif 2.32, tag 274, Orientation: the visual side of row 0 and of column 0 of the stored pixels.
     """
     ymin, xmin, ymax, xmax = box_norm

@@ -88,7 +88,11 @@ def open_shards(prefix: str | os.PathLike, num_shards: int) -> Iterator[Callable
 
 
 def companion_path(prefix: str | os.PathLike, kind: str, suffix: str = ".json") -> str:
-    """Returns `{folder}/{kind}_{name}{suffix}`, with a leading underscore if `{name}*` would match that name."""
+    """Returns `{folder}/{kind}_{name}{suffix}`, with a leading underscore if `{name}*` would match that name.
+
+    >>> companion_path("records/train", "label_map", ".yaml")
+    'records/label_map_train.yaml'
+    """
     folder, prefix_name = os.path.split(prefix)
     name = f"{kind}_{prefix_name}{suffix}"
     return os.path.join(folder, f"_{name}" if name.startswith(prefix_name) else name)

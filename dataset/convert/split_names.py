@@ -15,9 +15,12 @@ SPLIT_WORDS = {
 
 
 def split_of(name: str) -> str | None:
-    """Returns the split "train", "val" or "test" that the words of a name show, such as instances_train2017, or None.
+    """Returns the split "train", "val" or "test" that the words of a name show, or None.
 
     A name with words of several splits shows none, except that one with a word of "test" is that of test images.
+
+    >>> split_of("instances_train2017"), split_of("valid"), split_of("images")
+    ('train', 'val', None)
     """
     words = set(re.split(r"[^a-z]+", name.lower()))
     found = [split for split, synonyms in SPLIT_WORDS.items() if words & set(synonyms)]
@@ -28,6 +31,9 @@ def find_synonym(word: str, names: Collection[str]) -> str | None:
     """Returns the word of a split or, if it is not among the names, another word for that split which is, or None.
 
     "trainval" replaces no other word, as its images may be those of validation, too.
+
+    >>> find_synonym("val", {"train", "validation"})
+    'validation'
     """
     synonyms = next((words for words in SPLIT_WORDS.values() if word in words), ())
     candidates = [word, *(synonym for synonym in synonyms if synonym != TRAINVAL)]

@@ -293,7 +293,11 @@ def _is_row(line: str) -> bool:
 
 
 def label_path(image_path: Path) -> Path:
-    """Returns the path of an image's labels: `labels` for the last folder `images`, if there is one, and .txt."""
+    """Returns the path of an image's labels: `labels` for the last folder `images`, if there is one, and .txt.
+
+    >>> label_path(Path("data/images/train/a.jpg")).as_posix()
+    'data/labels/train/a.txt'
+    """
     *folders, name = image_path.parts
     if "images" in folders:
         folders[len(folders) - 1 - folders[::-1].index("images")] = "labels"

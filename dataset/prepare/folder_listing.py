@@ -114,11 +114,19 @@ def scan(root: Path, *, skip_unreadable: bool = False) -> FolderListing:
 
 
 def ancestors(folder: str) -> list[str]:
-    """Returns a relative folder and those above it, from the deepest to ""."""
+    """Returns a relative folder and those above it, from the deepest to "".
+
+    >>> ancestors("train/images")
+    ['train/images', 'train', '']
+    """
     parts = folder.split("/") if folder else []
     return ["/".join(parts[:end]) for end in range(len(parts), -1, -1)]
 
 
 def common_folder(folders: Iterable[str]) -> str:
-    """Returns the deepest relative folder that contains all others."""
+    """Returns the deepest relative folder that contains all others.
+
+    >>> common_folder(["train/images", "train/labels"])
+    'train'
+    """
     return os.path.commonpath([f"/{folder}" for folder in folders]).strip("/")

@@ -71,7 +71,11 @@ def hold_out(source: Source, *, seed: int) -> tuple[Source, Source, list[str]]:
 
 
 def num_held_out(num_images: int) -> int:
-    """Returns the number of images that `hold_out` holds out."""
+    """Returns the number of images that `hold_out` holds out.
+
+    >>> num_held_out(1000)
+    100
+    """
     return min(max(round(FRACTION * num_images), MIN_IMAGES), MAX_IMAGES, num_images // 2)
 
 
