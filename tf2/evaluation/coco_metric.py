@@ -56,7 +56,11 @@ class EvaluatedImage(NamedTuple):
 
 
 def mean_valid(values: np.ndarray) -> float:
-    """Returns the mean of precision or recall, without entries of -1, which have no groundtruth; -1 if all are."""
+    """Returns the mean of precision or recall, without entries of -1, which have no groundtruth; -1 if all are.
+
+    >>> mean_valid(np.array([0.25, 0.75, -1.0]))
+    0.5
+    """
     values = values[values > -1]
     return float(values.mean()) if values.size else -1.0
 

@@ -178,6 +178,10 @@ def suppression(config: Config, *, classes: str = "all at once", clip: bool = Tr
     Args:
         classes: "all at once" if boxes of all classes compete with each other, or "each by itself".
         clip: True if boxes are clipped at the image border.
+
+    Example:
+        >>> suppression(Config())["method"], suppression(Config())["sigma"]
+        ('gaussian', 0.5)
     """
     nms = config.nms_configs
     return {

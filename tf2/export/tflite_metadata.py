@@ -92,7 +92,11 @@ def detection_op(config: Config) -> bytes:
 
 
 def labels(config: Config) -> str | None:
-    """Returns the text of LABELS_FILE: a line per class id from 1, which clients count from 0; None without names."""
+    """Returns the text of LABELS_FILE: a line per class id from 1, which clients count from 0; None without names.
+
+    >>> labels(Config(num_classes=3, label_map={1: "cat", 3: "dog"})).split()
+    ['cat', '???', 'dog']
+    """
     names = label_map.resolve(config.label_map)
     if not names:
         return None
@@ -101,7 +105,11 @@ def labels(config: Config) -> str | None:
 
 
 def normalization(config: Config) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and standard deviation, [3] float32 in [0, 255]: the network input is (pixel - mean) / stddev."""
+    """Returns mean and standard deviation, [3] float32 in [0, 255]: the network input is (pixel - mean) / stddev.
+
+    >>> [values.tolist() for values in normalization(Config(mean_rgb=0, stddev_rgb=1, scale_range=True))]
+    [[127.5, 127.5, 127.5], [127.5, 127.5, 127.5]]
+    """
     mean, stddev = np.float32(config.mean_rgb), np.float32(config.stddev_rgb)
     if config.scale_range:  # ((pixel - mean) / stddev) * 2 / 255 - 1
         stddev = stddev * np.float32(127.5)

@@ -174,13 +174,21 @@ def check(input_video: str) -> None:
 
 
 def is_url(input_video: str) -> bool:
-    """Returns True for the URL of a network stream that OpenCV reads."""
+    """Returns True for the URL of a network stream that OpenCV reads.
+
+    >>> is_url("rtsp://camera/stream"), is_url("video.mp4")
+    (True, False)
+    """
     scheme, separator, _ = input_video.partition("://")
     return bool(separator) and scheme.lower() in STREAMS
 
 
 def name_of(input_video: str) -> str:
-    """Returns a name for messages and results: a path, camera 0, or a URL without user, password and query."""
+    """Returns a name for messages and results: a path, camera 0, or a URL without user, password and query.
+
+    >>> name_of("rtsp://admin:secret@camera/stream?quality=high"), name_of("0")
+    ('rtsp://camera/stream', 'camera 0')
+    """
     if input_video.isdigit():
         return f"camera {input_video}"
     scheme, separator, rest = input_video.partition("://")

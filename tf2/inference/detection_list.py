@@ -30,14 +30,22 @@ def rows(found: Found, names: Mapping[int, str]) -> list[dict[str, Any]]:
 
 
 def csv_line(values: Sequence[Any]) -> str:
-    """Returns one line of CSV."""
+    """Returns one line of CSV.
+
+    >>> csv_line([1, "cat, black", 0.5]).strip()
+    '1,"cat, black",0.5'
+    """
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(values)
     return text.getvalue()
 
 
 def csv_values(row: Mapping[str, Any]) -> list[Any]:
-    """Returns the values of CSV_COLUMNS of a detection."""
+    """Returns the values of CSV_COLUMNS of a detection.
+
+    >>> csv_values({"box": [1.0, 2.0, 3.0, 4.0], "score": 0.5, "class": 1, "name": "cat"})
+    [1, 'cat', 0.5, 1.0, 2.0, 3.0, 4.0]
+    """
     return [row["class"], row["name"], row["score"], *row["box"]]
 
 

@@ -60,7 +60,11 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def turn(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Returns the upright image of pixels [H, W, 3] with an EXIF orientation, [] int64, 1-8."""
+    """Returns the upright image of pixels [H, W, 3] with an EXIF orientation, [] int64, 1-8.
+
+    >>> turn(tf.zeros([48, 64, 3], tf.uint8), tf.constant(6, tf.int64)).shape
+    TensorShape([64, 48, 3])
+    """
     image = tf.transpose(image, tf.where(orientation >= 5, [1, 0, 2], [0, 1, 2]))
     is_flipped = tf.stack([_is_any(orientation, 3, 4, 7, 8), _is_any(orientation, 2, 3, 6, 7)])  # height, width
     return tf.ensure_shape(tf.reverse(image, tf.boolean_mask([0, 1], is_flipped)), [None, None, 3])

@@ -181,7 +181,11 @@ def _name_outputs(nodes: Nodes, tensors: dict[str, str]) -> dict[str, str]:
 
 
 def published_node(output: str) -> str:
-    """Returns the node name of an output, as in published graphs."""
+    """Returns the node name of an output, as in published graphs.
+
+    >>> published_node("class_predict_0"), published_node("box_predict_4")
+    ('class_net/class-predict/BiasAdd', 'box_net/box-predict_4/BiasAdd')
+    """
     output = re.sub(r"^(class|box)_predict_(\d+)$", r"\1_net/\1-predict_\2/BiasAdd", output)
     return output.replace("-predict_0/", "-predict/")
 

@@ -228,7 +228,11 @@ def load(path: str, content: str | None = None, num_threads: int | None = None) 
 
 
 def quantize(values: np.ndarray, details: dict) -> np.ndarray:
-    """Quantizes values for an input, round(value / scale) + zero_point; only casts if it is not quantized."""
+    """Quantizes values for an input, round(value / scale) + zero_point; only casts if it is not quantized.
+
+    >>> quantize(np.array([0.0, 0.5, 1.0]), {"quantization": (1 / 255, -128), "dtype": np.int8}).tolist()
+    [-128, 0, 127]
+    """
     scale, zero_point = details["quantization"]
     dtype = np.dtype(details["dtype"])
     if not scale or not np.issubdtype(values.dtype, np.floating):
@@ -238,7 +242,11 @@ def quantize(values: np.ndarray, details: dict) -> np.ndarray:
 
 
 def dequantize(values: np.ndarray, details: dict) -> np.ndarray:
-    """Dequantizes values of an output, (value - zero_point) * scale; unchanged if it is not quantized."""
+    """Dequantizes values of an output, (value - zero_point) * scale; unchanged if it is not quantized.
+
+    >>> dequantize(np.array([-128, 0, 127], np.int8), {"quantization": (0.5, -128)}).tolist()
+    [0.0, 64.0, 127.5]
+    """
     scale, zero_point = details["quantization"]
     return (values.astype(np.float32) - zero_point) * np.float32(scale) if scale else values
 

@@ -24,6 +24,10 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
 
     The cosine decays from the base rate at the end of the warm-up to 0 at the last step
     (Loshchilov and Hutter, ICLR 2017, equation 5, https://arxiv.org/abs/1608.03983).
+
+    >>> rate = LearningRate("cosine", 0.5, total_steps=100, warmup_init=0.25, warmup_steps=20)
+    >>> [round(float(rate(step)), 3) for step in (0, 10, 20, 60, 100)]
+    [0.25, 0.375, 0.5, 0.25, 0.0]
     """
 
     def __init__(
@@ -83,7 +87,12 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def learning_rate_schedule(config: Config, batch_size: int, steps_per_epoch: int) -> LearningRate:
-    """Builds the schedule of a config: epochs are converted to steps, and rates scale with the batch size."""
+    """Builds the schedule of a config: epochs are converted to steps, and rates scale with the batch size.
+
+    >>> rate = learning_rate_schedule(Config(learning_rate=0.08, num_epochs=10), batch_size=8, steps_per_epoch=100)
+    >>> rate.base_rate, rate.total_steps
+    (0.01, 1000)
+    """
     scale = batch_size / REFERENCE_BATCH_SIZE
     drops = (config.first_lr_drop_epoch, config.second_lr_drop_epoch)
     return LearningRate(
@@ -247,6 +256,10 @@ def clip_gradients(gradients: Sequence[tf.Tensor], norm: float | None) -> Clippe
     Args:
         gradients: tensors of any shapes.
         norm: maximum L2 norm, above 0; None or 0 disables clipping.
+
+    Example:
+        >>> clip_gradients([tf.constant([3.0, 4.0])], norm=2.5).gradients[0].numpy().tolist()
+        [1.5, 2.0]
     """
     norms = tf.sqrt(2 * tf.stack([tf.nn.l2_loss(gradient) for gradient in gradients]))
     finite = tf.math.is_finite(tf.norm(norms))

@@ -128,6 +128,10 @@ def step_of(prefix: str) -> int:
 
     Raises:
         CheckpointError: if the name has no step, as in released checkpoints.
+
+    Example:
+        >>> step_of("model/ckpt-1200")
+        1200
     """
     match = re.search(r"-(\d+)$", prefix)
     if not match:

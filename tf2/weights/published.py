@@ -98,6 +98,10 @@ def model_of(name: str) -> tuple[str, dict[str, Any]]:
 
     Raises:
         WeightsError: for the weights of a backbone.
+
+    Example:
+        >>> model_of("efficientdet-d2-640")
+        ('efficientdet-d2', {'image_size': 640})
     """
     if name not in DETECTORS:
         raise WeightsError(f"{name} is a backbone, for --backbone_ckpt in training; choose the name of a detector")

@@ -100,15 +100,21 @@ def _content(path: str) -> bytes:
 def changes(saved: Config, new: Config) -> dict[str, str]:
     """Returns the keys of a config that differ from the one of a training, with both values in one line.
 
-    The line of `learning_rate` is such as "learning_rate: 0.08 -> 0.01"; that of label_map has the names that differ;
-    keys of nms_configs are written nms_configs.method and so on.
+    The line of label_map has the names that differ; keys of nms_configs are written nms_configs.method and so on.
+
+    >>> changes(Config(), Config(learning_rate=0.01, map_freq=2))
+    {'learning_rate': 'learning_rate: 0.08 -> 0.01', 'map_freq': 'map_freq: 1 -> 2'}
     """
     before, after = _values_unlike(saved, new), _values_unlike(new, saved)
     return {key: f"{key}: {_short(before[key])} -> {_short(after[key])}" for key in after}
 
 
 def differs(key: str, saved: Config, new: Config) -> bool:
-    """Returns True if two configs differ in the meaning of a key, see SYNONYMS."""
+    """Returns True if two configs differ in the meaning of a key, see SYNONYMS.
+
+    >>> differs("fpn_name", Config(), Config(fpn_name="bifpn"))
+    False
+    """
     before, after = (getattr(config, key) for config in (saved, new))
     if key in SYNONYMS:
         before, after = (SYNONYMS[key].get(value, value) for value in (before, after))

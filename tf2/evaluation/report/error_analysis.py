@@ -136,6 +136,12 @@ def confusion(matches: Iterable[Match], class_ids: Sequence[int]) -> np.ndarray:
     Returns:
         [C + 1, C + 1] int: rows are classes of objects, columns classes of detections. The last row counts false
         positives, the last column missed objects.
+
+    Example:
+        >>> found = Match(0, 0, 0, detected_class=2, object_class=1, score=0.9, area=64.0)
+        >>> missed = Match(0, NONE, 1, detected_class=NONE, object_class=1, score=0.0, area=64.0)
+        >>> confusion([found, missed], class_ids=[1, 2]).tolist()
+        [[0, 1, 1], [0, 0, 0], [0, 0, 0]]
     """
     positions = {class_id: position for position, class_id in enumerate([*class_ids, NONE])}
     matrix = np.zeros([len(positions), len(positions)], int)
@@ -145,7 +151,11 @@ def confusion(matches: Iterable[Match], class_ids: Sequence[int]) -> np.ndarray:
 
 
 def counts(matrix: np.ndarray) -> list[Counts]:
-    """Returns the counts of each of the C classes of a `confusion` matrix, then of all classes together."""
+    """Returns the counts of each of the C classes of a `confusion` matrix, then of all classes together.
+
+    >>> counts(np.array([[8, 1, 1], [0, 5, 0], [2, 0, 0]]))[0]
+    Counts(objects=10, detections=10, correct=8, confused=1, missed=1, wrong_class=0, false_positives=2)
+    """
     objects, detections, correct = matrix.sum(axis=1), matrix.sum(axis=0), matrix.diagonal()
     missed, false = matrix[:, -1], matrix[-1]
     columns = (objects, detections, correct, objects - correct - missed, missed, detections - correct - false, false)

@@ -27,7 +27,11 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; ov
 
 
 def escape(value: object) -> str:
-    """Escapes text for HTML, including attributes, and replaces forbidden characters."""
+    """Escapes text for HTML, including attributes, and replaces forbidden characters.
+
+    >>> escape("<a href='x'>")
+    '&lt;a href=&#x27;x&#x27;&gt;'
+    """
     return html.escape(FORBIDDEN.sub("\ufffd", str(value)), quote=True)
 
 
@@ -102,7 +106,11 @@ def thumbnails(entries: Iterable[tuple[str, str, Sequence[str]]]) -> str:
 
 
 def format_value(value: Any) -> str:
-    """Formats a JSON value as text."""
+    """Formats a JSON value as text.
+
+    >>> format_value({"AP": 0.123456, "sizes": [320, 320], "images": None})
+    'AP 0.1235, sizes (320, 320), images none'
+    """
 
     def inner(part):
         return f"({format_value(part)})" if isinstance(part, (Mapping, list, tuple)) else format_value(part)

@@ -138,6 +138,9 @@ def most_confused(matrix: np.ndarray, number: int) -> list[int]:
     """Returns the positions of up to `number` classes with the most confusions, then the most other errors, ascending.
 
     matrix is [C + 1, C + 1], see `error_analysis.confusion`.
+
+    >>> most_confused(np.array([[8, 0, 0], [0, 5, 3], [0, 0, 0]]), number=1)
+    [1]
     """
     errors = matrix.copy()
     np.fill_diagonal(errors, 0)
@@ -240,7 +243,11 @@ def _label_steps(axes: Axes, last_step: float, steps_per_epoch: float | None, *,
 
 
 def class_labels(names: Mapping[int, str]) -> list[str]:
-    """Returns unique labels of classes such as "3 car", or "3" if the font lacks a character of the name."""
+    """Returns unique labels of classes: id and name, or the id alone if the font lacks a character of the name.
+
+    >>> class_labels({3: "car", 4: "猫"})
+    ['3 car', '4']
+    """
     supported = font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap()  # matplotlib's default font
     labels = []
     for class_id, name in names.items():
