@@ -59,7 +59,11 @@ def block_args(name: str) -> list[BlockArgs]:
 
 
 def is_lite(name: str) -> bool:
-    """Returns True for a network of the lite family, which is made for fixed-point hardware."""
+    """Returns True for a network of the lite family, which is made for fixed-point hardware.
+
+    >>> is_lite("efficientnet-lite0"), is_lite("efficientnet-b0")
+    (True, False)
+    """
     return name.startswith("efficientnet-lite")
 
 

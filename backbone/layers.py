@@ -168,6 +168,10 @@ def recompute(function: Callable[..., Result], *inputs: Tensors) -> Result:
     Returns:
         The tensor or list of tensors of `function`; it updates the moving averages of batch normalization once.
 
+    Example:
+        >>> float(recompute(tf.square, tf.constant(3.0)))
+        9.0
+
     Reference: Chen et al., Training Deep Nets with Sublinear Memory Cost (https://arxiv.org/abs/1604.06174).
     """
     calls = itertools.count()

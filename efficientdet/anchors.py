@@ -30,7 +30,11 @@ def concat_levels(outputs: Maps, depth: int) -> tf.Tensor:
 
 
 def split_anchors(outputs: Maps, depth: int) -> list[tf.Tensor]:
-    """Reshapes maps [B, Hl, Wl, A * depth] per level to [B, Hl * Wl * A, depth] per level."""
+    """Reshapes maps [B, Hl, Wl, A * depth] per level to [B, Hl * Wl * A, depth] per level.
+
+    >>> [level.shape[1] for level in split_anchors([tf.zeros([1, 4, 4, 18]), tf.zeros([1, 2, 2, 18])], depth=2)]
+    [144, 36]
+    """
     # The number of anchors is computed statically; only the batch size may be unknown.
     return [tf.reshape(output, [-1, math.prod(output.shape[1:]) // depth, depth]) for output in outputs]
 

@@ -96,6 +96,10 @@ def ciou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
         Negative sides count as 0. As in the paper, w is a constant to the gradient. The gradient of v is exact; the
         published code has none with respect to the prediction.
 
+    Example:
+        >>> round(float(ciou(tf.constant([0.0, 0.0, 2.0, 2.0]), tf.constant([0.0, 0.0, 2.0, 4.0]))), 4)
+        0.4468
+
     Reference: Zheng et al., AAAI 2020, equations 8 to 11 (https://arxiv.org/abs/1911.08287).
     """
     penalty = tf.square((_diagonal_angle(boxes) - _diagonal_angle(others)) * (2 / math.pi))

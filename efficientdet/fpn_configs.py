@@ -33,6 +33,9 @@ class _Builder:
 def bifpn(min_level: int, max_level: int) -> list[Node]:
     """One top-down and one bottom-up path, with a shortcut from each input to the last node of its level.
 
+    >>> [node.level for node in bifpn(min_level=3, max_level=7)]
+    [6, 5, 4, 3, 4, 5, 6, 7]
+
     Reference: Tan et al., CVPR 2020, figure 3 (f) (https://arxiv.org/abs/1911.09070).
     """
     graph = _Builder(min_level, max_level)
@@ -41,7 +44,11 @@ def bifpn(min_level: int, max_level: int) -> list[Node]:
 
 
 def qufpn(min_level: int, max_level: int) -> list[Node]:
-    """Quad pyramid: the paths of a BiFPN, the same paths in the opposite direction, and their fusion per level."""
+    """Quad pyramid: the paths of a BiFPN, the same paths in the opposite direction, and their fusion per level.
+
+    >>> len(qufpn(min_level=3, max_level=7))
+    21
+    """
     graph = _Builder(min_level, max_level)
     levels = range(min_level, max_level + 1)
     last = _add_paths(graph, levels[::-1])

@@ -74,7 +74,13 @@ def postprocess(
 
 
 def to_rows(detections: Detections) -> tf.Tensor:
-    """Packs detections into one tensor: [B, D, 7] of [index in batch, ymin, xmin, ymax, xmax, score, class]."""
+    """Packs detections into one tensor: [B, D, 7] of [index in batch, ymin, xmin, ymax, xmax, score, class].
+
+    >>> box = tf.constant([[[1.0, 2.0, 3.0, 4.0]]])
+    >>> detections = Detections(box, tf.constant([[0.5]]), tf.constant([[17]]), tf.constant([1]))
+    >>> to_rows(detections).numpy().tolist()
+    [[[0.0, 1.0, 2.0, 3.0, 4.0, 0.5, 17.0]]]
+    """
     boxes, scores, classes, _ = detections
     index = tf.range(tf.shape(scores)[0])[:, tf.newaxis] + tf.zeros_like(classes)
     columns = [tf.cast(index, tf.float32), *tf.unstack(boxes, axis=-1), scores, tf.cast(classes, tf.float32)]
