@@ -187,7 +187,7 @@ def define_device_flags() -> None:
             ["", "gpus", "multi-gpus", "tpu"],
             "gpus: all GPUs of this machine; multi-gpus: several machines; tpu; default: one device.",
         )
-        flags.DEFINE_list("worker", [], "With multi-gpus: host:port of each machine; default: from TF_CONFIG.")
+        flags.DEFINE_list("worker", [], "With multi-gpus: host:port of each machine; default: from TF_CONFIG or Slurm.")
         flags.DEFINE_integer(
             "worker_index", 0, "Index of this machine in --worker, from 0; the first one writes the files."
         )

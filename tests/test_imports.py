@@ -112,6 +112,7 @@ ORDER = [
     "tf2.inference.video_file",
     "tf2.inference.*",  # images, video
     "tf2.inference",
+    "tf2.training.cluster",
     "tf2.training.strategy",
     "tf2.training.optimizer",
     "tf2.training.model_dir",

@@ -4,9 +4,7 @@
 
 import contextlib
 import errno
-import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
@@ -14,6 +12,7 @@ import tf_keras as keras
 from absl import logging
 
 from dataset.files import reason_of
+from tf2.training import cluster as cluster_lib
 
 
 def set_options(seed: int | None = None, *, debug: bool = False, use_xla: bool = False, is_tpu: bool = False) -> None:
@@ -54,8 +53,8 @@ def create(
     Args:
         kind: None for one device; gpus for all GPUs of this machine; multi-gpus for several machines, with their GPUs
             or else their CPUs; tpu for a TPU. With workers, None and gpus mean multi-gpus.
-        workers: host:port of each machine. If empty, the environment variable TF_CONFIG is used: always for multi-gpus,
-            and for gpus if it names several machines.
+        workers: host:port of each machine. If empty, the environment is used, see `cluster.find`: always for
+            multi-gpus, and for gpus if TF_CONFIG names several machines.
         worker_index: index of this machine in workers, from 0; the first one writes the files.
         tpu: name or address of a TPU; "local" on a TPU VM.
         tpu_zone: Google Cloud zone.
@@ -70,18 +69,21 @@ def create(
         raise ValueError(f"--worker_index={worker_index} is an index into --worker; pass both flags, or only TF_CONFIG")
     if kind != "tpu" and (tpu or tpu_zone or gcp_project):
         raise ValueError("--tpu, --tpu_zone and --gcp_project require --strategy=tpu; add it, or omit them")
-    if workers or (kind == "gpus" and _names_several(os.environ.get("TF_CONFIG", ""))):
+    if workers or (kind == "gpus" and cluster_lib.names_several(os.environ.get(cluster_lib.TF_CONFIG, ""))):
         kind = "multi-gpus"
     if kind == "tpu":
         return _tpu_strategy(tpu, tpu_zone, gcp_project)
-    if kind == "multi-gpus":
-        os.environ["TF_CONFIG"] = json.dumps(_cluster(workers, worker_index))
     gpus = tf.config.list_physical_devices("GPU")
+    if kind == "multi-gpus":
+        cluster = cluster_lib.find(workers, worker_index)
+        os.environ[cluster_lib.TF_CONFIG] = cluster.tf_config()
+        gpus = _own_gpus(cluster, gpus)
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
     if kind == "multi-gpus":
         if not gpus:
             logging.warning("no GPU on this machine: its worker uses the CPU")
+        logging.info("waiting for %d workers: %s", len(cluster.workers), ", ".join(cluster.workers))
         return tf.distribute.MultiWorkerMirroredStrategy()
     if kind == "gpus":
         if not gpus:
@@ -110,6 +112,15 @@ def device_errors(out_of_memory: str) -> Iterator[None]:
         raise OSError(reason) from error
 
 
+def _own_gpus(cluster: cluster_lib.Cluster, gpus: list) -> list:
+    """Returns the GPUs of this process and hides those of others on the same machine."""
+    on_machine = os.environ.get("SLURM_GPUS_ON_NODE", "")
+    own = cluster_lib.share_of(gpus, cluster, int(on_machine) if on_machine.isdigit() else None)
+    if own != gpus:
+        tf.config.set_visible_devices(own, "GPU")
+    return own
+
+
 def _tpu_strategy(tpu: str | None, tpu_zone: str | None, gcp_project: str | None) -> tf.distribute.Strategy:
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu, zone=tpu_zone, project=gcp_project)
@@ -122,42 +133,6 @@ def _tpu_strategy(tpu: str | None, tpu_zone: str | None, gcp_project: str | None
             f"TPU VM, or its name with --tpu, --tpu_zone and --gcp_project"
         ) from error
     return tf.distribute.TPUStrategy(resolver)
-
-
-def _names_several(tf_config: str) -> bool:
-    """Returns True if a TF_CONFIG names several machines; False if it cannot be parsed."""
-    try:
-        return sum(map(len, json.loads(tf_config)["cluster"].values())) > 1
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return False
-
-
-def _cluster(workers: Sequence[str], worker_index: int) -> dict:
-    """Returns the TF_CONFIG to use, from the flags or else from the environment."""
-    if not workers:
-        given = os.environ.get("TF_CONFIG", "")
-        try:
-            cluster = json.loads(given)
-            workers, task = cluster["cluster"]["worker"], cluster["task"]
-            worker_index = task["index"]
-            only_workers = set(cluster["cluster"]) == {"worker"} and task["type"] == "worker"
-            valid = only_workers and isinstance(worker_index, int)
-        except (ValueError, LookupError, TypeError):
-            valid = False
-        if not valid:
-            raise ValueError(
-                "--strategy=multi-gpus needs the machines: --worker=host:port,host:port and --worker_index, or "
-                'TF_CONFIG={"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}, '
-                f"got {given!r}"
-            )
-    for worker in workers:
-        if not re.fullmatch(r"\S+:\d+", str(worker)):
-            raise ValueError(f"expected workers as host:port, got {worker!r} in {','.join(map(str, workers))}")
-    if not 0 <= worker_index < len(workers):
-        raise ValueError(
-            f"expected worker_index in 0..{len(workers) - 1} for {len(workers)} workers, got {worker_index}"
-        )
-    return {"cluster": {"worker": list(workers)}, "task": {"type": "worker", "index": worker_index}}
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 from absl import logging
 
-from tf2.training import strategy
+from tf2.training import cluster, strategy
 from tf2.training.trainer import Trainer
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -93,7 +93,7 @@ def test_workers_select_the_multi_worker_strategy(kind):
 def test_gpus_with_a_cluster_selects_the_multi_worker_strategy(monkeypatch):
     cluster = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 5}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
-    with pytest.raises(ValueError, match=r"expected worker_index in 0\.\.1 for 2 workers, got 5"):
+    with pytest.raises(ValueError, match=r"TF_CONFIG: expected the index of a worker in 0\.\.1, got 5"):
         strategy.create("gpus")
 
 
@@ -117,17 +117,19 @@ def test_invalid_workers(workers, index, message):
         "{",
         "[]",
         "{}",
-        json.dumps({**CLUSTER, "task": {"type": "chief", "index": 0}}),
+        json.dumps({**CLUSTER, "task": {"type": "trainer", "index": 0}}),
         json.dumps({**CLUSTER, "task": {"type": "worker", "index": "0"}}),
         json.dumps({**CLUSTER, "cluster": {}}),
     ],
 )
 def test_multi_gpus_requires_addresses(monkeypatch, given):
+    for name in cluster.SLURM_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TF_CONFIG", given)
     with pytest.raises(ValueError) as error:
         strategy.create("multi-gpus")
     assert "needs the machines: --worker=host:port,host:port and --worker_index, or TF_CONFIG=" in str(error.value)
-    assert str(error.value).endswith(f"got {given!r}")
+    assert str(error.value).endswith(f"got TF_CONFIG={given!r}")
 
 
 @pytest.mark.parametrize("flags", [{}, {"workers": ["a:1", "b:2"], "worker_index": 1}])
