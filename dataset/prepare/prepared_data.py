@@ -131,7 +131,7 @@ class PreparedData:
         if left_out:
             totals = [str(sum(row[i] for _, _, row in left_out)) for i in range(len(names))]
             lines.insert(1 + ROWS // 2, ["", f"... {len(left_out)} more classes", *totals])
-        return f"images and boxes per class of {self.source}:\n" + _align([["id", "name", *names], *lines])
+        return "images and boxes per class:\n" + _align([["id", "name", *names], *lines])
 
     def write(self, folder: Path) -> None:
         """Writes the data to FILE in the folder of its records; file patterns are stored relative to it."""
