@@ -372,7 +372,7 @@ def test_int8_keeps_ap_on_blood_cells(tmp_path):
         flags = [f"--data_dir={data}", "--year=BCCD", f"--set={part}", f"--output_path={tmp_path / part}"]
         flags += ["--num_shards=1", f"--label_map_json_path={tmp_path / 'labels.json'}"]
         subprocess.run([sys.executable, script, *flags], check=True)
-    config = config_lib.load("efficientdet-lite0", str(ROOT / "configs" / "bccd.yaml"), nms_configs={"method": "hard"})
+    config = config_lib.load("efficientdet-lite0", num_classes=4, nms_configs={"method": "hard"})
     driver = drivers.KerasDriver(config, str(weights))
     evaluation = evaluator.Evaluation(str(tmp_path / "test-*"))
     expected = evaluator.run_driver(driver, evaluation)
