@@ -60,12 +60,6 @@ def focal_loss(
     Returns:
         [] float32.
 
-    Example:
-        >>> options = {"alpha": 0.25, "gamma": 2.0, "label_smoothing": 0.0, "normalizer": tf.constant(1.0)}
-        >>> loss = focal_loss(tf.zeros([1, 1, 1, 1]), tf.zeros([1, 1, 1, 1], tf.int32), **options)
-        >>> round(float(loss), 4)  # alpha * 0.5**gamma * log(2)
-        0.0433
-
     Reference: Lin et al., ICCV 2017, equation 5 (https://arxiv.org/abs/1708.02002).
     """
     num_classes = cls_outputs.shape[-1] // cls_targets.shape[-1]
