@@ -270,7 +270,7 @@ class Config(_Section):
         return {name: getattr(self, name) for name in names}
 
     @property
-    def colors(self) -> dict[str, Any]:
+    def colors(self) -> dict[str, tuple[float, float, float] | bool]:
         """The keyword arguments mean_rgb, stddev_rgb and scale_range of `preprocess.to_input`."""
         return self.select("mean_rgb", "stddev_rgb", "scale_range")
 

@@ -3,7 +3,6 @@
 """Image -> network input. Training, evaluation, serving and export all use `to_input`."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 
@@ -39,7 +38,7 @@ def fit(
 
 
 def preprocess(
-    image: tf.Tensor, image_size: tuple[int, int], *, keep_aspect_ratio: bool, **colors: Any
+    image: tf.Tensor, image_size: tuple[int, int], *, keep_aspect_ratio: bool, **colors: Rgb | bool
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Scales an image to fit the network input, normalizes it, and pads it at the bottom and right.
 
