@@ -26,8 +26,10 @@ BASE_PYTHON := $(wordlist 2,99,$(FOUND))
 VENV := .venv/$(LANE)
 RUN := $(VENV)/bin/python
 CONSTRAINTS := $(if $(filter py310 py311,$(LANE)),constraints-py311.txt,constraints-py313.txt)
+# Not requirements-openxla.txt, which is for an environment of its own.
+REQUIREMENTS := requirements-dev.txt requirements-onnx.txt requirements.txt
 # The name contains a checksum: the same requirements are never installed twice, changed ones always are.
-INSTALLED := $(VENV)/installed-$(shell cat requirements*.txt $(CONSTRAINTS) | cksum | cut -d ' ' -f 1)
+INSTALLED := $(VENV)/installed-$(shell cat $(REQUIREMENTS) $(CONSTRAINTS) | cksum | cut -d ' ' -f 1)
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test slow lint clients setup python clean

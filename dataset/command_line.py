@@ -3,6 +3,7 @@
 """Command-line conventions shared by all scripts: grouped --help, --version, error messages and exit codes."""
 
 import contextlib
+import functools
 import gc
 import importlib.metadata
 import platform
@@ -64,9 +65,12 @@ def report_unused(mode_flag: str, mode: str, ignored: Mapping[str, str]) -> None
         logging.warning("--%s has no effect with --%s=%s", name, mode_flag, flags.FLAGS[mode_flag].value)
 
 
-def run(main: Callable[[], None]) -> None:
-    """Parses the command line and calls `main`, see `call`."""
-    app.run(lambda _: call(main), flags_parser=parse)
+def run(main: Callable[..., None], arguments: Sequence[str] = ()) -> None:
+    """Parses the command line and calls `main`, see `call`; it takes the named `arguments`, which are not flags."""
+    app.run(
+        lambda argv: call(functools.partial(main, *argv[1:])),
+        flags_parser=functools.partial(parse, arguments=arguments),
+    )
 
 
 def call(main: Callable[[], None]) -> None:
@@ -95,12 +99,19 @@ def call(main: Callable[[], None]) -> None:
         sys.exit(code)
 
 
-def parse(argv: Sequence[str]) -> list[str]:
+def parse(argv: Sequence[str], arguments: Sequence[str] = ()) -> list[str]:
     """Parses the command line; prints --help and --version.
 
+    Args:
+        argv: name of the script and what follows it.
+        arguments: descriptions of the arguments that the script takes besides flags, all of them required.
+
+    Returns:
+        Name of the script and the arguments.
+
     Raises:
-        SystemExit: after --help or --version; with an error message for an unknown flag, an invalid value or an
-            argument that is not a flag.
+        SystemExit: after --help or --version; with an error message for an unknown flag, an invalid value, or another
+            number of arguments.
     """
     if {"-h", "-help", "--help", "-helpshort", "--helpshort"} & set(argv[1:]):  # --helpfull is handled by absl
         columns = shutil.get_terminal_size((100, 0)).columns
@@ -113,8 +124,11 @@ def parse(argv: Sequence[str]) -> list[str]:
         rest = flags.FLAGS(argv)
     except flags.Error as error:
         sys.exit(f"error: {' '.join(str(error).split()).removesuffix(' ?')} (--help lists the flags)")
-    if len(rest) > 1:
-        sys.exit(f"error: unexpected arguments {rest[1:]}; every option starts with --, and --help lists them")
+    if len(rest) > 1 + len(arguments):
+        unexpected = rest[1 + len(arguments) :]
+        sys.exit(f"error: unexpected arguments {unexpected}; every option starts with --, and --help lists them")
+    if len(rest) <= len(arguments):
+        sys.exit(f"error: expected {arguments[len(rest) - 1]}; --help shows examples")
     return rest
 
 

@@ -152,7 +152,10 @@ ORDER = [
     "tf2.export.export",
     "tf2.export",
     "tf2.benchmarks.measure",
-    "tf2.benchmarks.*",  # latency, training
+    "tf2.benchmarks.random_batch",
+    "tf2.benchmarks.stablehlo",
+    "tf2.benchmarks.openxla_*",  # export, and jax
+    "tf2.benchmarks.*",  # latency, training, openxla
     "tf2.benchmarks",
     "tf2",
     "main_flags",
@@ -164,7 +167,7 @@ PACKAGES = ["backbone", "efficientdet", "dataset", "tf2"]
 PROGRAM = [path for package in [*PACKAGES, "testdata"] for path in sorted((ROOT / package).rglob("*.py"))]
 PROGRAM += sorted(ROOT.glob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-SCRIPTS = [path for path in PROGRAM if path.read_text().rstrip().endswith("command_line.run(main)")]
+SCRIPTS = [path for path in PROGRAM if "\n    command_line.run(main" in path.read_text()]
 
 
 def module_name(path):

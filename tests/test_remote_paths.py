@@ -45,7 +45,7 @@ from tf2.weights import checkpoint
 
 ROOT = pathlib.Path(__file__).parents[1]
 SAMPLE, GROUNDTRUTH = str(ROOT / "testdata" / "sample.tfrecord"), str(ROOT / "testdata" / "sample.json")
-SCRIPTS = [path for path in ROOT.rglob("*.py") if path.read_text().rstrip().endswith("command_line.run(main)")]
+SCRIPTS = [path for path in ROOT.rglob("*.py") if "\n    command_line.run(main" in path.read_text()]
 SCRIPTS.append(ROOT / "main_flags.py")
 
 # All flags that are strings, by what they name. Each output is written in a test below.

@@ -199,6 +199,19 @@ def test_invalid_command_lines_give_one_line_messages(words, message):
     assert result.stderr.startswith(message) and result.stderr.count("\n") == 1
 
 
+def test_arguments_that_a_script_takes(monkeypatch):
+    monkeypatch.setattr(flags, "FLAGS", flags.FlagValues())
+    named = ("export or run", "the folder")
+    assert command_line.parse(["script", "run", "/tmp/d0"], named) == ["script", "run", "/tmp/d0"]
+    for argv, message in (
+        (["script"], "error: expected export or run; --help shows examples"),
+        (["script", "run"], "error: expected the folder; --help shows examples"),
+        (["script", "run", "/tmp/d0", "x"], r"error: unexpected arguments \['x'\]; every option starts with --"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            command_line.parse(argv, named)
+
+
 def test_unused_returns_flags_of_other_modes(monkeypatch):
     values = flags.FlagValues()
     monkeypatch.setattr(flags, "FLAGS", values)

@@ -26,7 +26,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from absl import flags
 
@@ -175,28 +175,6 @@ def header(config: config_lib.Config) -> str:
     )
 
 
-def random_batch(config: config_lib.Config, batch_size: int) -> tuple[Any, dict]:
-    """Images and labels as `InputReader.training` returns them, always the same; ten objects per image."""
-    import numpy as np
-    import tensorflow as tf
-
-    from efficientdet.model import build_anchors
-    from efficientdet.targets import AnchorLabeler
-
-    labeler = AnchorLabeler(build_anchors(config), config.match_threshold)
-    rng = np.random.RandomState(0)
-    labels = []
-    for _ in range(batch_size):
-        corners = rng.uniform(0, 0.75, [10, 2])
-        corners = np.concatenate([corners, corners + rng.uniform(0.05, 0.25, [10, 2])], -1)
-        boxes = corners * np.tile(config.image_size, 2)
-        classes = rng.randint(1, config.num_classes + 1, 10)
-        targets = labeler.label(tf.constant(boxes, tf.float32), tf.constant(classes, tf.int32))
-        labels.append(dict(zip(["cls_targets", "box_targets", "num_positives"], targets)))
-    images = tf.constant(rng.normal(size=[batch_size, *config.image_size, 3]), tf.float32)
-    return images, tf.nest.map_structure(lambda *values: tf.stack(values), *labels)
-
-
 def train_steps(config: config_lib.Config, batch_size: int, count: int) -> tuple[Times, Callable[[], None]]:
     """Builds and traces a training, and runs its first step and `count` more.
 
@@ -206,6 +184,7 @@ def train_steps(config: config_lib.Config, batch_size: int, count: int) -> tuple
     import tensorflow as tf
     import tf_keras as keras
 
+    from tf2.benchmarks.random_batch import random_batch
     from tf2.training.trainer import Trainer
 
     batch = random_batch(config, batch_size)

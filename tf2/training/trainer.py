@@ -296,7 +296,7 @@ class Trainer:
 
     def num_bytes(self) -> int:
         """Returns the size of a checkpoint in bytes."""
-        return sum(variable.dtype.size * variable.shape.num_elements() for variable in self._state().values())
+        return sum(variable.dtype.size * variable.shape.num_elements() for variable in self.variables().values())
 
     def evaluated_net(self, *, averaged: bool = True) -> EfficientDetNet:
         """Returns a network on one device with the current averages, if there are any, or else the weights.
@@ -332,7 +332,7 @@ class Trainer:
 
     def state(self) -> dict[str, np.ndarray]:
         """Returns the values of all variables that training changes, by checkpoint entry."""
-        return {name: self._local(variable).numpy() for name, variable in self._state().items()}
+        return {name: self._local(variable).numpy() for name, variable in self.variables().items()}
 
     def resume(self, prefix: str, entries: Mapping[str, np.ndarray]) -> None:
         """Restores the state from a checkpoint.
@@ -344,7 +344,7 @@ class Trainer:
         Raises:
             CheckpointError: if an entry is missing or has another shape.
         """
-        state = self._state()
+        state = self.variables()
         for name, variable in state.items():
             value = entries.get(name)
             if value is None and name.startswith("training/"):
@@ -361,7 +361,7 @@ class Trainer:
                 state[name].assign(entries[name])
         logging.info("resuming from %s, step %d", prefix, self.step)
 
-    def _state(self) -> dict[str, tf.Variable]:
+    def variables(self) -> dict[str, tf.Variable]:
         """Returns all variables by checkpoint entry; the names are the published ones."""
         state = checkpoint.named_variables(self.net)
         if self.average:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf2.benchmarks import training
+from tf2.benchmarks import random_batch, training
 from tf2.benchmarks.training import Times
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -212,8 +212,8 @@ def test_kernels_are_summed_by_type_and_part():
 
 
 def test_random_batches_look_like_those_of_a_reader_and_are_reproducible(tiny_config):
-    images, labels = training.random_batch(tiny_config, 2)
-    again, _ = training.random_batch(tiny_config, 2)
+    images, labels = random_batch.random_batch(tiny_config, 2)
+    again, _ = random_batch.random_batch(tiny_config, 2)
     np.testing.assert_array_equal(images, again)
     assert images.shape == [2, 64, 64, 3] and labels.keys() == {"cls_targets", "box_targets", "num_positives"}
     classes = np.concatenate([np.ravel(level) for level in labels["cls_targets"]])

@@ -1,0 +1,181 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""openxla: errors of the command line, the exported programs, and with JAX the way from export to run and compile."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import flags
+
+from dataset import command_line
+from tf2.benchmarks import openxla, openxla_export, stablehlo
+
+ROOT = pathlib.Path(__file__).parents[3]
+SCRIPT = str(ROOT / "tf2" / "benchmarks" / "openxla.py")
+TINY = "image_size=64,fpn_num_filters=8,fpn_cell_repeats=1,box_class_repeats=1,num_classes=3"
+HAS_STABLEHLO = tuple(map(int, tf.__version__.split(".")[:2])) >= (2, 20)
+needs_stablehlo = pytest.mark.skipif(not HAS_STABLEHLO, reason="TensorFlow 2.15 does not write StableHLO")
+
+
+@pytest.fixture
+def call(monkeypatch):
+    """A function that runs the script's main with a command line."""
+    values = flags.FlagValues()
+    monkeypatch.setattr(flags, "FLAGS", values)
+    monkeypatch.setattr(openxla, "FLAGS", values)
+    monkeypatch.setattr(command_line, "GROUPS", [])
+    for kind in ("list", "string", "integer", "enum", "bool", "float"):
+        define = getattr(flags, f"DEFINE_{kind}")
+        monkeypatch.setattr(
+            flags, f"DEFINE_{kind}", lambda *args, d=define, **options: d(*args, flag_values=values, **options)
+        )
+    openxla.define_flags()
+    return lambda *words: openxla.main(*command_line.parse(["openxla.py", *words], ("a", "b"))[1:])
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["exprot", "x"], "expected one of export, run, compile, got 'exprot'"),
+        (["run", "x", "--programs=network,train"], "--programs takes network, training_step, .*, got 'train'"),
+        (["run", "x", "--batch_size=4"], "--batch_size has no effect with run; leave it out"),
+        (["export", "x", "--topology=v4:2x2x1"], "--topology has no effect with export; leave it out"),
+        (["export", "x", "--hparams=image_sise=64"], "unknown config key 'image_sise'"),
+    ],
+)
+def test_errors_of_the_command_line(call, words, message):
+    with pytest.raises(ValueError, match=message):
+        call(*words)
+
+
+@pytest.mark.parametrize("command", ["run", "compile"])
+def test_without_jax(call, monkeypatch, command):
+    monkeypatch.setitem(sys.modules, "jax", None)
+    monkeypatch.delitem(sys.modules, "tf2.benchmarks.openxla_jax", raising=False)
+    with pytest.raises(ValueError, match=r"need JAX \(.*\), .*: python -m pip install -r requirements-openxla\.txt$"):
+        call(command, "/tmp/d0")
+
+
+def test_without_tensorflow(call, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf2.benchmarks.openxla_export", None)
+    monkeypatch.delattr("tf2.benchmarks.openxla_export", raising=False)
+    with pytest.raises(ValueError, match=r"export needs TensorFlow \(.*\): python -m pip install -r requirements\.txt"):
+        call("export", "/tmp/d0")
+
+
+def test_an_existing_folder_is_not_overwritten(tmp_path, tiny_config):
+    (tmp_path / "note.txt").write_text("mine")
+    with pytest.raises(ValueError, match="exists already; remove it, or choose another name"):
+        next(openxla_export.export(tiny_config, str(tmp_path), openxla_export.Options(["network"])))
+
+
+@pytest.mark.skipif(HAS_STABLEHLO, reason="this TensorFlow writes StableHLO")
+def test_tensorflow_2_15_is_refused(tmp_path, tiny_config):
+    with pytest.raises(ValueError, match=r"TensorFlow 2\.15\.\d does not write StableHLO; export with Python 3\.12"):
+        next(openxla_export.export(tiny_config, str(tmp_path / "x"), openxla_export.Options(["network"])))
+
+
+@needs_stablehlo
+def test_inputs_and_outputs_of_a_small_step():
+    count, weight = tf.Variable(2, dtype=tf.int64), tf.Variable([1.0, 2.0])
+    scale = tf.constant([3.0, 4.0])
+
+    def step(x, labels):
+        count.assign_add(1)
+        # As the optimizers: through the handle, so that TensorFlow does not list the variable.
+        tf.raw_ops.ResourceApplyGradientDescent(var=weight.handle, alpha=0.5, delta=x)
+        return {"sum": tf.reduce_sum(x * scale), "product": tf.cast(count, tf.float32) * labels["b"][0]}
+
+    arguments = tf.constant([1.0, 1.0]), {"b": [tf.constant(10.0)]}
+    program, captured = openxla_export.to_program("step", step, arguments, {"count": count, "weight": weight})
+    names = [each.name for each in program.inputs]
+    [constant] = {*names[2:]} - {"count", "weight"}
+    assert names[:2] == ["0", "1/b/0"] and re.fullmatch("captured_[012]", constant)
+    arrays = openxla_export.run(program, step, arguments, captured)
+    before = {name: arrays[f"in_{i}"].tolist() for i, name in enumerate(names)}
+    after = {each.name: arrays[f"out_{i}"].tolist() for i, each in enumerate(program.outputs)}
+    assert before == {"0": [1, 1], "1/b/0": 10, "count": 2, "weight": [1, 2], constant: [3, 4]}
+    assert after == {"product": 30, "sum": 7, "count": 3, "weight": [0.5, 1.5]}
+
+
+@pytest.mark.slow
+@pytest.mark.both_lanes
+@needs_stablehlo
+def test_exported_programs(tmp_path, tiny_config):
+    folder = tmp_path / "tiny"
+    options = openxla_export.Options(["network", "training_step"], batch_size=2, precision="bfloat16")
+    lines = list(openxla_export.export(tiny_config, str(folder), options))
+    assert re.fullmatch(r"network: 385 inputs, 10 outputs, 0\.\d MB of StableHLO", lines[0]) and len(lines) == 2
+    assert {path.name for path in folder.iterdir()} == {
+        *("export.json", "network.mlir", "network.npz", "training_step.mlir", "training_step.npz")
+    }
+    about = stablehlo.read_manifest(folder)
+    assert (about["model_name"], about["batch_size"], about["precision"]) == ("efficientdet-lite0", 2, "bfloat16")
+    for name, about in about["programs"].items():
+        program = stablehlo.read(folder, name, about)
+        assert "mhlo.copy" not in program.text and program.text.count("bf16") > 100
+        inputs, outputs = stablehlo.read_arrays(folder, program)
+        for tensor, array in zip([*program.inputs, *program.outputs], inputs + outputs, strict=True):
+            assert (array.shape, array.dtype) == (tensor.shape, tensor.dtype), tensor
+    # All variables of the step are updated, after its eight metrics.
+    assert sorted(program.updates.values()) == list(range(12, len(program.inputs)))
+    found = {each.name: array for each, array in zip(program.outputs, outputs)}
+    assert found["global_step"] == 1 and 0 < found["cls_loss"] < 10 and np.isfinite(found["gradient_norm"])
+
+
+@pytest.fixture(scope="module")
+def jax_python(tmp_path_factory):
+    """A Python with requirements-openxla.txt, or $OPENXLA_PYTHON."""
+    if python := os.environ.get("OPENXLA_PYTHON"):
+        return python
+    folder = tmp_path_factory.mktemp("openxla")
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    python = str(folder / "bin" / "python")
+    subprocess.run([python, "-m", "pip", "install", "-q", "-r", ROOT / "requirements-openxla.txt"], check=True)
+    return python
+
+
+def lines_of(python, *words, **environment):
+    environment = {"XLA_FLAGS": "--xla_backend_optimization_level=0"} | environment
+    command = [python, SCRIPT, *words]
+    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@needs_stablehlo
+def test_from_export_to_jax(tmp_path, jax_python):
+    folder = str(tmp_path / "tiny")
+    lines_of(sys.executable, "export", folder, f"--hparams={TINY}", "--batch_size=2")
+    title, *lines = lines_of(jax_python, "run", folder, "--runs=2", JAX_PLATFORMS="cpu")
+    assert title.startswith("efficientdet-lite0, 64x64 pixels, batch size 2, float32, exported by TensorFlow 2.2")
+    names = [line.partition(":")[0] for line in lines if not line.startswith(" ")]
+    assert names == list(openxla.PROGRAMS)
+    for line in lines:
+        assert re.match(r"\w+: [\d.]+ ms, [\d.]+ images/s|  (results|updates) deviate from TensorFlow by [\d.e-]+", line)
+
+    title, *lines = lines_of(jax_python, "compile", folder, "--topology=v5e:2x2", "--programs=network")
+    assert "one TPU v5 lite of v5e:2x2" in title and lines[0].startswith("network: compiled in ")
+    total, parts = re.fullmatch(r"  HBM per core: ([\d.]+) GB \((.*)\)", lines[1]).groups()
+    assert float(total) == pytest.approx(sum(map(float, re.findall(r"[\d.]+", parts))), abs=0.002)
+    assert float(re.search(r"([\d.]+) GFLOP", lines[2])[1]) > 0
+
+    path = pathlib.Path(folder) / "export.json"  # another value is found
+    about = json.loads(path.read_text())
+    with np.load(path.with_name("network.npz")) as arrays:
+        changed = dict(arrays)
+    changed["out_0"] = changed["out_0"] + 1
+    np.savez(path.with_name("network.npz"), **changed)
+    command = [jax_python, SCRIPT, "run", folder, "--runs=1", "--programs=network"]
+    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"})
+    assert result.returncode == 1 and about["batch_size"] == 2
+    assert "error: results of network deviate by more than 0.01 from TensorFlow" in result.stderr
