@@ -73,7 +73,7 @@ READ_LOCALLY = {
 }
 NO_FILES = {
     *("model_name", "tpu", "tpu_zone", "gcp_project", "nms_method", "year", "set", "annotations_dir", "prefix"),
-    *("image_size", "split", "only"),
+    *("image_size", "split", "only", "topology"),
 }
 
 

@@ -118,8 +118,8 @@ def test_exported_programs(tmp_path, tiny_config):
     }
     about = stablehlo.read_manifest(folder)
     assert (about["model_name"], about["batch_size"], about["precision"]) == ("efficientdet-lite0", 2, "bfloat16")
-    for name, about in about["programs"].items():
-        program = stablehlo.read(folder, name, about)
+    for name, stored in about["programs"].items():
+        program = stablehlo.read(folder, name, stored)
         assert "mhlo.copy" not in program.text and program.text.count("bf16") > 100
         inputs, outputs = stablehlo.read_arrays(folder, program)
         for tensor, array in zip([*program.inputs, *program.outputs], inputs + outputs, strict=True):
@@ -161,7 +161,9 @@ def test_from_export_to_jax(tmp_path, jax_python):
     names = [line.partition(":")[0] for line in lines if not line.startswith(" ")]
     assert names == list(openxla.PROGRAMS)
     for line in lines:
-        assert re.match(r"\w+: [\d.]+ ms, [\d.]+ images/s|  (results|updates) deviate from TensorFlow by [\d.e-]+", line)
+        assert re.match(
+            r"\w+: [\d.]+ ms, [\d.]+ images/s|  (results|updates) deviate from TensorFlow by [\d.e-]+", line
+        )
 
     title, *lines = lines_of(jax_python, "compile", folder, "--topology=v5e:2x2", "--programs=network")
     assert "one TPU v5 lite of v5e:2x2" in title and lines[0].startswith("network: compiled in ")
