@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""TensorFlow's side of openxla.py: writes network, training step and evaluation step as StableHLO."""
+"""TensorFlow's side of openxla.py: writes network and training step as StableHLO."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
