@@ -75,7 +75,7 @@ def write(
             batches = (np.repeat(inputs, batch_size or 1, axis=0) for inputs in calibration_inputs)
             proto = _quantize(proto, batches, temporary)
         _describe(proto, metadata)
-        onnx.save(proto, temporary)
+        onnx.save(_with_shapes(proto), temporary)
         _run_once(temporary, metadata, batch_size or 1)
     return [path]
 
@@ -186,6 +186,14 @@ def _describe(proto, metadata: Metadata) -> None:
         for dimension, name in zip(value.type.tensor_type.shape.dim, DIMENSIONS):
             if dimension.HasField("dim_param"):
                 dimension.dim_param = name
+
+
+def _with_shapes(proto):
+    """Returns an onnx.ModelProto with types and shapes of all tensors, without which onnxslim fails for detectors."""
+    import onnx
+
+    del proto.graph.value_info[:]  # quantization leaves some, with other names of the dynamic dimensions
+    return onnx.shape_inference.infer_shapes(proto)
 
 
 def _run_once(path: str, metadata: Metadata, batch_size: int) -> None:

@@ -132,6 +132,15 @@ def test_operators_and_metadata_of_a_detector(light_model, detector):
     assert [file.name for file in pathlib.Path(path_of(detector)).parent.iterdir()] == ["model.onnx"]
 
 
+def test_the_shape_of_every_tensor_is_stored(detector):
+    """Without that of the scaled image, whose size is computed, onnxslim takes it for a scalar and fails."""
+    graph = onnx.load(path_of(detector)).graph
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in [*graph.value_info, *graph.output]}
+    assert ranks.keys() == {name for node in graph.node for name in node.output}
+    [scaled] = [node.output[0] for node in graph.node if node.op_type == "Resize"]
+    assert ranks[scaled] == 4
+
+
 @pytest.mark.parametrize(
     "post_mode, nms_configs, batch_size, counts",
     [
