@@ -127,6 +127,15 @@ def name_of(names: Mapping[int, str], class_id: float) -> str:
     return names.get(int(class_id), f"class {int(class_id)}")
 
 
+def on_one_line(name: str) -> str:
+    """Returns a name with spaces for its line breaks.
+
+    >>> on_one_line("red\\ncell")
+    'red cell'
+    """
+    return " ".join(name.splitlines())
+
+
 def check(names: Mapping[int, str], num_classes: int) -> None:
     """Checks that all ids of a label map are within num_classes, the number of class logits.
 

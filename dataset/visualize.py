@@ -113,7 +113,7 @@ def _draw_labels(
     margin = max(1, round(text_size / 8))  # above and below the text; twice as much at its sides
     plates, texts = [], []
     for box, (class_id, score) in zip(boxes, labels):
-        name = label_map.name_of(names, class_id)
+        name = label_map.on_one_line(label_map.name_of(names, class_id))  # Pillow fails for line breaks
         font_name = _font_with(name)
         if font_name is None:
             name, font_name = label_map.name_of({}, class_id), BUILT_IN_FONT

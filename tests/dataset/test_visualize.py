@@ -100,6 +100,13 @@ def test_long_name_is_truncated_before_its_score():
     assert changed(long)[3] <= 100
 
 
+@pytest.mark.parametrize("line_break", ["\n", "\r\n", "\x85", "\u2029"])
+def test_name_is_drawn_on_one_line(line_break):
+    arguments = gray(), [[20, 10, 80, 150]], [1]
+    expected = visualize.draw_boxes(*arguments, names={1: "red cell"})
+    np.testing.assert_array_equal(visualize.draw_boxes(*arguments, names={1: f"red{line_break}cell"}), expected)
+
+
 def test_label_stays_within_the_image():
     image = visualize.draw_boxes(gray(), [[60, 190, 80, 200]], [1], [0.87], names={1: "a rather long name"})
     _, xmin, _, xmax = changed(image)

@@ -100,7 +100,7 @@ def labels(config: Config) -> str | None:
     names = label_map.resolve(config.label_map)
     if not names:
         return None
-    lines = (" ".join(names.get(class_id, NO_NAME).splitlines()) for class_id in range(1, config.num_classes + 1))
+    lines = (label_map.on_one_line(names.get(class_id, NO_NAME)) for class_id in range(1, config.num_classes + 1))
     return "".join(f"{line}\n" for line in lines)
 
 
