@@ -3,11 +3,14 @@
 """The exporting run modes: writes the requested files, and checks each for parity with its checkpoint."""
 
 import dataclasses
+import errno
 import functools
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from absl import logging
 
 from dataset import records
@@ -15,7 +18,7 @@ from dataset.check import checks
 from dataset.check.class_ids import NamedIds
 from dataset.convert import image_file
 from dataset.dataloader import InputReader
-from dataset.files import check_target
+from dataset.files import TargetError, check_target, reason_of
 from efficientdet.config import Config
 from efficientdet.model import EfficientDetModel
 from tf2.evaluation.evaluator import Evaluation
@@ -98,7 +101,7 @@ def check(config: Config, targets: Targets) -> None:
 
 
 def write(driver: KerasDriver, targets: Targets, check_parity: Callable[[str], Any] | None) -> None:
-    """Writes all targets, and prints their files; a failed target does not stop the remaining ones.
+    """Writes all targets, and prints their files; those that cannot be exported do not stop the remaining ones.
 
     Args:
         driver: with the weights.
@@ -107,6 +110,7 @@ def write(driver: KerasDriver, targets: Targets, check_parity: Callable[[str], A
 
     Raises:
         ExportError: if a format cannot be written here.
+        TargetError: if a folder has no room.
         ValueError: if a file fails its parity check, or several targets fail; the message names all of them.
     """
     config, failures = driver.config, []
@@ -130,6 +134,13 @@ def write(driver: KerasDriver, targets: Targets, check_parity: Callable[[str], A
                 check_parity(path)
         except ValueError as error:
             failures.append(error)
+        except (OSError, tf.errors.OpError) as error:
+            no_room = os.strerror(errno.ENOSPC)
+            if not reason_of(error).endswith(no_room):
+                raise
+            raise TargetError(
+                f"{path} cannot be written ({no_room}); free some space, or use another folder"
+            ) from error
     if failures:
         raise failures[0] if len(failures) == 1 else ValueError("; ".join(map(str, failures)))
 

@@ -10,7 +10,7 @@ from absl import logging
 from tensorflow.types.experimental import ConcreteFunction
 
 from dataset import dataloader, tfrecord
-from dataset.files import TargetError, atomic_path, check_target, reason_of
+from dataset.files import atomic_path, check_target, reason_of
 from efficientdet import postprocess
 from efficientdet.config import Config
 from efficientdet.model import EfficientDetModel
@@ -51,7 +51,7 @@ def write(
         The written file.
 
     Raises:
-        TargetError: if the target exists, or its folder has no room.
+        TargetError: if the target exists.
         ExportError: if the model cannot be exported, see `check`.
 
     Reference: Jacob et al., CVPR 2018, section 2 (https://arxiv.org/abs/1712.05877), for INT8.
@@ -83,17 +83,11 @@ def write(
         if labels := tflite_metadata.labels(metadata.config):
             files[tflite_metadata.LABELS_FILE] = labels
     flatbuffer = tflite_model.edit(flatbuffer, halves_kernels=metadata.precision == "FP16", **options)
-    try:
-        with atomic_path(path) as temporary:
-            with open(temporary, "wb") as file:
-                file.write(flatbuffer)
-            append_zip(temporary, files)
-            _run_once(temporary, metadata)
-    except (OSError, tf.errors.OpError) as error:
-        size = len(flatbuffer) / 2**20
-        raise TargetError(
-            f"{path} cannot be written ({reason_of(error)}); free {size:.1f} MiB, or choose another folder"
-        ) from error
+    with atomic_path(path) as temporary:
+        with open(temporary, "wb") as file:
+            file.write(flatbuffer)
+        append_zip(temporary, files)
+        _run_once(temporary, metadata)
     return [path]
 
 

@@ -2,10 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """tflite: a TFLite file returns the detections of its driver, for every content and precision."""
 
-import errno
 import itertools
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -290,17 +288,6 @@ def test_an_existing_target_is_kept(driver, tmp_path):
     with pytest.raises(TargetError, match="exists already"):
         tflite.write(None, str(tmp_path / "a.tflite"), Metadata(driver.config))
     assert (tmp_path / "a.tflite").read_text() == "kept"
-
-
-def test_a_folder_without_room(light_model, tmp_path, monkeypatch):
-    def fail(path, files):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(tflite, "append_zip", fail)
-    model = light_model()
-    with pytest.raises(TargetError, match=r"a.tflite cannot be written \(No space left on device\); free 0.0 MiB, or"):
-        tflite.write(model, str(tmp_path / "a.tflite"), Metadata(model.config, "network"))
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_int8_without_calibration_images(light_model, tmp_path):
