@@ -122,9 +122,7 @@ def create_strategy(config: config_lib.Config):
     """Returns the strategy that the flags describe, after TensorFlow's global settings are made."""
     from tf2.training import strategy as strategy_lib
 
-    strategy_lib.set_options(
-        FLAGS.tf_random_seed, debug=FLAGS.debug, use_xla=FLAGS.use_xla, is_tpu=config.strategy == "tpu"
-    )
+    strategy_lib.set_options(FLAGS.tf_random_seed, debug=FLAGS.debug)
     if not trains():
         if FLAGS.strategy or config.strategy or FLAGS.worker or FLAGS.tpu:
             logging.info("evaluation runs on one device; --strategy, --worker and --tpu apply to training only")
@@ -178,6 +176,7 @@ def training_from_flags(config: config_lib.Config, data):
         seed=FLAGS.tf_random_seed,
         use_fake_data=FLAGS.use_fake_data,
         profile=FLAGS.profile,
+        use_xla=FLAGS.use_xla,
         command=command_typed(),
     )
 

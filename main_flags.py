@@ -194,7 +194,12 @@ def define_device_flags() -> None:
         flags.DEFINE_string("tpu", None, "local on a TPU VM, or name or address of the TPU.")
         flags.DEFINE_string("tpu_zone", None, "Google Cloud zone of the TPU.")
         flags.DEFINE_string("gcp_project", None, "Google Cloud project of the TPU.")
-        flags.DEFINE_bool("use_xla", False, "Compile clusters of operations with XLA, on GPUs and TPUs.")
+        flags.DEFINE_bool(
+            "use_xla",
+            False,
+            "Compile every training step as one program with XLA: on one device or on GPUs; not with several CPUs; TPUs "
+            "always do. The first step then takes minutes.",
+        )
         flags.DEFINE_bool("debug", False, "Run operations eagerly, slowly, so that errors show their line.")
 
 
@@ -203,6 +208,8 @@ def check_flags() -> None:
     for name, why in REFUSED_FLAGS.items():
         if FLAGS[name].value:
             raise ValueError(f"--{name} is refused: {why}")
+    if FLAGS.debug and FLAGS.use_xla:
+        raise ValueError("--debug runs operations eagerly and --use_xla compiles them; omit one")
     for name in ONE_OFF_EVAL_FLAGS:
         if FLAGS[name].value and (trains() or follows()):
             raise ValueError(

@@ -1,9 +1,10 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Hard and soft non-maximum suppression of one image and one class."""
+"""Hard and soft non-maximum suppression, by one operation of TensorFlow or by operations that XLA compiles."""
 
 import tensorflow as tf
 
+from efficientdet import boxes as box_ops
 from efficientdet.config import NmsConfig
 
 
@@ -43,3 +44,42 @@ def nms(boxes: tf.Tensor, scores: tf.Tensor, config: NmsConfig) -> tuple[tf.Tens
         soft_nms_sigma=config.soft_sigma / 2 if is_soft else 0.0,  # the op decays by exp(-iou**2 / (2 * sigma))
         pad_to_max_output_size=True,
     )
+
+
+def static_nms(
+    boxes: tf.Tensor, scores: tf.Tensor, config: NmsConfig, classes: tf.Tensor | None = None
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """`nms` of a batch by operations that XLA compiles: all shapes are static. Results are equal up to rounding.
+
+    Args:
+        boxes: [B, K, 4] float32, [ymin, xmin, ymax, xmax] in any unit.
+        scores: [B, K] float32.
+        config: see `nms`.
+        classes: [B, K] int32, if boxes suppress those of their own class only; None if they suppress all boxes.
+
+    Returns:
+        indices [B, D], scores [B, D] and valid_len [B], see `nms`.
+    """
+    size, candidates, removed = config.max_output_size, tf.range(tf.shape(scores)[1]), -float("inf")
+
+    def select(i, remaining, selected, kept):
+        best = tf.argmax(remaining, -1, output_type=tf.int32)  # the first one of equal scores, as in `nms`
+        overlaps = box_ops.iou(tf.gather(boxes, best, batch_dims=1)[:, tf.newaxis], boxes)
+        if config.method == "gaussian":
+            factors = tf.exp(-tf.square(overlaps) / config.soft_sigma)
+        else:
+            factors = tf.where(overlaps > config.hard_iou_thresh, 0.0, 1.0)
+        if classes is not None:
+            is_other = classes != tf.gather(classes, best, batch_dims=1)[:, tf.newaxis]
+            factors = tf.where(is_other, 1.0, factors)
+        is_removed = (candidates == best[:, tf.newaxis]) | (factors == 0) | (remaining * factors <= config.min_score)
+        selected, kept = selected.write(i, best), kept.write(i, tf.reduce_max(remaining, -1))
+        return i + 1, tf.where(is_removed, removed, remaining * factors), selected, kept
+
+    remaining = tf.where(scores > config.min_score, scores, removed)
+    arrays = [tf.TensorArray(dtype, size, element_shape=scores.shape[:1]) for dtype in (tf.int32, tf.float32)]
+    _, _, *arrays = tf.while_loop(lambda i, *_: i < size, select, (0, remaining, *arrays))
+    selected, kept = (tf.transpose(array.stack()) for array in arrays)
+    is_valid = kept > removed
+    valid_len = tf.math.count_nonzero(is_valid, axis=-1, dtype=tf.int32)
+    return tf.where(is_valid, selected, 0), tf.where(is_valid, kept, 0.0), valid_len

@@ -3,6 +3,7 @@
 """Postprocessing: network outputs -> candidates -> boxes -> non-maximum suppression -> detections."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ import tensorflow as tf
 from efficientdet import boxes as box_ops
 from efficientdet.anchors import Anchors, Maps, concat_levels, gather_anchors, split_anchors
 from efficientdet.config import NmsConfig
-from efficientdet.nms import nms
+from efficientdet.nms import nms, static_nms
 
 CLASS_OFFSET = 1  # classes are 0-based in the network and 1-based elsewhere, where 0 is background and padding
 
@@ -47,7 +48,8 @@ def postprocess(
 
     Args:
         mode: "global": one suppression over the boxes of all classes; "per_class": one suppression per class;
-            "combined": one hard suppression per class over all anchors and classes, by TensorFlow's combined op.
+            "combined": one hard suppression per class over all anchors and classes, by TensorFlow's combined op;
+            "global_static", "per_class_static": the same detections by operations that XLA compiles.
         cls_outputs: per level, [B, Hl, Wl, A * C] float32 logits; B may be unknown.
         box_outputs: per level, [B, Hl, Wl, A * 4] float32 codes.
         anchors: anchors of the network input.
@@ -127,10 +129,16 @@ def choose_candidates(cls_outputs: Maps, box_outputs: Maps, anchors: Anchors, ma
 # The modes return boxes in pixels of the network input and 0-based classes.
 
 
-def postprocess_global(cls_outputs: Maps, box_outputs: Maps, anchors: Anchors, nms_config: NmsConfig) -> Detections:
+def postprocess_global(
+    cls_outputs: Maps, box_outputs: Maps, anchors: Anchors, nms_config: NmsConfig, *, is_static: bool = False
+) -> Detections:
     """One suppression per image, over the boxes of all classes."""
     candidates = choose_candidates(cls_outputs, box_outputs, anchors, nms_config.max_nms_inputs)
-    kept = _map_images(lambda boxes, scores: nms(boxes, scores, nms_config), candidates.boxes, candidates.scores)
+    boxes, scores, _ = candidates
+    if is_static:
+        kept = static_nms(boxes, scores, nms_config)
+    else:
+        kept = _map_images(lambda boxes, scores: nms(boxes, scores, nms_config), boxes, scores)
     detections = _gather(candidates, *kept)
     if nms_config.max_nms_inputs:
         return detections
@@ -140,10 +148,16 @@ def postprocess_global(cls_outputs: Maps, box_outputs: Maps, anchors: Anchors, n
     return detections._replace(classes=tf.argmax(chosen, -1, output_type=tf.int32))
 
 
-def postprocess_per_class(cls_outputs: Maps, box_outputs: Maps, anchors: Anchors, nms_config: NmsConfig) -> Detections:
+def postprocess_per_class(
+    cls_outputs: Maps, box_outputs: Maps, anchors: Anchors, nms_config: NmsConfig, *, is_static: bool = False
+) -> Detections:
     """One suppression per image and class; keeps the best detections of all classes."""
     candidates = choose_candidates(cls_outputs, box_outputs, anchors, nms_config.max_nms_inputs)
-    return _gather(candidates, *_map_images(lambda *image: _nms_per_class(*image, nms_config), *candidates))
+    if is_static:
+        kept = static_nms(candidates.boxes, candidates.scores, nms_config, candidates.classes)
+    else:
+        kept = _map_images(lambda *image: _nms_per_class(*image, nms_config), *candidates)
+    return _gather(candidates, *kept)
 
 
 def postprocess_combined(cls_outputs: Maps, box_outputs: Maps, anchors: Anchors, nms_config: NmsConfig) -> Detections:
@@ -163,7 +177,13 @@ def postprocess_combined(cls_outputs: Maps, box_outputs: Maps, anchors: Anchors,
     return Detections(boxes, scores, tf.cast(classes, tf.int32), valid_len)
 
 
-MODES = {"global": postprocess_global, "per_class": postprocess_per_class, "combined": postprocess_combined}
+MODES = {
+    "global": postprocess_global,
+    "per_class": postprocess_per_class,
+    "combined": postprocess_combined,
+    "global_static": functools.partial(postprocess_global, is_static=True),
+    "per_class_static": functools.partial(postprocess_per_class, is_static=True),
+}
 
 
 def _map_images(suppress: Callable, *candidates: tf.Tensor) -> Sequence[tf.Tensor]:

@@ -67,7 +67,8 @@ def assert_found(expected, rows):
 
 @pytest.mark.parametrize("mode, config", EVERY)
 def test_published_detections(mode, config):
-    case = mode if mode == "combined" else f"{mode} {config.method} max_nms_inputs={config.max_nms_inputs}"
+    case = mode.removesuffix("_static")
+    case = case if mode == "combined" else f"{case} {config.method} max_nms_inputs={config.max_nms_inputs}"
     published = json.loads(NUMBERS.read_text())["postprocess"]["cases"][case]
     detections = detect(mode, config)
     np.testing.assert_array_equal(detections.valid_len, published[3])
@@ -94,6 +95,14 @@ def test_eager_equals_function_of_any_batch(mode, config):
     signature += [[tf.TensorSpec([None, *x.shape[1:]]) for x in BOX_OUTPUTS], tf.TensorSpec([None, 4])]
     function = tf.function(lambda c, b, s: detect(mode, config, c, b, s), input_signature=signature)
     assert_same(detect(mode, config), function(CLS_OUTPUTS, BOX_OUTPUTS, SCALES))
+
+
+@pytest.mark.parametrize("mode, config", [(mode, config) for mode, config in EVERY if mode.endswith("_static")])
+def test_static_modes_compile_with_xla_and_equal_the_others(mode, config):
+    compiled = tf.function(lambda *inputs: detect(mode, config, *inputs), jit_compile=True, autograph=False)
+    detections = compiled(CLS_OUTPUTS, BOX_OUTPUTS, SCALES)
+    np.testing.assert_array_equal(detections.valid_len, 20)
+    assert_same(detections, detect(mode.removesuffix("_static"), config))
 
 
 @pytest.mark.parametrize("mode", pp.MODES)
@@ -197,7 +206,8 @@ def test_no_loop_if_the_batch_size_is_known(config):
 
 
 def test_unknown_mode():
-    with pytest.raises(ValueError, match="must be one of global, per_class, combined, got 'local'"):
+    modes = "global, per_class, combined, global_static, per_class_static"
+    with pytest.raises(ValueError, match=f"must be one of {modes}, got 'local'"):
         detect("local", HARD)
 
 

@@ -3,13 +3,15 @@
 r"""Measures the cost of training: time of a step and of the start, memory, and speed of the input pipeline.
 
     taskset -c 0 python tf2/benchmarks/training.py --what=step --model_name=efficientdet-d0 --profile
+    taskset -c 0 python tf2/benchmarks/training.py --what=step --model_name=efficientdet-lite0 --use_xla
     taskset -c 0 python tf2/benchmarks/training.py --what=memory --model_name=efficientdet-d0
     taskset -c 0 python tf2/benchmarks/training.py --what=cycles --hparams=image_size=128
     taskset -c 0 python tf2/benchmarks/training.py --what=reading --file_pattern='bccd/trainval-*' --stages
 
-step is a full training step of main.py on random images: L2 loss, both clips, moving averages, all metrics read.
-memory compares such steps with and without grad_checkpoint. cycles trains and evaluates repeatedly and reports whether
-memory grows. reading times the input pipeline from records to batches, without a cache.
+step is a full training step of main.py on random images: L2 loss, both clips, moving averages, all metrics read;
+--use_xla compares it with the step that XLA compiles, by processor time and in turn. memory compares such steps with
+and without grad_checkpoint. cycles trains and evaluates repeatedly and reports whether memory grows. reading times the
+input pipeline from records to batches, without a cache.
 
 Each result is printed beside the time of a matrix product of fixed size, and compared with the published code after
 scaling by it; `taskset` restricts the run to one core, as in the published code's measurement.
@@ -76,6 +78,7 @@ def define_flags() -> None:
     with command_line.group("Training", ["step", "memory", "cycles"]):
         flags.DEFINE_integer("steps", 5, "Steps to time after the first one (step, memory).", lower_bound=1)
         flags.DEFINE_bool("profile", False, "Also lists the kernels of one more step (step).")
+        flags.DEFINE_bool("use_xla", False, "Also compiles the step with XLA, and compares processor times (step).")
         flags.DEFINE_integer("cycles", 10, "Epochs of training and evaluation (cycles).", lower_bound=4)
     with command_line.group("Records", ["reading"]):
         flags.DEFINE_string("file_pattern", None, "Glob of the TFRecords, in quotes.")
@@ -102,6 +105,9 @@ def measure_step(config: config_lib.Config) -> Iterator[str]:
     yield from step_report(times, published if is_comparable else None)
     if FLAGS.profile:
         yield from kernel_report(kernels(step), config.name)
+    if FLAGS.use_xla:
+        compiled, compiled_step = train_steps(config, FLAGS.batch_size, 0, use_xla=True)
+        yield from xla_report(compiled, step, compiled_step, FLAGS.steps)
 
 
 def measure_memory(config: config_lib.Config) -> Iterator[str]:
@@ -175,7 +181,9 @@ def header(config: config_lib.Config) -> str:
     )
 
 
-def train_steps(config: config_lib.Config, batch_size: int, count: int) -> tuple[Times, Callable[[], None]]:
+def train_steps(
+    config: config_lib.Config, batch_size: int, count: int, *, use_xla: bool = False
+) -> tuple[Times, Callable[[], None]]:
     """Builds and traces a training, and runs its first step and `count` more.
 
     Returns:
@@ -190,7 +198,7 @@ def train_steps(config: config_lib.Config, batch_size: int, count: int) -> tuple
     batch = random_batch(config, batch_size)
     keras.utils.set_random_seed(0)
     clock = [time.perf_counter()]
-    trainer = Trainer(config, batch_size=batch_size, steps_per_epoch=1000)
+    trainer = Trainer(config, batch_size=batch_size, steps_per_epoch=1000, use_xla=use_xla)
     clock.append(time.perf_counter())
     peak_before = measure.peak_mib()
     trainer.train_step.get_concrete_function(*batch)
@@ -228,6 +236,23 @@ def step_report(times: Times, published: tuple[float, float | None] | None) -> I
     for line, ours, theirs in zip(lines, (step, start), published or (None, None)):
         ratio = ours / matmul / (theirs / measure.CALIBRATION) if theirs else None
         yield line + (f"; {ratio:.2f} of the published {theirs:g} s" if theirs else "")
+
+
+def xla_report(
+    compiled: Times, step: Callable[[], None], compiled_step: Callable[[], None], count: int
+) -> Iterator[str]:
+    """The start of a training compiled by XLA, and the medians of processor times of `count` steps without and with."""
+    seconds = {step: [], compiled_step: []}
+    for run in [*seconds] * count:
+        begin = time.process_time()
+        run()
+        seconds[run].append(time.process_time() - begin)
+    without, with_xla = (statistics.median(values) for values in seconds.values())
+    parts = ", ".join(f"{part} {value:.1f}" for part, value in compiled.start.items())
+    yield f"start with XLA: {sum(compiled.start.values()):.1f} s ({parts})"
+    yield (
+        f"processor time of a step: {without:.3f} s, with XLA {with_xla:.3f} s, with / without {with_xla / without:.2f}"
+    )
 
 
 def memory_report(without: Times, checkpointed: Times) -> Iterator[str]:

@@ -12,6 +12,7 @@ from efficientdet.config import Config
 from tf2.evaluation import training_report
 from tf2.evaluation.evaluator import Evaluation, Evaluator
 from tf2.training import recipe, train
+from tf2.training import strategy as strategy_lib
 from tf2.training.train import Training
 from tf2.weights import class_names
 
@@ -44,6 +45,8 @@ def run(
         DataError: if training or evaluation on these records would be pointless.
         ValueError, FloatingPointError, OSError, Stopped: see `train.run`.
     """
+    if training.use_xla:
+        strategy_lib.check_xla(strategy or tf.distribute.get_strategy())
     config, known = class_names.at_start(config, training.model_dir, training.ckpt)
     evaluated = (evaluation.val_file_pattern, evaluation.val_json_file) if evaluation else (None, None)
     run_checks.check_files(config, known, training.train_file_pattern, evaluated[0], val_json_file=evaluated[1])

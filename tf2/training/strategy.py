@@ -5,7 +5,7 @@
 import contextlib
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 import tf_keras as keras
@@ -15,14 +15,12 @@ from dataset.files import reason_of
 from tf2.training import cluster as cluster_lib
 
 
-def set_options(seed: int | None = None, *, debug: bool = False, use_xla: bool = False, is_tpu: bool = False) -> None:
+def set_options(seed: int | None = None, *, debug: bool = False) -> None:
     """Makes TensorFlow's global settings; before `create`.
 
     Args:
         seed: of all random numbers, which makes results reproducible, on CPUs to the bit; None for other ones each run.
         debug: runs operations eagerly.
-        use_xla: compiles clusters of operations, on GPUs and TPUs.
-        is_tpu: True if the device will be a TPU.
     """
     if seed is not None:
         keras.utils.set_random_seed(seed)
@@ -32,11 +30,6 @@ def set_options(seed: int | None = None, *, debug: bool = False, use_xla: bool =
     if debug:
         tf.config.run_functions_eagerly(True)
         tf.data.experimental.enable_debug_mode()
-    if use_xla:
-        tf.config.optimizer.set_jit("autoclustering")
-        # CPUs would need TF_XLA_FLAGS=--tf_xla_cpu_global_jit, with which training fails on the shapes of its labels.
-        if not is_tpu and not tf.config.list_physical_devices("GPU"):
-            logging.warning("--use_xla has no effect: it applies to GPUs and TPUs, and this machine has none")
 
 
 def create(
@@ -148,6 +141,28 @@ def num_workers(strategy: tf.distribute.Strategy) -> int:
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return 1
     return len(strategy.cluster_resolver.cluster_spec().as_dict()["worker"])
+
+
+def compile_replica(function: Callable, strategy: tf.distribute.Strategy) -> Callable:
+    """Returns the function of one replica, an argument of `strategy.run`, as one XLA program per shape of its inputs.
+
+    Raises:
+        ValueError: if there are several CPUs.
+    """
+    check_xla(strategy)
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        return function  # strategy.run compiles all functions for TPUs
+    return tf.function(function, autograph=False, jit_compile=True)
+
+
+def check_xla(strategy: tf.distribute.Strategy) -> None:
+    """Raises ValueError if XLA cannot compile the training step of a strategy."""
+    count = strategy.num_replicas_in_sync
+    if count > 1 and any("CPU:" in device for device in strategy.extended.worker_devices):
+        raise ValueError(
+            f"--use_xla cannot compile the sums over {count} replicas on CPUs; omit it, or train on one CPU, on GPUs "
+            f"or on a TPU"
+        )
 
 
 def precision(mixed: bool, strategy: tf.distribute.Strategy) -> str:

@@ -51,6 +51,7 @@ class Training:
     seed: int | None = None  # seed of weights, data order and augmentation; None draws one
     use_fake_data: bool = False  # repeats the first batch
     profile: bool = False  # profiles a few steps
+    use_xla: bool = False  # compiles the step, see `Trainer`
     command: str = ""  # command line, for the first line of config.yaml
 
     @property
@@ -218,6 +219,7 @@ class _Session:
             seed=self.seed,
             strategy=strategy,
             precision=strategy_lib.precision(config.mixed_precision, strategy),
+            use_xla=training.use_xla,
         )
         logging.info("built in %.1f s: %s", time.monotonic() - start, trainer.summary())
         return trainer

@@ -17,6 +17,7 @@ from efficientdet.config import Config
 from efficientdet.model import EfficientDetNet, build_anchors
 from tf2.training import optimizer as optimizer_lib
 from tf2.training import skipped_steps
+from tf2.training import strategy as strategy_lib
 from tf2.weights import checkpoint
 
 STEP_METRICS = ("gradient_norm", "learning_rate", "skipped_steps")
@@ -38,6 +39,7 @@ class Trainer:
         seed: int = 0,
         strategy: tf.distribute.Strategy | None = None,
         precision: str = "float32",
+        use_xla: bool = False,
     ):
         """Builds the network with random weights, and its optimizer.
 
@@ -48,9 +50,11 @@ class Trainer:
             seed: seed of drop connect, which depends on seed and step only.
             strategy: distribution strategy; None for one device.
             precision: Keras policy of the layers: float32, mixed_float16 or mixed_bfloat16.
+            use_xla: compiles the step of a replica, from images to updated weights, as one XLA program.
 
         Raises:
-            ValueError: if batch_size is not divisible by replicas times micro-batches, or var_freeze_expr is invalid.
+            ValueError: if batch_size is not divisible by replicas times micro-batches, var_freeze_expr is invalid, or
+                use_xla does not suit the strategy.
         """
         self.config = config
         self.seed = seed
@@ -59,6 +63,8 @@ class Trainer:
         self.num_replicas = self.strategy.num_replicas_in_sync
         self.learning_rate = optimizer_lib.learning_rate_schedule(config, batch_size, steps_per_epoch)
         self._check_batch_size()
+        step = self._replica_step
+        self._run_replica = strategy_lib.compile_replica(step, self.strategy) if use_xla else step
         with self.strategy.scope():
             policy = keras.mixed_precision.global_policy()
             keras.mixed_precision.set_global_policy(precision)
@@ -125,7 +131,7 @@ class Trainer:
             Scalars by name, over all replicas: loss and its components, gradient_norm (after clipping), learning_rate,
             and skipped_steps, the number of steps skipped so far.
         """
-        metrics = self.strategy.run(self._replica_step, args=(images, labels))
+        metrics = self.strategy.run(self._run_replica, args=(images, labels))
         return {name: self._local(metrics[name]) for name in self.metric_names}
 
     @tf.function(autograph=False)

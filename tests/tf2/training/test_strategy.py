@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of tf2/training/strategy.py: missing devices, and equal training on one device, two devices, two machines."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -164,6 +165,18 @@ def test_precision_depends_on_the_devices(monkeypatch, no_gpu, warnings):
     assert strategy.precision(True, one) == "mixed_float16" and strategy.precision(False, one) == "float32"
     monkeypatch.setattr(tf.distribute, "TPUStrategy", type(one))
     assert strategy.precision(True, one) == "mixed_bfloat16" and len(warnings) == 1
+
+
+@pytest.mark.parametrize("kind, is_refused", [("CPU", True), ("GPU", False)])
+def test_xla_does_not_compile_for_several_cpus(kind, is_refused):
+    def of(count):
+        devices = tuple(f"/job:localhost/replica:0/task:0/device:{kind}:{i}" for i in range(count))
+        return SimpleNamespace(num_replicas_in_sync=count, extended=SimpleNamespace(worker_devices=devices))
+
+    strategy.check_xla(of(1))
+    expected = pytest.raises(ValueError, match="cannot compile the sums over 2 replicas on CPUs; omit it, or train on")
+    with expected if is_refused else contextlib.nullcontext():
+        strategy.check_xla(of(2))
 
 
 def test_gradient_accumulation_over_replicas_requires_frozen_statistics(tiny_config):

@@ -937,16 +937,6 @@ def test_debug_runs_functions_eagerly(tmp_path):
 
 
 @pytest.mark.slow
-def test_use_xla_has_no_effect_on_cpus(tmp_path):
-    # Without a GPU, only the setting can be checked, and that the input pipeline is not compiled.
-    script = wrapped(at_exit="__import__('tensorflow').config.optimizer.get_jit()")
-    stderr = finish(command(tmp_path, "--use_xla", num_epochs=1, script=script), env={"CUDA_VISIBLE_DEVICES": ""})
-    assert stderr.splitlines()[-1] == "autoclustering"
-    assert "--use_xla has no effect: it applies to GPUs and TPUs, and this machine has none" in stderr
-    assert newest_entries(tmp_path)["global_step"] == 2
-
-
-@pytest.mark.slow
 def test_profile_can_be_read_by_tensorboard(tmp_path):
     assert "profile written: tensorboard --logdir=" in finish(command(tmp_path, "--profile", num_epochs=8))
     (profile,) = glob.glob(str(tmp_path / "plugins" / "profile" / "*" / "*.xplane.pb"))

@@ -351,14 +351,6 @@ def test_drop_connect_depends_on_the_seed(trained, trainer, batch):
     assert eager_step(trainer, batch)["det_loss"] != trained[2][0]["det_loss"]
 
 
-@pytest.mark.slow
-def test_a_step_compiled_by_xla_has_the_same_metrics(trained, trainer, batch):
-    """Drop connect included. TPUs compile every step with XLA."""
-    metrics = tf.function(trainer._replica_step, jit_compile=True)(*batch)
-    for name, value in trained[2][0].items():
-        np.testing.assert_allclose(metrics[name], value, rtol=1e-4, err_msg=name)
-
-
 def test_state_has_weights_averages_momenta_and_counters(trained):
     trainer, states, _ = trained
     num_weights, num_trainable = len(trainer.net.weights), len(trainer.net.trainable_variables)

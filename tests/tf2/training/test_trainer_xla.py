@@ -1,0 +1,69 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Steps of Trainer that XLA compiles equal those without it."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+from backbone import efficientnet_builder
+from efficientdet import config as config_lib
+from tf2.benchmarks.random_batch import random_batch
+from tf2.training.trainer import Trainer
+
+STEPS = 5
+# Smooth activations, and no level with few pixels: elsewhere rounding errors grow a thousandfold in one step, with and
+# without XLA.
+TINY = {"image_size": 128, "fpn_num_filters": 8, "fpn_cell_repeats": 1, "box_class_repeats": 1, "num_classes": 3}
+TINY |= {"max_level": 5, "act_type": "swish", "lr_decay_method": "constant", "moving_average_decay": 0.9}
+
+
+@pytest.fixture
+def one_block_per_stage(monkeypatch):
+    """Backbones of seven blocks, which XLA compiles in a third of the time."""
+    stages = [(1, first) for _, first in efficientnet_builder.STAGES]
+    monkeypatch.setattr(efficientnet_builder, "STAGES", stages)
+
+
+def steps(config, *, use_xla, precision="float32"):
+    """The metrics of STEPS steps, and the states before the first and after the last."""
+    keras.utils.set_random_seed(0)
+    trainer = Trainer(config, batch_size=4, steps_per_epoch=10, seed=3, precision=precision, use_xla=use_xla)
+    _, labels = random_batch(config, 4)
+    images = tf.image.resize(tf.random.stateless_normal([4, 4, 4, 3], [1, 2]), config.image_size)
+    before = trainer.state()
+    # train_step itself runs eagerly, which saves tracing it; its compiled part is the same.
+    metrics = [trainer.train_step.python_function(images, labels) for _ in range(STEPS)]
+    return [{name: float(value) for name, value in step.items()} for step in metrics], before, trainer.state()
+
+
+def check(model, changes, precision="float32", *, loss_tolerance=1e-5, weight_tolerance=1e-4):
+    """Asserts that losses and states with and without XLA are equal, and change by far more than they may differ."""
+    config = config_lib.load(model, **{**TINY, **changes})
+    plain, before, after = steps(config, use_xla=False, precision=precision)
+    compiled, compiled_before, compiled_after = steps(config, use_xla=True, precision=precision)
+    for expected, metrics in zip(plain, compiled, strict=True):
+        for name in expected.keys() - {"gradient_norm"}:
+            np.testing.assert_allclose(metrics[name], expected[name], rtol=loss_tolerance, err_msg=name)
+    assert plain[-1]["det_loss"] != pytest.approx(plain[0]["det_loss"], rel=100 * loss_tolerance)
+    assert compiled_after.keys() == after.keys() and after["global_step"] == compiled_after["global_step"] == STEPS
+    for name, value in after.items():
+        np.testing.assert_array_equal(compiled_before[name], before[name], err_msg=name)
+        np.testing.assert_allclose(compiled_after[name], value, rtol=0, atol=weight_tolerance, err_msg=name)
+    kernels = [name for name in after if name.endswith("kernel")]
+    assert max(np.abs(after[name] - before[name]).max() for name in kernels) > 10 * weight_tolerance
+
+
+FAST = {
+    "lite, sgd, clipping": ("efficientdet-lite0", {"learning_rate": 0.1, "clip_gradients_norm": 1.0}),
+    "d, adam, drop connect, recomputation": (
+        "efficientdet-d0",
+        {"learning_rate": 0.004, "optimizer": "adam", "survival_prob": 0.8, "grad_checkpoint": True},
+    ),
+}
+
+
+@pytest.mark.parametrize("model, changes", FAST.values(), ids=FAST)
+def test_steps_equal_those_without_xla(one_block_per_stage, model, changes):
+    check(model, changes)
