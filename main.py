@@ -122,7 +122,7 @@ def create_strategy(config: config_lib.Config):
     """Returns the strategy that the flags describe, after TensorFlow's global settings are made."""
     from tf2.training import strategy as strategy_lib
 
-    strategy_lib.set_options(FLAGS.tf_random_seed, debug=FLAGS.debug)
+    strategy_lib.set_options(FLAGS.tf_random_seed, debug=FLAGS.debug, use_xla=FLAGS.use_xla)
     if not trains():
         if FLAGS.strategy or config.strategy or FLAGS.worker or FLAGS.tpu:
             logging.info("evaluation runs on one device; --strategy, --worker and --tpu apply to training only")

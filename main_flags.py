@@ -197,7 +197,7 @@ def define_device_flags() -> None:
         flags.DEFINE_bool(
             "use_xla",
             False,
-            "Compile every training step as one program with XLA: on one device or on GPUs; not with several CPUs; TPUs "
+            "Compile every training step as one program by XLA: on one device or on GPUs, not with several CPUs; TPUs "
             "always do. The first step then takes minutes.",
         )
         flags.DEFINE_bool("debug", False, "Run operations eagerly, slowly, so that errors show their line.")

@@ -15,17 +15,19 @@ from dataset.files import reason_of
 from tf2.training import cluster as cluster_lib
 
 
-def set_options(seed: int | None = None, *, debug: bool = False) -> None:
+def set_options(seed: int | None = None, *, debug: bool = False, use_xla: bool = False) -> None:
     """Makes TensorFlow's global settings; before `create`.
 
     Args:
         seed: of all random numbers, which makes results reproducible, on CPUs to the bit; None for other ones each run.
         debug: runs operations eagerly.
+        use_xla: True if XLA will compile the steps.
     """
     if seed is not None:
         keras.utils.set_random_seed(seed)
-        # Not on GPUs: TensorFlow has no deterministic kernel there for the gradient of frozen batch normalization.
-        if not tf.config.list_physical_devices("GPU"):
+        # Not on GPUs: TensorFlow has no deterministic kernel there for the gradient of frozen batch normalization. Not
+        # with XLA, whose programs for CPUs are deterministic: TensorFlow would refuse the gradient of max pooling.
+        if not (use_xla or tf.config.list_physical_devices("GPU")):
             tf.config.experimental.enable_op_determinism()
     if debug:
         tf.config.run_functions_eagerly(True)

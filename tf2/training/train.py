@@ -221,7 +221,8 @@ class _Session:
             precision=strategy_lib.precision(config.mixed_precision, strategy),
             use_xla=training.use_xla,
         )
-        logging.info("built in %.1f s: %s", time.monotonic() - start, trainer.summary())
+        seconds, compiler = time.monotonic() - start, "; XLA compiles the steps" if training.use_xla else ""
+        logging.info("built in %.1f s: %s%s", seconds, trainer.summary(), compiler)
         return trainer
 
     def _load(self, prefix: str | None, entries: Mapping[str, np.ndarray]) -> None:

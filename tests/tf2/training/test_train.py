@@ -937,6 +937,12 @@ def test_debug_runs_functions_eagerly(tmp_path):
 
 
 @pytest.mark.slow
+def test_use_xla_compiles_the_steps(tmp_path):
+    stderr = finish(command(tmp_path, "--use_xla", num_epochs=1))
+    assert "XLA compiles the steps" in stderr and newest_entries(tmp_path)["global_step"] == 2
+
+
+@pytest.mark.slow
 def test_profile_can_be_read_by_tensorboard(tmp_path):
     assert "profile written: tensorboard --logdir=" in finish(command(tmp_path, "--profile", num_epochs=8))
     (profile,) = glob.glob(str(tmp_path / "plugins" / "profile" / "*" / "*.xplane.pb"))
