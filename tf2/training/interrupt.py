@@ -11,6 +11,15 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 ECHO_SECONDS = 0.1  # a signal repeated this soon is the same one: timeout(1) sends it to the process and to its group
 
 
+class Stopped(Exception):
+    """A training ended early; the same command resumes it from the last checkpoint."""
+
+    def __init__(self, message: str, exit_code: int):
+        """Stores the exit code of the process."""
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class Interrupt:
     """Context manager that records the first SIGTERM or SIGINT instead of ending the process.
 

@@ -78,6 +78,7 @@ def create(
     if kind == "multi-gpus":
         if not gpus:
             logging.warning("no GPU on this machine: its worker uses the CPU")
+        tf.get_logger().setLevel("WARNING")  # instead of a line per collective
         logging.info("waiting for %d workers: %s", len(cluster.workers), ", ".join(cluster.workers))
         return tf.distribute.MultiWorkerMirroredStrategy()
     if kind == "gpus":
@@ -139,7 +140,7 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 def num_workers(strategy: tf.distribute.Strategy) -> int:
-    """Returns the number of machines that train together."""
+    """Returns the number of machines that work together."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return 1
     return len(strategy.cluster_resolver.cluster_spec().as_dict()["worker"])
@@ -165,6 +166,16 @@ def check_xla(strategy: tf.distribute.Strategy) -> None:
             f"--use_xla cannot compile the sums over {count} replicas on CPUs; omit it, or train on one CPU, on GPUs "
             f"or on a TPU"
         )
+
+
+def worker_index(strategy: tf.distribute.Strategy) -> int:
+    """Returns the index of this machine among those that work together, from 0."""
+    return 0 if num_workers(strategy) == 1 else strategy.cluster_resolver.task_id
+
+
+def num_local_replicas(strategy: tf.distribute.Strategy) -> int:
+    """Returns the number of replicas on this machine."""
+    return strategy.num_replicas_in_sync // num_workers(strategy)
 
 
 def precision(mixed: bool, strategy: tf.distribute.Strategy) -> str:

@@ -22,14 +22,15 @@ from dataset.dataloader import InputReader
 from dataset.record_count import RecordCounts
 from efficientdet.config import Config
 from efficientdet.model import EfficientDetNet
-from tf2.training import epoch, resume
+from tf2.training import epoch, exchange, resume, same_start
 from tf2.training import strategy as strategy_lib
 from tf2.training.best_result import BestResult, BetterWeights
-from tf2.training.interrupt import Interrupt
+from tf2.training.interrupt import Interrupt, Stopped
 from tf2.training.model_dir import ModelDir
 from tf2.training.progress import Profiler, Progress
 from tf2.training.run_lock import RunLock
 from tf2.training.trainer import Trainer
+from tf2.training.workers import StopRequests
 from tf2.weights import checkpoint, class_names
 
 PROFILED = range(10, 16)  # steps of a run, from 1: after compilation, and enough to see the input pipeline
@@ -70,14 +71,6 @@ class Evaluator(Protocol):
         """Returns images with drawn detections by name, [H, W, 3] uint8."""
 
 
-class Stopped(Exception):
-    """A signal stopped the training; everything is saved, and the same command resumes it."""
-
-    def __init__(self, message: str, exit_code: int):
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
 def run(
     config: Config,
     training: Training,
@@ -107,7 +100,7 @@ def run(
         FloatingPointError: if the loss is not finite for max_skipped_steps steps in a row; these are not saved.
         OSError: if model_dir cannot be written.
         TargetError: if another training writes to model_dir.
-        Stopped: after SIGTERM or SIGINT; the current step was finished and saved.
+        Stopped: after SIGTERM or SIGINT on any worker; the current step was finished and saved.
     """
     counts = counts or RecordCounts(training.model_dir)
     if training.num_examples_per_epoch is None or not training.use_fake_data:
@@ -128,7 +121,7 @@ def run(
                 is_last = step >= session.last_step
                 if evaluator and step and (is_last or (eval_steps and step % eval_steps == 0)):
                     results, is_early = session.evaluate(step)
-                    if not is_last and session.stop_requested():
+                    if not is_last and session.stop_requested(step, always=True):
                         raise session.stopped(step)
                 if is_last or is_early:
                     return results
@@ -188,6 +181,7 @@ class _Session:
         if self.is_chief:
             self.model_dir.write_config(config, training.command)
 
+        self.stop_requests, self.stopping_workers = StopRequests(self.trainer), []
         step = self.saved_step = self.trainer.step
         if step >= self.last_step:
             logging.info(
@@ -235,15 +229,14 @@ class _Session:
         elif training.backbone_ckpt:
             source_scope = f"{config.ckpt_var_scope}/" if config.ckpt_var_scope else None
             trainer.start_from(training.backbone_ckpt, scope=f"{config.backbone_name}/", source_scope=source_scope)
-        if self.num_workers > 1 and not trainer.all_equal(trainer.step):
-            raise ValueError(
-                "the workers start at different steps; they need one --model_dir that all of them can read"
-            )
-        if self.num_workers > 1 and not trainer.all_equal(training.num_examples_per_epoch):
-            raise ValueError(
-                f"the epochs of the workers differ, {training.num_examples_per_epoch} images on this one; they need "
-                f"the same training records and --num_examples_per_epoch"
-            )
+        if self.num_workers > 1:
+            start = {
+                "first step": trainer.step + 1,
+                "images per epoch": training.num_examples_per_epoch,
+                "state": same_start.state(trainer.state()),
+            }
+            remedy = "all workers need the same --ckpt and records, and one --model_dir that all of them can read"
+            same_start.check(exchange.gather_objects(trainer.strategy, start), remedy)
 
     def advance(self, batches: Iterator, step: int) -> int:
         """Takes one step, or several in one call, reports and saves; returns the number of the last step."""
@@ -259,7 +252,7 @@ class _Session:
         step += count
         values = self.progress.report(step, metrics)
         self._check_finite(step, values)
-        stops = self.stop_requested(values is not None)
+        stops = self.stop_requested(step)
         if stops or step == self.last_step or any(step % steps == 0 for steps in self.save_steps):
             self._save(step)
         if stops:
@@ -269,6 +262,11 @@ class _Session:
     def stopped(self, step: int) -> Stopped:
         """Returns the exception that ends the run after a signal."""
         message = f"stopped by a signal after step {step}, which is saved; the same command resumes from there"
+        if self.stopping_workers:
+            message = (
+                f"stopped after step {step}, which is saved, by a signal to {' and '.join(self.stopping_workers)}; the "
+                f"same command on all machines resumes from there"
+            )
         return Stopped(message, self.interrupt.exit_code or 128 + signal.SIGTERM)
 
     def _reader(self, worker: int, num_workers: int) -> InputReader:
@@ -320,11 +318,13 @@ class _Session:
             f"of them is saved. Images of this step: {', '.join(images)}"
         )
 
-    def stop_requested(self, metrics_were_read: bool = True) -> bool:
-        """Returns True if a signal arrived; several workers ask each other, but only when metrics are read."""
+    def stop_requested(self, step: int, *, always: bool = False) -> bool:
+        """Returns True if a signal arrived; for several workers see `StopRequests.ask`."""
+        here = self.interrupt.signal is not None
         if self.num_workers == 1:
-            return self.interrupt.signal is not None
-        return metrics_were_read and self.trainer.any_worker(self.interrupt.signal is not None)
+            return here
+        self.stopping_workers = self.stop_requests.ask(step, here, always=always)
+        return bool(self.stopping_workers)
 
     def _save(self, step: int) -> None:
         if not self.is_chief or step == self.saved_step:

@@ -4,7 +4,7 @@
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -267,16 +267,11 @@ class Trainer:
 
     def any_worker(self, flag: bool) -> bool:
         """Returns True if the flag is set on any worker; a collective call, made by all workers at the same point."""
-        return self._sum_over_replicas(float(flag)) > 0
+        return self.mean_over_replicas([float(flag)])[0] > 0
 
-    def all_equal(self, number: int) -> bool:
-        """Returns True if all workers pass the same number; a collective call like `any_worker`."""
-        here = float(number) * self.num_replicas
-        return not self.any_worker(self._sum_over_replicas(float(number)) != here)
-
-    def _sum_over_replicas(self, value: float) -> float:
-        # Not float32, in which a sum over replicas beyond 2**24, such as of millions of images, is rounded.
-        return float(self._local(self._all_sum(tf.constant(value, tf.float64))))
+    def mean_over_replicas(self, values: Sequence[float]) -> np.ndarray:
+        """Returns the means of numbers of each worker, the same on all of them; a collective call like `any_worker`."""
+        return self._local(self._all_sum(tf.constant(values, tf.float64))).numpy() / self.num_replicas
 
     @tf.function(autograph=False)
     def _all_sum(self, value):

@@ -47,7 +47,7 @@ class OneWeight:
     during_step = staticmethod(lambda step: None)
 
     def __init__(self, config, *, batch_size, steps_per_epoch, seed, strategy, precision):
-        self.config, self.batch_size, self.seed = config, batch_size, seed
+        self.config, self.batch_size, self.seed, self.strategy = config, batch_size, seed, strategy
         self.weight, self.step, self.skipped, self.skipped_in_a_row = np.float64(0), 0, 0, 0
         self.started_from = self.resumed_at = None
         self.calls = []  # number of steps per call
@@ -92,8 +92,8 @@ class OneWeight:
     def any_worker(self, flag):
         return flag
 
-    def all_equal(self, number):
-        return True
+    def mean_over_replicas(self, values):
+        return values
 
     def evaluated_net(self, *, averaged=True):
         self.evaluates_average = averaged and self.average is not None
@@ -776,34 +776,43 @@ def test_after_a_signal_the_step_is_finished_and_saved(
     assert_same_entries(newest_entries(tmp_path / "stopped"), newest_entries(tmp_path / "uninterrupted"))
 
 
-def test_of_several_machines_only_the_first_writes(trainers, tiny_config, tmp_path, monkeypatch):
+@pytest.fixture
+def two_machines(monkeypatch):
+    """Two machines; returns a list to change: the starts of both, as the first one sends it."""
+    starts = []
     monkeypatch.setattr(train.strategy_lib, "num_workers", lambda strategy: 2)
+    monkeypatch.setattr(train.exchange, "gather_objects", lambda strategy, start: [start, *(starts or [start])])
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": ["a:1", "b:2"]}, "task": {"index": 0}}))
+    return starts
+
+
+def test_of_several_machines_only_the_first_writes(trainers, tiny_config, tmp_path, monkeypatch, two_machines):
     monkeypatch.setattr(train.strategy_lib, "is_chief", lambda strategy: False)
     evaluator = Scores()
     assert train.run(epochs(tiny_config, 5), training(tmp_path / "second"), evaluator, eval_every_epochs=1) == {}
     assert trainers[0].step == 10 and evaluator.steps == [] and not (tmp_path / "second").exists()
 
 
-def test_a_signal_to_one_machine_stops_all(trainers, tiny_config, tmp_path, monkeypatch):
-    monkeypatch.setattr(train.strategy_lib, "num_workers", lambda strategy: 2)
-    monkeypatch.setattr(OneWeight, "any_worker", lambda self, flag: self.step >= 5)
-    with pytest.raises(train.Stopped) as stopped:
+def test_a_signal_to_one_machine_stops_all(trainers, tiny_config, tmp_path, monkeypatch, two_machines):
+    monkeypatch.setattr(OneWeight, "mean_over_replicas", lambda self, values: (0.0, self.step >= 5, values[2]))
+    with pytest.raises(train.Stopped, match=r"which is saved, by a signal to worker 1 \(b:2\); the same") as stopped:
         train.run(epochs(tiny_config, 10), training(tmp_path))
-    assert stopped.value.exit_code == 143 and steps_saved(tmp_path)[-1] == 10  # metrics are read at every 10th step
+    assert stopped.value.exit_code == 143 and steps_saved(tmp_path)[-1] == trainers[0].step <= 15
 
 
-def test_machines_that_start_at_different_steps_are_rejected(trainers, tiny_config, tmp_path, monkeypatch):
-    monkeypatch.setattr(train.strategy_lib, "num_workers", lambda strategy: 2)
-    monkeypatch.setattr(OneWeight, "all_equal", lambda self, number: False)
-    with pytest.raises(ValueError, match="the workers start at different steps; they need one --model_dir"):
-        train.run(tiny_config, training(tmp_path))
-
-
-def test_machines_with_epochs_of_different_lengths_are_rejected(trainers, tiny_config, tmp_path, monkeypatch):
-    monkeypatch.setattr(train.strategy_lib, "num_workers", lambda strategy: 2)
-    monkeypatch.setattr(OneWeight, "all_equal", lambda self, number: number != 8)
-    with pytest.raises(ValueError, match="the epochs of the workers differ, 8 images on this one; they need the same"):
+@pytest.mark.parametrize(
+    "own, name",
+    [
+        ({"first step": 5}, "first step 5 instead of 1"),
+        ({"images per epoch": 9}, "images per epoch 9 instead of 8"),
+        ({"state": "1234"}, "state 1234 instead of "),
+    ],
+)
+def test_machines_that_start_differently_are_refused(trainers, tiny_config, tmp_path, two_machines, own, name):
+    two_machines.append({"first step": 1, "images per epoch": 8, "state": None, **own})
+    with pytest.raises(ValueError, match=rf"worker 1 \(b:2\) has .*{name}.*; all workers need the same --ckpt and rec"):
         train.run(tiny_config, training(tmp_path, num_examples_per_epoch=None))
+    assert trainers[0].step == 0 and steps_saved(tmp_path) == []
 
 
 def test_a_profile_of_a_few_steps_is_written(trainers, tiny_config, tmp_path, logged):
