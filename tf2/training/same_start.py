@@ -13,10 +13,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-import backbone
-import dataset
-import efficientdet
-import tf2
 from dataset.records import find_files
 from efficientdet import config as config_lib
 from efficientdet.config import Config
@@ -24,6 +20,8 @@ from tf2.training import cluster as cluster_lib
 
 SHOWN = 4  # differences per worker in the message
 FILES_AT_ONCE = 16
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("backbone", "efficientdet", "dataset", "tf2")
 
 
 def check(values: Sequence[Mapping[str, Any]], remedy: str) -> None:
@@ -54,10 +52,9 @@ def _compare(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 def software() -> dict[str, str]:
     """Returns versions of TensorFlow and of this code, with a digest of its files, by name."""
     digest = hashlib.sha256()
-    for package in (backbone, efficientdet, dataset, tf2):
-        folder = Path(package.__file__).parent
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     version = f"{config_lib.VERSION} ({digest.hexdigest()[:8]})"
     return {"TensorFlow": tf.__version__, "efficientdet-tf2": version}
 

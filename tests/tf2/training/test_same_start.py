@@ -75,9 +75,13 @@ def test_software_names_versions_and_a_digest_of_the_code(tmp_path, monkeypatch)
     found = same_start.software()
     assert found["TensorFlow"] == tf.__version__
     assert found["efficientdet-tf2"].startswith(f"{config_lib.VERSION} (")
-    (tmp_path / "changed.py").write_text("x = 1")
-    monkeypatch.setattr(same_start.tf2, "__file__", str(tmp_path / "__init__.py"))
-    assert same_start.software()["efficientdet-tf2"] != found["efficientdet-tf2"]
+    monkeypatch.setattr(same_start, "ROOT", tmp_path)
+    (tmp_path / "tf2").mkdir()
+    versions = set()
+    for code in ("x = 1", "x = 2"):
+        (tmp_path / "tf2" / "module.py").write_text(code)
+        versions.add(same_start.software()["efficientdet-tf2"])
+    assert len(versions | {found["efficientdet-tf2"]}) == 3
 
 
 TRAINING = {"model_dir": "/a", "train_file_pattern": "", "seed": 1, "ckpt": "/a/efficientdet-d0"}
