@@ -46,7 +46,7 @@ class OneWeight:
     average = None  # if set, there is a moving average of the weight
     during_step = staticmethod(lambda step: None)
 
-    def __init__(self, config, *, batch_size, steps_per_epoch, seed, strategy, precision):
+    def __init__(self, config, *, batch_size, steps_per_epoch, seed, strategy, precision, use_xla=False):
         self.config, self.batch_size, self.seed, self.strategy = config, batch_size, seed, strategy
         self.weight, self.step, self.skipped, self.skipped_in_a_row = np.float64(0), 0, 0, 0
         self.started_from = self.resumed_at = None
