@@ -76,8 +76,12 @@ class Driver:
         """
         if not isinstance(image, np.ndarray):
             image = image_file.read_pixels(image)
+        return self.first(self.serve([image]))
+
+    def first(self, detections: Detections) -> Detections:
+        """Returns the detections of the first image of a batch, as `detect` does."""
         nms = self.config.nms_configs
-        boxes, scores, classes, valid_len = (x[0] for x in self.serve([image]))
+        boxes, scores, classes, valid_len = (x[0] for x in detections)
         # A file of the published program may apply a lower threshold. A NaN is kept, for the parity check to find.
         num_low = np.count_nonzero(scores[:valid_len] <= (nms.score_thresh or 0))
         count = min(valid_len - num_low, nms.max_output_size)
