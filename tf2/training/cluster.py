@@ -6,13 +6,20 @@ import itertools
 import json
 import os
 import re
+import socket
+import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+
+from absl import logging
 
 TF_CONFIG = "TF_CONFIG"
 # Ports of a Slurm job: below 32768, where Linux starts to give ports to clients, and 16 for each of 1000 job ids, so
 # that jobs that share a machine are unlikely to take the same ones.
 SLURM_PORT, SLURM_JOBS, SLURM_TASKS = 15000, 1000, 16
+CONNECT_SECONDS = 2.0  # maximum time of a connection to a worker that is alive
+WAIT_SECONDS = 0.5  # between looks at the workers that are not there yet
+LOG_SECONDS = 30.0  # between log lines of the workers that are waited for
 SLURM_VARIABLES = ("SLURM_JOB_ID", "SLURM_PROCID", "SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE")
 
 
@@ -64,6 +71,45 @@ def current() -> Cluster:
     """Returns the workers that `Cluster.tf_config` in the environment describes; no workers without it."""
     given = json.loads(os.environ.get(TF_CONFIG) or '{"cluster": {"worker": []}, "task": {"index": 0}}')
     return Cluster(tuple(given["cluster"]["worker"]), given["task"]["index"])
+
+
+def wait_for_all(cluster: Cluster) -> None:
+    """Returns when all workers have started, and names those that have not.
+
+    tf.distribute waits for them as well, but cannot be interrupted then and does not tell which one is missing. Until
+    all are there, this process listens on its port in place of TensorFlow's server.
+
+    Raises:
+        ValueError: if the port of this worker is in use.
+    """
+    port = int(cluster.workers[cluster.index].rpartition(":")[2])
+    missing = [index for index in range(len(cluster.workers)) if index != cluster.index]
+    is_dual = socket.has_dualstack_ipv6()
+    try:
+        family = socket.AF_INET6 if is_dual else socket.AF_INET
+        server = socket.create_server(("", port), family=family, backlog=1024, dualstack_ipv6=is_dual)
+    except OSError as error:
+        raise ValueError(
+            f"{cluster.describe(cluster.index)} cannot use port {port} of this machine: {os.strerror(error.errno)}; "
+            f"end the process that uses it, or choose another port"
+        ) from error
+    with server:
+        logged_at = -LOG_SECONDS
+        while missing := [index for index in missing if not accepts_connections(cluster.workers[index])]:
+            if time.monotonic() - logged_at >= LOG_SECONDS:
+                logging.info("waiting for %s", ", ".join(map(cluster.describe, missing)))
+                logged_at = time.monotonic()
+            time.sleep(WAIT_SECONDS)
+
+
+def accepts_connections(worker: str) -> bool:
+    """Returns True if host:port can be connected to."""
+    host, _, port = worker.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def names_several(tf_config: str) -> bool:

@@ -79,7 +79,7 @@ def create(
         if not gpus:
             logging.warning("no GPU on this machine: its worker uses the CPU")
         tf.get_logger().setLevel("WARNING")  # instead of a line per collective
-        logging.info("waiting for %d workers: %s", len(cluster.workers), ", ".join(cluster.workers))
+        cluster_lib.wait_for_all(cluster)
         return tf.distribute.MultiWorkerMirroredStrategy()
     if kind == "gpus":
         if not gpus:

@@ -4,7 +4,6 @@
 
 import contextlib
 import re
-import socket
 import time
 from collections.abc import Callable, Iterator
 
@@ -19,7 +18,6 @@ from tf2.weights import checkpoint
 # Exit code of a process because another worker ended: with restartPolicy: ExitCode, Kubeflow's TFJob restarts a process
 # that ends with it, as after SIGTERM.
 LOST_EXIT_CODE = 138
-CONNECT_SECONDS = 2.0  # maximum time of a connection to a worker that is alive
 POLL_STEPS = 10  # maximum steps between two questions for a stop request: each one waits for the device
 POLL_SECONDS = 5.0  # target time between them, if steps are slow: preempted machines often have 30 seconds left
 PEER = r"/job:worker/(?:replica:\d+/)?task:(\d+)"  # a worker in TensorFlow's messages
@@ -94,18 +92,9 @@ def _lost(error: tf.errors.OpError) -> list[str]:
     # TensorFlow's heartbeats name the worker; a broken connection does not, and its other end may be alive.
     reported = re.findall(f"Error reported from {PEER}", error.message)
     lost = {int(index) for index in reported} & set(others)
-    lost = lost or {index for index in others if not _accepts_connections(cluster.workers[index])}
+    lost = lost or {index for index in others if not cluster_lib.accepts_connections(cluster.workers[index])}
     if not lost and "Collective ops is aborted" in error.message:  # it still ends, or another process took its place
         lost = {int(index) for index in re.findall(PEER, error.message)} & set(others)
         if not lost:
             return ["another worker"]
     return [cluster.describe(index) for index in sorted(lost)]
-
-
-def _accepts_connections(worker: str) -> bool:
-    host, _, port = worker.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-    except OSError:
-        return False
-    return True

@@ -3,9 +3,12 @@
 """Tests of tf2/training/cluster.py: the workers in flags, in TF_CONFIG and in the variables of Slurm."""
 
 import json
+import socket
+import threading
 
 import pytest
 import tensorflow as tf
+from absl import logging
 
 from tf2.training import cluster
 from tf2.training.cluster import Cluster
@@ -162,3 +165,34 @@ def test_tasks_on_one_machine_share_its_gpus(count, places, on_machine, expected
 def test_gpus_that_cannot_be_shared_are_refused():
     with pytest.raises(ValueError, match="2 Slurm tasks on this machine cannot share its 3 GPUs evenly; use one task"):
         cluster.share_of(range(3), Cluster(("a:1", "a:2"), 1, 1, 2), None)
+
+
+@pytest.fixture
+def local_workers():
+    """The addresses of two workers on this machine."""
+    with socket.create_server(("localhost", 0)) as first, socket.create_server(("localhost", 0)) as second:
+        return tuple(f"localhost:{server.getsockname()[1]}" for server in (first, second))
+
+
+def test_workers_wait_for_each_other_and_name_those_that_are_missing(monkeypatch, local_workers):
+    lines, is_waiting = [], threading.Event()
+    monkeypatch.setattr(cluster, "WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(logging, "info", lambda *args: (lines.append(args[0] % args[1:]), is_waiting.set()))
+    first = threading.Thread(target=cluster.wait_for_all, args=[Cluster(local_workers, 0)], daemon=True)
+    first.start()
+    assert is_waiting.wait(20) and first.is_alive()
+    assert lines == [f"waiting for worker 1 ({local_workers[1]})"]
+    with socket.create_server(("localhost", int(local_workers[1].rpartition(":")[2]))):
+        first.join(20)
+        assert not first.is_alive()
+
+
+def test_a_single_worker_does_not_wait(local_workers):
+    cluster.wait_for_all(Cluster(local_workers[:1], 0))
+
+
+def test_a_port_in_use_is_an_error(local_workers):
+    port = local_workers[1].rpartition(":")[2]
+    message = f"worker 1 .localhost:{port}. cannot use port {port} of this machine: Address already in use; end"
+    with socket.create_server(("localhost", int(port))), pytest.raises(ValueError, match=message):
+        cluster.wait_for_all(Cluster(local_workers, 1))

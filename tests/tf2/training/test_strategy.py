@@ -136,6 +136,7 @@ def test_multi_gpus_requires_addresses(monkeypatch, given):
 @pytest.mark.parametrize("flags", [{}, {"workers": ["a:1", "b:2"], "worker_index": 1}])
 def test_flags_are_equivalent_to_tf_config(monkeypatch, no_gpu, warnings, flags):
     made = []
+    monkeypatch.setattr(cluster, "wait_for_all", lambda cluster: None)
     monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", lambda: made.append(os.environ["TF_CONFIG"]))
     # With flags, TF_CONFIG is overwritten.
     monkeypatch.setenv("TF_CONFIG", "nonsense" if flags else json.dumps(CLUSTER))

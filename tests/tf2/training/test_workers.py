@@ -44,7 +44,7 @@ def cluster_of(monkeypatch):
 def reachable(monkeypatch):
     """The workers that accept connections; all of them at first."""
     alive = {"a:1", "b:2", "c:3"}
-    monkeypatch.setattr(workers, "_accepts_connections", lambda worker: worker in alive)
+    monkeypatch.setattr(workers.cluster_lib, "accepts_connections", lambda worker: worker in alive)
     return alive
 
 
