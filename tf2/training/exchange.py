@@ -11,6 +11,7 @@ import tensorflow as tf
 from absl import logging
 
 from dataset.files import reason_of
+from tf2.training import cluster as cluster_lib
 from tf2.training import strategy as strategy_lib
 
 WORD = np.dtype(np.int64)  # collectives take numbers, but no bytes
@@ -66,5 +67,5 @@ def run_on_all(strategy: tf.distribute.Strategy, function: Callable[[], Any]) ->
         raise error
     for index, (_, reason) in enumerate(outcomes):
         if reason:
-            raise ValueError(f"worker {index} failed: {reason}")
+            raise ValueError(f"{cluster_lib.current().describe(index)} failed: {reason}")
     return [result for result, _ in outcomes]
