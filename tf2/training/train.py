@@ -181,7 +181,8 @@ class _Session:
         if self.is_chief:
             self.model_dir.write_config(config, training.command)
 
-        self.stop_requests, self.stopping_workers = StopRequests(self.trainer), []
+        self.stop_requests = StopRequests(self.trainer) if self.num_workers > 1 else None
+        self.stopping_workers = []  # asked to stop by a signal
         step = self.saved_step = self.trainer.step
         if step >= self.last_step:
             logging.info(
@@ -220,7 +221,7 @@ class _Session:
         return trainer
 
     def _load(self, prefix: str | None, entries: Mapping[str, np.ndarray]) -> None:
-        """Resumes from a checkpoint of this training run, or else starts from --ckpt or --backbone_ckpt, if given."""
+        """Resumes from a checkpoint of this run or starts from --ckpt or --backbone_ckpt; compares the workers."""
         config, training, trainer = self.config, self.training, self.trainer
         if prefix:
             trainer.resume(prefix, entries)
@@ -321,7 +322,7 @@ class _Session:
     def stop_requested(self, step: int, *, always: bool = False) -> bool:
         """Returns True if a signal arrived; for several workers see `StopRequests.ask`."""
         here = self.interrupt.signal is not None
-        if self.num_workers == 1:
+        if self.stop_requests is None:
             return here
         self.stopping_workers = self.stop_requests.ask(step, here, always=always)
         return bool(self.stopping_workers)

@@ -776,6 +776,12 @@ def test_after_a_signal_the_step_is_finished_and_saved(
     assert_same_entries(newest_entries(tmp_path / "stopped"), newest_entries(tmp_path / "uninterrupted"))
 
 
+def test_a_cluster_in_the_environment_does_not_matter_to_one_device(trainers, tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"chief": ["a:1"]}, "task": {"type": "chief"}}))
+    train.run(epochs(tiny_config, 1), training(tmp_path))
+    assert steps_saved(tmp_path)[-1] == trainers[0].step == 2
+
+
 @pytest.fixture
 def two_machines(monkeypatch):
     """Two machines; returns a list to change: the starts of both, as the first one sends it."""
