@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-r"""Exports network and training step to OpenXLA, and runs or compiles them with JAX alone.
+r"""Exports network, training step and evaluation step to OpenXLA, and runs or compiles them with JAX alone.
 
     python tf2/benchmarks/openxla.py export /tmp/d0 --model_name=efficientdet-d0 --precision=bfloat16
     python tf2/benchmarks/openxla.py run /tmp/d0
@@ -25,7 +25,7 @@ from dataset import command_line
 from efficientdet import config as config_lib
 
 FLAGS = flags.FLAGS
-PROGRAMS = ("network", "training_step")
+PROGRAMS = ("network", "training_step", "evaluation_step")
 # Of libtpu, which otherwise asks the metadata server of Google Cloud, and of JAX, which otherwise looks for a TPU.
 ABSENT_TPU = {
     "JAX_PLATFORMS": "cpu",

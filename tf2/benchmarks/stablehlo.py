@@ -1,11 +1,13 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Programs in StableHLO, and the folder that holds them: {name}.mlir, {name}.npz and export.json.
+"""Programs in StableHLO, their deviation from expected outputs, and the folder: {name}.mlir, {name}.npz, export.json.
 
 This file needs neither TensorFlow nor JAX, because one writes the folder and the other one reads it.
 """
 
+import collections
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -138,10 +140,10 @@ def read(folder: Path, name: str, about: Mapping[str, Any]) -> Program:
     return Program(name, text, inputs, outputs, dict(about["updates"]))
 
 
-def read_arrays(folder: Path, program: Program) -> tuple[list[np.ndarray], list[np.ndarray]] | None:
+def read_arrays(folder: Path, program: Program) -> tuple[list[np.ndarray], list[np.ndarray | None]] | None:
     """Returns inputs and expected outputs in the order of the program, or None if they were not exported.
 
-    In the file, their names are in_0, in_1, ... and out_0, out_1, ...
+    In the file, their names are in_0, in_1, ... and out_0, out_1, ...; an output that has no expected value is None.
     """
     path = folder / f"{program.name}.npz"
     if not path.exists():
@@ -149,5 +151,35 @@ def read_arrays(folder: Path, program: Program) -> tuple[list[np.ndarray], list[
     with np.load(path) as arrays:
         return (
             [arrays[f"in_{i}"] for i in range(len(program.inputs))],
-            [arrays[f"out_{i}"] for i in range(len(program.outputs))],
+            [arrays.get(f"out_{i}") for i in range(len(program.outputs))],
         )
+
+
+def deviations(
+    program: Program, inputs: Sequence[np.ndarray], expected: Sequence[np.ndarray | None], outputs: Sequence[Any]
+) -> dict[str, dict[str, float]]:
+    """Deviations from TensorFlow, of results by name, and of updated variables by the last part of their names.
+
+    Outputs without an expected value are left out.
+
+    A result r deviates by |r - expected| / max(1, |expected|) at most. The updates of all kernels, all momenta and so
+    on deviate by the norm of the differences, divided by the norm of the expected changes. They are taken together
+    because some of them, such as those of a bias before batch normalization, are nothing but rounding.
+    """
+    results, squares = {}, collections.defaultdict(lambda: np.zeros(2))
+    for i, (output, value) in enumerate(zip(outputs, expected, strict=True)):
+        if value is None:
+            continue
+        name, value, output = program.outputs[i].name, np.asarray(value, np.float64), np.asarray(output, np.float64)
+        is_same = (output == value) | (np.isnan(output) & np.isnan(value))  # such as the norm of an overflow in float16
+        with np.errstate(invalid="ignore"):
+            difference = np.where(is_same, 0, output - value)
+        if i in program.updates:
+            change = value - inputs[program.updates[i]]
+            squares[name.rpartition("/")[2]] += np.sum(difference**2), np.sum(change**2)
+        else:
+            results[name] = float(np.max(np.abs(difference) / np.fmax(1, np.abs(value)), initial=0))
+    updates = {}
+    for name, (difference, change) in squares.items():  # a variable that must not change, but does: infinite
+        updates[name] = math.sqrt(difference / change) if change else math.inf if difference else 0.0
+    return {"results": results, "updates": updates}

@@ -44,7 +44,10 @@ def call(monkeypatch):
     "words, message",
     [
         (["exprot", "x"], "expected one of export, run, compile, got 'exprot'"),
-        (["run", "x", "--programs=network,train"], "--programs takes network, training_step, got 'train'"),
+        (
+            ["run", "x", "--programs=network,train"],
+            "--programs takes network, training_step, evaluation_step, got 'train'",
+        ),
         (["run", "x", "--batch_size=4"], "--batch_size has no effect with run; leave it out"),
         (["export", "x", "--topology=v4:2x2x1"], "--topology has no effect with export; leave it out"),
         (["export", "x", "--hparams=image_sise=64"], "unknown config key 'image_sise'"),
@@ -110,24 +113,31 @@ def test_inputs_and_outputs_of_a_small_step():
 @needs_stablehlo
 def test_exported_programs(tmp_path, tiny_config):
     folder = tmp_path / "tiny"
-    options = openxla_export.Options(["network", "training_step"], batch_size=2, precision="bfloat16")
+    options = openxla_export.Options(openxla.PROGRAMS, batch_size=2, precision="bfloat16")
     lines = list(openxla_export.export(tiny_config, str(folder), options))
-    assert re.fullmatch(r"network: 385 inputs, 10 outputs, 0\.\d MB of StableHLO", lines[0]) and len(lines) == 2
-    assert {path.name for path in folder.iterdir()} == {
-        *("export.json", "network.mlir", "network.npz", "training_step.mlir", "training_step.npz")
-    }
+    assert re.fullmatch(r"network: 404 inputs, 10 outputs, 0\.\d MB of StableHLO", lines[0]) and len(lines) == 3
+    files = {f"{name}.{suffix}" for name in openxla.PROGRAMS for suffix in ("mlir", "npz")}
+    assert {path.name for path in folder.iterdir()} == {"export.json", *files}
     about = stablehlo.read_manifest(folder)
     assert (about["model_name"], about["batch_size"], about["precision"]) == ("efficientdet-lite0", 2, "bfloat16")
+    found = {}
     for name, stored in about["programs"].items():
         program = stablehlo.read(folder, name, stored)
         assert "mhlo.copy" not in program.text and program.text.count("bf16") > 100
         inputs, outputs = stablehlo.read_arrays(folder, program)
         for tensor, array in zip([*program.inputs, *program.outputs], inputs + outputs, strict=True):
-            assert (array.shape, array.dtype) == (tensor.shape, tensor.dtype), tensor
-    # All variables of the step are updated, after its eight metrics.
-    assert sorted(program.updates.values()) == list(range(12, len(program.inputs)))
-    found = {each.name: array for each, array in zip(program.outputs, outputs)}
+            if array is None:
+                assert name == "evaluation_step" and tensor.name in openxla_export.NOT_COMPARED
+            else:
+                assert (array.shape, array.dtype) == (tensor.shape, tensor.dtype), tensor
+        if name == "training_step":  # all of its variables are updated
+            assert sorted(program.updates.values()) == list(range(12, len(program.inputs)))
+        else:
+            assert not program.updates
+        found |= {each.name: array for each, array in zip(program.outputs, outputs)}
     assert found["global_step"] == 1 and 0 < found["cls_loss"] < 10 and np.isfinite(found["gradient_norm"])
+    assert found["valid_len"].tolist() == [100, 100] and np.all(np.diff(found["scores"]) <= 0)
+    assert 0 < found["scores"].min() < found["scores"].max() < 1
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,7 @@ def test_other_text_is_refused(text, inputs, message):
 def test_a_folder_returns_what_was_written(tmp_path):
     program = stablehlo.from_compiler_ir("step", TEXT, ["x", "count", "v"], ["loss"])
     arrays = {"in_0": np.ones([2, 3]), "in_1": np.array(4), "in_2": np.zeros([2, 3])}
-    arrays |= {"out_0": np.array(6.0), "out_1": np.array(5), "out_2": np.ones([2, 3])}
+    arrays |= {"out_0": np.array(6.0), "out_2": np.ones([2, 3])}
     stored = stablehlo.write(tmp_path, program, arrays)
     alone = stablehlo.write(tmp_path, program._replace(name="alone"), {})
     stablehlo.write_manifest(tmp_path, {"batch_size": 2, "programs": {"step": stored, "alone": alone}})
@@ -87,7 +87,7 @@ def test_a_folder_returns_what_was_written(tmp_path):
     assert stablehlo.read(tmp_path, "step", about["programs"]["step"]) == program
     inputs, outputs = stablehlo.read_arrays(tmp_path, program)
     assert [array.tolist() for array in inputs] == [[[1] * 3] * 2, 4, [[0] * 3] * 2]
-    assert [array.tolist() for array in outputs] == [6, 5, [[1] * 3] * 2]
+    assert outputs[1] is None and [outputs[i].tolist() for i in (0, 2)] == [6, [[1] * 3] * 2]
     assert stablehlo.read_arrays(tmp_path, program._replace(name="alone")) is None
 
 
@@ -97,6 +97,19 @@ def test_a_folder_that_is_not_an_export(tmp_path, content):
         (tmp_path / "export.json").write_text(content)
     with pytest.raises(ValueError, match=r"export\.json cannot be read \(.*\); expected a folder of the export"):
         stablehlo.read_manifest(tmp_path)
+
+
+def test_deviations_by_hand():
+    names = ["loss", "logits", "norm", "boxes", "a/kernel", "b/kernel", "a/bias", "step", "c/frozen"]
+    outputs = [Tensor(name, (), "float32") for name in names]
+    program = stablehlo.Program("step", "", outputs[4:], outputs, {i + 4: i for i in range(5)})
+    inputs = [np.zeros(2), np.zeros(1), np.ones(1), np.array(4), np.ones(1)]
+    expected = [2.0, [0.5, -8.0], np.nan, None, [3.0, 0.0], [4.0], [2.0], 5, [1.0]]
+    got = [2.2, [0.3, -8.8], np.nan, [1.0], [3.0, 0.3], [4.4], [2.0], 5, [1.5]]
+    found = stablehlo.deviations(program, inputs, expected, got)
+    assert found["results"] == {"loss": pytest.approx(0.1), "logits": pytest.approx(0.2), "norm": 0}
+    # The kernels change by a norm of 5 and differ by one of 0.5; the last variable must not change.
+    assert found["updates"] == {"kernel": pytest.approx(0.1), "bias": 0, "step": 0, "frozen": np.inf}
 
 
 def test_only_numpy_is_needed():
