@@ -3,10 +3,7 @@
 """Tests of tf2/training/workers.py: questions for a stop request, and errors after the end of another worker."""
 
 import json
-import pathlib
 import socket
-import subprocess
-import sys
 
 import kill_workers
 import numpy as np
@@ -176,12 +173,20 @@ def test_a_question_after_an_evaluation_is_always_asked(cluster_of):
     assert requests.ask(105, False, always=True) == ["worker 2 (c:3)"] and trainer.asked == [101, 105]
 
 
+def test_a_state_with_another_bit_is_another_one():
+    entries = {"a": np.float32([0.0]), "b": np.float32([1.0])}
+    assert kill_workers.compare(entries, {**entries}) == ""
+    assert kill_workers.compare(entries, {**entries, "a": np.float32([-0.0])}) == "1 of 2 entries differ: ['a']"
+
+
 @pytest.mark.slow
-def test_a_killed_worker_ends_the_other_one_and_both_resume_to_the_same_bits():
-    script = pathlib.Path(kill_workers.__file__)
-    result = subprocess.run([sys.executable, script, "--cases=kill-1"], capture_output=True, text=True, timeout=1500)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert [line.rpartition("; ")[2].rpartition(": ")[2] for line in result.stdout.splitlines()] == ["passed"] * 2
+def test_a_killed_worker_ends_the_other_one_and_both_resume_to_the_same_bits(tmp_path):
+    """The workers are described by flags, by Slurm and by TF_CONFIG."""
+    stopped, uninterrupted = tmp_path / "stopped", tmp_path / "uninterrupted"
+    assert kill_workers.run_case(kill_workers.CASES["kill-1"], stopped, "flags") == ""
+    entries = kill_workers.run_to_end(stopped, "Slurm")
+    assert len(entries) > 20
+    assert kill_workers.compare(entries, kill_workers.run_to_end(uninterrupted, "TF_CONFIG")) == ""
 
 
 @pytest.mark.slow
