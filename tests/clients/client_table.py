@@ -9,10 +9,10 @@ from typing import Any
 
 FOLDER = pathlib.Path(__file__).parent
 CHECKPOINT = "runs/bccd"
-CALIBRATION_PREFIX = "bccd/trainval"
-CALIBRATION = f"{CALIBRATION_PREFIX}-*"
+CALIBRATION = "bccd/trainval-*"
 PRECISIONS = "FP32", "FP16", "INT8"
 STRETCH = "--hparams=keep_aspect_ratio=false"
+IMAGES, FITTED = "images", "fitted"  # folders of a workplace: photos, and the same scaled and padded to network inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +51,8 @@ class Client:
     environment: Environment
     script: str  # in this folder
     file: File
+    images: str = IMAGES  # the folder of the images
+    returns_whole_pixels: bool = False  # as the upper left corner and the size of boxes, rounded down
     min_iou: float = 0.99  # of a detection that counts as found
     min_share: float = 1.0  # of the detections of the checkpoint that must be found
 
@@ -68,7 +70,8 @@ class Client:
     def name(self) -> str:
         """Key of the client in the results, unique among CLIENTS."""
         script = self.script.removeprefix("with_")
-        return f"{self.environment.name}/{script}/{pathlib.PurePath(self.file.path).name}"
+        name = f"{self.environment.name}/{script}/{pathlib.PurePath(self.file.path).name}"
+        return name if self.images == IMAGES else f"{name}/{self.images}"
 
     def failure(self, result: Mapping[str, Any]) -> str | None:
         """Returns the reason why figures of `Workplace.measure` are not good enough; None if they are."""
@@ -93,6 +96,7 @@ class Client:
 
 SAVED_MODEL = File("exports/saved_model", "--runmode=saved_model --saved_model_dir=exports/saved_model")
 ONNX_DETECTOR = File("exports/detector.onnx", "--runmode=onnx --onnx_path=exports/detector.onnx")
+ONNX_BATCHES = File("exports/batches.onnx", "--runmode=onnx --onnx_path=exports/batches.onnx --batch_size=0")
 ONNX_NETWORK = File("exports/network.onnx", "--runmode=onnx --onnx_path=exports/network.onnx --onnx_content=network")
 
 
@@ -112,6 +116,8 @@ TFLITE_STRETCHED = [_tflite(f"stretched_{precision}", "detection_op", precision,
 
 # Versions are fixed, so that figures can be repeated. OpenCV: the newest that the 3.11 lane takes, and the newest.
 ONNXRUNTIME = Environment("onnxruntime", ("onnxruntime==1.32.0", "pillow"))
+ONNXSIM = Environment("onnxsim", ("onnxsim==0.8.1", "onnxruntime==1.32.0", "pillow"))
+ONNXSLIM = Environment("onnxslim", ("onnxslim==0.1.98", "onnxruntime==1.32.0", "pillow"))
 OPENVINO = Environment("openvino", ("openvino==2026.4.1", "pillow"))
 OPENCV_4 = Environment("opencv4", ("opencv-python-headless==4.11.0.86", "numpy<2"))
 OPENCV_5 = Environment("opencv5", ("opencv-python-headless==5.0.0.93", "numpy"))
@@ -125,21 +131,28 @@ CLIENTS = (
     Client("TensorFlow", TENSORFLOW, "with_tensorflow", SAVED_MODEL),
     Client("TensorFlow, encoded images", TENSORFLOW, "with_tensorflow_encoded", SAVED_MODEL),
     Client("ONNX Runtime", ONNXRUNTIME, "with_onnxruntime", ONNX_DETECTOR),
+    Client("onnxsim", ONNXSIM, "with_onnxsim", ONNX_DETECTOR),
+    Client("onnxslim", ONNXSLIM, "with_onnxslim", ONNX_DETECTOR),
     Client("OpenVINO", OPENVINO, "with_openvino", ONNX_DETECTOR),
+    Client("OpenVINO, all images at once", OPENVINO, "with_openvino_batch", ONNX_BATCHES),
     Client("OpenCV 4", OPENCV_4, "with_opencv", ONNX_NETWORK),
     Client("OpenCV 5", OPENCV_5, "with_opencv", ONNX_NETWORK),
     Client("LiteRT", LITERT, "with_litert_detector", TFLITE_DETECTOR),
     *(
         Client("LiteRT", LITERT, "with_litert_detection_op", file, **bounds)
-        for file, bounds in zip(TFLITE_OPS, ({}, {"min_iou": 0.9}, {"min_iou": 0.9, "min_share": 0.8}))
+        for file, bounds in zip(TFLITE_OPS, ({}, {"min_iou": 0.9}, {"min_iou": 0.9, "min_share": 0.9}))
     ),
-    # Both stretch images, in 8 bits, and return boxes in whole pixels.
+    # Both stretch images to the network input, each in its own way; there is nothing to do for fitted ones.
     *(
-        Client(title, environment, script, file, min_iou=0.9, min_share=0.75)
+        Client(title, environment, script, file, images, True, min_iou=0.9, min_share=min_share)
         for title, environment, script in (
             ("MediaPipe Tasks", MEDIAPIPE, "with_mediapipe"),
             ("TFLite Task Library", TASK_LIBRARY, "with_task_library"),
         )
-        for file in TFLITE_STRETCHED
+        for images, files, min_shares in (
+            (FITTED, TFLITE_OPS, (1.0, 1.0, 0.9)),
+            (IMAGES, TFLITE_STRETCHED, (0.8, 0.8, 0.8)),
+        )
+        for file, min_share in zip(files, min_shares)
     ),
 )

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from client_table import CLIENTS, Client
+from client_table import CLIENTS, FITTED, Client
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "exports.md"
@@ -47,6 +47,8 @@ def render(results: Mapping[str, Mapping[str, Any]]) -> str:
 def _row(client: Client, result: Mapping[str, Any]) -> str:
     """Returns the line of the table."""
     program = f"{client.title} ({client.package}, Python {client.environment.python})"
+    if client.images == FITTED:
+        program += ", images padded to 320x320"
     file = f"`{pathlib.PurePath(client.file.path).name}`"
     if "error" in result:
         return f"| {program} | {file} | does not run: {_cell(result['error'])} | | | |\n"

@@ -6,13 +6,15 @@ import ast
 import json
 import pathlib
 
+import average_precision
 import client_table
 import environments
 import exports_page
+import numpy as np
 import pytest
 from agreement import Agreement
 from client_table import CLIENTS, Client
-from workplace import VOC, WEIGHTS, Workplace
+from workplace import VOC, WEIGHTS, Workplace, fit_image, whole_pixels
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -80,6 +82,24 @@ def test_an_environment_is_created_once_per_requirements(tmp_path, monkeypatch):
 def test_a_missing_python_is_named():
     with pytest.raises(environments.InstallError, match=r"Python 2\.9 is not installed"):
         environments.find_python("2.9")
+
+
+def test_fitted_images_are_scaled_and_padded_golden():
+    """By hand: halves of 2x2 equal pixels, at the top left of the mean color."""
+    image = np.kron(np.uint8([[10, 20], [30, 40], [50, 60]]), np.ones([2, 2], np.uint8))  # [6, 4]
+    fitted = fit_image(np.stack([image] * 3, -1), 3)
+    np.testing.assert_array_equal(fitted[..., 0], [[10, 20, 127], [30, 40, 127], [50, 60, 127]])
+
+
+def test_whole_pixels_golden():
+    assert whole_pixels([10.9, 20.2, 20.8, 40.5]) == [10, 20, 19, 40]  # 9.9 high, 20.3 wide
+
+
+def test_average_precision_is_of_both_programs_that_stretch():
+    found = average_precision.clients()
+    assert [client.images for client in found] == ["images", "squares", "fitted"] * 2
+    assert [client.title for client in found[::3]] == ["MediaPipe Tasks", "TFLite Task Library"]
+    assert all("--tflite=FP32" in client.file.flags and client.file == found[0].file for client in found)
 
 
 def test_names_of_clients_are_unique():

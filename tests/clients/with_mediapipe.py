@@ -16,7 +16,7 @@ from mediapipe.tasks.python import BaseOptions, vision
 path, *files = sys.argv[1:]
 found = []
 # [docs]
-options = vision.ObjectDetectorOptions(base_options=BaseOptions(model_asset_path=path), score_threshold=0.4)
+options = vision.ObjectDetectorOptions(base_options=BaseOptions(model_asset_path=path))
 detector = vision.ObjectDetector.create_from_options(options)
 # [end]
 for file in files:

@@ -15,13 +15,13 @@ import libusb_package
 ctypes.CDLL(str(libusb_package.get_library_path()), ctypes.RTLD_GLOBAL)
 
 # [docs]
-from tflite_support.task import core, processor, vision
+from tflite_support.task import core, vision
 
 # [end]
 path, *files = sys.argv[1:]
 found = []
 # [docs]
-options = vision.ObjectDetectorOptions(core.BaseOptions(path), processor.DetectionOptions(score_threshold=0.4))
+options = vision.ObjectDetectorOptions(core.BaseOptions(path))
 detector = vision.ObjectDetector.create_from_options(options)
 # [end]
 for file in files:

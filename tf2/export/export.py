@@ -167,8 +167,8 @@ def _write_tflite(model: EfficientDetModel, path: str, metadata: Metadata, targe
     metadata = _tflite_metadata(metadata.config, targets, metadata.checkpoint)
     if metadata.content == "detection_op" and metadata.config.keep_aspect_ratio:
         logging.info(
-            "%s expects padded images: programs that stretch them, such as MediaPipe, find less; for these, train with "
-            "keep_aspect_ratio=false (docs/results.md)",
+            "%s expects padded images: programs that stretch them, such as MediaPipe, find less; for these, pad images "
+            "to a square, or train with keep_aspect_ratio=false (docs/exports.md)",
             path,
         )
     return tflite.write(model, path, metadata, calibration_inputs=inputs)
