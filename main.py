@@ -56,8 +56,14 @@ def main() -> None:
                     strategy=strategy,
                 )
             elif follows():
-                times = {"min_interval": FLAGS.min_eval_interval, "timeout": FLAGS.eval_timeout}
-                results = follow.run(config, evaluation_from_flags(data), FLAGS.model_dir, **times)
+                results = follow.run(
+                    config,
+                    evaluation_from_flags(data),
+                    FLAGS.model_dir,
+                    min_interval=FLAGS.min_eval_interval,
+                    timeout=FLAGS.eval_timeout,
+                    strategy=strategy,
+                )
             else:
                 results = evaluate.evaluate_stored(
                     config,
@@ -66,7 +72,7 @@ def main() -> None:
                     outputs=outputs_from_flags(),
                     artifact_keys=config_lib.read_hparams(FLAGS.hparams) if FLAGS.saved_model_dir else None,
                     as_served=FLAGS.as_served,
-                    command=command_typed(),
+                    strategy=strategy,
                 )
     except train.Stopped as stopped:
         logging.warning("%s", stopped)
@@ -122,13 +128,10 @@ def create_strategy(config: config_lib.Config):
     """Returns the strategy that the flags describe, after TensorFlow's global settings are made."""
     from tf2.training import strategy as strategy_lib
 
+    kind = FLAGS.strategy or config.strategy
     strategy_lib.set_options(FLAGS.tf_random_seed, debug=FLAGS.debug, use_xla=FLAGS.use_xla)
-    if not trains():
-        if FLAGS.strategy or config.strategy or FLAGS.worker or FLAGS.tpu:
-            logging.info("evaluation runs on one device; --strategy, --worker and --tpu apply to training only")
-        return strategy_lib.create()
     return strategy_lib.create(
-        config.strategy,
+        kind,
         workers=FLAGS.worker,
         worker_index=FLAGS.worker_index,
         tpu=FLAGS.tpu,
@@ -195,7 +198,9 @@ def outputs_from_flags():
     from tf2.evaluation import evaluate
 
     return evaluate.EvaluationOutputs(
-        FLAGS.testdev_dir, FLAGS.output_detections, FLAGS.output_metrics, FLAGS.report_dir, FLAGS.voc
+        *(FLAGS.testdev_dir, FLAGS.output_detections, FLAGS.output_metrics, FLAGS.report_dir),
+        voc=FLAGS.voc,
+        command=command_typed(),
     )
 
 

@@ -156,7 +156,12 @@ def define_evaluation_flags() -> None:
     with command_line.group("Evaluation", ["eval", "train_and_eval"]):
         flags.DEFINE_string("val_file_pattern", None, "Glob of the evaluation records, in quotes.")
         flags.DEFINE_string("val_json_file", None, "COCO groundtruth file; default: the groundtruth in the records.")
-        flags.DEFINE_integer("eval_batch_size", 1, "Images per evaluation step.", lower_bound=1)
+        flags.DEFINE_integer(
+            "eval_batch_size",
+            1,
+            "Images per evaluation step and device, so that the metrics do not depend on the number of devices.",
+            lower_bound=1,
+        )
         flags.DEFINE_integer("eval_samples", 0, "Maximum number of images to evaluate; 0 for all.", lower_bound=0)
     with command_line.group("One-off evaluation", ["eval"]):
         flags.DEFINE_string(

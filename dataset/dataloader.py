@@ -9,6 +9,7 @@ run that resumes at step n reads the same batches as an uninterrupted one.
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import tensorflow as tf
 from tensorflow.python.framework import config as determinism
@@ -29,6 +30,21 @@ from efficientdet.targets import AnchorLabeler
 
 SHUFFLE_BUFFER = 1024  # records, still encoded: about 160 MB of COCO
 MAX_FILES_AT_ONCE = 16
+
+
+class Share(NamedTuple):
+    """Records that one of several workers evaluates: every `count`-th block of `size` records, from `index` on."""
+
+    index: int
+    count: int
+    size: int
+
+    def of(self, records: tf.data.Dataset) -> tf.data.Dataset:
+        """Returns the share of a dataset of records."""
+        if self.count == 1:
+            return records
+        chosen = records.enumerate().filter(lambda number, _: number // self.size % self.count == self.index)
+        return chosen.map(lambda _, record: record)
 
 
 class InputReader:
@@ -104,16 +120,18 @@ class InputReader:
         images = self.augmented(seed, start_batch * batch_size, num_examples).take(batch_size)
         return [example["source_id"].numpy().decode(errors="replace") for example in batches(images)]
 
-    def evaluation(self, batch_size: int, limit: int | None = None) -> tf.data.Dataset:
+    def evaluation(self, batch_size: int, limit: int | None = None, share: Share | None = None) -> tf.data.Dataset:
         """Returns every image once, in the order of the files; the last batch may be smaller.
 
         Args:
             limit: maximum number of records to read; None for all.
+            share: records of one worker, including damaged ones; None for all, without damaged ones.
 
         Returns:
-            Dataset of (images [B, height, width, 3] float32, labels). Labels are source_id [B] string, image_scale
-            [B, 4] float32 and, padded with -1 to M = max_instances_per_image, boxes_image [B, M, 4] float32, classes,
-            is_crowd and difficult [B, M] int32, area [B, M] float32.
+            Dataset of (images [B, height, width, 3] float32, labels). Labels are source_id [B] string, position [B, 2]
+            int64 of the record, is_valid [B] bool, which is False for damaged records, image_scale [B, 4] float32 and,
+            padded with -1 to M = max_instances_per_image, boxes_image [B, M, 4] float32, classes, is_crowd and
+            difficult [B, M] int32, area [B, M] float32.
         """
         config = self.config
 
@@ -123,10 +141,10 @@ class InputReader:
             )
             return image, {**labels, "image_scale": image_scale}
 
-        images = self.original_images(limit)
+        images = self.original_images(limit, share)
         return images.map(to_input, tf.data.AUTOTUNE).batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
-    def original_images(self, limit: int | None = None) -> tf.data.Dataset:
+    def original_images(self, limit: int | None = None, share: Share | None = None) -> tf.data.Dataset:
         """Returns the images of `evaluation` one by one, without preprocessing.
 
         Returns:
@@ -139,10 +157,12 @@ class InputReader:
 
         def example(position: tf.Tensor, record: tf.Tensor):
             sample, is_valid = self.records.try_decode(decode, position, record)
-            labels = self._groundtruth(self._check_classes(sample))
-            return (sample["image"], {"source_id": sample["source_id"], **labels}), is_valid
+            labels = {"source_id": sample["source_id"], "position": position, "is_valid": is_valid}
+            return sample["image"], labels | self._groundtruth(self._check_classes(sample))
 
-        return _map_valid(self._in_order().take(-1 if limit is None else limit), example)
+        records = self._in_order().take(-1 if limit is None else limit)
+        examples = (share.of(records) if share else records).map(example, tf.data.AUTOTUNE)
+        return examples if share else examples.filter(is_valid)
 
     def _shuffled(self, seed: tf.Tensor) -> tf.data.Dataset:
         num_files = len(self.records.files)
@@ -271,6 +291,11 @@ class InputReader:
             tf.print("image", sample["source_id"], *counts, "raise max_instances_per_image to use all")
         order = tf.argsort(columns["area"], direction="DESCENDING")[:limit]
         return {name: _pad(tf.gather(column, order), limit) for name, column in columns.items()}
+
+
+def is_valid(image: tf.Tensor, labels: dict[str, tf.Tensor]) -> tf.Tensor:
+    """Returns False for an unbatched element of `InputReader.evaluation` whose record is damaged."""
+    return labels["is_valid"]
 
 
 def window_chooser(config: Config) -> Callable[[tf.Tensor, tf.Tensor], Window]:

@@ -6,7 +6,7 @@ import functools
 import re
 import struct
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -137,6 +137,11 @@ class RecordFiles:
         placeholders = damaged.map(lambda _: (tf.nest.map_structure(placeholder, attempt.element_spec[0]), False))
         # ignore_errors ignores every kind of error. If it was not damage, a second attempt raises it.
         return attempt.ignore_errors().concatenate(placeholders).concatenate(attempt).take(1).get_single_element()
+
+    def add_damaged(self, damaged: Mapping[tuple[int, int], str]) -> None:
+        """Adds damaged records that other readers of these files found, {position: reason}; raises as reading does."""
+        for position, reason in sorted(damaged.items()):
+            self._add_damaged(position, reason)
 
     def name(self, position: Sequence[int]) -> str:
         """Name of a record in messages."""

@@ -133,6 +133,7 @@ ORDER = [
     "tf2.training",
     "tf2.evaluation.coco_metric",
     "tf2.evaluation.voc_metric",
+    "tf2.evaluation.replicas",
     "tf2.evaluation.evaluator",
     "tf2.evaluation.follow",
     "tf2.evaluation.report.error_analysis",

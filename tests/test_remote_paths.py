@@ -248,7 +248,7 @@ def test_results_of_an_evaluation(remote, tiny_config, capsys):
     driver = Fake(tiny_config.override({"label_map": {1: "a", 2: "b", 3: "c"}}))
     evaluation = Evaluation(SAMPLE, f"{remote}/groundtruth.json")
     for _ in range(2):  # the second one replaces the results of the first
-        evaluate.publish(driver, evaluation, evaluate.run(driver, evaluation), outputs, "a command")
+        evaluate.publish(driver, evaluation, evaluate.run(driver, evaluation), outputs)
     assert tree(f"{remote}/new") == {"found.json", "metrics.json"}
     metrics = json.loads(read(f"{remote}/new/metrics.json"))
     assert metrics["metrics"]["AP"] == 0 and metrics["images"] == 8
@@ -265,7 +265,7 @@ def test_detections_on_a_test_set(remote, tiny_config, capsys):
     outputs = EvaluationOutputs(testdev_dir=f"{remote}/testdev")
     outputs.check()
     driver, evaluation = Fake(tiny_config), Evaluation(SAMPLE)
-    evaluate.publish(driver, evaluation, evaluate.run(driver, evaluation), outputs, "a command")
+    evaluate.publish(driver, evaluation, evaluate.run(driver, evaluation), outputs)
     assert tree(remote) == {f"testdev/{evaluate.TESTDEV_FILE}"}
 
 

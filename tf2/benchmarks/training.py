@@ -1,17 +1,19 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-r"""Measures the cost of training: time of a step and of the start, memory, and speed of the input pipeline.
+r"""Measures the cost of training: time of a step, of the start and of an evaluation, memory, and speed of reading.
 
     taskset -c 0 python tf2/benchmarks/training.py --what=step --model_name=efficientdet-d0 --profile
     taskset -c 0 python tf2/benchmarks/training.py --what=step --model_name=efficientdet-lite0 --use_xla
     taskset -c 0 python tf2/benchmarks/training.py --what=memory --model_name=efficientdet-d0
     taskset -c 0 python tf2/benchmarks/training.py --what=cycles --hparams=image_size=128
     taskset -c 0 python tf2/benchmarks/training.py --what=reading --file_pattern='bccd/trainval-*' --stages
+    python tf2/benchmarks/training.py --what=evaluation --devices=2 --file_pattern='bccd/test-*'
 
 step is a full training step of main.py on random images: L2 loss, both clips, moving averages, all metrics read;
 --use_xla compares it with the step that XLA compiles, by processor time and in turn. memory compares such steps with
 and without grad_checkpoint. cycles trains and evaluates repeatedly and reports whether memory grows. reading times the
-input pipeline from records to batches, without a cache.
+input pipeline from records to batches, without a cache. evaluation compares passes on one device and on several logical
+ones, which share the cores.
 
 Each result is printed beside the time of a matrix product of fixed size, and compared with the published code after
 scaling by it; `taskset` restricts the run to one core, as in the published code's measurement.
@@ -19,6 +21,7 @@ scaling by it; `taskset` restricts the run to one core, as in the published code
 
 import concurrent.futures
 import contextlib
+import functools
 import multiprocessing
 import operator
 import statistics
@@ -80,7 +83,12 @@ def define_flags() -> None:
         flags.DEFINE_bool("profile", False, "Also lists the kernels of one more step (step).")
         flags.DEFINE_bool("use_xla", False, "Also compiles the step with XLA, and compares processor times (step).")
         flags.DEFINE_integer("cycles", 10, "Epochs of training and evaluation (cycles).", lower_bound=4)
-    with command_line.group("Records", ["reading"]):
+    with command_line.group("Evaluation", ["evaluation"]):
+        flags.DEFINE_integer("devices", 2, "Logical devices of the CPU.", lower_bound=2)
+        flags.DEFINE_integer(
+            "passes", 3, "Passes on each number of devices, after one that is not timed.", lower_bound=1
+        )
+    with command_line.group("Records", ["reading", "evaluation"]):
         flags.DEFINE_string("file_pattern", None, "Glob of the TFRecords, in quotes.")
         flags.DEFINE_integer("num_images", 1000, "Images to time after a warm-up.", lower_bound=1)
         flags.DEFINE_bool("stages", False, "Also times the first stages of the pipeline alone.")
@@ -88,8 +96,8 @@ def define_flags() -> None:
 
 def main() -> None:
     """Prints the measurement."""
-    if FLAGS.what == "reading" and not FLAGS.file_pattern:
-        raise ValueError("--what=reading needs --file_pattern")
+    if FLAGS.what in ("reading", "evaluation") and not FLAGS.file_pattern:
+        raise ValueError(f"--what={FLAGS.what} needs --file_pattern")
     for line in WHAT[FLAGS.what](config_lib.load(FLAGS.model_name, FLAGS.hparams)):
         print(line, flush=True)
 
@@ -163,7 +171,42 @@ def measure_reading(config: config_lib.Config) -> Iterator[str]:
         yield f"{name:<40}{speed:>10.1f}{matmul:>10.3f}{ratio:>13}"
 
 
-WHAT = {"step": measure_step, "memory": measure_memory, "cycles": measure_cycles, "reading": measure_reading}
+def measure_evaluation(config: config_lib.Config) -> Iterator[str]:
+    """Times passes on one device and on several logical ones, alternately, with random weights."""
+    import tensorflow as tf
+
+    from tf2.evaluation.evaluator import Evaluation, Evaluator
+    from tf2.inference.drivers import KerasDriver
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * FLAGS.devices)
+    yield header(config)
+    seconds = {1: [], FLAGS.devices: []}  # (wall, processor) per pass
+    passes = {}
+    for count in seconds:
+        strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(count)])
+        with strategy.scope():
+            network = KerasDriver(config, None).network
+        evaluator = Evaluator(config, Evaluation(FLAGS.file_pattern, batch_size=FLAGS.batch_size), strategy)
+        passes[count] = functools.partial(evaluator.evaluate, network)
+        passes[count]()
+    for _ in range(FLAGS.passes):
+        for count, evaluate in passes.items():
+            start = time.perf_counter(), time.process_time()
+            num_images = evaluate().num_images
+            seconds[count].append((time.perf_counter() - start[0], time.process_time() - start[1]))
+    for count, times in seconds.items():
+        wall, processor = (1000 * statistics.median(column) / num_images for column in zip(*times))
+        yield f"{count} device(s): {wall:.1f} ms per image, {processor:.1f} ms of processor time"
+
+
+WHAT = {
+    "step": measure_step,
+    "memory": measure_memory,
+    "cycles": measure_cycles,
+    "reading": measure_reading,
+    "evaluation": measure_evaluation,
+}
 
 
 def header(config: config_lib.Config) -> str:

@@ -25,7 +25,8 @@ from tf2.evaluation.report import report
 from tf2.inference import drivers, provenance
 from tf2.inference.drivers import ArtifactDriver, Driver
 from tf2.inference.metadata import stored_names
-from tf2.training import history
+from tf2.training import exchange, history, same_start, workers
+from tf2.training import strategy as strategy_lib
 from tf2.weights import class_names
 
 TESTDEV_FILE = "detections_test-dev2017_test_results.json"  # the name that COCO's server expects
@@ -43,6 +44,7 @@ class EvaluationOutputs:
     metrics: str | None = None  # JSON file for all metrics and their provenance
     report_dir: str | None = None  # folder for an HTML report
     voc: bool = False  # adds Pascal VOC's metrics
+    command: str = ""  # the command line, for provenance
 
     @property
     def files(self) -> list[str]:
@@ -78,9 +80,11 @@ def evaluate_stored(
     outputs: EvaluationOutputs,
     artifact_keys: Mapping[str, Any] | None = None,
     as_served: bool = False,
-    command: str = "",
+    strategy: tf.distribute.Strategy | None = None,
 ) -> dict[str, float]:
     """Evaluates a stored detector after a check of the records, prints the result and writes the requested files.
+
+    Several workers call this together; the first one prints and writes.
 
     Args:
         config: config of the checkpoint, or for exported files without metadata.
@@ -89,29 +93,59 @@ def evaluate_stored(
         outputs: files to write.
         artifact_keys: config keys set on the command line, for an exported file; None for a checkpoint.
         as_served: see `run`.
-        command: the command line, for provenance.
+        strategy: see `run`.
 
     Returns:
-        All metrics by name; empty without groundtruth.
+        All metrics by name; empty without groundtruth, and on workers other than the first.
 
     Raises:
         DataError: if an evaluation on these records would be pointless.
         ValueError: if an output cannot be written, or see `open_artifact`.
     """
-    outputs.check(evaluation.val_json_file)
-    driver, is_test_set = None, bool(outputs.testdev_dir)
+    strategy = strategy or tf.distribute.get_strategy()
+    with workers.lost_workers(strategy, lambda: "run the same command on all machines again"):
+        if strategy_lib.is_chief(strategy):
+            outputs.check(evaluation.val_json_file)
+        is_test_set = bool(outputs.testdev_dir)
+        if is_test_set:
+            evaluation = dataclasses.replace(evaluation, val_json_file=None)
+        driver = _open(config, path, evaluation, strategy, artifact_keys=artifact_keys, is_test_set=is_test_set)
+        result = run(driver, evaluation, as_served=as_served, strategy=strategy)
+        metrics = publish(driver, evaluation, result, outputs) if strategy_lib.is_chief(strategy) else {}
+        exchange.wait_for_all(strategy)
+    return metrics
+
+
+def _open(
+    config: Config,
+    path: str,
+    evaluation: Evaluation,
+    strategy: tf.distribute.Strategy,
+    *,
+    artifact_keys: Mapping[str, Any] | None,
+    is_test_set: bool,
+) -> Driver:
+    """Opens a detector after a check of the records, see `evaluate_stored`."""
+    driver = None
     if artifact_keys is not None:
         driver = open_artifact(path, config, artifact_keys)
         config, known = driver.config, stored_names(driver.runtime.metadata, path)
     else:
         config, known = class_names.of_detector(config, path)
-    val_json_file = None if is_test_set else evaluation.val_json_file
-    evaluation = dataclasses.replace(evaluation, val_json_file=val_json_file)
     run_checks.check_files(
-        config, known, None, evaluation.val_file_pattern, val_json_file=val_json_file, is_test_set=is_test_set
+        *(config, known, None, evaluation.val_file_pattern),
+        val_json_file=evaluation.val_json_file,
+        is_test_set=is_test_set,
     )
-    driver = driver or drivers.KerasDriver(config, path)
-    return publish(driver, evaluation, run(driver, evaluation, as_served=as_served), outputs, command)
+    if strategy_lib.num_workers(strategy) > 1:
+        files = {name: same_start.files(getattr(evaluation, name)) for name in ("val_file_pattern", "val_json_file")}
+        options = dataclasses.asdict(evaluation) | files | {"ckpt": path, "backbone_ckpt": None}
+        own = same_start.software() | same_start.settings(config, options)
+        same_start.check(
+            exchange.gather_objects(strategy, own), "start all with the same command, records and versions"
+        )
+    with strategy.scope():
+        return driver or drivers.KerasDriver(config, path)
 
 
 def open_artifact(path: str, config: Config, hparams: Mapping[str, Any]) -> ArtifactDriver:
@@ -145,7 +179,13 @@ def open_artifact(path: str, config: Config, hparams: Mapping[str, Any]) -> Arti
     return driver
 
 
-def run(driver: Driver, evaluation: Evaluation, *, as_served: bool = False) -> Result:
+def run(
+    driver: Driver,
+    evaluation: Evaluation,
+    *,
+    as_served: bool = False,
+    strategy: tf.distribute.Strategy | None = None,
+) -> Result:
     """Evaluates a driver.
 
     Args:
@@ -153,26 +193,26 @@ def run(driver: Driver, evaluation: Evaluation, *, as_served: bool = False) -> R
             suppression of the published AP: per class, MAX_NMS_INPUTS candidates, boxes not clipped. Otherwise the
             detections that the driver serves are evaluated.
         as_served: evaluates the detections that the driver serves in any case.
+        strategy: its workers evaluate together, and a checkpoint is evaluated on all its replicas; None for one device.
     """
     threshold = driver.config.nms_configs.score_thresh or 0.0
     if threshold > MAX_SCORE_THRESH:
         is_exported = isinstance(driver, ArtifactDriver) and driver.network is None
         remedy = "export again with --min_score_thresh" if is_exported else "pass --hparams=nms_configs.score_thresh"
         logging.warning("detections with scores up to %g are discarded, which lowers AP; %s=0.001", threshold, remedy)
+    if isinstance(driver, ArtifactDriver) and strategy and strategy_lib.num_local_replicas(strategy) > 1:
+        logging.info("an exported file is evaluated on one device of each machine")
     if driver.network is None or as_served:
-        return evaluator.run_driver(driver, evaluation)
+        return evaluator.run_driver(driver, evaluation, strategy)
     config = driver.config.override({"sample_image": None})  # not drawn here
-    return Evaluator(config, evaluation).evaluate(driver.network)
+    return Evaluator(config, evaluation, strategy).evaluate(driver.network)
 
 
-def publish(
-    driver: Driver, evaluation: Evaluation, result: Result, outputs: EvaluationOutputs, command: str
-) -> dict[str, float]:
+def publish(driver: Driver, evaluation: Evaluation, result: Result, outputs: EvaluationOutputs) -> dict[str, float]:
     """Prints the result of an evaluation and writes the requested files.
 
     Args:
         outputs: files to write; `EvaluationOutputs.check` has passed.
-        command: the command line, for provenance.
 
     Returns:
         All metrics by name; empty without groundtruth.
@@ -185,8 +225,8 @@ def publish(
             metrics |= voc.metrics
             tables.append(voc.table())
     print(f"suppression: {describe_suppression(result.suppression)}", *tables, describe_timing(result), sep="\n")
-    about = provenance.describe(driver)
-    facts = collect_facts(about, driver.config, evaluation, result, command, has_groundtruth=not outputs.testdev_dir)
+    about, has_groundtruth = provenance.describe(driver), not outputs.testdev_dir
+    facts = collect_facts(about, driver.config, evaluation, result, outputs.command, has_groundtruth=has_groundtruth)
     for path in outputs.files:
         content = {"metrics": metrics, **facts} if path == outputs.metrics else metric.coco_results()
         write_file(path, json.dumps(content, indent=1 if path == outputs.metrics else None, ensure_ascii=False))

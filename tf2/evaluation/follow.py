@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import tensorflow as tf
 from absl import logging
 
 from dataset.check import class_ids, run_checks
@@ -16,6 +17,7 @@ from efficientdet.config import Config
 from efficientdet.model import EfficientDetNet
 from tf2.evaluation.evaluator import Evaluation, Evaluator
 from tf2.training import model_dir as model_dir_lib
+from tf2.training import strategy as strategy_lib
 from tf2.training.best_result import BetterWeights
 from tf2.training.progress import EvaluationLog
 from tf2.weights import checkpoint, class_names
@@ -71,7 +73,13 @@ class EvaluationRecorder:
 
 
 def run(
-    config: Config, evaluation: Evaluation, model_dir: str, *, min_interval: float, timeout: float
+    config: Config,
+    evaluation: Evaluation,
+    model_dir: str,
+    *,
+    min_interval: float,
+    timeout: float,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> dict[str, float]:
     """Evaluates the checkpoints of a parallel training, see `evaluate_checkpoints`, after a check of the records.
 
@@ -79,19 +87,28 @@ def run(
         config: config of the training.
         evaluation: files and options.
         model_dir, min_interval, timeout: see `evaluate_checkpoints`.
+        strategy: strategy of one worker, on whose replicas the checkpoints are evaluated; None for one device.
 
     Raises:
+        ValueError: for several workers, which may see different checkpoints.
         DataError: if an evaluation on these records would be pointless.
         CheckpointError, LabelMapError: see `evaluate_checkpoints`.
     """
+    strategy = strategy or tf.distribute.get_strategy()
+    if strategy_lib.num_workers(strategy) > 1:
+        raise ValueError(
+            "--min_eval_interval and --eval_timeout evaluate on one machine; omit --worker and --strategy=multi-gpus, "
+            "or run --mode=eval without these two on all machines"
+        )
     config, known = class_names.of_detector(config, model_dir)
     names = run_checks.check_files(
         config, known, None, evaluation.val_file_pattern, val_json_file=evaluation.val_json_file
     )
     # No image is drawn here, and sample_image may be a file of the machine that trains.
-    evaluator = Evaluator(config.override({"sample_image": None}), evaluation)
+    evaluator = Evaluator(config.override({"sample_image": None}), evaluation, strategy)
     # The training may write its own names later.
-    return evaluate_checkpoints(evaluator, model_dir, min_interval=min_interval, timeout=timeout, names=names)
+    with strategy.scope():  # in which the weights are created and assigned
+        return evaluate_checkpoints(evaluator, model_dir, min_interval=min_interval, timeout=timeout, names=names)
 
 
 def evaluate_checkpoints(

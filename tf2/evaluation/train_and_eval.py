@@ -58,10 +58,11 @@ def run(
         if strategy_lib.num_workers(strategy) > 1:
             start = exchange.gather_objects(strategy, _start(config, training, evaluation, every))
             same_start.check(start, "start all workers with the same command, records and versions")
-        evaluator = Evaluator(config, evaluation) if evaluation else None
+        evaluator = Evaluator(config, evaluation, strategy) if evaluation else None
         metrics = train.run(config, training, evaluator, eval_every_epochs=every, strategy=strategy, counts=counts)
-    if metrics:  # of the first machine, if there are several
-        training_report.write(config, evaluator, training.model_dir, training.command)
+        if metrics:  # of the first machine, if there are several
+            training_report.write(config, evaluator, training.model_dir, training.command)
+        exchange.wait_for_all(strategy)
     return metrics
 
 

@@ -56,7 +56,10 @@ def _write(config: Config, evaluator: Evaluator, model_dir: str, command: str) -
     result = _kept_result(evaluator, archived)
     if result is None:
         logging.info("evaluating %s for the report", prefix)
-        result = evaluator.evaluate(KerasDriver(config, prefix).network)
+        evaluator = evaluator.alone()
+        with evaluator.strategy.scope():
+            driver = KerasDriver(config, prefix)
+        result = evaluator.evaluate(driver.network)
     metrics = result.metric.result()
     names = tf.compat.v1.train.NewCheckpointReader(prefix).get_variable_to_shape_map()
     averaged = any(name.endswith(checkpoint.AVERAGE) for name in names)

@@ -65,7 +65,7 @@ class Evaluator(Protocol):
     """Interface of an evaluator, see `evaluator.Evaluator`."""
 
     def run(self, net: EfficientDetNet) -> dict[str, float]:
-        """Returns metrics by name."""
+        """Returns metrics by name; all workers call it together, and those other than the first get none."""
 
     def draw_images(self, net: EfficientDetNet) -> dict[str, np.ndarray]:
         """Returns images with drawn detections by name, [H, W, 3] uint8."""
@@ -346,38 +346,44 @@ class _Session:
         self.saved_step = step
 
     def evaluate(self, step: int) -> tuple[dict[str, float], bool]:
-        """Evaluates the current weights on the chief, while other workers wait, and archives the best.
+        """Evaluates the current weights on all workers; the first one archives the best.
 
         With moving averages, the averaged weights are evaluated, and at the end of the training the raw ones, too.
-
-        Returns:
-            Metrics of the better weights by name, and True if training stops early.
+        Returns the metrics of the better weights, and True if training stops early.
         """
-        results, is_early = {}, False
         self._save(step)  # unless it is saved: the best checkpoint is copied, and a kill repeats no step before it
-        if self.is_chief:
-            with self.progress.paused():
-                results = self.evaluator.run(self.trainer.evaluated_net())
-                is_best, is_early, better = self.best.update(step, results["AP"]), self._stops_early(step), None
-                if self.trainer.average and (is_early or step >= self.last_step):
-                    better = BetterWeights.of(results, self.evaluator.run(self.trainer.evaluated_net(averaged=False)))
+        better, is_best, is_early = None, False, False
+        with self.progress.paused():
+            results = self.evaluator.run(self.trainer.evaluated_net())
+            if self.is_chief:
+                is_best, is_early = self.best.update(step, results["AP"]), self._stops_early(step)
+            if self.num_workers > 1:
+                is_early = self.trainer.any_worker(is_early)
+            if self.trainer.average and (is_early or step >= self.last_step):
+                raw = self.evaluator.run(self.trainer.evaluated_net(averaged=False))
+                if self.is_chief:
+                    better = BetterWeights.of(results, raw)
                     results = better.metrics
                     is_best |= not better.averaged and self.best.update(step, results["AP"])
-                averaged = better is None or better.averaged
-                images = self.evaluator.draw_images(self.trainer.evaluated_net(averaged=averaged))
-            self.lock.check()
-            self.progress.evaluated(step, results, images)
-            # A parallel --mode=eval may have archived a better one. An equal one is this one, archived before a kill.
-            is_best = is_best and results["AP"] >= self.model_dir.best_ap()
-            if is_best:
-                prefix = os.path.join(self.training.model_dir, f"{checkpoint.PREFIX}-{step}")
-                with self.progress.paused():
-                    self.model_dir.archive(prefix, results, averaged=averaged)
-            if better:
-                logging.info("%s", better.describe(is_best, self.model_dir.best_ap()))
-        if self.num_workers > 1:
-            is_early = self.trainer.any_worker(is_early)
+        if self.is_chief:
+            self._publish(step, results, better, is_best)
         return results, is_early
+
+    def _publish(self, step: int, results: dict[str, float], better: BetterWeights | None, is_best: bool) -> None:
+        """Writes metrics and drawn images of an evaluation, and archives the checkpoint if it is the best."""
+        averaged = better is None or better.averaged
+        with self.progress.paused():
+            images = self.evaluator.draw_images(self.trainer.evaluated_net(averaged=averaged))
+        self.lock.check()
+        self.progress.evaluated(step, results, images)
+        # A parallel --mode=eval may have archived a better one. An equal one is this one, archived before a kill.
+        is_best = is_best and results["AP"] >= self.model_dir.best_ap()
+        if is_best:
+            prefix = os.path.join(self.training.model_dir, f"{checkpoint.PREFIX}-{step}")
+            with self.progress.paused():
+                self.model_dir.archive(prefix, results, averaged=averaged)
+        if better:
+            logging.info("%s", better.describe(is_best, self.model_dir.best_ap()))
 
     def _stops_early(self, step: int) -> bool:
         """Returns True, and logs a line, if early_stop_patience ends the training after an evaluation."""

@@ -300,18 +300,21 @@ class Trainer:
         return sum(variable.dtype.size * variable.shape.num_elements() for variable in self.variables().values())
 
     def evaluated_net(self, *, averaged: bool = True) -> EfficientDetNet:
-        """Returns a network on one device with the current averages, if there are any, or else the weights.
+        """Returns a network on all replicas with the current averages, if there are any, or else the weights.
 
-        Every call returns the same network.
+        Every call returns the same network. The first one is collective: all workers make it at the same point.
 
         Args:
             averaged: False for the weights in any case.
         """
-        if self._evaluated_net is None:
-            self._evaluated_net = EfficientDetNet(self.config)
         sources = self.average.averages if self.average and averaged else self.net.weights
+        if self._evaluated_net is None:
+            with self.strategy.scope():
+                self._evaluated_net = EfficientDetNet(self.config)
         for variable, source in zip(self._evaluated_net.weights, sources, strict=True):
-            variable.assign(self._local(source))
+            # Not variable.assign, which for statistics of batch normalization is a collective call.
+            for copy in self.strategy.experimental_local_results(variable):
+                copy.assign(self._local(source))
         return self._evaluated_net
 
     def start_from(self, path: str, *, scope: str = "", source_scope: str | None = None) -> None:

@@ -93,11 +93,19 @@ def test_what_reading_prints(tiny_config, monkeypatch):
         assert speed > 0 and seconds > 0 and len(compared) == (row in rows[:2])
 
 
+@pytest.mark.slow
+def test_what_evaluation_prints():
+    options = (f"--file_pattern={SAMPLE}", "--batch_size=2", "--devices=3", "--passes=1")
+    for count, line in zip((1, 3), lines_of("--what=evaluation", *options), strict=True):
+        assert min(numbers(rf"{count} device\(s\): # ms per image, # ms of processor time", line)) > 0
+
+
 @pytest.mark.parametrize(
     "flags, message",
     [
         (["--hparams=image_sise=64"], "error: unknown config key 'image_sise'"),
         (["--what=reading"], "error: --what=reading needs --file_pattern"),
+        (["--what=evaluation"], "error: --what=evaluation needs --file_pattern"),
     ],
 )
 def test_errors_are_one_line(flags, message):

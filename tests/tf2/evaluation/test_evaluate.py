@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """evaluate: choice of the suppression, printed results, written files."""
 
+import dataclasses
 import json
 import pathlib
 import types
@@ -70,7 +71,8 @@ def publish(config):
         outputs.check()
         driver, evaluation = Oracle(config, missed), Evaluation(SAMPLE, **evaluation)
         result = evaluate.run(driver, evaluation)
-        return evaluate.publish(driver, evaluation, result, outputs, "python main.py --mode=eval")
+        outputs = dataclasses.replace(outputs, command="python main.py --mode=eval")
+        return evaluate.publish(driver, evaluation, result, outputs)
 
     return run
 
@@ -124,7 +126,7 @@ def test_report_shows_the_curves_of_the_training(config, tmp_path, folder, has_c
     driver.ckpt_path = str(tmp_path / folder / "model.ckpt-1")
     outputs = EvaluationOutputs(report_dir=str(tmp_path / "report"))
     outputs.check()
-    evaluate.publish(driver, evaluation, evaluate.run(driver, evaluation), outputs, "")
+    evaluate.publish(driver, evaluation, evaluate.run(driver, evaluation), outputs)
     assert (tmp_path / "report" / "report_files" / "training.png").exists() == has_curves
 
 

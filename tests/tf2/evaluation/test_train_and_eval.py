@@ -27,7 +27,7 @@ def calls(monkeypatch):
         return {"AP": 0.5} if evaluator else {}
 
     monkeypatch.setattr(train_and_eval.train, "run", train)
-    monkeypatch.setattr(train_and_eval, "Evaluator", lambda config, evaluation: (config, evaluation))
+    monkeypatch.setattr(train_and_eval, "Evaluator", lambda config, evaluation, strategy: (config, evaluation))
     monkeypatch.setattr(train_and_eval.training_report, "write", lambda *args: calls.append(("report", *args)))
     return calls
 

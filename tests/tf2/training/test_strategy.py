@@ -6,12 +6,10 @@ import contextlib
 import json
 import os
 import pathlib
-import socket
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
+import processes
 import pytest
 import tensorflow as tf
 from absl import logging
@@ -189,44 +187,16 @@ def test_gradient_accumulation_over_replicas_requires_frozen_statistics(tiny_con
 # Equal training runs, each in a process of its own.
 
 
-class Process:
-    """A run of replicas.py; `result` waits for it and returns its output."""
-
-    def __init__(self, output, hparams, *mode):
-        self.output, self.log = output, output.with_suffix(".log")
-        environment = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
-        command = [sys.executable, str(ROOT / "tests" / "replicas.py"), str(output), hparams, *map(str, mode)]
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-
-    def result(self):
-        assert self.process.wait(timeout=600) == 0, self.log.read_text()[-4000:]
-        with np.load(self.output) as arrays:
-            return dict(arrays)
-
-
 def run(directory, hparams, *modes):
-    """Returns the results of simultaneous runs; no process is left running."""
-    processes = []
-    try:
-        for i, mode in enumerate(modes):
-            processes.append(Process(directory / f"{i}.npz", hparams, *mode))
-        return [process.result() for process in processes]
-    finally:
-        for process in processes:
-            process.process.kill()
-            process.process.wait()
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("localhost", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    """Returns the results of simultaneous runs of replicas.py."""
+    outputs = [directory / f"{i}.npz" for i in range(len(modes))]
+    script = ROOT / "tests" / "replicas.py"
+    processes.run(directory, *([script, output, hparams, *mode] for output, mode in zip(outputs, modes)))
+    results = []
+    for output in outputs:
+        with np.load(output) as arrays:
+            results.append(dict(arrays))
+    return results
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +239,7 @@ def test_two_devices_decay_weights_like_one(tmp_path):
 @pytest.mark.slow
 @pytest.mark.both_lanes
 def test_two_machines_train_like_one_device(one_device, tmp_path):
-    workers = ",".join(f"localhost:{port}" for port in free_ports(2))
+    workers = processes.free_addresses(2)
     first, second = run(tmp_path, HPARAMS, [workers, 0], [workers, 1])
     assert_same_training(first, one_device)
     for name, value in first.items():

@@ -794,9 +794,38 @@ def two_machines(monkeypatch):
 
 def test_of_several_machines_only_the_first_writes(trainers, tiny_config, tmp_path, monkeypatch, two_machines):
     monkeypatch.setattr(train.strategy_lib, "is_chief", lambda strategy: False)
-    evaluator = Scores()
+
+    class Second(Scores):
+        """The evaluator of a worker other than the first."""
+
+        draw_images = None  # not called
+
+        def run(self, net):
+            super().run(net)
+            return {}
+
+    evaluator = Second()
     assert train.run(epochs(tiny_config, 5), training(tmp_path / "second"), evaluator, eval_every_epochs=1) == {}
-    assert trainers[0].step == 10 and evaluator.steps == [] and not (tmp_path / "second").exists()
+    assert trainers[0].step == 10 and not (tmp_path / "second").exists()
+    assert evaluator.steps == [2, 4, 6, 8, 10]  # all workers evaluate
+
+
+def test_all_machines_evaluate_raw_weights_when_the_first_one_stops_early(
+    trainers, tiny_config, tmp_path, monkeypatch, two_machines
+):
+    monkeypatch.setattr(train.strategy_lib, "is_chief", lambda strategy: False)
+    monkeypatch.setattr(OneWeight, "average", True)
+    evaluations = []
+    # The first machine stops early after the evaluation at step 4.
+    monkeypatch.setattr(OneWeight, "any_worker", lambda self, flag: evaluations[-1:] == [(4, True)])
+
+    class Second(Scores):
+        def run(self, net):
+            evaluations.append((net.step, net.evaluates_average))
+            return {}
+
+    assert train.run(epochs(tiny_config, 5), training(tmp_path), Second(), eval_every_epochs=1) == {}
+    assert evaluations == [(2, True), (4, True), (4, False)]
 
 
 def test_a_signal_to_one_machine_stops_all(trainers, tiny_config, tmp_path, monkeypatch, two_machines):
