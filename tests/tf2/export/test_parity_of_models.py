@@ -6,8 +6,11 @@ import pathlib
 
 import numpy as np
 import pytest
+import tf_keras as keras
 
+from backbone.layers import BatchNormalization
 from efficientdet import config as config_lib
+from efficientdet.model import EfficientDetNet
 from testdata import reference_weights
 from tf2.export import parity, saved_model
 from tf2.inference import drivers, signatures
@@ -25,18 +28,29 @@ KERNELS = (
 
 
 @pytest.fixture(params=config_lib.MODELS)
-def driver(request, spread_driver):
-    """The weights of the reference values, where there are any, and random ones otherwise."""
-    config = config_lib.load(request.param, nms_configs=NMS)
+def driver(request):
+    """A detector with the weights of the reference values, or such weights with other batch-norm statistics."""
     paths = [folder / f"{request.param}.npz" for folder in FOLDERS]
     path = next((path for path in paths if path.exists()), None)
-    if path is None:
-        return spread_driver(config)
-    driver = drivers.KerasDriver(config, None)
-    values = reference_weights.weights(np.load(path))
+    values = reference_weights.weights(np.load(path)) if path else random_weights(request.param)
+    driver = drivers.KerasDriver(config_lib.load(request.param, nms_configs=NMS), None)
     for name, variable in checkpoint.named_variables(driver.model.net).items():
         variable.assign(values[name])
     return driver
+
+
+def random_weights(model):
+    """Returns {official name: value}; with initial batch-norm statistics, outputs would not depend on the image."""
+    keras.utils.set_random_seed(0)  # drop connect
+    net = EfficientDetNet(config_lib.load(model, image_size=256))
+    variables = checkpoint.named_variables(net)
+    for name, variable in variables.items():
+        variable.assign(reference_weights.weight(name, tuple(variable.shape)))
+    for layer in net.submodules:
+        if isinstance(layer, BatchNormalization):
+            layer.momentum = 0.0
+    net(np.float32(reference_weights.image()[np.newaxis]) / 64 - 2, training=True)
+    return {name: variable.numpy() for name, variable in variables.items()}
 
 
 @pytest.mark.slow
