@@ -189,7 +189,9 @@ def evaluation_from_flags(data):
     from tf2.evaluation import evaluator
 
     return evaluator.Evaluation(
-        data.val_file_pattern, data.val_json_file, FLAGS.eval_batch_size, FLAGS.eval_samples or None, FLAGS.flip
+        *(data.val_file_pattern, data.val_json_file, FLAGS.eval_batch_size, FLAGS.eval_samples or None),
+        flip=FLAGS.flip,
+        use_xla=FLAGS.use_xla,
     )
 
 

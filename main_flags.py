@@ -202,8 +202,8 @@ def define_device_flags() -> None:
         flags.DEFINE_bool(
             "use_xla",
             False,
-            "Compile every training step as one program by XLA: on one device or on GPUs, not with several CPUs; TPUs "
-            "always do. The first step then takes minutes.",
+            "Compile every training step as one program by XLA, and so network and postprocessing of evaluations; "
+            "training needs one device, GPUs or a TPU, which always compiles. The first step then takes minutes.",
         )
         flags.DEFINE_bool("debug", False, "Run operations eagerly, slowly, so that errors show their line.")
 
@@ -215,6 +215,8 @@ def check_flags() -> None:
             raise ValueError(f"--{name} is refused: {why}")
     if FLAGS.debug and FLAGS.use_xla:
         raise ValueError("--debug runs operations eagerly and --use_xla compiles them; omit one")
+    if FLAGS.use_xla and FLAGS.saved_model_dir:
+        raise ValueError("--use_xla compiles the network of a checkpoint, not an exported file; omit it")
     for name in ONE_OFF_EVAL_FLAGS:
         if FLAGS[name].value and (trains() or follows()):
             raise ValueError(

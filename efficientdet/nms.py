@@ -63,23 +63,23 @@ def static_nms(
     size, candidates, removed = config.max_output_size, tf.range(tf.shape(scores)[1]), -float("inf")
 
     def select(i, remaining, selected, kept):
-        best = tf.argmax(remaining, -1, output_type=tf.int32)  # the first one of equal scores, as in `nms`
-        overlaps = box_ops.iou(tf.gather(boxes, best, batch_dims=1)[:, tf.newaxis], boxes)
+        best = tf.argmax(remaining, -1, output_type=tf.int32)[:, tf.newaxis]  # first of equal scores, as in `nms`
+        overlaps = box_ops.iou(tf.gather(boxes, best, batch_dims=1), boxes)
         if config.method == "gaussian":
             factors = tf.exp(-tf.square(overlaps) / config.soft_sigma)
         else:
             factors = tf.where(overlaps > config.hard_iou_thresh, 0.0, 1.0)
         if classes is not None:
-            is_other = classes != tf.gather(classes, best, batch_dims=1)[:, tf.newaxis]
-            factors = tf.where(is_other, 1.0, factors)
-        is_removed = (candidates == best[:, tf.newaxis]) | (factors == 0) | (remaining * factors <= config.min_score)
-        selected, kept = selected.write(i, best), kept.write(i, tf.reduce_max(remaining, -1))
+            factors = tf.where(classes == tf.gather(classes, best, batch_dims=1), factors, 1.0)
+        is_removed = (candidates == best) | (factors == 0) | (remaining * factors <= config.min_score)
+        is_slot = tf.range(size) == i
+        selected = tf.where(is_slot, best, selected)
+        kept = tf.where(is_slot, tf.reduce_max(remaining, -1, keepdims=True), kept)
         return i + 1, tf.where(is_removed, removed, remaining * factors), selected, kept
 
-    remaining = tf.where(scores > config.min_score, scores, removed)
-    arrays = [tf.TensorArray(dtype, size, element_shape=scores.shape[:1]) for dtype in (tf.int32, tf.float32)]
-    _, _, *arrays = tf.while_loop(lambda i, *_: i < size, select, (0, remaining, *arrays))
-    selected, kept = (tf.transpose(array.stack()) for array in arrays)
+    remaining, shape = tf.where(scores > config.min_score, scores, removed), [tf.shape(scores)[0], size]
+    state = 0, remaining, tf.zeros(shape, tf.int32), tf.fill(shape, removed)
+    _, _, selected, kept = tf.while_loop(lambda i, *_: i < size, select, state)
     is_valid = kept > removed
     valid_len = tf.math.count_nonzero(is_valid, axis=-1, dtype=tf.int32)
     return tf.where(is_valid, selected, 0), tf.where(is_valid, kept, 0.0), valid_len

@@ -97,6 +97,10 @@ def assert_error(result, message):
         ([*EVAL, "--ckpt=c", "--val_file_pattern=x", "--eval_timeout=9"], "omit them or --ckpt"),
         ([*NEW, "--hparams=strategy=cpus"], "strategy must be one of gpus, multi-gpus, tpu or None, got 'cpus'"),
         ([*TRAIN, "--testdev_dir=d"], f"--testdev_dir {ONE_OFF}"),
+        (
+            [*EVAL, "--val_file_pattern=v", "--saved_model_dir=s", "--use_xla"],
+            "--use_xla compiles the network of a checkpoint, not an exported file; omit it",
+        ),
         ([*TRAIN, "--debug", "--use_xla"], "--debug runs operations eagerly and --use_xla compiles them; omit one"),
         ([*TRAIN, "--hub_module_url=u"], "--hub_module_url is refused: TensorFlow Hub modules are not supported"),
         (

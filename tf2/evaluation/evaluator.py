@@ -56,6 +56,7 @@ class Evaluation:
     batch_size: int = 1  # images per step and replica
     num_samples: int | None = None  # images; None for all
     flip: bool = False  # horizontal-flip test-time augmentation
+    use_xla: bool = False  # compiles network and postprocessing; not of exported files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +78,7 @@ class _Records:
         self.strategy = strategy or tf.distribute.get_strategy()
         self.is_chief = strategy_lib.is_chief(self.strategy)
         self.num_workers = strategy_lib.num_workers(self.strategy)
-        self.replicas = Replicas(self.strategy, evaluation.batch_size)
+        self.replicas = Replicas(self.strategy, evaluation.batch_size, use_xla=evaluation.use_xla)
         self.share = Share(strategy_lib.worker_index(self.strategy), self.num_workers, self.replicas.batch_size)
         self.num_skipped = _num_skipped(evaluation)
         self.reader = InputReader(evaluation.val_file_pattern, config)
@@ -203,7 +204,7 @@ class Evaluator:
             if self.evaluation.flip:
                 network = tta.flip_averaged(network, model.anchors.num_anchors_per_location)
             stages = (self._records.replicas if is_graph else drivers).stages(model, network)
-            self._net, self._stages = net, {name: stages[name] for name in ("network", "NMS")}
+            self._net, self._stages = net, {name: stage for name, stage in stages.items() if name != "preprocess"}
         return self._stages
 
 
@@ -224,7 +225,7 @@ def run_driver(driver: Driver, evaluation: Evaluation, strategy: tf.distribute.S
     metric = CocoMetric(driver.names, evaluation.val_json_file)
     records, stages = _Records(driver.config, evaluation, strategy), driver.stages
     if isinstance(driver, KerasDriver):
-        stages = stages | records.replicas.stages(driver.model, driver.network)
+        stages = {"preprocess": stages["preprocess"], **records.replicas.stages(driver.model, driver.network)}
     examples = dataloader.batches(records.reader.original_images(evaluation.num_samples, records.share))
     examples = (example for example in examples if dataloader.is_valid(*example))
 

@@ -21,14 +21,15 @@ class Replicas:
     of another size, and at another place in it.
     """
 
-    def __init__(self, strategy: tf.distribute.Strategy, batch_size: int):
+    def __init__(self, strategy: tf.distribute.Strategy, batch_size: int, *, use_xla: bool = False):
         """Initializes the replicas.
 
         Args:
             strategy: distribution strategy.
             batch_size: images per replica and step.
+            use_xla: compiles network and postprocessing of a replica as one XLA program.
         """
-        self.strategy = strategy
+        self.strategy, self.use_xla = strategy, use_xla
         self.count = strategy_lib.num_local_replicas(strategy)
         self.batch_size = self.count * batch_size  # of this worker
 
@@ -67,12 +68,18 @@ class Replicas:
             network: a tf.function.
 
         Returns:
-            The stages "network" and "NMS" of `drivers.stages`, for batches of up to `batch_size` images.
+            The stages "network" and "NMS" of `drivers.stages`, for batches of up to `batch_size` images; with use_xla
+            one stage, "network + NMS".
         """
-        postprocess = model.postprocess_function()
-        if isinstance(self.strategy, tf.distribute.TPUStrategy):
+        is_tpu, postprocess = isinstance(self.strategy, tf.distribute.TPUStrategy), model.postprocess_function()
+        if is_tpu or self.use_xla:
             mode = f"{model.post_mode}_static"
             postprocess = EfficientDetModel(model.config, model.net, post_mode=mode, clip=model.clip).postprocess
+        if self.use_xla:
+            detect = lambda images, image_scales: postprocess(*network(images), image_scales)  # noqa: E731
+            # TPUs compile every function.
+            detect = detect if is_tpu else tf.function(detect, autograph=False, jit_compile=True)
+            return {"network + NMS": self._one_stage(self.run(detect))}
         network, postprocess = self.run(network), self.run(postprocess)
 
         def infer(state):
@@ -85,3 +92,13 @@ class Replicas:
             return Detections(*(self.merge(field)[:count] for field in detections))
 
         return {"network": infer, "NMS": suppress}
+
+    def _one_stage(self, detect: Callable) -> Callable:
+        """Returns the only stage of `stages`, given a result of `run` that infers and suppresses."""
+
+        def infer(state):
+            images, image_scales = state
+            detections = detect(self.split(images), self.split(image_scales))
+            return Detections(*(self.merge(field)[: len(images)] for field in detections))
+
+        return infer

@@ -72,6 +72,21 @@ def test_batches_of_any_size_are_padded(model):
                 np.testing.assert_allclose(field, value[:count], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("post_mode", ["global", "per_class"])
+def test_detections_compiled_by_xla_are_those_of_the_stages(light_model, post_mode):
+    model = light_model(post_mode, score_thresh=0.2)
+    network = tf.function(model.net, autograph=False)
+    images = tf.random.stateless_normal([3, *model.config.image_size, 3], [0, 1])
+    scales = tf.constant([[1.0], [2.0], [0.5]]) * tf.ones([3, 4])
+    expected = detect(model, tf.distribute.get_strategy(), 5, images, scales)
+    [(name, stage)] = Replicas(tf.distribute.get_strategy(), 5, use_xla=True).stages(model, network).items()
+    found = stage((images, scales))
+    assert name == "network + NMS" and expected.valid_len.min() > 0
+    for field, value in zip(found, expected):
+        assert isinstance(field, np.ndarray) and field.dtype == value.dtype
+        np.testing.assert_allclose(field, value, rtol=1e-4, atol=1e-4)
+
+
 def test_all_stages_compile_for_a_tpu(model, monkeypatch):
     class Tpu:
         """A strategy of one replica, for which XLA compiles every function, as for a TPU."""
