@@ -38,11 +38,15 @@ def steps(config, *, use_xla, precision="float32"):
     return [{name: float(value) for name, value in step.items()} for step in metrics], before, trainer.state()
 
 
-def check(model, changes, precision="float32", *, loss_tolerance=1e-5, weight_tolerance=1e-4):
-    """Asserts that losses and states with and without XLA are equal, and change by far more than they may differ."""
+def check(model, changes, *, loss_tolerance=1e-5, weight_tolerance=1e-4):
+    """Asserts that losses and states with and without XLA are equal, and change by far more than they may differ.
+
+    Adam normalizes the gradients of biases in front of batch normalization, which consist of rounding errors, so that
+    these variables differ by about half of their updates.
+    """
     config = config_lib.load(model, **{**TINY, **changes})
-    plain, before, after = steps(config, use_xla=False, precision=precision)
-    compiled, compiled_before, compiled_after = steps(config, use_xla=True, precision=precision)
+    plain, before, after = steps(config, use_xla=False)
+    compiled, compiled_before, compiled_after = steps(config, use_xla=True)
     for expected, metrics in zip(plain, compiled, strict=True):
         for name in expected.keys() - {"gradient_norm"}:
             np.testing.assert_allclose(metrics[name], expected[name], rtol=loss_tolerance, err_msg=name)
@@ -52,14 +56,14 @@ def check(model, changes, precision="float32", *, loss_tolerance=1e-5, weight_to
         np.testing.assert_array_equal(compiled_before[name], before[name], err_msg=name)
         np.testing.assert_allclose(compiled_after[name], value, rtol=0, atol=weight_tolerance, err_msg=name)
     kernels = [name for name in after if name.endswith("kernel")]
-    assert max(np.abs(after[name] - before[name]).max() for name in kernels) > 10 * weight_tolerance
+    assert max(np.abs(after[name] - before[name]).max() for name in kernels) > 5 * weight_tolerance
 
 
 FAST = {
     "lite, sgd, clipping": ("efficientdet-lite0", {"learning_rate": 0.1, "clip_gradients_norm": 1.0}),
     "d, adam, drop connect, recomputation": (
         "efficientdet-d0",
-        {"learning_rate": 0.004, "optimizer": "adam", "survival_prob": 0.8, "grad_checkpoint": True},
+        {"learning_rate": 0.0025, "optimizer": "adam", "survival_prob": 0.8, "grad_checkpoint": True},
     ),
 }
 
@@ -67,3 +71,38 @@ FAST = {
 @pytest.mark.parametrize("model, changes", FAST.values(), ids=FAST)
 def test_steps_equal_those_without_xla(one_block_per_stage, model, changes):
     check(model, changes)
+
+
+SLOW = {
+    "lite, adamw, IoU loss, average of positives": (
+        "efficientdet-lite0",
+        {"learning_rate": 0.0025, "optimizer": "adamw", "iou_loss_type": "ciou", "positives_momentum": 0.9},
+    ),
+    # Frozen statistics: those of two images would amplify rounding errors. A small image, because
+    # XLA has no fast convolutions on CPUs within a loop.
+    "d, sgd, accumulation": (
+        "efficientdet-d0",
+        {"learning_rate": 1.0, "gradient_accumulation_steps": 2, "is_training_bn": False, "image_size": 64},
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model, changes", SLOW.values(), ids=SLOW)
+def test_further_steps_equal_those_without_xla(one_block_per_stage, model, changes):
+    check(model, changes)
+
+
+@pytest.mark.slow
+def test_steps_in_bfloat16_equal_those_without_xla_up_to_its_rounding(one_block_per_stage):
+    """XLA keeps 32 bits between operations that it fuses; gradients of 16 bits differ by a tenth."""
+    config = config_lib.load("efficientdet-lite0", **{**TINY, "learning_rate": 0.01})
+    runs = [steps(config, use_xla=use_xla, precision="mixed_bfloat16") for use_xla in (False, True)]
+    (plain, before, after), (compiled, _, compiled_after) = runs
+    for expected, metrics in zip(plain, compiled, strict=True):
+        np.testing.assert_allclose(metrics["loss"], expected["loss"], rtol=0.01)
+    kernels = [name for name in after if name.endswith("kernel")]
+    updates, expected = (
+        np.concatenate([(end[k] - before[k]).ravel() for k in kernels]) for end in (compiled_after, after)
+    )
+    assert np.linalg.norm(updates - expected) < 0.3 * np.linalg.norm(expected)
