@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """openxla: errors of the command line, the exported programs, and with JAX the way from export to run and compile."""
 
-import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -152,42 +152,62 @@ def jax_python(tmp_path_factory):
     return python
 
 
-def lines_of(python, *words, **environment):
-    environment = {"XLA_FLAGS": "--xla_backend_optimization_level=0"} | environment
-    command = [python, SCRIPT, *words]
-    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+def call_script(python, *words):
+    """Runs the script on the CPU, with XLA's fastest compilation."""
+    environment = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    return subprocess.run([python, SCRIPT, *words], capture_output=True, text=True, env={**os.environ, **environment})
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """The folder of an export in float32, by the script."""
+    folder = tmp_path_factory.mktemp("export") / "tiny"
+    result = call_script(sys.executable, "export", folder, f"--hparams={TINY}", "--batch_size=2")
     assert result.returncode == 0, result.stderr
-    return result.stdout.splitlines()
+    return folder
 
 
 @pytest.mark.slow
 @pytest.mark.long
 @needs_stablehlo
-def test_from_export_to_jax(tmp_path, jax_python):
-    folder = str(tmp_path / "tiny")
-    lines_of(sys.executable, "export", folder, f"--hparams={TINY}", "--batch_size=2")
-    title, *lines = lines_of(jax_python, "run", folder, "--runs=2", JAX_PLATFORMS="cpu")
+def test_jax_computes_what_tensorflow_computed(exported, jax_python):
+    result = call_script(jax_python, "run", exported, "--runs=2")
+    assert result.returncode == 0, result.stderr
+    title, *lines = result.stdout.splitlines()
     assert title.startswith("efficientdet-lite0, 64x64 pixels, batch size 2, float32, exported by TensorFlow 2.2")
-    names = [line.partition(":")[0] for line in lines if not line.startswith(" ")]
-    assert names == list(openxla.PROGRAMS)
-    for line in lines:
-        assert re.match(
-            r"\w+: [\d.]+ ms, [\d.]+ images/s|  (results|updates) deviate from TensorFlow by [\d.e-]+", line
-        )
+    assert [line.partition(":")[0] for line in lines if re.match(r"\w+: [\d.]+ ms, [\d.]+ images/s", line)] == [
+        *openxla.PROGRAMS
+    ]
+    deviations = re.findall(r"^  (results|updates) deviate from TensorFlow by ([\d.e-]+)", result.stdout, re.MULTILINE)
+    assert [what for what, _ in deviations] == ["results", "results", "updates", "results"]
+    assert max(float(value) for _, value in deviations) < 0.01
+    assert lines.count("  not compared: boxes, classes") == 1
 
-    title, *lines = lines_of(jax_python, "compile", folder, "--topology=v5e:2x2", "--programs=network")
-    assert "one TPU v5 lite of v5e:2x2" in title and lines[0].startswith("network: compiled in ")
-    total, parts = re.fullmatch(r"  HBM per core: ([\d.]+) GB \((.*)\)", lines[1]).groups()
-    assert float(total) == pytest.approx(sum(map(float, re.findall(r"[\d.]+", parts))), abs=0.002)
-    assert float(re.search(r"([\d.]+) GFLOP", lines[2])[1]) > 0
 
-    path = pathlib.Path(folder) / "export.json"  # another value is found
-    about = json.loads(path.read_text())
-    with np.load(path.with_name("network.npz")) as arrays:
-        changed = dict(arrays)
-    changed["out_0"] = changed["out_0"] + 1
-    np.savez(path.with_name("network.npz"), **changed)
-    command = [jax_python, SCRIPT, "run", folder, "--runs=1", "--programs=network"]
-    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"})
-    assert result.returncode == 1 and about["batch_size"] == 2
+@pytest.mark.slow
+@pytest.mark.long
+@needs_stablehlo
+def test_another_output_is_an_error(exported, jax_python, tmp_path):
+    shutil.copytree(exported, tmp_path, dirs_exist_ok=True)
+    with np.load(tmp_path / "network.npz") as arrays:
+        np.savez(tmp_path / "network.npz", **{**arrays, "out_0": arrays["out_0"] + 0.1})
+    result = call_script(jax_python, "run", tmp_path, "--runs=1", "--programs=network")
+    assert result.returncode == 1
     assert "error: results of network deviate by more than 0.01 from TensorFlow" in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@needs_stablehlo
+def test_programs_compile_for_a_tpu_that_is_not_there(exported, jax_python):
+    result = call_script(jax_python, "compile", exported, "--topology=v5e:2x2", "--programs=network")
+    assert result.returncode == 0, result.stderr
+    title, compiled, memory, cost = result.stdout.splitlines()
+    assert title.endswith("compiled for one TPU v5 lite of v5e:2x2") and compiled.startswith("network: compiled in ")
+    total, parts = re.fullmatch(r"  HBM per core: ([\d.]+) GB \((.*)\)", memory).groups()
+    assert float(total) == pytest.approx(sum(map(float, re.findall(r"[\d.]+", parts))), abs=0.003)
+    assert float(re.search(r"([\d.]+) GFLOP", cost)[1]) > 0
+
+    result = call_script(jax_python, "compile", exported, "--topology=v99:1")
+    assert result.returncode == 1 and result.stderr.count("\n") == 1
+    assert result.stderr.startswith("error: no TPU topology 'v99:1' (")
