@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The exporting run modes: writes the requested files, and checks each for parity with its checkpoint."""
 
+import contextlib
 import dataclasses
 import errno
 import functools
@@ -22,7 +23,7 @@ from dataset.files import TargetError, check_target, reason_of
 from efficientdet.config import Config
 from efficientdet.model import EfficientDetModel
 from tf2.evaluation.evaluator import Evaluation
-from tf2.export import onnx, parity, saved_model, tflite
+from tf2.export import memory, onnx, parity, saved_model, tflite
 from tf2.inference import images, signatures
 from tf2.inference.drivers import KerasDriver
 from tf2.inference.metadata import ExportError, Metadata
@@ -71,6 +72,7 @@ def run(config: Config, ckpt_path: str | None, targets: Targets, parity_options:
         ValueError: see `check` and `write`; also if images or records of the parity check cannot be read, or class
             names have other ids than in the checkpoint.
     """
+    memory.set_up()
     config, known = class_names.of_detector(config, ckpt_path)
     check(config, targets)
     arguments = _parity_arguments(config, parity_options, known) if parity_options else {}
@@ -103,6 +105,8 @@ def check(config: Config, targets: Targets) -> None:
 def write(driver: KerasDriver, targets: Targets, check_parity: Callable[[str], Any] | None) -> None:
     """Writes all targets, and prints their files; those that cannot be exported do not stop the remaining ones.
 
+    The files are checked after all are written, when the memory of writing is free again.
+
     Args:
         driver: with the weights.
         targets: that passed `check`.
@@ -113,7 +117,19 @@ def write(driver: KerasDriver, targets: Targets, check_parity: Callable[[str], A
         TargetError: if a folder has no room.
         ValueError: if a file fails its parity check, or several targets fail; the message names all of them.
     """
-    config, failures = driver.config, []
+    written, failures = _write_files(driver, targets)
+    memory.release()
+    if check_parity:
+        for path in written:
+            with _collected(failures, path):
+                check_parity(path)
+    if failures:
+        raise failures[0] if len(failures) == 1 else ValueError("; ".join(map(str, failures)))
+
+
+def _write_files(driver: KerasDriver, targets: Targets) -> tuple[list[str], list[ValueError]]:
+    """Writes all targets; returns the paths of those that were written, and the errors of the others."""
+    config, written, failures = driver.config, [], []
     model = signatures.frozen(driver.model, targets.batch_size)
     metadata = Metadata(config, targets.content, checkpoint=driver.ckpt_path or "random weights")
     options = {"batch_size": targets.batch_size}
@@ -127,22 +143,30 @@ def write(driver: KerasDriver, targets: Targets, check_parity: Callable[[str], A
     for path, write_target in jobs:
         if path is None:
             continue
-        try:
+        with _collected(failures, path):
             for file in write_target(path):
                 print(f"writing file to {file}", flush=True)
-            if check_parity:
-                check_parity(path)
-        except ValueError as error:
-            failures.append(error)
-        except (OSError, tf.errors.OpError) as error:
-            no_room = os.strerror(errno.ENOSPC)
-            if not reason_of(error).endswith(no_room):
-                raise
-            raise TargetError(
-                f"{path} cannot be written ({no_room}); free some space, or use another folder"
-            ) from error
-    if failures:
-        raise failures[0] if len(failures) == 1 else ValueError("; ".join(map(str, failures)))
+            written.append(path)
+    return written, failures
+
+
+@contextlib.contextmanager
+def _collected(failures: list[ValueError], path: str) -> Iterator[None]:
+    """Adds an error of the block to `failures`, and frees the memory of the block.
+
+    Raises:
+        TargetError: if the folder of the path has no room.
+    """
+    try:
+        yield
+    except ValueError as error:
+        failures.append(error.with_traceback(None))  # which would keep the memory
+    except (OSError, tf.errors.OpError) as error:
+        no_room = os.strerror(errno.ENOSPC)
+        if not reason_of(error).endswith(no_room):
+            raise
+        raise TargetError(f"{path} cannot be written ({no_room}); free some space, or use another folder") from error
+    memory.release()
 
 
 def _parity_arguments(config: Config, options: ParityOptions, known: NamedIds) -> dict[str, Any]:

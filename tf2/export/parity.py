@@ -31,7 +31,7 @@ from efficientdet.config import Config
 from efficientdet.postprocess import Detections
 from tf2.evaluation import evaluator
 from tf2.evaluation.evaluator import Evaluation
-from tf2.export import agreement, rounding
+from tf2.export import agreement, memory, rounding
 from tf2.export.parity_report import Finding, ParityReport
 from tf2.inference import drivers, provenance, runtimes
 from tf2.inference.drivers import ArtifactDriver, Driver, KerasDriver
@@ -115,16 +115,18 @@ def _findings(
     precision, config = exported.metadata.precision, reference.config
     network = _network(exported, path)
     raw = rounding.RawOutputs(reference, network, precision) if network else None
-    expected, detected = [], []
+    expected = []
     for image in images:
         found, fault = _run_checkpoint(reference, image, raw)
         if fault:
             yield Finding(rounding.NAME, None, None, False, 0, fault)
             return
         expected.append(found)
-        detected.append(exported.detect(image))
     largest, *ratio = raw.findings() if raw else [NO_RAW_OUTPUTS]
     yield largest
+    del raw, network  # the memory of its execution, before that of the detector's
+    memory.release()
+    detected = [exported.detect(image) for image in images]
     if finding := agreement.non_finite(expected, detected):
         yield finding
         return

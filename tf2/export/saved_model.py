@@ -8,15 +8,17 @@ from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+from tensorflow.python.saved_model.fingerprinting_utils import write_fingerprint
 from tensorflow.types.experimental import ConcreteFunction
 
 from dataset import tfrecord
 from dataset.file_search import files_in
-from dataset.files import atomic_path, check_target, reason_of
+from dataset.files import atomic_path, check_target, read_file, reason_of
 from efficientdet import postprocess
 from efficientdet.model import EfficientDetModel
 from tf2.export.quiet import quiet
-from tf2.inference import graph, signatures
+from tf2.inference import constants, graph, signatures
 from tf2.inference.metadata import METADATA_FILE, ExportError, Metadata
 
 TENSORRT_WORKSPACE = 2 << 30  # bytes that TensorRT may use while it selects kernels
@@ -43,6 +45,7 @@ def saved_model(model: EfficientDetModel, path: str, metadata: Metadata, *, batc
         TargetError: if the target exists.
     """
     check_target(path)
+    model, values = signatures.without_constants(model)
     if metadata.content == "network":
         functions = {"serving_default": signatures.network(model.net, model.config, batch_size, name="input")}
     else:
@@ -54,8 +57,20 @@ def saved_model(model: EfficientDetModel, path: str, metadata: Metadata, *, batc
     # TensorFlow logs the files it writes, whose names are temporary.
     with atomic_path(path) as folder, quiet("absl", logging.WARNING):
         tf.saved_model.save(tf.Module(), folder, signatures=functions)
+        _restore_constants(folder, values)
         _write_metadata(folder, metadata)
     return files_in(path)
+
+
+def _restore_constants(folder: str, values: dict[bytes, bytes]) -> None:
+    """Puts the weights into a SavedModel that was saved without them."""
+    path = os.path.join(folder, "saved_model.pb")
+    stored = SavedModel.FromString(read_file(path))
+    for function in stored.meta_graphs[0].graph_def.library.function:
+        constants.restore(function.node_def, values)
+    with tf.io.gfile.GFile(path, "wb") as file:
+        file.write(stored.SerializeToString(deterministic=True))
+    write_fingerprint(folder)
 
 
 def frozen_graph(model: EfficientDetModel, path: str, metadata: Metadata, *, batch_size: int = 1) -> list[str]:
@@ -79,11 +94,14 @@ def frozen_graph(model: EfficientDetModel, path: str, metadata: Metadata, *, bat
         TargetError: if the target exists.
     """
     check_target(path)
+    model, values = signatures.without_constants(model)
     if metadata.content == "network":
         function = signatures.network(model.net, model.config, batch_size, name="input")
     else:
         function = _published_detector(model, batch_size)
-    graph.write(graph.freeze(function), path, metadata)
+    frozen = graph.freeze(function)
+    constants.restore(frozen.graph_def.node, values)
+    graph.write(frozen, path, metadata)
     return [path]
 
 

@@ -6,13 +6,16 @@ import collections
 import dataclasses
 import graphlib
 import re
+from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework.function_pb2 import FunctionDefLibrary
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2_as_graph
 from tensorflow.types.experimental import ConcreteFunction
 
 from dataset.files import atomic_path, check_target
+from tf2.inference import constants
 from tf2.inference.metadata import METADATA_KEY, Metadata
 
 IDENTITIES = ("Identity", "IdentityN", "StopGradient", "PreventGradient")
@@ -45,18 +48,48 @@ def freeze(function: ConcreteFunction) -> Graph:
     Args:
         function: takes tensors, returns a dict of tensors.
     """
-    frozen, graph_def = convert_variables_to_constants_v2_as_graph(function, lower_control_flow=False)
+    graph_def, stateful, fetches, inputs = _without_variables(function)
     nodes = {node.name: node for node in graph_def.node}
-    stateful = {op.name for op in frozen.graph.get_operations() if op.op_def.is_stateful}
     _drop_control_inputs(nodes, stateful)
-    fetches = _bypass_identities(nodes, [tensor.name for tensor in frozen.outputs])
-    _evaluate_constants(nodes, stateful, frozen.graph)
+    fetches = _bypass_identities(nodes, fetches)
+    _evaluate_constants(nodes, stateful, graph_def.library)
     _fold_batch_norms(nodes)
     outputs = _name_outputs(nodes, dict(zip(sorted(function.structured_outputs), fetches, strict=True)))
-    inputs = [tf.TensorSpec.from_tensor(tensor, tensor.op.name) for tensor in frozen.inputs]
     used = _used(nodes, [*outputs.values(), *(spec.name for spec in inputs)])
     simple = tf.compat.v1.GraphDef(node=used, library=graph_def.library, versions=graph_def.versions)
     return Graph(simple, inputs, outputs)
+
+
+def _without_variables(
+    function: ConcreteFunction,
+) -> tuple[tf.compat.v1.GraphDef, set[str], list[str], list[tf.TensorSpec]]:
+    """Returns the graph of a function with constants in place of variables.
+
+    Returns:
+        The graph, the names of its stateful nodes, the names of the outputs, and the inputs.
+    """
+    graph_def = function.graph.as_graph_def()
+    handles = {placeholder.op.name: handle for handle, placeholder in function.graph.captures}
+    variables = {id(variable.handle): variable for variable in function.graph.variables}
+    if any(attribute.HasField("func") for node in graph_def.node for attribute in node.attr.values()):
+        # Calls are inlined, for which TensorFlow needs several copies of the constants.
+        function, graph_def = convert_variables_to_constants_v2_as_graph(function, lower_control_flow=False)
+    stateful = {op.name for op in function.graph.get_operations() if op.op_def.is_stateful}
+    for node in graph_def.node:
+        if node.op == "ReadVariableOp":
+            variable = variables[id(handles[node.input[0]])]
+            node.CopyFrom(_constant(node.name, variable.numpy()))
+            stateful.remove(node.name)
+    inputs = [tf.TensorSpec.from_tensor(x, x.op.name) for x in function.inputs if x.dtype != tf.resource]
+    return graph_def, stateful, [tensor.name for tensor in function.outputs], inputs
+
+
+def without_constants(graph: Graph) -> tuple[Graph, dict[bytes, bytes]]:
+    """Returns a graph without its large constants, and their values, see `constants.take`."""
+    light = tf.compat.v1.GraphDef()
+    light.CopyFrom(graph.graph_def)
+    values = constants.take(light.node)
+    return dataclasses.replace(graph, graph_def=tf.compat.v1.GraphDef.FromString(light.SerializeToString())), values
 
 
 def to_function(graph: Graph) -> ConcreteFunction:
@@ -113,23 +146,32 @@ def _bypass_identities(nodes: Nodes, fetches: list[str]) -> list[str]:
     return list(map(resolve, fetches))
 
 
-def _evaluate_constants(nodes: Nodes, stateful: set[str], graph: tf.Graph) -> None:
+def _evaluate_constants(nodes: Nodes, stateful: set[str], library: FunctionDefLibrary) -> None:
     """Evaluates subexpressions that depend on constants only, such as the fusion weights of the BiFPN."""
     pure = {name for name, node in nodes.items() if node.input and name not in stateful}
-    constants = {name for name, node in nodes.items() if node.op == "Const"}
-    known = set(constants)
+    given = {name for name, node in nodes.items() if node.op == "Const" and not constants.is_taken(node)}
+    known = set(given)
     while found := {name for name in pure - known if all(_node(source) in known for source in nodes[name].input)}:
         known |= found
     users = [node for node in nodes.values() if node.name not in known]
-    tensors = {name for node in users for name in node.input if _node(name) in known - constants}
-    tensors = {name: graph.get_tensor_by_name(_full(name)) for name in tensors if name[0] != "^"}
-    tensors = {name: tensor for name, tensor in tensors.items() if tensor.dtype not in NOT_CONSTANT}
-    with tf.compat.v1.Session(graph=graph) as session:
-        values = session.run(tensors)
+    tensors = {name for node in users for name in node.input if _node(name) in known - given and name[0] != "^"}
+    values = _evaluate(tf.compat.v1.GraphDef(node=_used(nodes, tensors), library=library), tensors)
     names = {name: f"{name.replace(':', '_')}/value" for name in values}
     nodes.update((names[name], _constant(names[name], value)) for name, value in values.items())
     for node in users:
         node.input[:] = [names.get(name, name) for name in node.input]
+
+
+def _evaluate(graph_def: tf.compat.v1.GraphDef, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Evaluates the tensors of a graph that can become constants."""
+    if not graph_def.node:
+        return {}
+    with tf.Graph().as_default() as graph:
+        tf.graph_util.import_graph_def(graph_def, name="")
+    tensors = {name: graph.get_tensor_by_name(_full(name)) for name in names}
+    tensors = {name: tensor for name, tensor in tensors.items() if tensor.dtype not in NOT_CONSTANT}
+    with tf.compat.v1.Session(graph=graph) as session:
+        return session.run(tensors)
 
 
 def _fold_batch_norms(nodes: Nodes) -> None:
@@ -190,7 +232,7 @@ def published_node(output: str) -> str:
     return output.replace("-predict_0/", "-predict/")
 
 
-def _used(nodes: Nodes, tensors: list[str]) -> list[tf.compat.v1.NodeDef]:
+def _used(nodes: Nodes, tensors: Iterable[str]) -> list[tf.compat.v1.NodeDef]:
     """Returns the nodes that tensors depend on, in topological order."""
     nodes = {node.name: node for node in nodes.values()}
     sources, pending = {}, [_node(name) for name in tensors]

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from dataset import native_log
 from dataset.file_access import is_remote
 from dataset.files import read_file, reason_of
+from tf2.inference import constants, functions
 from tf2.inference.graph import published_node
 from tf2.inference.metadata import METADATA_FILE, METADATA_KEY, ArtifactError, Metadata, read_zip
 
@@ -51,10 +52,12 @@ class SavedModel:
 
     def __init__(self, path: str, content: str | None = None):
         try:
-            self._loaded = tf.saved_model.load(path)  # an attribute, because signatures do not keep variables alive
+            signatures = functions.of_saved_model(path)
+            if signatures is None:
+                self._loaded = tf.saved_model.load(path)  # an attribute, as signatures do not keep variables alive
+                signatures = self._loaded.signatures
         except (OSError, ValueError, DecodeError, tf.errors.OpError) as error:
             raise ArtifactError(f"{path} cannot be loaded as a SavedModel: {reason_of(error)}") from error
-        signatures = self._loaded.signatures
         inputs = {name: signature.structured_input_signature[1] for name, signature in signatures.items()}
         for self.content, name, expected in (
             ("detector", "serving_default", "image_arrays"),
@@ -106,14 +109,16 @@ class FrozenGraph:
         text = nodes.pop(METADATA_KEY, None)
         self.metadata = Metadata.from_json(text.attr["value"].tensor.string_val[0], path) if text else None
         try:
+            values = constants.take(graph_def.node)
             imported = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(graph_def, name=""), [])
-            self._call = imported.prune(f"{feed}:0", fetches)
+            self._call = functions.of_concrete_function(imported.prune(f"{feed}:0", fetches), values)
         except (ValueError, KeyError) as error:
             raise ArtifactError(f"{path} is damaged, or of another TensorFlow version: {reason_of(error)}") from error
-        self.batch_size = self._call.inputs[0].shape[0]
+        [self._argument], [spec] = zip(*self._call.structured_input_signature[1].items())
+        self.batch_size = spec.shape[0]
 
     def run(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
-        return {name: np.asarray(value) for name, value in self._call(tf.constant(inputs)).items()}
+        return {name: np.asarray(value) for name, value in self._call(**{self._argument: tf.constant(inputs)}).items()}
 
 
 class TFLite:

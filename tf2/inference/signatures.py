@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Serving signatures: functions with named inputs and outputs around the frozen network."""
 
+import functools
+
 import tensorflow as tf
 from tensorflow.types.experimental import ConcreteFunction
 
@@ -9,6 +11,7 @@ from efficientdet import postprocess
 from efficientdet.config import Config
 from efficientdet.model import EfficientDetModel, EfficientDetNet
 from efficientdet.postprocess import Detections
+from efficientdet.tta import Levels
 from tf2.inference import encoded_image, graph
 
 
@@ -18,11 +21,30 @@ def frozen(model: EfficientDetModel, batch_size: int = 1) -> EfficientDetModel:
     All signatures built from it share the network, so that a file contains the weights once. batch_size is the number
     of images per call; 0 for any number.
     """
-    frozen_net = graph.to_function(graph.freeze(network(model.net, model.config, batch_size)))
+    return _with_net(model, FrozenNet(graph.freeze(network(model.net, model.config, batch_size))))
 
-    def net(inputs, training=False):
-        return levels(frozen_net(inputs))
 
+def without_constants(model: EfficientDetModel) -> tuple[EfficientDetModel, dict[bytes, bytes]]:
+    """Returns a model like that of `frozen` without its weights, and their values, see `constants.take`."""
+    light, values = graph.without_constants(model.net.graph)
+    return _with_net(model, FrozenNet(light)), values
+
+
+class FrozenNet:
+    """A frozen network, called like an EfficientDetNet."""
+
+    def __init__(self, frozen: graph.Graph):
+        self.graph = frozen
+
+    @functools.cached_property
+    def _function(self) -> ConcreteFunction:
+        return graph.to_function(self.graph)
+
+    def __call__(self, inputs: tf.Tensor, training: bool = False) -> Levels:
+        return levels(self._function(inputs))
+
+
+def _with_net(model: EfficientDetModel, net: FrozenNet) -> EfficientDetModel:
     return EfficientDetModel(model.config, net, post_mode=model.post_mode, clip=model.clip)
 
 
@@ -103,7 +125,7 @@ def named(detections: Detections) -> dict[str, tf.Tensor]:
     }
 
 
-def levels(outputs: dict[str, tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+def levels(outputs: dict[str, tf.Tensor]) -> Levels:
     """Converts the named outputs of `network` to (cls_outputs, box_outputs), finest level first."""
     count = len(outputs) // 2
     return tuple([outputs[f"{head}_predict_{i}"] for i in range(count)] for head in ("class", "box"))

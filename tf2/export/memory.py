@@ -1,0 +1,36 @@
+# Copyright 2026 The EfficientDet TensorFlow 2 Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Memory of an export: what is no longer needed goes back to the system between its steps."""
+
+import ctypes
+import gc
+import os
+import sys
+
+SYSTEM_ALLOCATOR = "TF_ONEDNN_USE_SYSTEM_ALLOCATOR"  # environment variable, read when TensorFlow allocates first
+# Parameters of glibc's mallopt.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+
+
+def set_up() -> None:
+    """Lets memory be returned to the system; must be called before TensorFlow allocates a tensor.
+
+    TensorFlow's own allocator keeps the largest amount that was ever in use, and in every thread the C library keeps
+    freed memory of its own.
+    """
+    os.environ.setdefault(SYSTEM_ALLOCATOR, "1")
+    if libc := _glibc():
+        libc.mallopt(M_ARENA_MAX, 1)
+
+
+def release() -> None:
+    """Frees unreferenced objects, also in cycles, such as graphs, and returns their memory to the system."""
+    gc.collect()
+    if libc := _glibc():
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """Returns the C library if it is glibc; others return memory by themselves, or never."""
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return libc if hasattr(libc, "malloc_trim") else None
