@@ -14,7 +14,7 @@ from tensorflow.types.experimental import ConcreteFunction
 
 from dataset import tfrecord
 from dataset.file_search import files_in
-from dataset.files import atomic_path, check_target, read_file, reason_of
+from dataset.files import atomic_path, check_target, read_file, reason_of, write_file
 from efficientdet import postprocess
 from efficientdet.model import EfficientDetModel
 from tf2.export.quiet import quiet
@@ -57,20 +57,18 @@ def saved_model(model: EfficientDetModel, path: str, metadata: Metadata, *, batc
     # TensorFlow logs the files it writes, whose names are temporary.
     with atomic_path(path) as folder, quiet("absl", logging.WARNING):
         tf.saved_model.save(tf.Module(), folder, signatures=functions)
-        _restore_constants(folder, values)
+        write_file(os.path.join(folder, "saved_model.pb"), _with_constants(folder, values))
+        write_fingerprint(folder)
         _write_metadata(folder, metadata)
     return files_in(path)
 
 
-def _restore_constants(folder: str, values: dict[bytes, bytes]) -> None:
-    """Puts the weights into a SavedModel that was saved without them."""
-    path = os.path.join(folder, "saved_model.pb")
-    stored = SavedModel.FromString(read_file(path))
+def _with_constants(folder: str, values: dict[bytes, bytes]) -> bytes:
+    """Returns the content of saved_model.pb with the weights, without which it was saved."""
+    stored = SavedModel.FromString(read_file(os.path.join(folder, "saved_model.pb")))
     for function in stored.meta_graphs[0].graph_def.library.function:
         constants.restore(function.node_def, values)
-    with tf.io.gfile.GFile(path, "wb") as file:
-        file.write(stored.SerializeToString(deterministic=True))
-    write_fingerprint(folder)
+    return stored.SerializeToString(deterministic=True)
 
 
 def frozen_graph(model: EfficientDetModel, path: str, metadata: Metadata, *, batch_size: int = 1) -> list[str]:

@@ -111,11 +111,10 @@ def write(graph: Graph, path: str, metadata: Metadata) -> None:
         TargetError: if the file exists.
     """
     check_target(path)
-    graph_def = tf.compat.v1.GraphDef()
-    graph_def.CopyFrom(graph.graph_def)
-    graph_def.node.append(_constant(METADATA_KEY, metadata.to_json()))
+    addition = tf.compat.v1.GraphDef(node=[_constant(METADATA_KEY, metadata.to_json())])
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        file.write(graph_def.SerializeToString())
+        for part in (graph.graph_def, addition):  # a message is stored as the messages it is merged from
+            file.write(part.SerializeToString())
 
 
 def _drop_control_inputs(nodes: Nodes, stateful: set[str]) -> None:
