@@ -8,8 +8,7 @@ import os
 import sys
 
 SYSTEM_ALLOCATOR = "TF_ONEDNN_USE_SYSTEM_ALLOCATOR"  # environment variable, read when TensorFlow allocates first
-# Parameters of glibc's mallopt.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+M_ARENA_MAX = -8  # parameter of glibc's mallopt
 
 
 def set_up() -> None:

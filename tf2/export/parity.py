@@ -76,6 +76,7 @@ def check(
         ParityError: if the check fails; the report is written and printed before.
     """
     exported = drivers.open_artifact(path)
+    memory.release()
     source, images = ("given", list(images)) if images else ("generated", generated_images())
     facts = {
         "checkpoint": reference.ckpt_path or "random weights",

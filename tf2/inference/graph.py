@@ -69,16 +69,19 @@ def _without_variables(
         The graph, the names of its stateful nodes, the names of the outputs, and the inputs.
     """
     graph_def = function.graph.as_graph_def()
-    handles = {placeholder.op.name: handle for handle, placeholder in function.graph.captures}
     variables = {id(variable.handle): variable for variable in function.graph.variables}
+    captured = {placeholder.op.name: variables.get(id(handle)) for handle, placeholder in function.graph.captures}
     if any(attribute.HasField("func") for node in graph_def.node for attribute in node.attr.values()):
         # Calls are inlined, for which TensorFlow needs several copies of the constants.
         function, graph_def = convert_variables_to_constants_v2_as_graph(function, lower_control_flow=False)
     stateful = {op.name for op in function.graph.get_operations() if op.op_def.is_stateful}
     for node in graph_def.node:
-        if node.op == "ReadVariableOp":
-            variable = variables[id(handles[node.input[0]])]
-            node.CopyFrom(_constant(node.name, variable.numpy()))
+        if node.op == "Placeholder" and captured.get(node.name) is not None:
+            node.CopyFrom(_constant(node.name, captured[node.name].numpy()))
+        elif node.op == "ReadVariableOp":
+            node.CopyFrom(
+                tf.compat.v1.NodeDef(name=node.name, op="Identity", input=node.input, attr={"T": node.attr["dtype"]})
+            )
             stateful.remove(node.name)
     inputs = [tf.TensorSpec.from_tensor(x, x.op.name) for x in function.inputs if x.dtype != tf.resource]
     return graph_def, stateful, [tensor.name for tensor in function.outputs], inputs
