@@ -10,13 +10,11 @@ import sys
 import numpy as np
 import pytest
 
-from efficientdet import config as config_lib
 from tf2.benchmarks import measure
 from tf2.export import memory
 
 ROOT = pathlib.Path(__file__).parents[3]
-GIB = 2**30
-PARAMETERS = {"efficientdet-d2": 8_097_039, "efficientdet-d7x": 77_073_151}  # published: 8.1 M and 77 M
+PARAMETERS = {"efficientdet-d2": 8.1e6, "efficientdet-d7x": 77e6}  # published
 
 glibc = pytest.mark.skipif(memory._glibc() is None, reason="needs glibc")
 
@@ -32,3 +30,16 @@ def test_release_returns_memory():
     del blocks
     memory.release()
     assert measure.resident_mib() - before < 50 and in_use[0] == 1
+
+
+@glibc
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["efficientdet-d2", pytest.param("efficientdet-d7x", marks=pytest.mark.long)])
+def test_peak_memory_of_an_export(name, tmp_path):
+    """1.5 GiB and 10 times the float32 weights, including the parity check."""
+    flags = ["--runmode=saved_model", f"--model_name={name}", "--ckpt_path=_", f"--saved_model_dir={tmp_path}/export"]
+    process = subprocess.Popen([sys.executable, "model_inspect.py", *flags], cwd=ROOT)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    assert usage.ru_maxrss * 1024 < 1.5 * 2**30 + 10 * 4 * PARAMETERS[name]
