@@ -25,6 +25,11 @@ def set_up() -> None:
 def release() -> None:
     """Frees unreferenced objects, also in cycles, such as graphs, and returns their memory to the system."""
     gc.collect()
+    trim()
+
+
+def trim() -> None:
+    """Returns the memory of freed objects to the system, in milliseconds."""
     if libc := _glibc():
         libc.malloc_trim(0)
 

@@ -116,6 +116,7 @@ def _findings(
     precision, config = exported.metadata.precision, reference.config
     network = _network(exported, path)
     raw = rounding.RawOutputs(reference, network, precision) if network else None
+    memory.release()
     expected = []
     for image in images:
         found, fault = _run_checkpoint(reference, image, raw)
@@ -147,6 +148,7 @@ def _run_checkpoint(
     """Returns the checkpoint's detections, and the error message of its raw outputs, which are added to `raw`."""
     inputs, image_scales = reference.stages["preprocess"]([image])
     levels = reference.network(inputs)
+    memory.trim()
     detections = reference.first(reference.stages["NMS"]((levels, image_scales)))
     return detections, raw.add(inputs, levels) if raw else ""
 

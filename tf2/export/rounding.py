@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from efficientdet.tta import Levels
+from tf2.export import memory
 from tf2.export.parity_report import Finding
 from tf2.inference.drivers import Driver, KerasDriver
 
@@ -112,9 +113,9 @@ class RawOutputs:
             return f"the file has no output {error.args[0]}"
         if text := _other_shape(outputs, expected):
             return text
-        own = named(self._rounded.network(inputs)) if self._rounded else {}
+        memory.trim()
         for key, values in outputs.items():
-            ours, theirs = self._spreads.setdefault(key, (_Spread(), _Spread()))
+            ours, _ = self._spreads.setdefault(key, (_Spread(), _Spread()))
             differences = _differences(values, expected[key])
             ours.add(differences)
             place = np.unravel_index(np.argmax(differences), differences.shape)
@@ -122,8 +123,10 @@ class RawOutputs:
                 self._worst = float(differences[place])
                 where = f"{key}[{', '.join(map(str, place[1:]))}] of image {self._num_images}"
                 self._where = f"{where} is {values[place]:.7g}, expected {expected[key][place]:.7g}"
-            if own:
-                theirs.add(_differences(own[key], expected[key]))
+        del outputs, values  # up to 200 MB
+        if self._rounded:
+            for key, values in named(self._rounded.network(inputs)).items():
+                self._spreads[key][1].add(_differences(values, expected[key]))
         self._num_images += 1
         return ""
 

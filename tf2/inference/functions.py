@@ -39,7 +39,7 @@ class Library:
         suffix = f"_file_{next(_counter)}"
         self.names = {function.signature.name: function.signature.name + suffix for function in functions}
         added = []
-        self._finalizer = weakref.finalize(self, _remove, added)
+        weakref.finalize(self, _remove, added).atexit = False  # TensorFlow ends first
         for function in functions:
             function.signature.name = self.names[function.signature.name]
             for node in function.node_def:
