@@ -113,7 +113,6 @@ class RawOutputs:
             return f"the file has no output {error.args[0]}"
         if text := _other_shape(outputs, expected):
             return text
-        memory.trim()
         for key, values in outputs.items():
             ours, _ = self._spreads.setdefault(key, (_Spread(), _Spread()))
             differences = _differences(values, expected[key])
@@ -124,6 +123,7 @@ class RawOutputs:
                 where = f"{key}[{', '.join(map(str, place[1:]))}] of image {self._num_images}"
                 self._where = f"{where} is {values[place]:.7g}, expected {expected[key][place]:.7g}"
         del outputs, values  # up to 200 MB
+        memory.trim()
         if self._rounded:
             for key, values in named(self._rounded.network(inputs)).items():
                 self._spreads[key][1].add(_differences(values, expected[key]))

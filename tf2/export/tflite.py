@@ -60,16 +60,7 @@ def write(
     check(path, metadata)
     if metadata.precision == "INT8" and calibration_inputs is None:
         raise ExportError("INT8 needs calibration images: give --file_pattern of TFRecords")
-    if metadata.content == "detection_op" and not tflite_metadata.has_one_mean(metadata.config):
-        remedy = (
-            "or normalize and quantize the pixels" if metadata.precision == "INT8" else "or the TFLite Task Library"
-        )
-        logging.warning(
-            "%s is not for MediaPipe, which supports only one mean and stddev for all channels, but mean_rgb or "
-            "stddev_rgb differ, as in D0 to D7x; use a lite model, %s",
-            path,
-            remedy,
-        )
+    _warn_of_means(path, metadata)
     function = {
         "detector": lambda: signatures.detector(model, resizes_float=True),
         "detection_op": lambda: detection_op(model),
@@ -89,6 +80,19 @@ def write(
         append_zip(temporary, files)
         _run_once(temporary, metadata)
     return [path]
+
+
+def _warn_of_means(path: str, metadata: Metadata) -> None:
+    """Warns about a file with the detection op whose normalization MediaPipe does not support."""
+    if metadata.content != "detection_op" or tflite_metadata.has_one_mean(metadata.config):
+        return
+    remedy = "or normalize and quantize the pixels" if metadata.precision == "INT8" else "or the TFLite Task Library"
+    logging.warning(
+        "%s is not for MediaPipe, which supports only one mean and stddev for all channels, but mean_rgb or "
+        "stddev_rgb differ, as in D0 to D7x; use a lite model, %s",
+        path,
+        remedy,
+    )
 
 
 def check(path: str, metadata: Metadata, batch_size: int = 1) -> None:
