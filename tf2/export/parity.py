@@ -37,9 +37,9 @@ from tf2.inference import drivers, provenance, runtimes
 from tf2.inference.drivers import ArtifactDriver, Driver, KerasDriver
 from tf2.inference.metadata import ArtifactError
 
-# Of the differences of raw outputs to those of rounding: 0.3 to 3 in correct files, and above 180 if any kernel has an
+# Of the differences of raw outputs to those of rounding: 0.2 to 1.5 in correct files, and above 100 if a kernel has an
 # error of one percent, even where scores are so near to 1 that the detections do not show it.
-MAX_RATIO, MAX_RATIO_IF_COMPLETE = 10, 100
+MAX_RATIO, MAX_RATIO_IF_COMPLETE = 10, 30
 MAX_AP_DROP = 0.02
 GENERATED_SIZES = ((480, 640), (427, 240), (97, 201), (720, 1280))  # (height, width), all unlike network inputs
 NO_RAW_OUTPUTS = Finding(rounding.NAME, None, None, None, 0, "the file does not contain them")

@@ -24,6 +24,7 @@ from testdata import reference_weights
 from tf2.evaluation import evaluator
 from tf2.evaluation.evaluator import Evaluation
 from tf2.export import export, parity, rounding, saved_model, tflite
+from tf2.export.parity_report import Finding
 from tf2.inference import drivers, runtimes, signatures
 from tf2.inference.metadata import Metadata
 from tf2.weights import checkpoint
@@ -251,31 +252,32 @@ def test_a_scaled_output_is_named(check):
     assert f"{RATIO}: {ratio['value']:.3g} (bound {ratio['bound']}), {ratio['text']}" in error
 
 
-@pytest.mark.parametrize(
-    "difference, changes_a_detection, passes",
-    [(2e-6, False, True), (2e-5, False, True), (2e-5, True, False), (1, False, False)],
-)
-def test_bound_of_raw_outputs(check, reference, images, difference, changes_a_detection, passes):
-    """Beyond 10 times the rounding only if every detection agrees, and beyond 100 times never."""
+@pytest.mark.parametrize("difference, bound, passes", [(2e-6, 10, True), (1e-5, 30, True), (2e-5, 30, False)])
+def test_bound_of_raw_outputs_if_every_detection_agrees(check, reference, images, difference, bound, passes):
     inputs = [np.asarray(reference.stages["preprocess"]([image])[0]) for image in images]
-    logits = [reference.network(x)[0][0].numpy() for x in inputs]
-    lowest, highest = np.min(logits), np.max(logits)  # of no detection, and of the first one
+    lowest = min(reference.network(x)[0][0].numpy().min() for x in inputs)  # a logit of no detection
 
     def change(outputs):
         outputs["class_predict_0"][outputs["class_predict_0"] == lowest] += difference * abs(lowest)
-        if changes_a_detection:
-            outputs["class_predict_0"][outputs["class_predict_0"] == highest] = -9
         return outputs
 
     if passes:
         raw, ratio, ours, _ = check("network", change).findings
         assert raw.value == pytest.approx(difference, rel=0.2) and ratio.passed and ours.value == 1
-        assert ratio.bound == (10 if ratio.value <= 10 else 100)
-        assert ("every detection has a partner" in ratio.text) == (ratio.bound == 100) == (difference > 1e-5)
+        assert ratio.bound == bound and ("every detection has a partner" in ratio.text) == (bound == 30)
         return
     _, findings = check("network", change, fails=True)
-    assert findings[RATIO]["passed"] is False and findings[RATIO]["bound"] == (10 if changes_a_detection else 100)
-    assert findings[OF_CHECKPOINT]["passed"] is not changes_a_detection
+    assert findings[RATIO]["passed"] is False and findings[RATIO]["bound"] == bound
+    assert findings[OF_CHECKPOINT]["passed"] is True
+
+
+@pytest.mark.parametrize(
+    "value, is_complete, bound, passes",
+    [(10, False, 10, True), (10.1, False, 10, False), (9, True, 10, True), (30, True, 30, True), (31, True, 30, False)],
+)
+def test_verdict_on_the_ratio(value, is_complete, bound, passes):
+    finding = parity._judged_ratio(Finding(RATIO, value, None, None, 5, "text"), is_complete)
+    assert (finding.bound, finding.passed, finding.compared) == (bound, passes, 5)
 
 
 def test_rounding_sets_the_bounds(check, reference, monkeypatch):
