@@ -21,6 +21,7 @@ DOCUMENTS = [
 DOCUMENTS += sorted((ROOT / "docs").glob("*.md"))
 TYPED = [*DOCUMENTS, ROOT / "Makefile", *CONFIGS]
 PROGRAMS = ("python", "pip", "make", "git", "cd", "source", "wget", "unzip", "tar", "mkdir", "echo")
+MEASURED = r"(?:taskset -c 0 |/usr/bin/time -v )?"  # what may stand before a command
 SECTIONS = (
     "Models",
     "Released checkpoints",
@@ -54,7 +55,7 @@ def lines(path: pathlib.Path) -> list[str]:
 
 def commands(path: pathlib.Path) -> list[list[str]]:
     """Returns the commands `python script.py --flags` of a document, split like a shell does."""
-    found = [re.match(r"(?:taskset -c 0 )?python (\S+\.py.*)$", line) for line in lines(path)]
+    found = [re.match(rf"{MEASURED}python (\S+\.py.*)$", line) for line in lines(path)]
     return [shlex.split(match[1]) for match in found if match]
 
 
@@ -94,7 +95,7 @@ def test_every_line_of_a_code_block_is_a_known_command(path):
         if line.startswith(("@inproceedings", "}")) or re.match(r"\w+ = \{", line):  # the citation
             continue
         for command in line.split(" && "):
-            program, *words = shlex.split(re.sub(r"^taskset -c 0 ", "", command), comments=True)
+            program, *words = shlex.split(re.sub(rf"^{MEASURED}", "", command), comments=True)
             assert program in PROGRAMS, f"{path.name}: unknown program in {line!r}"
             if program == "make":
                 targets = [word for word in words if "=" not in word]

@@ -48,7 +48,7 @@ ORDER = (
 def all_lines() -> list[str]:
     """Returns the commands of all documents, without duplicates, in an order in which they can run."""
     found = [line for path in test_readme.DOCUMENTS for line in test_readme.lines(path)]
-    wanted = re.compile(r"(taskset -c 0 )?python \S+\.py|wget|unzip|tar|mkdir")
+    wanted = re.compile(rf"{test_readme.MEASURED}python \S+\.py|wget|unzip|tar|mkdir")
     found = [line for line in dict.fromkeys(found) if wanted.match(line) and not any(part in line for part in SKIPPED)]
     return sorted(found, key=lambda line: next(i for i, pattern in enumerate(ORDER) if re.search(pattern, line)))
 
@@ -162,7 +162,7 @@ def tiny(folder: pathlib.Path, hparams: str) -> str:
 
 def arguments_of(folder: pathlib.Path, line: str) -> list[str]:
     """Returns script and flags of a line, with a tiny network, one training step, and /tmp inside of the sandbox."""
-    words = shlex.split(re.sub(r"^(taskset -c 0 )?python ", "", line).replace("/tmp/", f"{folder}/tmp/"))
+    words = shlex.split(re.sub(rf"^{test_readme.MEASURED}python ", "", line).replace("/tmp/", f"{folder}/tmp/"))
     flags = test_readme.typed(words)
     if words[0] in ("main.py", "model_inspect.py") and ("saved_model_dir" not in flags or "ckpt_path" in flags):
         words.append(f"--hparams={tiny(folder, flags.get('hparams', ''))}")
