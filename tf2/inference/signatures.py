@@ -25,7 +25,12 @@ def frozen(model: EfficientDetModel, batch_size: int = 1) -> EfficientDetModel:
 
 
 def without_constants(model: EfficientDetModel) -> tuple[EfficientDetModel, dict[bytes, bytes]]:
-    """Returns a model like that of `frozen` without its weights, and their values, see `constants.take`."""
+    """Returns a model from `frozen` without its weights, and their values, see `constants.take`.
+
+    A model whose network is another function is returned as it is.
+    """
+    if not isinstance(model.net, FrozenNet):
+        return model, {}
     light, values = graph.without_constants(model.net.graph)
     return _with_net(model, FrozenNet(light)), values
 
