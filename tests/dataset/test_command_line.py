@@ -103,9 +103,12 @@ def found_everywhere(monkeypatch):
 def test_documented_commands_parse(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     for name, *words in commands(path):
+        if not words:
+            continue
+        arguments = [word for word in words if not word.startswith("--")]
         monkeypatch.syspath_prepend(ROOT / pathlib.Path(name).parent)  # as Python does for a script
         with defined(name.removesuffix(".py").replace("/", ".")) as module:
-            command_line.parse([name, *words])
+            command_line.parse([name, *words], arguments)
             if name in SCRIPTS[:2] and "--hparams=shop.yaml" not in words:
                 assert module.load_config().name.startswith("efficientdet-")
 
@@ -168,7 +171,7 @@ def test_help_shows_modes_units_and_defaults():
     text = run_script("main.py", "--help").stdout
     assert "\nTraining (train, train_and_eval):\n" in text
     assert re.search(r"--train_batch_size=N +Images per training step, over all devices; default: 64, and 8", text)
-    assert re.search(r"--eval_batch_size=N +Images per evaluation step\. \(default: 1\)", text)
+    assert re.search(r"--eval_batch_size=N +Images per evaluation step and device", text)
     assert re.search(r"--mode=train\|eval\|train_and_eval\n +Train, evaluate, or", text)
     assert run_script("main.py", "--help", columns=10).stdout.startswith("Trains and evaluates")
     assert "--[no]eval_after_train" in text and "(default: False)" not in text and "(default: None)" not in text
