@@ -91,6 +91,7 @@ def sandbox(tmp_path_factory):
         write = ["--runmode=ckpt", "--ckpt_path=_", f"--model_name={name}", f"--export_ckpt=cache/{name}/model"]
         assert run(folder, "model_inspect.py", *write, f"--hparams={tiny(folder, '')}").returncode == 0
     shutil.copytree(folder / "cache" / "efficientdet-lite0", folder / "cache" / "efficientnet-lite0")
+    shutil.copytree(folder / "cache" / "efficientdet-lite0", folder / "demo" / "model")
     return folder
 
 
