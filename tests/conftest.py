@@ -38,23 +38,9 @@ def tiny_config() -> config_lib.Config:
 @pytest.fixture(scope="session")
 def spread_driver():
     """A function: config -> driver with random weights, and class and box outputs that vary over the image."""
+    from random_detector import make_spread_driver  # imports TensorFlow, which not every test needs
 
-    def make(config: config_lib.Config):
-        import tf_keras as keras  # imports TensorFlow, which not every test needs
-
-        from tf2.inference import drivers
-        from tf2.weights import checkpoint
-
-        # A fixed seed: the order of boxes with nearly equal scores depends on the weights.
-        keras.utils.set_random_seed(0)
-        driver = drivers.KerasDriver(config, None)
-        rng = np.random.RandomState(0)
-        for name, variable in checkpoint.named_variables(driver.model.net).items():
-            if "predict" in name and not name.endswith("depthwise_kernel"):
-                variable.assign(0.3 * rng.randn(*variable.shape))
-        return driver
-
-    return make
+    return make_spread_driver
 
 
 @pytest.fixture(scope="module")

@@ -18,15 +18,13 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np
 import tensorflow as tf
-import tf_keras as keras
+from random_detector import make_spread_driver
 
 from efficientdet import config as config_lib
 from tf2.evaluation import evaluate, voc_metric
 from tf2.evaluation.evaluator import Evaluation, Evaluator
-from tf2.inference import drivers
 from tf2.training import exchange
 from tf2.training import strategy as strategy_lib
-from tf2.weights import checkpoint
 
 SAMPLE, GROUNDTRUTH = (str(ROOT / "testdata" / f"sample.{suffix}") for suffix in ("tfrecord", "json"))
 TINY = {"image_size": 64, "fpn_num_filters": 8, "fpn_cell_repeats": 1, "box_class_repeats": 1, "num_classes": 3}
@@ -53,18 +51,6 @@ def make_strategy(mode: str, worker_index: int) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(int(mode))])
 
 
-def make_driver(config: config_lib.Config, strategy: tf.distribute.Strategy) -> drivers.KerasDriver:
-    """Returns a detector whose random weights are those of `spread_driver` in conftest.py."""
-    with strategy.scope():
-        keras.utils.set_random_seed(0)
-        driver = drivers.KerasDriver(config, None)
-        rng = np.random.RandomState(0)
-        for name, variable in checkpoint.named_variables(driver.model.net).items():
-            if "predict" in name and not name.endswith("depthwise_kernel"):
-                variable.assign(0.3 * rng.randn(*variable.shape))
-    return driver
-
-
 def outcome(driver, evaluation, as_served, strategy) -> tuple:
     """Returns metrics, also Pascal VOC's, and the arrays of all detections and objects, or the message of an error."""
     try:
@@ -84,7 +70,8 @@ def main(output: str, damaged: str, mode: str, worker_index: int = 0) -> None:
     """Runs all evaluations, and writes them to the pickle file `output`."""
     strategy = make_strategy(mode, worker_index)
     config = config_lib.load("efficientdet-lite0", **TINY)
-    driver, outcomes = make_driver(config, strategy), {}
+    with strategy.scope():
+        driver, outcomes = make_spread_driver(config), {}
     for name, (keys, options, as_served) in CASES.items():
         driver.config = config.override(keys)
         evaluation = Evaluation(damaged if "damaged" in name else SAMPLE, **options)
