@@ -18,7 +18,7 @@ from efficientdet.config_values import ConfigError, Kind, convert, key, nearest
 from efficientdet.fpn_configs import FPNS, FUSIONS
 from efficientdet.hparams import read_hparams
 
-VERSION = "0.4"  # of this repository
+VERSION = "0.5"  # of this repository
 MAX_NUM_CLASSES = 10_000  # far above that of any dataset of boxes (LVIS has 1,203); memory grows with it
 Section = TypeVar("Section", bound="_Section")
 

@@ -44,6 +44,7 @@ def test_bug_reports_require_command_output_and_versions():
     required = {name for name, field in fields.items() if field.get("validations", {}).get("required")}
     assert required >= {"command", "output", "versions"}
     assert "python main.py --version" in fields["versions"]["attributes"]["description"]
+    assert f"efficientdet-tf2 {VERSION}, " in fields["versions"]["attributes"]["placeholder"]
     assert "python main.py --version" in (ROOT / ".github/pull_request_template.md").read_text()
 
 
@@ -66,5 +67,6 @@ def test_the_changelog_has_the_form_of_keep_a_changelog():
     text = (ROOT / "CHANGELOG.md").read_text()
     releases = re.findall(r"^## (.*)$", text, re.MULTILINE)
     assert all(re.fullmatch(r"\[[\d.]+\] - (unreleased|\d{4}-\d\d-\d\d)|\[Unreleased\]", title) for title in releases)
-    assert any(title.startswith(f"[{VERSION}] - ") for title in releases)
+    [latest, *_] = [title for title in releases if title != "[Unreleased]"]
+    assert latest.startswith(f"[{VERSION}] - ")
     assert set(re.findall(r"^### (.*)$", text, re.MULTILINE)) <= set(CHANGES)
