@@ -20,7 +20,7 @@ DOCUMENTS = [
 ]
 DOCUMENTS += sorted((ROOT / "docs").glob("*.md"))
 TYPED = [*DOCUMENTS, ROOT / "Makefile", *CONFIGS]
-PROGRAMS = ("python", "pip", "make", "git", "cd", "source", "wget", "unzip", "tar", "mkdir", "echo")
+PROGRAMS = ("python", "python3", "pip", "make", "git", "cd", "source", "wget", "unzip", "tar", "mkdir", "echo")
 MEASURED = r"(?:taskset -c 0 |/usr/bin/time -v )?"  # what may stand before a command
 SECTIONS = (
     "Models",

@@ -79,7 +79,8 @@ def sandbox(tmp_path_factory):
     groundtruth = json.loads((folder / "shapes" / "annotations.json").read_text())
     images = sorted((folder / "shapes" / "images").iterdir())
     make_coco(folder / "downloads", images, groundtruth)
-    make_voc(folder / "VOCdevkit" / "BCCD", images, groundtruth, ["RBC", "WBC", "Platelets"])
+    for data_dir in ("VOCdevkit", "BCCD_Dataset"):
+        make_voc(folder / data_dir / "BCCD", images, groundtruth, ["RBC", "WBC", "Platelets"])
     make_voc(folder / "VOCdevkit" / "SHOP", images, groundtruth, ["bottle", "box", "can"])
     make_voc(folder / "downloads" / "VOCdevkit" / "VOC2012", images, groundtruth, ["cat", "dog", "person"])
     with tarfile.open(folder / "downloads" / "VOCtrainval_11-May-2012.tar", "w") as archive:
