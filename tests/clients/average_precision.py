@@ -3,6 +3,7 @@
 """AP of MediaPipe Tasks and the TFLite Task Library on the test images of BCCD, beside that of the checkpoint.
 
     python tests/clients/average_precision.py
+    python tests/clients/average_precision.py --training=runs/stretched/archive
 
 The programs detect in the images as they are, which they stretch, and in images that were padded before.
 """
@@ -13,14 +14,17 @@ import pathlib
 import sys
 import tempfile
 
+from absl import flags
+
 ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 import client_table
 import numpy as np
 from client_table import CLIENTS, FITTED, IMAGES, STRETCH, Client
-from workplace import LABELS, Workplace
+from workplace import LABELS, WEIGHTS, Workplace
 
+from dataset import command_line
 from efficientdet.postprocess import Detections
 from tf2.evaluation.coco_metric import CocoMetric
 
@@ -29,12 +33,20 @@ SQUARES = "squares"  # a folder of images that were padded to IMAGE_SIZE
 # Pixels of an image per pixel of the files of a folder.
 FOLDERS = {IMAGES: 1, SQUARES: 1, FITTED: IMAGE_SIZE / 320}
 MIN_SCORE = 0.001
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """Defines all flags; not done at import time."""
+    with command_line.group("Detector"):
+        flags.DEFINE_string("training", str(WEIGHTS), "Folder of a lite detector that was trained on BCCD.")
 
 
 def main() -> None:
     """Prints a line per detector and kind of images."""
     with tempfile.TemporaryDirectory() as folder:
-        workplace = Workplace(pathlib.Path(folder), ROOT / ".venv" / "clients", num_images=None)
+        environments_folder = ROOT / ".venv" / "clients"
+        workplace = Workplace(pathlib.Path(folder), environments_folder, pathlib.Path(FLAGS.training), num_images=None)
         workplace.fit_images(SQUARES, IMAGE_SIZE)
         workplace.write_records("test")
         for title, hparams in (("padded", "keep_aspect_ratio=true"), ("stretched", STRETCH.partition("=")[2])):
@@ -74,4 +86,5 @@ def precision(workplace: Workplace, client: Client) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    define_flags()
+    command_line.run(main)

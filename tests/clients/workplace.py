@@ -20,6 +20,7 @@ from client_table import FITTED, IMAGES, Client, File
 
 from efficientdet import config as config_lib
 from tf2.training.model_dir import ModelDir
+from tf2.weights import saved_config
 
 ROOT = pathlib.Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared"
@@ -38,16 +39,29 @@ class ClientError(RuntimeError):
 class Workplace:
     """A folder with a trained detector, images, and the files that are exported from it when they are first needed."""
 
-    def __init__(self, folder: pathlib.Path, environments_folder: pathlib.Path, num_images: int | None = NUM_IMAGES):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        environments_folder: pathlib.Path,
+        training: pathlib.Path = WEIGHTS,
+        *,
+        num_images: int | None = NUM_IMAGES,
+    ):
         """Prepares a folder; what an earlier call left in it is kept, exported files among it.
 
-        num_images of the test split are copied; all if it is None.
+        Args:
+            folder: of the files.
+            environments_folder: of the clients' packages.
+            training: folder of a lite detector with the classes LABELS.
+            num_images: of the test split that are copied; all if it is None.
         """
         self.folder, self.environments_folder = folder, environments_folder
         checkpoint = folder / client_table.CHECKPOINT
-        shutil.copytree(WEIGHTS, checkpoint, dirs_exist_ok=True)
-        config = config_lib.load(MODEL, num_classes=4, label_map=LABELS)
-        ModelDir(str(checkpoint)).write_config(config)
+        shutil.copytree(training, checkpoint, dirs_exist_ok=True)
+        config = saved_config.read(str(checkpoint))
+        if config is None:  # of WEIGHTS
+            config = config_lib.load(MODEL, num_classes=4, label_map=LABELS)
+            ModelDir(str(checkpoint)).write_config(config)
         (folder / IMAGES).mkdir(exist_ok=True)
         for name in (VOC / "BCCD/ImageSets/Main/test.txt").read_text().split()[:num_images]:
             shutil.copy(VOC / f"BCCD/JPEGImages/{name}.jpg", folder / IMAGES)
