@@ -39,7 +39,7 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
     """Defines all flags; not done at import time."""
     with command_line.group("Detector"):
-        flags.DEFINE_string("training", str(WEIGHTS), "Folder of a lite detector that was trained on BCCD.")
+        flags.DEFINE_string("training", str(WEIGHTS), "Folder of an efficientdet-lite0 that was trained on BCCD.")
 
 
 def main() -> None:
@@ -50,9 +50,9 @@ def main() -> None:
         workplace.fit_images(SQUARES, IMAGE_SIZE)
         workplace.write_records("test")
         for title, hparams in (("padded", "keep_aspect_ratio=true"), ("stretched", STRETCH.partition("=")[2])):
-            print(f"checkpoint, {title}: {checkpoint_precision(workplace, hparams):.4f}", flush=True)
+            print(f"checkpoint, {title}: {checkpoint_ap(workplace, hparams):.4f}", flush=True)
         for client in clients():
-            print(f"{client.title}, {client.images}: {precision(workplace, client):.4f}", flush=True)
+            print(f"{client.title}, {client.images}: {client_ap(workplace, client):.4f}", flush=True)
 
 
 def clients() -> list[Client]:
@@ -64,14 +64,14 @@ def clients() -> list[Client]:
     return [dataclasses.replace(client, file=file, images=name) for client in found.values() for name in FOLDERS]
 
 
-def checkpoint_precision(workplace: Workplace, hparams: str) -> float:
+def checkpoint_ap(workplace: Workplace, hparams: str) -> float:
     """Returns the AP of the checkpoint with the post-processing of exported files."""
     flags = f"--mode=eval --as_served --model_dir={client_table.CHECKPOINT} --val_file_pattern=bccd/test-*"
     flags += f" --hparams={hparams},nms_configs.method=hard,nms_configs.score_thresh={MIN_SCORE}"
     return json.loads(workplace.run("main.py", flags).splitlines()[-1])["AP"]
 
 
-def precision(workplace: Workplace, client: Client) -> float:
+def client_ap(workplace: Workplace, client: Client) -> float:
     """Returns the AP of a client."""
     groundtruth = workplace.folder / "bccd" / "json_test.json"
     image_ids = {image["file_name"]: image["id"] for image in json.loads(groundtruth.read_text())["images"]}

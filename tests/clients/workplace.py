@@ -52,7 +52,7 @@ class Workplace:
         Args:
             folder: of the files.
             environments_folder: of the clients' packages.
-            training: folder of a lite detector with the classes LABELS.
+            training: folder of a MODEL with the classes LABELS.
             num_images: of the test split that are copied; all if it is None.
         """
         self.folder, self.environments_folder = folder, environments_folder
