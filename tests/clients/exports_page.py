@@ -38,7 +38,7 @@ def render(results: Mapping[str, Mapping[str, Any]]) -> str:
         f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|\n{''.join(rows)}",
         "The files:\n",
         "".join(_command(file.flags) for file in dict.fromkeys(client.file for client in clients)),
-        "The code that was run, where `path` is the file and `file` one of the images:\n",
+        "Client code, as measured; `path` is the exported file, `file` an image:\n",
         *_snippets(clients),
     ]
     return "\n" + "\n".join(parts) + "\n"

@@ -17,7 +17,7 @@ from PIL import Image
 path, *files = sys.argv[1:]
 found = []
 # [docs]
-# Without the hint, CPUs that can compute in 16 bits: boxes move by up to a pixel.
+# Without the hint, CPUs that support it compute in 16 bits, which moves boxes by up to a pixel.
 model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 # [end]
 for file in files:
