@@ -26,12 +26,14 @@ from efficientdet import config as config_lib
 
 FLAGS = flags.FLAGS
 PROGRAMS = ("network", "training_step", "evaluation_step")
-# Of libtpu, which otherwise asks the metadata server of Google Cloud, and of JAX, which otherwise looks for a TPU.
+# Of libtpu, which otherwise asks the metadata server of Google Cloud and runs in one process alone, and of JAX, which
+# otherwise looks for a TPU.
 ABSENT_TPU = {
     "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
 
 
@@ -49,6 +51,7 @@ def define_flags() -> None:
         flags.DEFINE_float("tolerance", None, "Largest deviation from TensorFlow; by precision without it.")
     with command_line.group("Compile", ["compile"]):
         flags.DEFINE_string("topology", "v5e:2x2", "TPU and its layout, such as v5e:2x2 or v4:2x2x1.")
+        flags.DEFINE_bool("memory_only", False, "Stops when the memory is known, after a tenth of the time.")
 
 
 def main(command: str, folder: str) -> None:
@@ -85,7 +88,8 @@ def compile_programs(folder: str) -> Iterator[str]:
     """Compiles the programs for a TPU."""
     for name, value in ABSENT_TPU.items():
         os.environ.setdefault(name, value)
-    return _jax_side().compile_for(Path(folder), FLAGS.programs or (), FLAGS.topology)
+    names = FLAGS.programs or ()
+    return _jax_side().compile_for(Path(folder), names, FLAGS.topology, memory_only=FLAGS.memory_only)
 
 
 COMMANDS = {"export": export, "run": run, "compile": compile_programs}

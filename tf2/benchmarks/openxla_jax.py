@@ -7,9 +7,13 @@ It needs requirements-openxla.txt, and of this repository only stablehlo.py.
 
 import dataclasses
 import math
+import multiprocessing
+import re
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +33,12 @@ WARM_UP = 3  # runs before the timed ones
 # alone, because rounding dominates the gradients of random weights.
 TOLERANCES = {"float32": 0.01, "float16": 0.05, "bfloat16": 0.1}
 GB = 10**9
+POLL_SECONDS = 0.5
 REASON_LENGTH = 300  # characters
 EXPORT_PLATFORMS = {"gpu": "cuda"}  # of jax.export, by platform of the device
+# Files of XLA's dump: the memory of a program, and one that is written after it.
+MEMORY_REPORT, AFTER_MEMORY_REPORT = "*.after_optimizations-memory-usage-report.txt", "*.after_optimizations.txt"
+_HBM = re.compile(r"Memory Space: default .*\nTotal bytes: (\d+)")
 
 
 def run(folder: Path, names: Sequence[str], *, runs: int, tolerance: float | None = None) -> Iterator[str]:
@@ -75,12 +83,13 @@ def run(folder: Path, names: Sequence[str], *, runs: int, tolerance: float | Non
         )
 
 
-def compile_for(folder: Path, names: Sequence[str], topology: str) -> Iterator[str]:
+def compile_for(folder: Path, names: Sequence[str], topology: str, *, memory_only: bool = False) -> Iterator[str]:
     """Compiles programs for one core of a TPU that need not be there; yields the lines of a report.
 
     Args:
         folder, names: see `run`.
         topology: name of TPU and its layout, such as v5e:2x2 or v4:2x2x1.
+        memory_only: ends a compilation when the memory is known, see `required_memory`.
 
     Raises:
         ValueError: if the folder is not an export, libtpu is missing or does not know the topology, or at the end if
@@ -93,8 +102,12 @@ def compile_for(folder: Path, names: Sequence[str], topology: str) -> Iterator[s
     for program in _programs(folder, about, names):
         begin = time.perf_counter()
         try:
+            if memory_only:
+                required = required_memory(program, topology)
+                yield f"{program.name}: {required / GB:.3f} GB of HBM per core, without code"
+                continue
             compiled = compile_program(program, device)
-        except jax.errors.JaxRuntimeError as error:
+        except (jax.errors.JaxRuntimeError, CompilationError) as error:
             failed.append(program.name)
             yield f"{program.name}: {_reason(error)}"
             continue
@@ -115,13 +128,57 @@ def find_device(topology: str) -> jax.Device:
         ) from error
 
 
-def compile_program(program: Program, device: jax.Device) -> jax.stages.Compiled:
-    """Compiles a program for one device; inputs that it updates are donated, as their new values replace them."""
+class CompilationError(RuntimeError):
+    """Error message of a compiler in another process."""
+
+
+def required_memory(program: Program, topology: str) -> int:
+    """Returns the bytes of HBM that arguments, outputs and temporaries of a program take on one core.
+
+    XLA writes them when all operations are scheduled. The process that compiles is then killed, because generating
+    code takes nine tenths of the time.
+
+    Raises:
+        CompilationError: if the program does not compile, which includes that it does not fit into the memory.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    with tempfile.TemporaryDirectory() as dump:
+        process = context.Process(target=_compile_and_dump, args=(program, topology, dump, sender), daemon=True)
+        process.start()
+        sender.close()  # the other end alone, so that its death is an EOFError
+        try:
+            while not any(Path(dump).glob(AFTER_MEMORY_REPORT)):
+                if receiver.poll(POLL_SECONDS):
+                    raise CompilationError(receiver.recv())
+        except EOFError:
+            process.join()
+            raise CompilationError(f"the compiler ended with exit code {process.exitcode}") from None
+        finally:
+            process.kill()
+            process.join()
+        [report] = Path(dump).glob(MEMORY_REPORT)
+        return int(_HBM.search(report.read_text(encoding="utf-8"))[1])
+
+
+def _compile_and_dump(program: Program, topology: str, dump: str, sender: Connection) -> None:
+    """Compiles a program in a process of its own; sends an error message."""
+    try:
+        compile_program(program, find_device(topology), xla_dump_to=dump, xla_dump_hlo_as_text=True)
+    except jax.errors.JaxRuntimeError as error:
+        sender.send(str(error))
+
+
+def compile_program(program: Program, device: jax.Device, **options: Any) -> jax.stages.Compiled:
+    """Compiles a program for one device, with options of XLA.
+
+    Inputs that it updates are donated, as their new values replace them.
+    """
     sharding = jax.sharding.SingleDeviceSharding(device)
     inputs = [jax.ShapeDtypeStruct(each.shape, each.dtype, sharding=sharding) for each in program.inputs]
     platform = EXPORT_PLATFORMS.get(device.platform, device.platform)
     function = jax.jit(as_function(program, platform), donate_argnums=sorted(program.updates.values()))
-    return function.lower(*inputs).compile()
+    return function.lower(*inputs).compile(compiler_options=options)
 
 
 def as_function(program: Program, platform: str) -> Callable:
@@ -169,10 +226,13 @@ def _reason(error: Exception) -> str:
 def _report(compiled: jax.stages.Compiled) -> Iterator[str]:
     """Formats memory and cost of a compiled program."""
     memory = compiled.memory_analysis()
+    arguments = memory.argument_size_in_bytes
+    outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes  # beyond those in place of arguments
     sizes = {
-        "arguments": memory.argument_size_in_bytes,
-        "outputs": memory.output_size_in_bytes - memory.alias_size_in_bytes,  # beyond those in place of arguments
-        "temporaries": memory.temp_size_in_bytes,
+        "arguments": arguments,
+        "outputs": outputs,
+        # Not temp_size_in_bytes, which for TPUs is not what XLA compares with the memory that there is.
+        "temporaries": memory.peak_memory_in_bytes - arguments - outputs,
         "code": memory.generated_code_size_in_bytes,
     }
     parts = ", ".join(f"{name} {size / GB:.3f}" for name, size in sizes.items())

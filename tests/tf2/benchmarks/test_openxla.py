@@ -208,6 +208,12 @@ def test_programs_compile_for_a_tpu_that_is_not_there(exported, jax_python):
     assert float(total) == pytest.approx(sum(map(float, re.findall(r"[\d.]+", parts))), abs=0.003)
     assert float(re.search(r"([\d.]+) GFLOP", cost)[1]) > 0
 
+    result = call_script(jax_python, "compile", exported, "--programs=network", "--memory_only")
+    assert result.returncode == 0, result.stderr
+    [required] = re.findall(r"^network: ([\d.]+) GB of HBM per core, without code$", result.stdout, re.MULTILINE)
+    code = re.search(r"code ([\d.]+)", parts)[1]
+    assert float(required) == pytest.approx(float(total) - float(code), abs=0.003)
+
     result = call_script(jax_python, "compile", exported, "--topology=v99:1")
     assert result.returncode == 1 and result.stderr.count("\n") == 1
     assert result.stderr.startswith("error: no TPU topology 'v99:1' (")
