@@ -140,7 +140,7 @@ def read(
     with (
         data_errors(),
         concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(desc="reading", unit="record", disable=not progress) as bar,
+        tqdm(desc="reading", unit="record", **({} if progress else {"disable": True})) as bar,
     ):
         for positions, batch in dataset.batch(RECORDS_AT_ONCE).as_numpy_iterator():
             search_pixels = decode_images and len(records) < MAX_PIXEL_SEARCHES

@@ -326,7 +326,8 @@ def _evaluate_share(
     if total is not None:
         total = math.ceil(min(total, records.evaluation.num_samples or total) / records.num_workers)
     count, seconds, kept = 0, {}, []
-    with tqdm.tqdm(desc="evaluating", unit="image", total=total, disable=not records.is_chief) as bar:
+    hidden = {} if records.is_chief else {"disable": True}  # without it, TQDM_DISABLE decides
+    with tqdm.tqdm(desc="evaluating", unit="image", total=total, **hidden) as bar:
         while True:
             with _timed(seconds, READ):
                 batch = next(batches, None)

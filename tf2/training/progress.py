@@ -112,13 +112,15 @@ class Progress:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Context manager whose duration does not count as training: saving, evaluating."""
+        """Context manager for saving and evaluating: does not count as training, hides the bar."""
         if self._metrics:
             float(self._metrics["loss"])  # waits for the steps that the device is still computing
         start, waited, paused = time.monotonic(), self._waited, self._paused
+        self._bar.clear()
         try:
             yield
         finally:
+            self._bar.refresh()
             self._waited, self._paused = waited, paused + time.monotonic() - start
 
     def report(self, step: int, metrics: Mapping[str, tf.Tensor]) -> dict[str, float] | None:

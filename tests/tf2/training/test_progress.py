@@ -191,13 +191,13 @@ def test_time_left_is_estimated_from_the_smoothed_speed(clock, tmp_path, logged)
     assert "13:13 left" in logged[-1] and "0.4 images/s" in logged[-1]
 
 
-def test_a_terminal_shows_a_bar(clock, tmp_path, logged, monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
 
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
+
+def test_a_terminal_shows_a_bar(clock, tmp_path, logged, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     with progress(tmp_path, step=100) as reporter:
         assert "step 100/400, compiling the first step" in terminal.getvalue()
         take(reporter, clock, [101, 110])
@@ -208,6 +208,19 @@ def test_a_terminal_shows_a_bar(clock, tmp_path, logged, monkeypatch):
         "the first step took 1.0 s, most of it compiling, after 0.0 s of waiting for input",
         "step 110: AP = 0.5000",
     ]
+
+
+def test_a_pause_hides_the_bar(clock, tmp_path, monkeypatch):
+    def last():
+        return terminal.getvalue().split("\r")[-1]
+
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with progress(tmp_path, step=100) as reporter:
+        take(reporter, clock, [101, 110])
+        assert "step 110/400" in last()
+        with reporter.paused():
+            assert not last()
+        assert "step 110/400" in last()
 
 
 def test_a_piped_log_has_no_partial_lines(tmp_path):
