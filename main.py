@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-r"""Trains and evaluates EfficientDet over TFRecords.
+r"""Trains and evaluates EfficientDet.
 
     python main.py --mode=train_and_eval --data=shop.zip --model_name=efficientdet-lite0 --ckpt=efficientdet-lite0 \
         --model_dir=runs/shop
@@ -12,8 +12,8 @@ r"""Trains and evaluates EfficientDet over TFRecords.
     python main.py --mode=eval --saved_model_dir=/tmp/d0.onnx --val_file_pattern='coco/val-*' \
         --val_json_file=annotations/instances_val2017.json --output_metrics=/tmp/d0.json
 
-The keys of --hparams are documented in efficientdet/config.py. In a folder of an earlier training, config.yaml holds
-their values: only what is to change must be given. What differs is logged, and refused if the weights cannot have it.
+The keys of --hparams are documented in efficientdet/config.py. In the folder of an earlier training, they are read from
+its config.yaml, so that only changes must be given. Changes are logged, or refused if they do not fit the weights.
 """
 
 import json

@@ -89,16 +89,16 @@ def define_data_flags() -> None:
         flags.DEFINE_string(
             "data",
             None,
-            "Dataset as tools export it: a folder or .zip of COCO, Pascal VOC or YOLO, or a folder of TFRecords.",
+            "Dataset as exported by tools: a folder or .zip of COCO, Pascal VOC or YOLO, or a folder of TFRecords.",
         )
         flags.DEFINE_enum(
-            "data_format", None, ["coco", "voc", "yolo", "tfrecord"], "Format of --data; default: found by looking."
+            "data_format", None, ["coco", "voc", "yolo", "tfrecord"], "Format of --data; default: detected."
         )
         flags.DEFINE_string(
             "data_cache",
             None,
-            "Folder for the records of --data, which are used again while its files are unchanged; runs may share it; "
-            "default: MODEL_DIR/data.",
+            "Folder for the records of --data, which are reused until its files change; runs may share it; default: "
+            "MODEL_DIR/data.",
         )
         flags.DEFINE_enum(
             "data_split",
@@ -118,7 +118,7 @@ def define_training_flags() -> None:
         flags.DEFINE_integer(
             "train_batch_size",
             None,
-            "Images per training step, over all devices; default: 64, and 8 with recipe=finetune.",
+            "Images per training step, over all devices; default: 64, or 8 with recipe=finetune.",
             lower_bound=1,
         )
         flags.DEFINE_integer(
@@ -131,24 +131,21 @@ def define_training_flags() -> None:
         flags.DEFINE_integer(
             "num_epochs",
             None,
-            "Epochs to train; default: the config's num_epochs; with recipe=finetune by the number of images.",
+            "Epochs to train; default: num_epochs of the config; with recipe=finetune, by the number of images.",
             lower_bound=1,
         )
         flags.DEFINE_integer(
             "save_checkpoints_steps",
             1000,
-            "Steps between checkpoints; each epoch ends with one, too, unless recipe=finetune saved one less than 30 "
-            "steps ago.",
+            "Steps between checkpoints. Each epoch also ends with one; with recipe=finetune, if 30 steps have passed.",
             lower_bound=1,
         )
         flags.DEFINE_bool("eval_after_train", False, "With --mode=train: evaluate once, after the last epoch.")
         flags.DEFINE_integer(
-            "steps_per_execution", 1, "Training steps taken without returning to Python.", lower_bound=1
+            "steps_per_execution", 1, "Training steps computed without returning to Python.", lower_bound=1
         )
         flags.DEFINE_bool("use_fake_data", False, "Repeat the first batch, to measure speed without reading.")
-        flags.DEFINE_bool(
-            "profile", False, "Profile a few training steps, from the tenth of the run on, for TensorBoard."
-        )
+        flags.DEFINE_bool("profile", False, "Profile a few training steps for TensorBoard, starting at the tenth.")
 
 
 def define_evaluation_flags() -> None:
@@ -174,13 +171,13 @@ def define_evaluation_flags() -> None:
         flags.DEFINE_bool("voc", False, "Also compute Pascal VOC metrics.")
         flags.DEFINE_string("testdev_dir", None, "Folder for detections on COCO test-dev, in the format of its server.")
         flags.DEFINE_string("output_detections", None, "File for all detections, in COCO results format.")
-        flags.DEFINE_string("output_metrics", None, "JSON file for all metrics and what was evaluated.")
+        flags.DEFINE_string(
+            "output_metrics", None, "JSON file for all metrics, and for model, data and settings of the evaluation."
+        )
         flags.DEFINE_string("report_dir", None, "Folder for an HTML report with plots and images.")
     with command_line.group("Evaluation parallel to training, enabled by either flag", ["eval"]):
         flags.DEFINE_integer("min_eval_interval", 180, "Minimum seconds between two evaluations.", lower_bound=0)
-        flags.DEFINE_integer(
-            "eval_timeout", 3600, "Seconds without a new checkpoint after which it ends.", lower_bound=0
-        )
+        flags.DEFINE_integer("eval_timeout", 3600, "Seconds to wait for a new checkpoint before ending.", lower_bound=0)
 
 
 def define_device_flags() -> None:
@@ -202,10 +199,10 @@ def define_device_flags() -> None:
         flags.DEFINE_bool(
             "use_xla",
             False,
-            "Compile every training step as one program by XLA, and so network and postprocessing of evaluations; "
-            "training needs one device, GPUs or a TPU, which always compiles. The first step then takes minutes.",
+            "Compile each training step with XLA, and network and post-processing of evaluations. Training needs one "
+            "device, GPUs, or a TPU, which always compiles. The first step takes minutes.",
         )
-        flags.DEFINE_bool("debug", False, "Run operations eagerly, slowly, so that errors show their line.")
+        flags.DEFINE_bool("debug", False, "Run operations eagerly, which is slow but shows the lines of errors.")
 
 
 def check_flags() -> None:

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Inspects, benchmarks, exports and runs an EfficientDet.
+"""Detects with, exports and benchmarks an EfficientDet.
 
     python model_inspect.py --runmode=infer --ckpt_path=efficientdet-d0 --input_image=testdata/img1.jpg \\
         --output_image_dir=/tmp/drawn
@@ -96,7 +96,7 @@ def define_flags() -> None:
         flags.DEFINE_integer("bm_runs", 10, "Timed runs.", lower_bound=1)
         flags.DEFINE_string("trace_filename", None, "File for a Chrome trace of one run.")
         flags.DEFINE_string("benchmark_json", None, "File for the results as JSON.")
-        flags.DEFINE_bool("use_xla", False, "With --runmode=bm: compiles clusters of operations with XLA, on GPUs.")
+        flags.DEFINE_bool("use_xla", False, "With --runmode=bm: compile clusters of operations with XLA, on GPUs.")
     with command_line.group("Flags of the published program, without effect"):
         for name, why in IGNORED_FLAGS.items():
             flags.DEFINE_bool(name, None, f"Has no effect: {why}.")
@@ -133,9 +133,7 @@ def define_export_flags() -> None:
         flags.DEFINE_string("file_pattern", None, "TFRecords with calibration images for INT8.")
         flags.DEFINE_integer("num_calibration_steps", 500, "Maximum number of calibration images.", lower_bound=1)
     with command_line.group("Parity check", EXPORTS):
-        flags.DEFINE_bool(
-            "parity", True, "Compares each exported file with the checkpoint, and writes FILE.parity.json."
-        )
+        flags.DEFINE_bool("parity", True, "Compare each exported file with the checkpoint, and write FILE.parity.json.")
         flags.DEFINE_string("parity_images", None, "Images to compare on, as --input_image; default: generated images.")
         flags.DEFINE_string(
             "val_file_pattern", None, "TFRecords to compare AP on, under the same NMS; default: AP is not computed."
@@ -151,7 +149,7 @@ def define_inference_flags() -> None:
     """Defines the flags of images and video."""
     with command_line.group("Images", ["infer", "saved_model_infer", "saved_model_benchmark"]):
         flags.DEFINE_string(
-            "input_image", None, "Images: file, folder, glob in quotes (** for any folders), or a .txt file of paths."
+            "input_image", None, "Images: file, folder, glob in quotes (** matches subfolders), or .txt file of paths."
         )
     with command_line.group("Lists of detections", ["infer", "saved_model_infer", "saved_model_video"]):
         flags.DEFINE_string("output_json", None, "File for detections as JSON, grouped by image or frame.")
@@ -169,11 +167,13 @@ def define_inference_flags() -> None:
         flags.DEFINE_string(
             "output_video",
             None,
-            "An .mp4, .mov or .avi file, without audio; default: a window, or with --output_json or --output_csv "
-            "neither.",
+            "An .mp4, .mov or .avi file, without audio; default: a window, unless --output_json or --output_csv is "
+            "given.",
         )
     with command_line.group("Drawing", ["infer", "saved_model_infer", "saved_model_video"]):
-        flags.DEFINE_integer("line_thickness", None, "Line width of boxes in pixels; default: fits the image.")
+        flags.DEFINE_integer(
+            "line_thickness", None, "Line width of boxes in pixels; default: by the size of the image."
+        )
 
 
 def main() -> None:

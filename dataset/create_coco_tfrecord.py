@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-r"""Converts images with COCO annotations into TFRecords; image ids are kept, category ids without --consecutive_ids.
+r"""Converts images with COCO annotations into TFRecords. Ids of images and categories are kept.
 
     python dataset/create_coco_tfrecord.py --image_dir=train2017 --output_file_prefix=coco/train \
         --object_annotations_file=annotations/instances_train2017.json
@@ -10,7 +10,7 @@ r"""Converts images with COCO annotations into TFRecords; image ids are kept, ca
         --object_annotations_file=shop.json --num_shards=8 --consecutive_ids
 
 The second command converts images without annotations. The third numbers the categories from 1, for files with large
-ids or a category 0; ids are integers, of which 7, 7.0 and "7" are the same.
+ids or a category 0. Ids are integers; 7, 7.0 and "7" are the same id.
 """
 
 import sys
@@ -34,13 +34,13 @@ def define_flags() -> None:
     with command_line.group("Output"):
         flags.DEFINE_string("output_file_prefix", "/tmp/train", "Path prefix of the output files, such as coco/train.")
         flags.DEFINE_integer("num_shards", 32, "Number of TFRecord files.", lower_bound=1)
-        flags.DEFINE_boolean("include_masks", False, "Also writes instance masks, as PNG.")
+        flags.DEFINE_boolean("include_masks", False, "Also write instance masks, as PNG.")
         flags.DEFINE_boolean(
             "consecutive_ids",
             False,
-            "Numbers the categories from 1, in the order of their ids, lists both ids in the label map, and writes "
-            "COCO groundtruth with the new ids, json_{name}.json, for --val_json_file. The files of all splits must "
-            "list the same categories. Category 0 becomes a class, unless it is called background, or is the "
+            "Number the categories from 1, in the order of their ids. The label map lists both ids, and "
+            "json_{name}.json is the COCO groundtruth with the new ids, for --val_json_file. The files of all splits "
+            "must list the same categories. Category 0 becomes a class, unless it is called background, or is the "
             "supercategory of others and has no box.",
         )
     command.define_flags()

@@ -56,13 +56,13 @@ def define_flags() -> None:
         flags.DEFINE_integer(
             "num_images", None, "Number of images to convert, from the first; default: all.", lower_bound=1
         )
-        flags.DEFINE_boolean("ignore_difficult_instances", False, "Leaves out objects marked as difficult.")
+        flags.DEFINE_boolean("ignore_difficult_instances", False, "Leave out objects marked as difficult.")
     with command_line.group("Classes"):
         flags.DEFINE_string(
             "label_map_json_path", None, "JSON, YAML or .pbtxt file of names and ids from 1; default: VOC's."
         )
         flags.DEFINE_boolean(
-            "collect_label_map", False, "Collects the classes of the annotations and writes them as YAML."
+            "collect_label_map", False, "Collect the classes of the annotations and write them as YAML."
         )
     with command_line.group("Output"):
         flags.DEFINE_string("output_path", None, "Path prefix of the output files, such as data/train.", required=True)

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Filter for the log of native code, which writes to file descriptor 2 and knows nothing of Python's logging.
+"""Filter for the log of native code, which is written to file descriptor 2 and bypasses Python's logging.
 
 Lines without information are removed, all others are printed. They are read by a process of its own: if native code
 aborts this process, as TensorFlow does after a failed CHECK, its last message is printed nevertheless.

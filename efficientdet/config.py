@@ -60,7 +60,7 @@ class _Section:
             raise ConfigError(f"unknown config key {path!r}{nearest(name, paths)}")
         accepted, advice = RETIRED[path]
         if _plain(value) not in accepted:
-            raise ConfigError(f"{path}={reprlib.repr(value)} is not supported any more: {advice}")
+            raise ConfigError(f"{path}={reprlib.repr(value)} is no longer supported: {advice}")
 
     def difference(self: Section, base: Section) -> dict[str, Any]:
         """Returns the keys that differ from base, in plain YAML types: base.override(result) equals self."""

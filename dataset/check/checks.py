@@ -357,7 +357,7 @@ def _check_anchors(anchors: Mapping[str, Any]) -> Iterator[Finding]:
     missed, proposals = 1 - anchors["recall"], anchors["proposals"]
     if missed > MAX_MISSED_SHARE:
         iou = f"an IoU of {anchors['match_threshold']:g}"
-        text = f"{missed:.0%} of the boxes have no anchor with {iou}, and are learned badly"
+        text = f"{missed:.0%} of the boxes have no anchor with {iou}, and are hard to learn"
         if proposals:
             text += f"; --hparams='{proposals[-1]['hparams']}' leaves {1 - proposals[-1]['recall']:.0%}"
         pointless = anchors["recall"] < MIN_RECALL and anchors["boxes"] >= MIN_RECALL_BOXES

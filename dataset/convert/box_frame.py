@@ -33,7 +33,7 @@ Box = tuple[float, float, float, float]
 
 @dataclasses.dataclass
 class Evidence:
-    """What images with EXIF orientation and objects show about the frame of their boxes."""
+    """Evidence of images with EXIF orientation and objects about the frame of their boxes."""
 
     fits: collections.Counter = dataclasses.field(default_factory=collections.Counter)  # boxes in one frame only
     names: list[str] = dataclasses.field(default_factory=list)  # of the images

@@ -30,7 +30,7 @@ def define_flags() -> None:
             "max_bad_fraction",
             0.01,
             "Largest fraction of images, or of boxes, that may be left out, 0 to 1; above it nothing is written. Also "
-            "limits, but at 0.2 or more, the fraction of boxes that lose more than a third of their area by clipping.",
+            "the limit, but at least 0.2, for the fraction of boxes that lose over a third of their area by clipping.",
             lower_bound=0,
             upper_bound=1,
         )

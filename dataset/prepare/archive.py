@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Safe unpacking of .zip files, whose content comes from anywhere."""
+"""Safe unpacking of untrusted .zip files."""
 
 import contextlib
 import re
@@ -115,8 +115,8 @@ def _check_size(archive: Path, entries: Iterable[zipfile.ZipInfo], folder: Path)
     free = shutil.disk_usage(folder.absolute().parent).free
     if size > max(MAX_RATIO * packed, MIN_BOMB_BYTES):
         raise DataError(
-            f"{archive} is refused: {packed} bytes would become {size}, more than {MAX_RATIO} times as many; unpack it "
-            "yourself if that is right, and give the folder"
+            f"{archive} is refused: {packed} bytes would expand to {size}, more than {MAX_RATIO} times as many; if "
+            "this is correct, unpack it and give the folder"
         )
     if size > MAX_FREE_FRACTION * free:
         raise DataError(

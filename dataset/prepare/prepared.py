@@ -92,7 +92,7 @@ def prepare(
         data = PreparedData.of_records(layout)
     else:
         if layout and cache.resolve().is_relative_to(layout.folder.resolve()):
-            raise ValueError(f"{cache} is in the dataset {layout.folder}, and its records would be; choose another")
+            raise ValueError(f"--data_cache {cache} is inside the dataset {layout.folder}; choose another folder")
         conversion = _Conversion(path, layout, cache, data_format, seed)
         data = conversion.open()
         if data:

@@ -170,7 +170,7 @@ def test_help_fits_the_terminal(script):
 def test_help_shows_modes_units_and_defaults():
     text = run_script("main.py", "--help").stdout
     assert "\nTraining (train, train_and_eval):\n" in text
-    assert re.search(r"--train_batch_size=N +Images per training step, over all devices; default: 64, and 8", text)
+    assert re.search(r"--train_batch_size=N +Images per training step, over all devices; default: 64, or 8", text)
     assert re.search(r"--eval_batch_size=N +Images per evaluation step and device", text)
     assert re.search(r"--mode=train\|eval\|train_and_eval\n +Train, evaluate, or", text)
     assert run_script("main.py", "--help", columns=10).stdout.startswith("Trains and evaluates")

@@ -356,7 +356,7 @@ def test_error_messages_of_retired_keys(key, value):
     values = {section: {leaf: value}} if section else {leaf: value}
     with pytest.raises(ConfigError) as error:
         Config().override(values)
-    assert str(error.value) == f"{key}={value!r} is not supported any more: {RETIRED[key][1]}"
+    assert str(error.value) == f"{key}={value!r} is no longer supported: {RETIRED[key][1]}"
 
 
 @pytest.mark.parametrize("name, close", [("efficientdet-d9", "efficientdet-d"), ("lite3xx", "efficientdet-lite3x")])

@@ -80,8 +80,8 @@ def define_flags() -> None:
         flags.DEFINE_integer("batch_size", 8, "Images per step or batch.", lower_bound=1)
     with command_line.group("Training", ["step", "memory", "cycles"]):
         flags.DEFINE_integer("steps", 5, "Steps to time after the first one (step, memory).", lower_bound=1)
-        flags.DEFINE_bool("profile", False, "Also lists the kernels of one more step (step).")
-        flags.DEFINE_bool("use_xla", False, "Also compiles the step with XLA, and compares processor times (step).")
+        flags.DEFINE_bool("profile", False, "Also list the kernels of one more step (step).")
+        flags.DEFINE_bool("use_xla", False, "Also compile the step with XLA, and compare processor times (step).")
         flags.DEFINE_integer("cycles", 10, "Epochs of training and evaluation (cycles).", lower_bound=4)
     with command_line.group("Evaluation", ["evaluation"]):
         flags.DEFINE_integer("devices", 2, "Logical devices of the CPU.", lower_bound=2)
@@ -91,7 +91,7 @@ def define_flags() -> None:
     with command_line.group("Records", ["reading", "evaluation"]):
         flags.DEFINE_string("file_pattern", None, "Glob of the TFRecords, in quotes.")
         flags.DEFINE_integer("num_images", 1000, "Images to time after a warm-up.", lower_bound=1)
-        flags.DEFINE_bool("stages", False, "Also times the first stages of the pipeline alone.")
+        flags.DEFINE_bool("stages", False, "Also time the first stages of the pipeline alone.")
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Memory of an export: what is no longer needed goes back to the system between its steps."""
+"""Memory of an export: unneeded memory is returned to the system between its steps."""
 
 import ctypes
 import gc

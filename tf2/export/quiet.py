@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Suppression of log lines of other packages that say nothing to the user of an export."""
+"""Suppression of log lines of other packages that are irrelevant to users of an export."""
 
 import contextlib
 import logging

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Frames of a video file, a camera or a network stream: upright, with their times, past frames that are damaged."""
+"""Frames of a video file, a camera or a network stream: upright, with their times; damaged ones are skipped."""
 
 import contextlib
 import math

@@ -61,7 +61,7 @@ def run_on_all(strategy: tf.distribute.Strategy, function: Callable[[], Any]) ->
         result = function()
     except Exception as caught:  # of any kind: the other workers wait for this one
         error = caught
-        logging.error("%s: waiting for the other workers, which end, too", reason_of(error))
+        logging.error("%s: waiting for the other workers to end", reason_of(error))
     outcomes = gather_objects(strategy, (result, error and reason_of(error)))
     if error:
         raise error

@@ -58,6 +58,6 @@ class Interrupt:
             self.signal, self._received = number, time.monotonic()
             name = signal.Signals(number).name
             # Not by logging: the handler may have interrupted a line that is being logged.
-            os.write(2, f"{name}: finishing the step and saving; send it again to end at once\n".encode())
+            os.write(2, f"{name}: finishing the step and saving; send it again to exit immediately\n".encode())
         elif time.monotonic() - self._received > ECHO_SECONDS:
             os._exit(128 + number)

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a recipe determines from the training data: number of epochs, warm-up, evaluations, and anchors.
+"""Settings that a recipe derives from the training data: number of epochs, warm-up, evaluations, and anchors.
 
 `config.RECIPES` has the values that do not depend on the data. Keys that the user sets are never changed. config.yaml
 records all values, with which a training resumes.
@@ -95,8 +95,7 @@ def _warn_of_random_weights(config: Config, num_images: int) -> None:
     starts = [f"a released detector, --ckpt={config.name}"] if config.name in published.DETECTORS else []
     starts.append(f"a released classifier, --backbone_ckpt={config.backbone_name}")
     logging.warning(
-        "training starts from random weights, and %d images are too few to learn from these what objects look like; "
-        "start from %s",
+        "training starts from random weights, for which %d images are too few; start from %s",
         *(num_images, " or ".join(starts)),
     )
 

@@ -106,7 +106,7 @@ class RunLock:
         if owner.get("token") != self._owner["token"]:
             found = f"{self._path} was removed" if content is None else f"{_describe(owner)} took over"
             raise LockLost(
-                f"{self.model_dir} does not belong to this training any more: {found}; nothing more is written there. "
+                f"{self.model_dir} no longer belongs to this training: {found}; nothing more is written there. "
                 f"A training keeps {FILE} unless it stalls for {STALE:.0f} s; choose another --model_dir for this one"
             )
 
@@ -124,7 +124,7 @@ class RunLock:
                 f"{self.model_dir} is in use by another training, {_describe(owner)}; wait for its end or stop it, or "
                 f"choose another --model_dir"
             )
-        logging.warning("taking over %s from %s, which does not run any more", self.model_dir, _describe(owner))
+        logging.warning("taking over %s from %s, which is no longer running", self.model_dir, _describe(owner))
 
     def _sees_heartbeat(self, content: bytes) -> bool:
         """Waits until the file changes or is removed; returns False if it is removed, or unchanged for STALE."""

@@ -74,7 +74,7 @@ def lost_workers(strategy: tf.distribute.Strategy, advice: Callable[[], str]) ->
 
 
 def resume_advice(model_dir: str) -> str:
-    """Returns a sentence that says where a training goes on."""
+    """Returns a sentence that states where a training resumes."""
     names = checkpoint.saved(model_dir)
     if not names:
         return "nothing is saved yet: start the same command on all machines again"

@@ -268,7 +268,7 @@ def test_a_cache_without_permission(data, tmp_path):
 
 
 def test_a_cache_in_the_dataset_is_refused(data):
-    with pytest.raises(ValueError, match="is in the dataset"):
+    with pytest.raises(ValueError, match="is inside the dataset"):
         prepared.prepare(data, data / "run" / "data")
 
 

@@ -56,7 +56,9 @@ def started():
 def test_the_step_is_finished_after_the_first_signal(started, number, name, code):
     process = started(LOOP)
     process.send_signal(number)
-    assert process.stderr.readline().endswith(f"{name}: finishing the step and saving; send it again to end at once\n")
+    assert process.stderr.readline().endswith(
+        f"{name}: finishing the step and saving; send it again to exit immediately\n"
+    )
     assert process.communicate("\n", timeout=20) == ("saved\n", "")
     assert process.returncode == code
 

@@ -229,7 +229,7 @@ def test_random_weights_are_a_warning(tmp_path, records, logged, options, warns)
     recipe.fit(finetune(), (), training(tmp_path, records["medium"], **options))
     warnings = [line for level, line in logged if level == "warning"]
     expected = (
-        "training starts from random weights, and 40 images are too few to learn from these what objects look like; "
+        "training starts from random weights, for which 40 images are too few; "
         "start from a released detector, --ckpt=efficientdet-lite0 or a released classifier, "
         "--backbone_ckpt=efficientnet-lite0"
     )

@@ -137,7 +137,7 @@ def test_of_two_that_start_at_once_one_remains(directory, monkeypatch):
     first, second = RunLock(directory), RunLock(directory)
     with first:
         monkeypatch.setattr(RunLock, "_take_over", lambda self, content: None)  # it has read no lock
-        with second, pytest.raises(LockLost, match=rf"{directory} does not belong to this training any more: process "):
+        with second, pytest.raises(LockLost, match=rf"{directory} no longer belongs to this training: process "):
             first.check()
             second.check()
     assert tf.io.gfile.listdir(directory) == []

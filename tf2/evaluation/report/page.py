@@ -20,6 +20,7 @@ p, figcaption { color: #444; } figure { margin: 1em 0; } img { max-width: 100%; 
 table { border-collapse: collapse; overflow-wrap: normal; }
 th, td { padding: 0.2em 0.8em 0.2em 0; text-align: left; vertical-align: top; border-bottom: 1px solid #e5e5e5; }
 td:last-child { overflow-wrap: anywhere; }
+td:first-child { white-space: nowrap; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); gap: 1.2em; }
 .gallery figure { margin: 0; } .gallery figcaption { font-size: 0.9em; }
@@ -91,8 +92,10 @@ def _cell(value: object) -> str:
 
 
 def figure(path: str, caption: str) -> str:
-    text = escape(caption)
-    return f'<figure>\n<img src="{escape(path)}" alt="{text}">\n<figcaption>{text}</figcaption>\n</figure>'
+    """Returns a captioned image that links to the image alone, because plots are hard to read in narrow windows."""
+    link, text = escape(path), escape(caption)
+    image = f'<a href="{link}"><img src="{link}" alt="{text}"></a>'
+    return f"<figure>\n{image}\n<figcaption>{text}</figcaption>\n</figure>"
 
 
 def thumbnails(entries: Iterable[tuple[str, str, Sequence[str]]]) -> str:

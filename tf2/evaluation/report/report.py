@@ -123,7 +123,6 @@ def write(
     rows = [(key.replace("_", " "), report_page.format_value(value)) for key, value in facts.items()]
     with _replace_report(directory) as folder:
         sections = {
-            "facts": ("Evaluation", [report_page.table(["property", "value"], rows, (0, 1))]),
             "metrics": ("Metrics", _metrics(data, folder)),
             **({"training": ("Training", _training(history, folder))} if history else {}),
             "classes": ("Classes", _classes(data, folder)),
@@ -131,6 +130,7 @@ def write(
             "counts": ("Counts", _counts(data, folder)),
             "confusion": ("Confusion matrix", _confusion(data, folder)),
             **_galleries(data, read_images, folder),
+            "facts": ("Provenance", [report_page.table(["property", "value"], rows, (0, 1))]),
         }
         page = report_page.page(f"Evaluation of {facts['model_name']}", sections)
         write_file(str(folder / PAGE), page)

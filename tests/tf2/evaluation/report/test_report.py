@@ -82,6 +82,7 @@ def write(directory, metric, *, voc=False, facts=(), **options):
     assert path == str(directory / "index.html")
     page = Reader(pathlib.Path(path).read_text(encoding="utf-8"))
     assert len(set(page.ids)) == len(page.ids) and "script" not in page.tags
+    assert (page.ids[0], page.ids[-1]) == ("metrics", "facts")
     used = {path}
     for link in page.links:
         if link.startswith("#"):
@@ -138,6 +139,11 @@ def test_hostile_texts_are_escaped(tmp_path):
     assert f"image {source_id}" in page.texts
     assert {f"detected: {HOSTILE[1]}, score 0.800", f"should be: {HOSTILE[3]}"} <= set(page.texts)
     assert f"object: {HOSTILE[4]}, 40x60 px" in page.texts
+
+
+def test_a_plot_links_to_its_file():
+    page = Reader(report_page.figure("files/plot.png", "a & b"))
+    assert page.links == ["files/plot.png"] * 2 and page.texts.count("a & b") == 1
 
 
 def test_forbidden_characters_are_replaced():
