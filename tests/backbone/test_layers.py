@@ -2,6 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of layers: activations, batch normalization, drop connect, recomputation and variable names."""
 
+import concurrent.futures
+import threading
+import types
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -104,24 +108,122 @@ def test_swish_gradient_equals_that_of_silu():
         np.testing.assert_allclose(parts[0], parts[2], rtol=1e-6)
 
 
-@pytest.mark.parametrize("mean", [0.0, 300.0])
-def test_synchronized_equals_fused_on_one_replica(mean):
-    """Compares outputs, gradients and moving averages."""
-    x = mean + tf.random.stateless_normal([3, 4, 5, 6], [1, 2]) * tf.range(1.0, 7.0)
-    upstream, results = tf.random.stateless_normal(x.shape, [3, 4]), []
-    for synchronized in (False, True):
-        bn = layers.BatchNormalization()
-        layers.build(bn, 6)
-        bn.synchronized = synchronized
-        bn.gamma.assign(tf.range(0.5, 3.5, 0.5))
-        bn.beta.assign(tf.range(-3.0, 3.0))
+class Replicas:
+    """Replacement of `tf.distribute` with replicas that are threads and compute eagerly."""
+
+    def __init__(self, count, monkeypatch):
+        self.count, self.barrier, self.local, self.values = count, threading.Barrier(count), threading.local(), {}
+        self.collectives = 0
+        monkeypatch.setattr(layers, "all_sum", self.all_sum)
+        monkeypatch.setattr(tf.distribute, "get_replica_context", self.context)
+
+    def context(self):
+        return types.SimpleNamespace(replica_id_in_sync_group=self.local.index, num_replicas_in_sync=self.count)
+
+    def all_sum(self, value):
+        self.values[self.local.index] = value
+        if self.barrier.wait(timeout=60) == 0:  # in one of the threads
+            self.collectives += 1
+        total = tf.add_n([self.values[i] for i in range(self.count)])
+        self.barrier.wait(timeout=60)
+        return total
+
+    def run(self, function):
+        """Returns function(i) of each replica i."""
+
+        def run(i):
+            self.local.index = i
+            return function(i)
+
+        with concurrent.futures.ThreadPoolExecutor(self.count) as pool:
+            return list(pool.map(run, range(self.count)))
+
+
+def normalized(x, upstream, *, synchronized, wrap=lambda function: function):
+    """Outputs of a batch normalization, their gradients, and updated averages."""
+    policy = "float32" if x.dtype == tf.float32 else f"mixed_{x.dtype.name}"
+    bn = layers.BatchNormalization(momentum=0.0, synchronized=synchronized, dtype=policy)
+    layers.build(bn, x.shape[-1])
+    bn.gamma.assign(tf.range(0.5, 3.5, 0.5))
+    bn.beta.assign(tf.range(-3.0, 3.0))
+
+    @wrap
+    def run(x, upstream):
         with tf.GradientTape() as tape:
             tape.watch(x)
             outputs = bn(x, training=True)
-        gradients = tape.gradient(outputs, [x, bn.gamma, bn.beta], output_gradients=upstream)
-        results.append([outputs, *gradients, bn.moving_mean, bn.moving_variance])
-    for fused, synchronized in zip(*results):
-        np.testing.assert_allclose(synchronized, fused, rtol=1e-4, atol=1e-4 * np.abs(fused).max())
+        return outputs, *tape.gradient(outputs, [x, bn.gamma, bn.beta], output_gradients=upstream)
+
+    return [value.numpy() for value in (*run(x, upstream), bn.moving_mean, bn.moving_variance)]
+
+
+def batch(mean, dtype=tf.float32):
+    """Six images whose means and channels' deviations differ, and gradients of their normalization."""
+    x = tf.cast(mean + tf.random.stateless_normal([6, 8, 8, 6], [1, 2]) * tf.range(1.0, 7.0), dtype)
+    x += tf.cast(tf.reshape([5.0, 0.0, 0.0, -9.0, 0.0, 2.0], [-1, 1, 1, 1]), dtype)
+    return x, tf.cast(tf.random.stateless_normal(x.shape, [3, 4]), dtype)
+
+
+def check_normalized(found, expected, x, mean):
+    """Compares results of `normalized` for a batch x; float32 stores its means with an error of up to `rounding`."""
+    rounding = mean * np.finfo(np.float32).eps
+    digits = {"float32": 1e-5, "float16": 0.004, "bfloat16": 0.03}[x.dtype.name]
+    tolerances = [(digits, rounding)] * 2 + [(1e-4, rounding * len(x[..., 0].numpy().ravel()) ** 0.5)] * 2
+    for value, reference, (share, rounding) in zip(found, expected, tolerances):  # outputs and gradients
+        assert value.dtype == reference.dtype
+        value, reference = value.astype(np.float32), reference.astype(np.float32)
+        atol = share * np.abs(reference).max() + rounding
+        np.testing.assert_allclose(value, reference, rtol=share, atol=atol)
+    exact = x.numpy().astype(np.float64)
+    np.testing.assert_allclose(found[-2], exact.mean((0, 1, 2)), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(found[-1], exact.var((0, 1, 2), ddof=1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.float16, tf.bfloat16], ids=lambda dtype: dtype.name)
+@pytest.mark.parametrize("mean", [0.0, 300.0, 3000.0])
+def test_synchronized_replicas_equal_one_batch(monkeypatch, mean, dtype):
+    """Batches of three, one and two images; outputs and gradients in the precision of the inputs."""
+    x, upstream = batch(mean, dtype)
+    expected = normalized(x, upstream, synchronized=False)
+    assert expected[0].dtype == expected[1].dtype == dtype.as_numpy_dtype
+    parts, replicas = [slice(0, 3), slice(3, 4), slice(4, 6)], Replicas(3, monkeypatch)
+    results = replicas.run(lambda i: normalized(x[parts[i]], upstream[parts[i]], synchronized=True))
+    assert replicas.collectives == 2
+    outputs, d_x, d_gamma, d_beta, averages, variances = zip(*results)
+    sums = sum(d_gamma), sum(d_beta)  # by the training step, with all gradients
+    for average, variance in zip(averages, variances):
+        found = np.concatenate(outputs), np.concatenate(d_x), *sums, average, variance
+        check_normalized(found, expected, x, mean)
+
+
+@pytest.mark.parametrize("mean", [0.0, 300.0])
+def test_synchronized_with_xla_equals_the_kernels(mean):
+    x, upstream = batch(mean)
+    expected = normalized(x, upstream, synchronized=False)
+    compiled = normalized(x, upstream, synchronized=True, wrap=tf.function(jit_compile=True, autograph=False))
+    check_normalized(compiled, expected, x, mean)
+
+
+@pytest.mark.parametrize("synchronized", [False, True])
+def test_backward_pass_of_16_bit_normalization_keeps_no_32_bit_copy_of_its_input(synchronized):
+    bn, kept = layers.BatchNormalization(synchronized=synchronized, dtype="mixed_float16"), []
+    layers.build(bn, 6)
+
+    @tf.function(autograph=False)
+    def gradients(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = bn(x, training=True)
+        forward = {operation.name for operation in outputs.graph.get_operations()}
+        result = tape.gradient(outputs, [x, bn.gamma, bn.beta], output_gradients=x)
+        backward = [operation for operation in outputs.graph.get_operations() if operation.name not in forward]
+        kept.extend(t for operation in backward for t in operation.inputs if t.op.name in forward)
+        return outputs, *result
+
+    outputs, d_x, *_ = gradients(tf.random.stateless_normal([2, 5, 5, 6], [1, 2], dtype=tf.float16))
+    assert outputs.dtype == d_x.dtype == tf.float16
+    large = [tensor for tensor in kept if tensor.shape.rank == 4]
+    assert large and {tensor.dtype for tensor in large} == {tf.float16}
 
 
 def test_frozen_moving_averages():

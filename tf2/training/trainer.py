@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training step: forward pass, gradients, update and moving average, on any number of replicas."""
 
-import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -166,15 +165,15 @@ class Trainer:
     def _replica_step(self, images: tf.Tensor, labels: Mapping) -> dict[str, tf.Tensor]:
         """The part of a step that every replica computes; updates and metrics are identical on all replicas."""
         replica = tf.distribute.get_replica_context()
-        all_sum = functools.partial(replica.all_reduce, tf.distribute.ReduceOp.SUM)
         step, rate = self.global_step.value(), self.learning_rate(self.global_step)
         # The forward pass changes these before it is known if the update is applied.
         tentative = [*self.statistics, self.positives_average]
         before = [tf.identity(variable) for variable in tentative]
-        positives = all_sum(tf.reduce_sum(labels["num_positives"]))
+        positives = layers.all_sum(tf.reduce_sum(labels["num_positives"]))
         compute = self._gradients if self.config.gradient_accumulation_steps == 1 else self._accumulated_gradients
         parts, gradients = compute(images, labels, self._normalizer(positives), self._draws(replica, step))
-        parts, gradients = all_sum(parts), self.skipped_steps.unscale(all_sum(gradients))
+        parts, gradients = layers.all_sum((parts, gradients))
+        gradients = self.skipped_steps.unscale(gradients)
         clipped = optimizer_lib.clip_gradients(gradients, self.config.clip_gradients_norm)
         is_finite = clipped.finite & tf.math.is_finite(parts["loss"])
 
@@ -275,11 +274,8 @@ class Trainer:
 
     @tf.function(autograph=False)
     def _all_sum(self, value):
-        def all_sum(value):
-            # identity: every replica needs a tensor of its own.
-            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
-
-        return self.strategy.run(all_sum, args=(value,))
+        # identity: every replica needs a tensor of its own.
+        return self.strategy.run(lambda value: layers.all_sum(tf.identity(value)), args=(value,))
 
     def summary(self) -> str:
         """A description for the log: devices, batch size, learning rate, precision, number of variables."""

@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import pathlib
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -219,8 +221,9 @@ def assert_same_training(found, expected):
 
 
 @pytest.mark.slow
-def test_two_devices_train_like_one(one_device, tmp_path):
-    (two,) = run(tmp_path, HPARAMS, ["two-devices"])
+@pytest.mark.parametrize("grad_checkpoint", [False, True])
+def test_two_devices_train_like_one(one_device, tmp_path, grad_checkpoint):
+    (two,) = run(tmp_path, f"{HPARAMS},grad_checkpoint={grad_checkpoint}", ["two-devices"])
     assert_same_training(two, one_device)
 
 
@@ -251,3 +254,18 @@ def test_gradient_accumulation_over_two_devices(tmp_path):
     (one,) = run(tmp_path, ACCUMULATION, ["one"])
     (two,) = run(tmp_path, f"{ACCUMULATION},gradient_accumulation_steps=2", ["two-devices"])
     assert_same_training(two, one)
+
+
+@pytest.mark.slow
+def test_collectives_of_a_step():
+    """Two per normalization, three if it is computed again; one for all gradients and losses; one before the losses."""
+    tiny = "image_size=64,fpn_num_filters=8,fpn_cell_repeats=1,box_class_repeats=1,max_level=5,num_classes=3"
+    frozen = "is_training_bn=false,gradient_accumulation_steps=2"
+    command = [sys.executable, ROOT / "tests" / "collectives.py", "efficientdet-lite0"]
+    hparams = [tiny, f"{tiny},grad_checkpoint=true", f"{tiny},{frozen}"]
+    done = subprocess.run([*command, *hparams], capture_output=True, text=True, timeout=processes.SECONDS)
+    assert done.returncode == 0, done.stderr[-4000:]
+    (norms, plain), (_, recomputed), (_, without) = json.loads(done.stdout)
+    assert norms > 50 and plain == 2 * norms + 2
+    assert plain < recomputed <= 3 * norms + 2
+    assert without == 2
