@@ -77,7 +77,7 @@ class InputReader:
         self._is_checked = False
 
     def training(self, batch_size: int, *, seed: int, start_batch: int = 0, num_examples: int) -> tf.data.Dataset:
-        """Returns an endless dataset of training batches, shuffled anew in every round through the data.
+        """Returns an endless dataset of training batches, reshuffled in every pass over the data.
 
         Args:
             seed: seed of order and augmentation.

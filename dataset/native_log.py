@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 LEVEL = "TF_CPP_MIN_LOG_LEVEL"  # environment variable: 0 prints everything, 3 only fatal errors
-# Notes that TensorFlow prints while it is imported, whatever the level: before its log is set up (2.20 and later), and
+# Notes that TensorFlow prints while it is imported, at any level: before its log is set up (2.20 and later), and
 # about plugins that are registered twice or absent. File and line are left out, because they change with the version.
 START_NOTES = (
     r"I0000 \S+ +\d+ \S+\] ",
@@ -26,7 +26,7 @@ START_NOTES = (
     r".*\] TF-TRT Warning: Could not find TensorRT",
     r"To enable the following instructions: ",  # continues a note about CPU features
 )
-# Prints the lines of stdin that do not match its argument. Binary, because native code writes what it likes.
+# Prints the lines of stdin that do not match its argument. Binary, because native code may write any bytes.
 FILTER = """
 import re, sys
 remove = re.compile(sys.argv[1].encode()).match
@@ -52,7 +52,7 @@ def hide_start_notes() -> None:
 
 @contextlib.contextmanager
 def without(notes: Sequence[str]) -> Iterator[None]:
-    """Removes lines from what the process writes to file descriptor 2 during the block.
+    """Removes lines that the process writes to file descriptor 2 during the block.
 
     Args:
         notes: regular expressions that match the start of a line to remove.

@@ -74,7 +74,7 @@ class RecordFiles:
         self.max_damaged = max_damaged
         self.damaged: dict[tuple[int, int], str] = {}
         self._lock = threading.Lock()  # of `damaged`: files are read, and records decoded, in parallel
-        # By (index of the file, byte offset): what is behind the damage there, so that each is searched only once; and
+        # By (index of the file, byte offset): end and reason of the damage there, which is searched only once; and
         # the generator of `_records_from` that continues there.
         self._skips: dict[tuple[int, int], tuple[int, str]] = {}
         self._readers: dict[tuple[int, int], Iterator[tuple[bytes, int, str]]] = {}

@@ -20,7 +20,7 @@ ROUNDING = 0.01
 class Layout(NamedTuple):
     """A wrong layout of boxes."""
 
-    text: str  # what is wrong, and how to fix it
+    text: str  # problem and remedy
     repair: Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 

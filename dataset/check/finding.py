@@ -18,7 +18,7 @@ class Finding(NamedTuple):
 
     level: str  # one of LEVELS
     code: str  # kind of problem, independent of the numbers in the text
-    text: str  # what is wrong, where, and how to fix it
+    text: str  # problem, place and remedy
 
 
 def format_count(number: int, total: int, what: str) -> str:

@@ -147,7 +147,7 @@ def to_record(
         image: content of the image file, see `image_file.read`.
         report: report of this image, extended in place.
         include_masks: stores instance masks; objects without a valid one are left out.
-        box_frames: what the boxes of the dataset refer to in images with EXIF orientation.
+        box_frames: frame that the boxes of the dataset refer to in images with EXIF orientation.
 
     Raises:
         ImageError: if the annotated size differs from the image's.

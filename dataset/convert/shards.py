@@ -203,10 +203,10 @@ def write_shards(
 
 
 def decide_box_frames(source: Source, num_threads: int, max_bad_fraction: float) -> BoxFrames:
-    """Decides from all images of a dataset what the boxes of those with EXIF orientation refer to.
+    """Decides from all images of a dataset which frame the boxes of images with EXIF orientation refer to.
 
-    A wrong decision would put every box of these images beside its object, and no figure of a training would tell. So
-    too many images without evidence are an error, which one flag removes; a few are converted, and counted.
+    A wrong decision would misplace every box of these images without any other sign. Therefore, too many images without
+    evidence are an error, which --exif_boxes resolves; a few are converted, and counted.
 
     Raises:
         DataError: if more than max_bad_fraction of the images have EXIF orientation and boxes, but no evidence.

@@ -19,7 +19,7 @@ from dataset.tfrecord import DataError
 ZIP_SUFFIX = ".zip"
 OTHER_SUFFIXES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 MAX_RATIO = 100  # unpacked bytes per byte of the archive; annotations reach 20, images 1
-MIN_BOMB_BYTES = 1 << 30  # archives of less content are unpacked whatever their ratio
+MIN_BOMB_BYTES = 1 << 30  # archives with less content are unpacked at any ratio
 MAX_FREE_FRACTION = 0.9  # of the free space that the content may take
 ENCRYPTED, UTF8 = 0x1, 0x800  # bits of the flags of an entry
 ENTRY_TYPES = (0, stat.S_IFREG, stat.S_IFDIR)  # 0: written by Windows, without a type

@@ -41,7 +41,7 @@ VERSION = 1  # of the records; to be raised when the same files are converted to
 USED_FILE = "data_used.json"  # in a model directory
 SPLIT_SEED = 0
 SHARD_IMAGES, MAX_SHARDS = 100, 64
-POLL = 1.0  # seconds between looks at a conversion by another process
+POLL = 1.0  # seconds between checks of a conversion by another process
 SCRIPT_OPTIONS = ("max_bad_fraction", "--exif_boxes")  # flags of the scripts that errors of a conversion advise
 SCRIPTS = "; these are flags of dataset/create_*_tfrecord.py, whose records --data takes, too"
 

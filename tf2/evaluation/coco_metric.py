@@ -236,7 +236,7 @@ class CocoMetric:
         return results
 
     def _read_file(self, val_json_file: str) -> None:
-        """Reads the groundtruth and keeps only what is needed; most of the file are masks, which are not."""
+        """Reads the groundtruth without masks, which are most of the file."""
         groundtruth = coco_json.load(val_json_file, ANNOTATION_KEYS)
         findings = json_checks.check_rows(groundtruth)
         if fatal := [text for level, _, text in findings if level == finding.FATAL]:
@@ -266,7 +266,7 @@ class CocoMetric:
         return image_ids
 
     def _evaluate(self) -> COCOeval:
-        """Evaluates every class by itself; rows and matches of all classes at once would take gigabytes."""
+        """Evaluates one class at a time; rows and matches of all classes at once would take gigabytes."""
         # Detections with equal scores are ordered by image id. Ranks, because the backends need integers.
         ranks = {image_id: rank for rank, image_id in enumerate(sorted(self._images))}
         truth = defaultdict(list)

@@ -17,8 +17,8 @@ from tf2.training import strategy as strategy_lib
 class Replicas:
     """The replicas of a strategy on this worker.
 
-    Every replica computes what one device would, on the same batches: kernels may round an image differently in a batch
-    of another size, and at another place in it.
+    Every replica computes batches that a single device would compute, because kernels may round an image differently in
+    a batch of another size, and at another position in it.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy, batch_size: int, *, use_xla: bool = False):

@@ -46,7 +46,7 @@ def writer(path: str, rate: float) -> Iterator[Callable[[np.ndarray], bool]]:
         rate: frames per second.
 
     Raises:
-        ValueError: if OpenCV cannot write it, or what it has written cannot be read.
+        ValueError: if OpenCV cannot write it, or the written file cannot be read.
     """
     opened, size, count = None, None, 0
 

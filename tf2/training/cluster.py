@@ -18,7 +18,7 @@ TF_CONFIG = "TF_CONFIG"
 # that jobs that share a machine are unlikely to take the same ones.
 SLURM_PORT, SLURM_JOBS, SLURM_TASKS = 15000, 1000, 16
 CONNECT_SECONDS = 2.0  # maximum time of a connection to a worker that is alive
-WAIT_SECONDS = 0.5  # between looks at the workers that are not there yet
+WAIT_SECONDS = 0.5  # between checks of workers that have not started
 LOG_SECONDS = 30.0  # between log lines of the workers that are waited for
 SLURM_VARIABLES = ("SLURM_JOB_ID", "SLURM_PROCID", "SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE")
 

@@ -161,7 +161,7 @@ class ModelDir:
         Args:
             prefix: prefix of a checkpoint written by `save`.
             results: its metrics, including AP; written to archive/best_eval.txt, and AP to best_objective.txt.
-            averaged: False leaves out the moving averages, so that the raw weights are what is read from archive/.
+            averaged: False omits the moving averages, so that readers of archive/ get the raw weights.
 
         Raises:
             CheckpointError: if the checkpoint does not exist or cannot be read.

@@ -29,7 +29,7 @@ from dataset.files import TargetError, read_file, reason_of, write_file
 FILE = "run.lock"
 HEARTBEAT = 20.0  # seconds between heartbeats
 STALE = 180.0  # seconds without a heartbeat after which a lock is taken over
-POLL = 2.0  # seconds between looks at the lock of another machine
+POLL = 2.0  # seconds between checks of the lock of another machine
 SETTLE = 1.0  # seconds after which the file of the last of several trainings remains
 
 

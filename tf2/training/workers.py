@@ -58,7 +58,7 @@ def lost_workers(strategy: tf.distribute.Strategy, advice: Callable[[], str]) ->
 
     Args:
         strategy: strategy of the workers.
-        advice: returns the way to go on, the last part of the message.
+        advice: returns advice on resuming, the last part of the message.
 
     Raises:
         Stopped: with exit code LOST_EXIT_CODE, if another worker ended.

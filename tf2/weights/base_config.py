@@ -1,11 +1,11 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The config of a command that reads a stored detector or continues a training, so that only changes must be typed.
+"""The config of a command that reads a stored detector or continues a training, so that only changes must be given.
 
-Precedence: defaults < model < config.yaml < hparams < flags. A config.yaml in the folder of the detector or training
-counts as a whole, also where the model is typed again; what was typed and differs from it is logged, or an error where
-it contradicts the weights. Without the file, the model is the one typed, or that of released weights by their name, or
-the one that the weights look like.
+Precedence: defaults < model < config.yaml < hparams < flags. All keys of a config.yaml in the folder of the detector or
+training apply, also if --model_name is given again. Given keys that differ from it are logged, or refused if they
+contradict the weights. Without the file, the model is that of --model_name, that of released weights by their name, or
+the one with the structure of the weights.
 """
 
 from collections.abc import Mapping
@@ -36,12 +36,12 @@ def of_detector(
 
     Args:
         path: see `checkpoint.find`; None for random weights, or an exported file without metadata.
-        model_name: the model that the user names; None for that of the detector, or DEFAULT_MODEL without a path.
-        *typed: config keys that the user sets; later mappings win.
+        model_name: value of --model_name; None for that of the detector, or DEFAULT_MODEL without a path.
+        *typed: config keys given by the user; later mappings win.
         defaults: config keys that config.yaml overrides.
 
     Raises:
-        ConfigError: if what is typed contradicts config.yaml, or the model is not known.
+        ConfigError: if given keys contradict config.yaml, or the model is not known.
         CheckpointError: if the model is not known, and the weights cannot be read.
     """
     saved = _read(path, model_name, defaults) if path else None
@@ -80,7 +80,7 @@ def of_training(
     Args:
         model_dir: folder of the training; it continues if the folder has a checkpoint.
         ckpt: the detector to start from otherwise, see `checkpoint.find`; None for another start.
-        model_name: the model that the user names; None for that of the training to continue or, in a new one, of the
+        model_name: value of --model_name; None for that of the training to continue or, in a new one, of the
             detector to start from, with its network, input and classes; without either, `config.DEFAULT_MODEL`.
         hparams: "", the path of a .yaml file, or `k=v` pairs.
         default_recipe: recipe of a new training, see `config.load`.
