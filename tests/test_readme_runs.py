@@ -197,7 +197,7 @@ def run_shell_line(folder: pathlib.Path, line: str) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", all_lines())
+@pytest.mark.parametrize("line", all_lines(), ids=str)
 def test_a_command_runs(sandbox, line):
     if run_shell_line(sandbox, line):
         return

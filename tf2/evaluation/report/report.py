@@ -175,7 +175,8 @@ def _training(history: History, folder: Path) -> list[str]:
     training, evaluations, steps_per_epoch = history.training, history.evaluations, history.steps_per_epoch
     steps = [columns["step"][-1] for columns in (training, evaluations) if columns]
     text = f"{max(steps):.0f} steps" + (f" of {steps_per_epoch:.0f} per epoch" if steps_per_epoch else "")
-    text += f", {len(evaluations.get('step', ()))} evaluations."
+    num_evaluations = len(evaluations.get("step", ()))
+    text += f", {num_evaluations} evaluation{'s' * (num_evaluations != 1)}."
     if num_skipped := np.nanmax(training.get("skipped_steps", [0]), initial=0):
         text += f" {num_skipped:.0f} steps were skipped, because their loss or gradients were not finite."
     averaged, raw = (evaluations.get(name, [np.nan])[-1] for name in ("AP_averaged", "AP_raw"))
