@@ -17,7 +17,7 @@ from efficientdet.model import EfficientDetModel
 from tf2.export import onnx_precision, onnx_suppression
 from tf2.export.quiet import quiet
 from tf2.inference import runtimes, signatures
-from tf2.inference.metadata import CONTENTS, METADATA_KEY, ExportError, Metadata
+from tf2.inference.metadata import CONTENTS, METADATA_KEY, ExportError, Metadata, check_calibration
 
 OPSET = 17  # of the standard operators; supported from ONNX Runtime 1.12 and TensorRT 8.6 on
 DIMENSIONS = ("batch", "height", "width")  # names of the dynamic dimensions
@@ -59,8 +59,7 @@ def write(
     """
     check_target(path)
     check(path, metadata)
-    if metadata.precision == "INT8" and calibration_inputs is None:
-        raise ExportError("INT8 needs calibration images: give --file_pattern of TFRecords")
+    check_calibration(metadata.precision, calibration_inputs)
     import onnx
 
     function = {

@@ -19,7 +19,7 @@ from efficientdet import postprocess
 from efficientdet.model import EfficientDetModel
 from tf2.export.quiet import quiet
 from tf2.inference import constants, graph, signatures
-from tf2.inference.metadata import METADATA_FILE, ExportError, Metadata
+from tf2.inference.metadata import METADATA_FILE, ExportError, Metadata, check_calibration
 
 TENSORRT_WORKSPACE = 2 << 30  # bytes that TensorRT may use while it selects kernels
 
@@ -149,8 +149,7 @@ def tensorrt(
     """
     check_tensorrt()
     calibrates = metadata.precision == "INT8"
-    if calibrates and calibration_batches is None:
-        raise ExportError("--tensorrt=INT8 needs calibration images: give --file_pattern of TFRecords")
+    check_calibration(metadata.precision, calibration_batches)
     try:
         converter = tf.experimental.tensorrt.Converter(
             input_saved_model_dir=saved_model_dir,

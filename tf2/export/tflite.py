@@ -16,7 +16,7 @@ from efficientdet.config import Config
 from efficientdet.model import EfficientDetModel
 from tf2.export import tflite_metadata, tflite_model
 from tf2.inference import runtimes, signatures
-from tf2.inference.metadata import METADATA_FILE, ArtifactError, ExportError, Metadata, append_zip
+from tf2.inference.metadata import METADATA_FILE, ArtifactError, ExportError, Metadata, append_zip, check_calibration
 
 OP = "TFLite_Detection_PostProcess"
 OP_OUTPUTS = ("output_3", "output_2", "output_1", "output_0")  # order of the tensors: boxes, classes, scores, count
@@ -58,8 +58,7 @@ def write(
     """
     check_target(path)
     check(path, metadata)
-    if metadata.precision == "INT8" and calibration_inputs is None:
-        raise ExportError("INT8 needs calibration images: give --file_pattern of TFRecords")
+    check_calibration(metadata.precision, calibration_inputs)
     _warn_of_means(path, metadata)
     function = {
         "detector": lambda: signatures.detector(model, resizes_float=True),

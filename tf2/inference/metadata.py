@@ -38,6 +38,12 @@ class ExportError(ValueError):
     """An export that cannot be written with the given options."""
 
 
+def check_calibration(precision: str, images: object) -> None:
+    """Raises ExportError for INT8 without calibration images, or without a pattern of their files."""
+    if precision == "INT8" and images is None:
+        raise ExportError("INT8 needs calibration images: give --file_pattern of TFRecords")
+
+
 @dataclasses.dataclass(frozen=True)
 class Metadata:
     """Description of an exported file."""
