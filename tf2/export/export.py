@@ -26,7 +26,7 @@ from tf2.evaluation.evaluator import Evaluation
 from tf2.export import memory, onnx, parity, saved_model, tflite
 from tf2.inference import images, signatures
 from tf2.inference.drivers import KerasDriver
-from tf2.inference.metadata import ExportError, Metadata
+from tf2.inference.metadata import Metadata, check_calibration
 from tf2.weights import class_names
 
 
@@ -97,8 +97,7 @@ def check(config: Config, targets: Targets) -> None:
     if targets.onnx:
         onnx.check(targets.onnx, Metadata(config, targets.content, targets.onnx_precision))
     if "INT8" in (targets.tflite_precision, targets.onnx_precision, targets.tensorrt_precision):
-        if not targets.file_pattern:
-            raise ExportError("INT8 needs calibration images: give --file_pattern of TFRecords")
+        check_calibration("INT8", targets.file_pattern or None)
         records.find_files(targets.file_pattern)
 
 
@@ -177,7 +176,7 @@ def _parity_arguments(config: Config, options: ParityOptions, known: NamedIds) -
         pattern, json_file = evaluation.val_file_pattern, evaluation.val_json_file
         for warning in checks.quick(pattern, config, json_file, [known], evaluates=True).warnings:
             logging.warning("%s", warning)
-    return arguments | {"evaluation": options.evaluation}
+    return arguments | {"evaluation": options.evaluation, "results": parity.CheckpointResults()}
 
 
 def _tflite_metadata(config: Config, targets: Targets, checkpoint: str = "") -> Metadata:

@@ -4,20 +4,13 @@
 
 import ctypes
 import gc
-import os
 import sys
 
-SYSTEM_ALLOCATOR = "TF_ONEDNN_USE_SYSTEM_ALLOCATOR"  # environment variable, read when TensorFlow allocates first
 M_ARENA_MAX = -8  # parameter of glibc's mallopt
 
 
 def set_up() -> None:
-    """Lets memory be returned to the system; must be called before TensorFlow allocates a tensor.
-
-    TensorFlow's own allocator keeps the largest amount that was ever in use, and in every thread the C library keeps
-    freed memory of its own.
-    """
-    os.environ.setdefault(SYSTEM_ALLOCATOR, "1")
+    """Lets all threads share the memory that the C library keeps when it is freed; called before they start."""
     if libc := _glibc():
         libc.mallopt(M_ARENA_MAX, 1)
 

@@ -44,11 +44,19 @@ MAX_AP_DROP = 0.02
 GENERATED_SIZES = ((480, 640), (427, 240), (97, 201), (720, 1280))  # (height, width), all unlike network inputs
 NO_RAW_OUTPUTS = Finding(rounding.NAME, None, None, None, 0, "the file does not contain them")
 LATENCY_RUNS = 30  # of each detector, alternating
-MIN_LATENCY_RUNS, LATENCY_SECONDS = 3, 30.0  # after this time no further run starts, except to reach the minimum
+MIN_LATENCY_RUNS, LATENCY_SECONDS = 2, 30.0  # after this time no further run starts, except to reach the minimum
 
 
 class ParityError(ValueError):
     """An exported file whose results differ from those of its checkpoint."""
+
+
+@dataclasses.dataclass
+class CheckpointResults:
+    """Results of a checkpoint, computed in the check of the first of its files that needs them."""
+
+    detections: list[Detections] | None = None  # per image
+    ap: dict[str, float] | None = None  # AP and AP50
 
 
 def check(
@@ -58,6 +66,7 @@ def check(
     images: Sequence[np.ndarray] | None = None,
     evaluation: Evaluation | None = None,
     max_ap_drop: float = MAX_AP_DROP,
+    results: CheckpointResults | None = None,
 ) -> ParityReport:
     """Compares an exported file with the checkpoint it was exported from; writes and prints the report.
 
@@ -67,6 +76,7 @@ def check(
         images: [H, W, 3] uint8 RGB; None or an empty list generates images.
         evaluation: records to compare AP on; None skips AP.
         max_ap_drop: largest accepted AP of the checkpoint minus AP of the file.
+        results: shared by the checks of all files of a checkpoint, with the same images and records; None for one file.
 
     Returns:
         The report.
@@ -75,7 +85,7 @@ def check(
         ArtifactError: if the file cannot be loaded.
         ParityError: if the check fails; the report is written and printed before.
     """
-    exported = drivers.open_artifact(path)
+    exported, results = drivers.open_artifact(path), results or CheckpointResults()
     memory.release()
     source, images = ("given", list(images)) if images else ("generated", generated_images())
     facts = {
@@ -86,14 +96,14 @@ def check(
         "versions": provenance.describe(exported)["versions"],
     }
     findings = []
-    for finding in _findings(reference, exported, path, images):
+    for finding in _findings(reference, exported, images, results):
         findings.append(finding)
         if finding.is_fatal:
             break
     else:
         latency = _latency({"artifact": exported, "checkpoint": reference}, images[0])
         facts["latency"] = {"picture": facts["pictures"]["sizes"][0], **latency}
-        findings += _ap_drop(reference, exported, evaluation, max_ap_drop, facts)
+        findings += _ap_drop(reference, exported, evaluation, max_ap_drop, facts, results)
     report = ParityReport(path, exported.metadata, facts, tuple(findings))
     write_file(report.report_path, report.to_json())
     print(*report.table(), sep="\n", flush=True)
@@ -108,25 +118,31 @@ def generated_images() -> list[np.ndarray]:
 
 
 def _findings(
-    reference: KerasDriver, exported: ArtifactDriver, path: str, images: Sequence[np.ndarray]
+    reference: KerasDriver,
+    exported: ArtifactDriver,
+    images: Sequence[np.ndarray],
+    results: CheckpointResults,
 ) -> Iterator[Finding]:
     """Yields the findings that need no records; after a fatal one the caller stops."""
     if differences := _config_differences(exported.config, reference.config):
         yield Finding("config", None, None, False, 0, f"differs from the checkpoint: {', '.join(differences)}")
     precision, config = exported.metadata.precision, reference.config
-    network = _network(exported, path)
+    network = _network(exported)
     raw = rounding.RawOutputs(reference, network, precision) if network else None
     memory.release()
-    expected = []
-    for image in images:
-        found, fault = _run_checkpoint(reference, image, raw)
-        if fault:
-            yield Finding(rounding.NAME, None, None, False, 0, fault)
-            return
-        expected.append(found)
+    if raw or not results.detections:
+        expected = []
+        for image in images:
+            found, fault = _run_checkpoint(reference, image, raw)
+            if fault:
+                yield Finding(rounding.NAME, None, None, False, 0, fault)
+                return
+            expected.append(found)
+        results.detections = expected
+    expected = results.detections
     largest, *ratio = raw.findings() if raw else [NO_RAW_OUTPUTS]
     yield largest
-    del raw, network  # the memory of its execution, before that of the detector's
+    del raw, network
     memory.release()
     detected = [exported.detect(image) for image in images]
     if finding := agreement.non_finite(expected, detected):
@@ -170,29 +186,34 @@ def _config_differences(config: Config, expected: Config) -> list[str]:
     return texts + (["class names"] if names != expected_names else [])
 
 
-def _network(exported: ArtifactDriver, path: str) -> Driver | None:
+def _network(exported: ArtifactDriver) -> Driver | None:
     """A driver of the file with `network`; None if the file has no raw outputs."""
     if exported.network is not None:
         return exported
     if isinstance(exported.runtime, runtimes.SavedModel):
         with contextlib.suppress(ArtifactError):  # without that signature
-            return drivers.open_artifact(path, content="network")
+            metadata = dataclasses.replace(exported.metadata, content="network")
+            return ArtifactDriver(exported.runtime.of_content("network"), metadata)
     return None
 
 
 def _ap_drop(
-    reference: KerasDriver, exported: ArtifactDriver, evaluation: Evaluation | None, max_ap_drop: float, facts: dict
+    reference: KerasDriver,
+    exported: ArtifactDriver,
+    evaluation: Evaluation | None,
+    max_ap_drop: float,
+    facts: dict,
+    results: CheckpointResults,
 ) -> Iterator[Finding]:
     """Yields the difference of the APs, which are added to `facts`."""
     if evaluation is None:
         if exported.metadata.precision == "INT8":
             yield Finding("AP drop", None, max_ap_drop, None, 0, "no verdict: needs --val_file_pattern")
         return
-    facts["ap"] = {}
-    for name, driver in (("checkpoint", reference), ("artifact", exported)):
-        result = evaluator.run_driver(driver, evaluation)
-        metrics, count = result.metric.result(), result.num_images
-        facts["ap"][name] = {key: metrics[key] for key in ("AP", "AP50")}
+    if results.ap is None:
+        results.ap, _ = _ap(reference, evaluation)
+    ap, count = _ap(exported, evaluation)
+    facts["ap"] = {"checkpoint": results.ap, "artifact": ap}
     facts["ap"] |= {"images": count, "val_file_pattern": evaluation.val_file_pattern}
     ours, theirs = facts["ap"]["checkpoint"], facts["ap"]["artifact"]
     if ours["AP"] < 0:
@@ -204,11 +225,16 @@ def _ap_drop(
     yield Finding("AP drop", drop, max_ap_drop, drop <= max_ap_drop, count, text)
 
 
+def _ap(driver: Driver, evaluation: Evaluation) -> tuple[dict[str, float], int]:
+    """Returns AP and AP50 of a detector, and the number of images."""
+    result = evaluator.run_driver(driver, evaluation)
+    metrics = result.metric.result()
+    return {key: metrics[key] for key in ("AP", "AP50")}, result.num_images
+
+
 def _latency(detectors: dict[str, Driver], image: np.ndarray) -> dict[str, Any]:
-    """Times detection in one image, alternating between the detectors, after one untimed run of each."""
+    """Times detection in one image, alternating between the detectors, which have detected in it before."""
     seconds = {name: [] for name in detectors}
-    for driver in detectors.values():
-        driver.detect(image)
     begin = time.perf_counter()
     for run in range(LATENCY_RUNS):
         if run >= MIN_LATENCY_RUNS and time.perf_counter() - begin > LATENCY_SECONDS:

@@ -3,16 +3,18 @@
 """Functions of stored graphs, called without variables and without Python graphs.
 
 tf.saved_model.load and tf.graph_util.import_graph_def build Python graphs beside the functions that run. For frozen
-weights, the former holds 15 copies of them and takes seconds; a function alone holds one.
+weights, the former holds 15 copies of them and takes seconds. Functions take the weights as arguments: as constants,
+they would be copied several times again when TensorFlow prepares a function for its first call.
 """
 
 import itertools
 import os
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
+from tensorflow.core.framework.attr_value_pb2 import NameAttrList
 from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
@@ -27,7 +29,12 @@ _counter = itertools.count()  # for names of functions, which are global in Tens
 
 
 class Library:
-    """Functions that TensorFlow can run; removed with the memory of their execution when no longer referenced."""
+    """Functions that TensorFlow can run; removed with the memory of their execution when no longer referenced.
+
+    Attributes:
+        names: {name in the file: name of the function}.
+        weights: {name in the file: tensors that the function takes after its own arguments}.
+    """
 
     def __init__(self, functions: Iterable[FunctionDef]):
         """Adds functions under new names.
@@ -36,6 +43,7 @@ class Library:
             functions: changed in place.
         """
         functions = list(functions)
+        self.weights = _lift_weights(functions)
         suffix = f"_file_{next(_counter)}"
         self.names = {function.signature.name: function.signature.name + suffix for function in functions}
         added = []
@@ -43,9 +51,8 @@ class Library:
         for function in functions:
             function.signature.name = self.names[function.signature.name]
             for node in function.node_def:
-                for value in node.attr.values():
-                    for reference in [value.func] if value.HasField("func") else value.list.func:
-                        reference.name = self.names.get(reference.name, reference.name)
+                for reference in _references(node):
+                    reference.name = self.names.get(reference.name, reference.name)
             context.context().add_function_def(function)
             added.append(function.signature.name)
 
@@ -53,6 +60,88 @@ class Library:
 def _remove(names: list[str]) -> None:
     for name in names:
         context.context().remove_function(name)
+
+
+def _lift_weights(functions: Collection[FunctionDef]) -> dict[str, list[tf.Tensor]]:
+    """Turns large float32 constants into arguments of their functions and of the callers of these, in place.
+
+    Constants of loops and conditions, and of what these call, stay.
+
+    Returns:
+        The values, in the order of the new arguments, by name of the function.
+    """
+    by_name = {function.signature.name: function for function in functions}
+    weights = {name: [] for name in _names_of_bodies(by_name)}
+
+    def lift(name: str) -> list[tf.Tensor]:
+        if name not in weights:
+            function, arguments, weights[name] = by_name[name], {}, []
+            for node in function.node_def:
+                if _is_weight(node):
+                    tensor = node.attr["value"].tensor
+                    weights[name].append(tf.constant(tf.make_ndarray(tensor)))
+                    tensor.Clear()
+                    arguments[node.name] = _add_argument(function, weights[name][-1])
+                elif node.op in CALLS and node.attr["f"].func.name in by_name:
+                    for value in lift(node.attr["f"].func.name):
+                        weights[name].append(value)
+                        node.attr["Tin"].list.type.append(value.dtype.as_datatype_enum)
+                        # Control inputs are the last.
+                        place = next((i for i, x in enumerate(node.input) if x.startswith("^")), len(node.input))
+                        node.input.insert(place, _add_argument(function, value))
+            _use_arguments(function, arguments)
+        return weights[name]
+
+    for name in by_name:
+        lift(name)
+    return weights
+
+
+def _names_of_bodies(functions: Mapping[str, FunctionDef]) -> set[str]:
+    """Returns the names of the functions that are called by other operations than CALLS, and of those they call."""
+    nodes = [node for function in functions.values() for node in function.node_def if node.op not in CALLS]
+    names = set()
+    while nodes:
+        new = {reference.name for node in nodes for reference in _references(node)} & functions.keys() - names
+        nodes = [node for name in new for node in functions[name].node_def]
+        names |= new
+    return names
+
+
+def _references(node: tf.compat.v1.NodeDef) -> list[NameAttrList]:
+    """Returns the functions to which a node refers."""
+    return [
+        reference
+        for value in node.attr.values()
+        for reference in ([value.func] if value.HasField("func") else value.list.func)
+    ]
+
+
+def _is_weight(node: tf.compat.v1.NodeDef) -> bool:
+    """Returns True for a large float32 constant."""
+    is_large = node.op == "Const" and len(node.attr["value"].tensor.tensor_content) >= constants.MIN_BYTES
+    return is_large and node.attr["dtype"].type == tf.float32.as_datatype_enum
+
+
+def _add_argument(function: FunctionDef, value: tf.Tensor) -> str:
+    """Adds an argument to a function, and returns its name."""
+    arguments = function.signature.input_arg
+    argument = arguments.add(name=f"weights_{len(arguments)}", type=value.dtype.as_datatype_enum)
+    shapes = function.arg_attr[len(arguments) - 1].attr["_output_shapes"].list.shape
+    shapes.append(value.shape.as_proto())
+    return argument.name
+
+
+def _use_arguments(function: FunctionDef, arguments: Mapping[str, str]) -> None:
+    """Replaces constants, given by name, by arguments."""
+    outputs = {f"{name}:output:0": argument for name, argument in arguments.items()}
+    nodes = [node for node in function.node_def if node.name not in arguments]
+    for node in nodes:
+        node.input[:] = [outputs.get(x, x) for x in node.input if x.removeprefix("^") not in arguments]
+    for output, value in function.ret.items():
+        function.ret[output] = outputs.get(value, value)
+    del function.node_def[:]
+    function.node_def.extend(nodes)
 
 
 class Function:
@@ -69,12 +158,12 @@ class Function:
             count: number of all outputs.
         """
         self._library = library  # keeps the functions
-        self._name, self._count = library.names[name].encode(), count
+        self._name, self._weights, self._count = library.names[name].encode(), library.weights[name], count
         self._outputs = dict(outputs)
         self.structured_input_signature = (), {spec.name: spec}
 
     def __call__(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        outputs = context.context().call_function(self._name, list(inputs.values()), self._count)
+        outputs = context.context().call_function(self._name, [*inputs.values(), *self._weights], self._count)
         return {name: outputs[i] for name, i in self._outputs.items()}
 
 

@@ -3,6 +3,7 @@
 """Runtimes: loading and calling of each kind of exported file."""
 
 import contextlib
+import copy
 import dataclasses
 import os
 import warnings
@@ -58,6 +59,20 @@ class SavedModel:
                 signatures = self._loaded.signatures
         except (OSError, ValueError, DecodeError, tf.errors.OpError) as error:
             raise ArtifactError(f"{path} cannot be loaded as a SavedModel: {reason_of(error)}") from error
+        file = os.path.join(path, "assets.extra", METADATA_FILE)
+        self.metadata = Metadata.from_json(_read(file), path) if tf.io.gfile.exists(file) else None
+        self._path, self._signatures = path, signatures
+        self._select(content)
+
+    def of_content(self, content: str) -> "SavedModel":
+        """Returns the same file, called by the signature of a key of CONTENTS; raises ArtifactError without one."""
+        other = copy.copy(self)
+        other._select(content)
+        return other
+
+    def _select(self, content: str | None) -> None:
+        """Selects the signature of a content; None for the detector if there is one."""
+        signatures = self._signatures
         inputs = {name: signature.structured_input_signature[1] for name, signature in signatures.items()}
         for self.content, name, expected in (
             ("detector", "serving_default", "image_arrays"),
@@ -73,13 +88,11 @@ class SavedModel:
         else:
             got = "; ".join(f"{name}({', '.join(arguments)})" for name, arguments in inputs.items()) or "none"
             raise ArtifactError(
-                f"{path} is not a SavedModel of a detector: expected a signature with the input "
+                f"{self._path} is not a SavedModel of a detector: expected a signature with the input "
                 f"{'images' if content == 'network' else 'image_arrays'}, got {got}"
             )
-        file = os.path.join(path, "assets.extra", METADATA_FILE)
-        self.metadata = None
-        if tf.io.gfile.exists(file):
-            self.metadata = dataclasses.replace(Metadata.from_json(_read(file), path), content=self.content)
+        if self.metadata:
+            self.metadata = dataclasses.replace(self.metadata, content=self.content)
 
     def run(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
         outputs = self._call(**{self._argument: tf.constant(inputs)})

@@ -1,6 +1,6 @@
 # Copyright 2026 The EfficientDet TensorFlow 2 Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""functions: stored functions compute what tf.saved_model.load computes, and leave no memory behind."""
+"""functions: stored functions compute what tf.saved_model.load computes, hold weights once and leave no memory."""
 
 import gc
 
@@ -95,3 +95,26 @@ def test_a_function_gets_its_constants_back():
     found = complete(x=X)
     np.testing.assert_allclose(found["z"], X.numpy() @ kernel, rtol=1e-6)
     np.testing.assert_array_equal(found["a"], 2 * X)
+
+
+def test_weights_become_arguments_except_in_loops(tmp_path):
+    kernel, factors = (np.random.RandomState(0).randn(*shape).astype(np.float32) for shape in ([2, 200], [3, 100]))
+    product = tf.function(lambda x: tf.matmul(x, tf.constant(kernel)), autograph=False)
+    scale = tf.function(lambda y: y * tf.constant(factors), autograph=False)
+
+    def function(x):
+        powers = tf.while_loop(lambda i, _: i < 2, lambda i, y: (i + 1, scale(y)), (0, product(x)[:, :100]))[1]
+        return {"product": product(2 * x), "powers": powers, "kernel": tf.constant(kernel)}
+
+    tf.saved_model.save(tf.Module(), str(tmp_path), signatures={"serving_default": traced(function, x=[3, 2])})
+    loaded = functions.of_saved_model(str(tmp_path))["serving_default"]
+    found = loaded(x=X)
+    product = X.numpy() @ kernel
+    np.testing.assert_allclose(found["product"], 2 * product, rtol=1e-5)
+    np.testing.assert_allclose(found["powers"], product[:, :100] * factors**2, rtol=1e-5)
+    np.testing.assert_array_equal(found["kernel"], kernel)
+    weights = loaded._library.weights.values()
+    assert len({id(value) for values in weights for value in values}) == 2  # of two calls and their callers
+    assert max(map(len, weights)) == 3
+    definitions = [context.get_function_def(name) for name in loaded._library.names.values()]
+    assert [sum(map(functions._is_weight, each.node_def)) for each in definitions].count(1) == 1  # in the loop
