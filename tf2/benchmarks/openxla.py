@@ -9,7 +9,8 @@ r"""Exports network, training step and evaluation step to OpenXLA, and runs or c
 export needs TensorFlow 2.20 or later; it writes StableHLO, random inputs, and the outputs that TensorFlow computes from
 them on a CPU without XLA. run and compile need JAX instead, in an environment of its own (requirements-openxla.txt).
 run takes the folder to any device of JAX, compares the outputs and times them. compile needs no such device: it
-compiles for one core of a TPU and reports the memory that the program takes there, its operations and memory traffic.
+compiles for one device of a TPU and reports the memory that the program takes there, its operations and memory traffic.
+With --memory_only it stops when that memory is known, after a tenth of the time.
 """
 
 import os

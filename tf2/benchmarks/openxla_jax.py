@@ -84,7 +84,7 @@ def run(folder: Path, names: Sequence[str], *, runs: int, tolerance: float | Non
 
 
 def compile_for(folder: Path, names: Sequence[str], topology: str, *, memory_only: bool = False) -> Iterator[str]:
-    """Compiles programs for one core of a TPU that need not be there; yields the lines of a report.
+    """Compiles programs for one device of a TPU that need not be there; yields the lines of a report.
 
     Args:
         folder, names: see `run`.
@@ -104,7 +104,7 @@ def compile_for(folder: Path, names: Sequence[str], topology: str, *, memory_onl
         try:
             if memory_only:
                 required = required_memory(program, topology)
-                yield f"{program.name}: {required / GB:.3f} GB of HBM per core, without code"
+                yield f"{program.name}: {required / GB:.3f} GB of HBM per device, without code"
                 continue
             compiled = compile_program(program, device)
         except (jax.errors.JaxRuntimeError, CompilationError) as error:
@@ -118,9 +118,11 @@ def compile_for(folder: Path, names: Sequence[str], topology: str, *, memory_onl
 
 
 def find_device(topology: str) -> jax.Device:
-    """Returns the first core of a TPU topology; raises ValueError, see `compile_for`."""
+    """Returns the first device of a TPU topology; raises ValueError, see `compile_for`."""
+    # On a v4, JAX and TensorFlow use both cores of a chip as one device; libtpu would describe them as two.
+    options = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
     try:
-        return topologies.get_topology_desc(topology, platform="tpu").devices[0]
+        return topologies.get_topology_desc(topology, platform="tpu", **options).devices[0]
     except Exception as error:  # of several types: libtpu is missing or of another version, the name is unknown
         raise ValueError(
             f"no TPU topology {topology!r} ({_reason(error)}); expected a name such as v5e:2x2 or v4:2x2x1, and the "
@@ -133,7 +135,7 @@ class CompilationError(RuntimeError):
 
 
 def required_memory(program: Program, topology: str) -> int:
-    """Returns the bytes of HBM that arguments, outputs and temporaries of a program take on one core.
+    """Returns the bytes of HBM that arguments, outputs and temporaries of a program take on one device.
 
     XLA writes them when all operations are scheduled. The process that compiles is then killed, because generating
     code takes nine tenths of the time.
@@ -236,7 +238,7 @@ def _report(compiled: jax.stages.Compiled) -> Iterator[str]:
         "code": memory.generated_code_size_in_bytes,
     }
     parts = ", ".join(f"{name} {size / GB:.3f}" for name, size in sizes.items())
-    yield f"  HBM per core: {sum(sizes.values()) / GB:.3f} GB ({parts})"
+    yield f"  HBM per device: {sum(sizes.values()) / GB:.3f} GB ({parts})"
     cost = compiled.cost_analysis()
     yield f"  per run: {cost['flops'] / 1e9:.1f} GFLOP, {cost['bytes accessed'] / GB:.2f} GB of memory traffic"
 

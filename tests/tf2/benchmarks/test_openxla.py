@@ -204,13 +204,13 @@ def test_programs_compile_for_a_tpu_that_is_not_there(exported, jax_python):
     assert result.returncode == 0, result.stderr
     title, compiled, memory, cost = result.stdout.splitlines()
     assert title.endswith("compiled for one TPU v5 lite of v5e:2x2") and compiled.startswith("network: compiled in ")
-    total, parts = re.fullmatch(r"  HBM per core: ([\d.]+) GB \((.*)\)", memory).groups()
+    total, parts = re.fullmatch(r"  HBM per device: ([\d.]+) GB \((.*)\)", memory).groups()
     assert float(total) == pytest.approx(sum(map(float, re.findall(r"[\d.]+", parts))), abs=0.003)
     assert float(re.search(r"([\d.]+) GFLOP", cost)[1]) > 0
 
     result = call_script(jax_python, "compile", exported, "--programs=network", "--memory_only")
     assert result.returncode == 0, result.stderr
-    [required] = re.findall(r"^network: ([\d.]+) GB of HBM per core, without code$", result.stdout, re.MULTILINE)
+    [required] = re.findall(r"^network: ([\d.]+) GB of HBM per device, without code$", result.stdout, re.MULTILINE)
     code = re.search(r"code ([\d.]+)", parts)[1]
     assert float(required) == pytest.approx(float(total) - float(code), abs=0.003)
 

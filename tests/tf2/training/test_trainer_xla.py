@@ -27,15 +27,27 @@ def one_block_per_stage(monkeypatch):
 
 
 def steps(config, *, use_xla, precision="float32"):
-    """The metrics of STEPS steps, and the states before the first and after the last."""
+    """The metrics of STEPS steps, and the states before the first and after the last; with XLA, the same bits twice."""
     keras.utils.set_random_seed(0)
     trainer = Trainer(config, batch_size=4, steps_per_epoch=10, seed=3, precision=precision, use_xla=use_xla)
     _, labels = random_batch(config, 4)
     images = tf.image.resize(tf.random.stateless_normal([4, 4, 4, 3], [1, 2]), config.image_size)
     before = trainer.state()
-    # train_step itself runs eagerly, which saves tracing it; its compiled part is the same.
-    metrics = [trainer.train_step.python_function(images, labels) for _ in range(STEPS)]
-    return [{name: float(value) for name, value in step.items()} for step in metrics], before, trainer.state()
+
+    def run():
+        # train_step itself runs eagerly, which saves tracing it; its compiled part is the same.
+        metrics = [trainer.train_step.python_function(images, labels) for _ in range(STEPS)]
+        return [{name: float(value) for name, value in step.items()} for step in metrics], trainer.state()
+
+    metrics, after = run()
+    if use_xla:
+        for name, variable in trainer.variables().items():
+            variable.assign(before[name])
+        repeated, state = run()
+        assert repeated == metrics
+        for name, value in after.items():
+            np.testing.assert_array_equal(state[name], value, err_msg=name)
+    return metrics, before, after
 
 
 def check(model, changes, *, loss_tolerance=1e-5, weight_tolerance=1e-4):
