@@ -234,7 +234,7 @@ def _report(compiled: jax.stages.Compiled) -> Iterator[str]:
         "arguments": arguments,
         "outputs": outputs,
         # Not temp_size_in_bytes, which for TPUs is not what XLA compares with the memory that there is.
-        "temporaries": memory.peak_memory_in_bytes - arguments - outputs,
+        "temporaries": memory.total_allocation_bytes - arguments - outputs,
         "code": memory.generated_code_size_in_bytes,
     }
     parts = ", ".join(f"{name} {size / GB:.3f}" for name, size in sizes.items())
