@@ -70,6 +70,7 @@ READ_LOCALLY = {
     "input_image",
     "parity_images",
     "input_video",
+    "training",
 }
 NO_FILES = {
     *("model_name", "tpu", "tpu_zone", "gcp_project", "nms_method", "year", "set", "annotations_dir", "prefix"),

@@ -45,7 +45,10 @@ def test_the_text_is_readable_for_other_programs():
         ("[]", "metadata that cannot be read"),
         ("{}", "metadata that cannot be read"),
         (metadata().to_json().replace('"hparams": {', '"hparams": {"nonsense": 1, '), "unknown config key 'nonsense'"),
-        (metadata().to_json().replace('"format": 1', '"format": 2'), "file was exported by the newer version 0.4"),
+        (
+            metadata().to_json().replace('"format": 1', '"format": 2'),
+            f"exported by the newer version {config_lib.VERSION}",
+        ),
     ],
 )
 def test_an_invalid_text_is_refused(text, message):

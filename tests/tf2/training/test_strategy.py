@@ -261,8 +261,8 @@ def test_collectives_of_a_step():
     """Two per normalization, three if it is computed again; one for all gradients and losses; one before the losses."""
     tiny = "image_size=64,fpn_num_filters=8,fpn_cell_repeats=1,box_class_repeats=1,max_level=5,num_classes=3"
     frozen = "is_training_bn=false,gradient_accumulation_steps=2"
-    command = [sys.executable, ROOT / "tests" / "collectives.py", "efficientdet-lite0"]
-    hparams = [tiny, f"{tiny},grad_checkpoint=true", f"{tiny},{frozen}"]
+    command = [sys.executable, ROOT / "tests" / "collectives.py", "--model_name=efficientdet-lite0"]
+    hparams = [f"--hparams={keys}" for keys in (tiny, f"{tiny},grad_checkpoint=true", f"{tiny},{frozen}")]
     done = subprocess.run([*command, *hparams], capture_output=True, text=True, timeout=processes.SECONDS)
     assert done.returncode == 0, done.stderr[-4000:]
     (norms, plain), (_, recomputed), (_, without) = json.loads(done.stdout)
