@@ -238,3 +238,10 @@ def test_commands_are_found():
     for part in ("main.py --mode=eval", "--runmode=onnx", "dataset/create_pascal", "check_tfrecords", "wget http"):
         assert any(part in line for line in found), part
     assert label_map.resolve("voc")[8] == "cat"  # `sandbox` uses classes of VOC
+
+
+def test_no_two_commands_export_to_one_file():
+    exports = [test_readme.typed(shlex.split(line)) for line in all_lines() if "--runmode=" in line]
+    written = [flags.get(name) for flags in exports for name in ("onnx_path", "tflite_path")]
+    written += [flags.get("saved_model_dir") for flags in exports if flags["runmode"] == "saved_model"]
+    assert sorted(filter(None, written)) == sorted({*filter(None, written)})
