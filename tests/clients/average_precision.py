@@ -3,7 +3,7 @@
 """AP of MediaPipe Tasks and the TFLite Task Library on the test images of BCCD, beside that of the checkpoint.
 
     python tests/clients/average_precision.py
-    python tests/clients/average_precision.py --training=runs/stretched/archive
+    python tests/clients/average_precision.py --training=runs/bccd_stretched/archive
 
 The programs detect in the images as they are, which they stretch, and in images that were padded before.
 """

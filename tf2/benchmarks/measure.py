@@ -33,7 +33,7 @@ MIB = 2**20
 
 
 def calibrate(clock: Callable[[], float] = time.perf_counter) -> float:
-    """Wall time in seconds of NumPy's product of two float32 matrices, with all of its threads."""
+    """Returns the seconds, by a clock, of NumPy's product of two float32 matrices, with all of its threads."""
     matrix = np.ones([CALIBRATION_SIDE, CALIBRATION_SIDE], np.float32)
     start = clock()
     matrix @ matrix
